@@ -1,0 +1,46 @@
+# make demo    set up once, then open the playground on http://127.0.0.1:7860
+# make test    the same set-up, what the tests need, then every test
+#
+# make demo ARGS="--port 7861 --model path/to/checkpoint"
+# make demo TORCH_INDEX=<index url>     another build of torch (CUDA, ROCm)
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+TORCH_INDEX ?=
+
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+CORE := $(VENV)/.core-installed
+TEST := $(VENV)/.test-installed
+
+.PHONY: demo test test-fast lint clean
+
+demo: $(CORE)
+	$(BIN)/python app.py $(ARGS)
+
+test: $(TEST)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(TEST)
+	$(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+
+lint: $(TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# A stamp file per layer, so that a second `make demo` starts at once. A failed
+# install leaves no stamp and is tried again.
+$(CORE): requirements.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what the playground needs into $(VENV) (about two minutes, once)."
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "$(shell grep '^torch==' requirements.txt)")
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(TEST): $(CORE) pyproject.toml
+	$(PIP) -r requirements.txt -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
