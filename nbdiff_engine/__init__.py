@@ -1,0 +1,35 @@
+"""Decode block-diffusion language models: AR, block-diffusion and self-speculative, as one stream of events.
+
+>>> import nbdiff_engine as nb
+>>> model = nb.load("nano")
+>>> nb.generate(model, "What is the capital of Peru?", strategy="self_speculative").text
+"""
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.checkpoints import bundled_models, load
+from nbdiff_engine.errors import CheckpointError, NBDiffError, PromptError, SettingError, TraceError
+from nbdiff_engine.generate import Output, generate, prepare, stream
+from nbdiff_engine.metrics import Metrics
+from nbdiff_engine.settings import DecodeSettings
+from nbdiff_engine.spec import DiffusionSpec
+from nbdiff_engine.trace import Canvas, Trace
+
+__all__ = [
+    "BlockModel",
+    "Canvas",
+    "CheckpointError",
+    "DecodeSettings",
+    "DiffusionSpec",
+    "Metrics",
+    "NBDiffError",
+    "Output",
+    "PromptError",
+    "SettingError",
+    "Trace",
+    "TraceError",
+    "bundled_models",
+    "generate",
+    "load",
+    "prepare",
+    "stream",
+]

@@ -1,0 +1,306 @@
+"""BlockModel: one transformers causal LM and its cache, behind prefill, denoise, commit and rollback.
+
+Every forward of every strategy is a `Pass` per row. A pass says which tokens stand where, whether they are
+noised (a denoise pass, bidirectional inside its block, leaves the cache as it was) or clean (prefill and
+commit, kept), and for which of them logits are wanted. Rows may be at different places and in different
+phases: one row can denoise while its neighbour commits, and both share the forward.
+
+Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from nbdiff_engine.attention import PADDING, Tokens, additive, dense_mask
+from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.kv_cache import GrowingCache, KVCache, SlotCache
+from nbdiff_engine.spec import DiffusionSpec
+
+# Queries per forward of a prefill. Bounds the mask to CHUNK x context: 16 MB, not 1 GB, at 32k tokens.
+PREFILL_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One row's share of a forward.
+
+    tokens: the ids, the first at sequence position `start`. Whatever was committed at or after `start` is
+    rolled back. block_size: blocks of this many tokens are laid from `start`. wanted: indices into `tokens`
+    whose logits are asked for.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    noised: bool
+    block_size: int
+    wanted: Sequence[int]
+
+    @classmethod
+    def prefill(cls, tokens: Sequence[int], block_size: int = 1, wanted: Sequence[int] | None = None) -> Self:
+        """Read a prompt from position 0 and keep it; logits of its last token. Causal unless block_size > 1."""
+        return cls(tokens, 0, False, block_size, (len(tokens) - 1,) if wanted is None else wanted)
+
+    @classmethod
+    def denoise(cls, block: Sequence[int], start: int, wanted: Sequence[int]) -> Self:
+        """Look at a block, bidirectionally, against the committed context. Nothing is kept."""
+        return cls(block, start, True, len(block), wanted)
+
+    @classmethod
+    def commit(cls, block: Sequence[int], start: int, wanted: Sequence[int] | None = None) -> Self:
+        """Read a finished block as context and keep it; logits of its last token unless told otherwise."""
+        return cls(block, start, False, len(block), (len(block) - 1,) if wanted is None else wanted)
+
+
+class BlockModel:
+    """A causal LM, its tokenizer and its DiffusionSpec (None: an AR checkpoint). Made by `load`."""
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        spec: DiffusionSpec | None,
+        name: str,
+    ):
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.name = name
+        self.body: nn.Module = network.base_model
+        self._eager = network.config._attn_implementation == "eager"
+        self._check_head()
+
+    def __repr__(self) -> str:
+        kind = "AR only" if self.spec is None else f"block size {self.spec.block_size}"
+        size = f"{self.parameters / 1e6:.1f}M parameters"
+        return f"BlockModel({self.name!r}, {size}, {kind}, {self.dtype}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def parameters(self) -> int:
+        return self.network.num_parameters()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.network.get_output_embeddings().weight.shape[0]
+
+    @property
+    def context_length(self) -> int:
+        """Positions this checkpoint can hold, sliding windows counted.
+
+        One 4D mask over a sliding-window layer is wrong beyond the window, so such a checkpoint is used
+        only as far as its window reaches, where it is full attention.
+        """
+        config = self.network.config
+        limit = config.max_position_embeddings
+        layer_types = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        slides = any("sliding" in kind for kind in layer_types) if layer_types else True
+        if window is not None and slides and getattr(config, "use_sliding_window", True):
+            limit = min(limit, window)
+        return limit
+
+    @cached_property
+    def eos_token_ids(self) -> frozenset[int]:
+        ids = self.network.generation_config.eos_token_id
+        if ids is None:
+            ids = self.network.config.eos_token_id
+        if ids is None and self.tokenizer is not None:
+            ids = self.tokenizer.eos_token_id
+        return frozenset([ids] if isinstance(ids, int) else ids or ())
+
+    def require_spec(self, why: str) -> DiffusionSpec:
+        """The spec, or a SettingError that says what is missing. `why` completes "... needs"."""
+        if self.spec is None:
+            raise SettingError(
+                f"{self.name} is an autoregressive checkpoint: its config.json has no 'block_diffusion' entry, "
+                f"which {why} needs. Decode it with strategy='ar', or adapt it first."
+            )
+        return self.spec
+
+    # -- head -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _head_weight(self) -> Tensor | None:
+        """The head's weight [V, D] in float32, or None where the head is not a plain linear layer.
+
+        A bf16 head makes exact ties of the two best tokens in 4 % of positions, and a 1-token pass and a
+        16-token pass then break them differently. A float32 head under bf16 weights has no ties.
+        """
+        head = self.network.get_output_embeddings()
+        return head.weight.detach().float() if type(head) is nn.Linear else None
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Float32 logits [N, V] of hidden states [N, D]."""
+        head = self.network.get_output_embeddings()
+        if self._head_weight is None:
+            return head(hidden_ND).float()
+        bias = None if head.bias is None else head.bias.float()
+        return F.linear(hidden_ND.float(), self._head_weight, bias)
+
+    @torch.inference_mode()
+    def _check_head(self) -> None:
+        """Refuse a network whose logits are more than its head applied to its body's output.
+
+        Some families scale or cap their logits. One token through both paths shows it for any class.
+        """
+        probe = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        whole = self.network(input_ids=probe, use_cache=False).logits[0].float()
+        parts = self.logits(self.body(input_ids=probe, use_cache=False).last_hidden_state[0])
+        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
+        if not torch.allclose(whole, parts, rtol=tolerance, atol=tolerance * whole.abs().max().item()):
+            raise CheckpointError(
+                f"{self.name} is a {type(self.network).__name__}, which changes its logits after the head "
+                "(scaling or soft-capping); this engine decodes causal LMs whose logits are the head's output."
+            )
+
+    # -- passes -----------------------------------------------------------------------------------------
+
+    def open(self, rows: int, max_length: int, cache: Literal["slots", "growing"] = "slots") -> "Session":
+        """A session of `rows` rows, none longer than `max_length` positions. Sessions do not share state."""
+        config, device = self.network.config, self.device
+        if cache == "growing":
+            return Session(self, GrowingCache(config, rows, device))
+        return Session(self, SlotCache(config, rows, max_length, device))
+
+
+class Session:
+    """One batch of rows being decoded: the network and the rows' committed context."""
+
+    def __init__(self, model: BlockModel, cache: KVCache):
+        self.model = model
+        self.cache = cache
+        self.context = model.spec.context if model.spec else "token_causal"
+
+    @property
+    def lengths(self) -> list[int]:
+        """Committed tokens of each row."""
+        return list(self.cache.lengths)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read prompts of any lengths, causally. Logits [B, V] of the token that follows each."""
+        return self.run([Pass.prefill(prompt) for prompt in prompts])
+
+    def denoise(self, blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Look at blocks of one length b against the context. Logits [B, b, V] as the network gives them:
+        under a token shift, entry i predicts the block's token i+1."""
+        wanted = range(len(blocks[0]))
+        logits = self.run(
+            [Pass.denoise(block, start, wanted) for block, start in zip(blocks, self.lengths, strict=True)]
+        )
+        return logits.view(len(blocks), len(wanted), -1)
+
+    def commit(self, blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Read finished blocks of one length b and keep them. Logits [B, b, V]."""
+        wanted = range(len(blocks[0]))
+        logits = self.run(
+            [Pass.commit(block, start, wanted) for block, start in zip(blocks, self.lengths, strict=True)]
+        )
+        return logits.view(len(blocks), len(wanted), -1)
+
+    def rollback(self, lengths: Sequence[int]) -> None:
+        """Forget each row's committed tokens beyond `lengths`."""
+        self.cache.lengths = [min(old, new) for old, new in zip(self.cache.lengths, lengths, strict=True)]
+
+    def select(self, rows: list[int]) -> None:
+        """Keep only these rows; the others are finished."""
+        self.cache.select(rows)
+
+    @torch.inference_mode()
+    def run(self, passes: Sequence[Pass]) -> Tensor:
+        """One pass a row, in one forward (a long prefill: in chunks). Float32 logits [N, V], row by row."""
+        if all(len(each.tokens) <= PREFILL_CHUNK for each in passes):
+            return self.model.logits(torch.cat(self._forward(passes)))
+        hidden: list[list[Tensor]] = [[] for _ in passes]
+        for chunk in _chunks(passes):
+            for row, wanted in enumerate(self._forward(chunk)):
+                hidden[row].append(wanted)
+        return self.model.logits(torch.cat([wanted for row in hidden for wanted in row]))
+
+    def _forward(self, passes: Sequence[Pass]) -> list[Tensor]:
+        """Per row, the hidden states [n, D] of its wanted positions."""
+        width = max(len(each.tokens) for each in passes)
+        starts = [each.start for each in passes]
+        assert all(start <= length for start, length in zip(starts, self.cache.lengths)), "a gap in the context"
+        key_position, key_present = self.cache.prepare(starts, width)
+        query, position_ids = self._queries(passes, width)
+        mask = dense_mask(query, self._keys(query, key_position, key_present), self.context)
+        if self.model._eager:
+            mask = additive(mask, self.model.dtype)
+        ids = [[*each.tokens, *[0] * (width - len(each.tokens))] for each in passes]
+        output = self.model.body(
+            input_ids=torch.tensor(ids, device=self.model.device),
+            attention_mask=mask,
+            position_ids=position_ids,
+            cache=self.cache.network_cache,
+            use_cache=True,
+        )
+        self.cache.settle([0 if each.noised else len(each.tokens) for each in passes])
+        hidden_BQD = output.last_hidden_state
+        return [hidden_BQD[row, list(each.wanted)] for row, each in enumerate(passes)]
+
+    def _queries(self, passes: Sequence[Pass], width: int) -> tuple[Tokens, Tensor]:
+        """The tokens of this forward and their RoPE positions, each [B, Q].
+
+        A row with fewer than `width` tokens is filled up with clean tokens that follow its own: they see at
+        least themselves, so no softmax is empty, and nothing of theirs is seen, kept or counted as a position.
+        """
+        facts = [(each.start, len(each.tokens), each.block_size, each.noised) for each in passes]
+        start, count, block_size, noised = torch.tensor(facts, device=self.model.device).unsqueeze(2).unbind(1)
+        index = torch.arange(width, device=self.model.device)[None]
+        position, real = start + index, index < count
+        query = Tokens(
+            noised=real & noised.bool(),
+            position=position,
+            block=torch.where(real, position - index % block_size, position),
+            document=torch.zeros_like(start),
+        )
+        return query, torch.minimum(position, (start + count - 1).clamp(min=0))
+
+    def _keys(self, query: Tokens, position: Tensor, present: Tensor) -> Tokens:
+        """The tokens behind the cache's K keys: what is committed is clean and stands in blocks of its own,
+        all earlier than this forward's; what this forward writes is what it asks with."""
+        rows, width = query.position.shape
+        offset = position - query.position[:, :1]
+        fresh = present & (offset >= 0)
+        index = offset.clamp(0, width - 1).expand(rows, -1)
+        return Tokens(
+            noised=fresh & query.noised.gather(1, index),
+            position=position,
+            block=torch.where(fresh, query.block.gather(1, index), position),
+            document=torch.where(present, 0, PADDING),
+        )
+
+
+def _chunks(passes: Sequence[Pass]) -> list[list[Pass]]:
+    """Cut passes of more than PREFILL_CHUNK tokens, on block borders, since a block must be seen whole.
+
+    Every row is in every chunk; one that has been read to its end takes part with no tokens.
+    """
+    chunks: list[list[Pass]] = []
+    low = 0
+    while True:
+        chunk = []
+        for each in passes:
+            step = max(each.block_size, PREFILL_CHUNK // each.block_size * each.block_size)
+            first = min(low * step, len(each.tokens))
+            last = min(first + step, len(each.tokens))
+            wanted = [index - first for index in each.wanted if first <= index < last]
+            chunk.append(replace(each, tokens=each.tokens[first:last], start=each.start + first, wanted=wanted))
+        if not any(each.tokens for each in chunk):
+            return chunks
+        chunks.append(chunk)
+        low += 1

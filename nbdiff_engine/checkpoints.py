@@ -1,0 +1,252 @@
+"""From a bundled name, a folder or a hub id to a BlockModel. Local first, safetensors only, no remote code."""
+
+import importlib.util
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.spec import DiffusionSpec
+
+logger = logging.getLogger(__name__)
+
+BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
+
+# Diffusion language models that are no adapted causal LM. Said by name, so that nobody looks for a bug.
+NOT_NATIVE = {
+    "llada2_moe": "LLaDA2 is a mixture of experts that edits its tokens and has no stock transformers class",
+    "llada": "LLaDA denoises its whole answer at once, without a causal context",
+    "Dream": "Dream attends to its whole context bidirectionally",
+    "bd3lm": "BD3-LM (OpenWebText) is a DiT, not a causal LM",
+}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_REPLY_SECONDS = 5.0
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["8bit", "4bit"]
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name and folder of every checkpoint that comes with the project."""
+    return {path.parent.name: path.parent for path in sorted(BUNDLED_FOLDER.glob("*/config.json"))}
+
+
+def load(
+    name: str | os.PathLike[str],
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    quantization: Quantization | None = None,
+) -> BlockModel:
+    """Load a checkpoint for decoding.
+
+    name: a bundled name (`bundled_models`), a folder, or a hub id; looked for in that order, and a hub id in
+        the local hub cache before the hub is asked.
+    dtype: "auto" is the checkpoint's own, except that float16 becomes bfloat16 on a CPU.
+    device: "auto" is CUDA where there is one, else the CPU.
+    quantization: "8bit" or "4bit" (nf4), through bitsandbytes.
+
+    A checkpoint without a `block_diffusion` entry in its config.json loads as AR-only (`spec` is None).
+    Raises CheckpointError or SettingError with one sentence; never loads a checkpoint in part.
+    """
+    where = resolve_device(device)
+    folder = find_checkpoint(name)
+    config = _read_config(folder)
+    label = folder.name if folder.parent == BUNDLED_FOLDER else str(name)
+    spec = DiffusionSpec.from_config(config, label)
+    _require_safetensors(folder, label)
+    options = _weight_options(config, dtype, where, quantization)
+    network = _load_network(folder, label, options)
+    tokenizer = _load_tokenizer(folder, label)
+    return BlockModel(network, tokenizer, spec, label)
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto" or a torch device string, checked to exist here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingError(f"The device {device!r} is not available here; use 'cpu', or leave it at 'auto'.") from error
+    return resolved
+
+
+def find_checkpoint(name: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint, fetched from the hub only where nothing local answers to the name."""
+    text = os.fspath(name)
+    if not text.strip():
+        raise CheckpointError("The model name is empty; give a bundled name, a folder or a hub id.")
+    bundled = bundled_models()
+    if text in bundled:
+        return bundled[text]
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"The folder {text} has no config.json; give the folder that holds the checkpoint.")
+        return path.resolve()
+    if path.exists():
+        raise CheckpointError(f"{text} is a file; give the folder that holds the checkpoint's config.json.")
+    if HUB_ID.fullmatch(text):
+        return _from_hub(text)
+    known = ", ".join(bundled) or "none"
+    raise CheckpointError(
+        f"No model {text!r}: not a bundled name ({known}), not a folder, and not a hub id (owner/name)."
+    )
+
+
+def _from_hub(hub_id: str) -> Path:
+    """The local snapshot of a hub checkpoint, downloaded if it is not there and the hub can be reached."""
+    # Imported here: the hub client costs start-up time that a local checkpoint need not pay.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.utils import get_session
+
+    files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        local = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
+        if (local / "config.json").is_file():
+            return local
+    except LocalEntryNotFoundError:
+        pass
+    not_here = f"The model {hub_id!r} is not in the local hub cache"
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"{not_here}, and HF_HUB_OFFLINE is set; download it first, or give a local folder.")
+    try:
+        # The client itself retries for most of a minute; one short question tells whether anyone is there.
+        get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
+    except Exception as error:
+        raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.") from error
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=files))
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"{not_here}, and the hub has no public model of that name.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{not_here}, and its download failed: {type(error).__name__}. Try again.") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}); the checkpoint is damaged.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no JSON object; the checkpoint is damaged.")
+    return config
+
+
+def _require_safetensors(folder: Path, label: str) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))]
+    if pickles:
+        raise CheckpointError(
+            f"{label} holds its weights as a pickle only ({pickles[0]}), which can run code when it is loaded; "
+            "convert it to safetensors first."
+        )
+    raise CheckpointError(f"{label} has a config.json but no weights (*.safetensors).")
+
+
+def _weight_options(
+    config: dict[str, Any], dtype: Dtype, device: torch.device, quantization: Quantization | None
+) -> dict[str, Any]:
+    """Keyword arguments of from_pretrained for dtype, device and quantization."""
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise SettingError(f"dtype is {dtype!r}; choose auto, float32, bfloat16 or float16.")
+    if quantization not in (None, "8bit", "4bit"):
+        raise SettingError(f"quantization is {quantization!r}; choose 8bit, 4bit, or leave it out.")
+    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
+    wanted = saved if dtype == "auto" else dtype
+    if dtype == "auto" and wanted == "float16" and device.type == "cpu":
+        wanted = "bfloat16"
+    options: dict[str, Any] = {"dtype": getattr(torch, wanted)}
+    if quantization is not None:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise SettingError(f"{quantization} weights need the package bitsandbytes: pip install bitsandbytes.")
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=quantization == "8bit",
+            load_in_4bit=quantization == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=options["dtype"],
+        )
+    if quantization is not None or device.type != "cpu":
+        options["device_map"] = {"": str(device)}
+    return options
+
+
+def _load_network(folder: Path, label: str, options: dict[str, Any]):
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with _quiet_transformers():
+            network, loaded = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
+            )
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise CheckpointError(_why_not(folder, label, error)) from error
+    problems = {
+        "missing": sorted(loaded["missing_keys"]),
+        "unexpected": sorted(loaded["unexpected_keys"]),
+        "of another shape": sorted(str(key[0]) for key in loaded["mismatched_keys"]),
+    }
+    for problem, names in problems.items():
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise CheckpointError(
+                f"The weights of {label} do not fit {type(network).__name__}: {problem}: {shown}. Nothing was loaded."
+            )
+    return network
+
+
+def _why_not(folder: Path, label: str, error: Exception) -> str:
+    model_type = _read_config(folder).get("model_type")
+    if model_type in NOT_NATIVE:
+        return f"{label} cannot be decoded here: {NOT_NATIVE[model_type]}."
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error) or "does not recognize this architecture" in str(error):
+        return (
+            f"{label} is of type {model_type!r}, which is no stock transformers class; "
+            "it would need code of its own, which is never run here."
+        )
+    return f"{label} cannot be loaded: {first_line}"
+
+
+def _load_tokenizer(folder: Path, label: str):
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        logger.warning("%s has no tokenizer: prompts must be token ids", label)
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"The tokenizer of {label} cannot be loaded: {first_line}") from error
+
+
+class _quiet_transformers:
+    """Hold back transformers' own report of a load; ours is the sentence that is raised, or nothing."""
+
+    def __enter__(self) -> None:
+        self.verbosity = transformers_logging.get_verbosity()
+        self.bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *exc_info: object) -> None:
+        transformers_logging.set_verbosity(self.verbosity)
+        if self.bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,96 @@
+"""Block-diffusion decoding (NBDiff, arXiv 2512.06776): denoise a block in parallel, commit it, open the next.
+
+Covers both families of checkpoints that DiffusionSpec describes: shifted ones, whose blocks open with a token
+from AR logits, and unshifted ones, whose blocks are masked whole; blocks laid from the prompt's end, or at
+absolute positions with the prompt's tail inside the first one.
+"""
+
+from nbdiff_engine.block_model import Pass
+from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.events import Commit, Denoise, Fixed, Prefill, Reason
+from nbdiff_engine.sampling import Prediction
+
+
+def block_diffusion(row: Row) -> Program:
+    """Blocks of `block_size`, each denoised by the unmasking policy, sub-block by sub-block.
+
+    The answer ends as soon as what ends it stands behind no mask: a block is neither denoised further nor
+    committed for the sake of tokens that would be cut off.
+    """
+    plan, spec = row.plan, row.plan.spec
+    mask, from_ar = spec.mask_token_id, spec.first_token == "ar"
+
+    # 1. Read the prompt, up to where the first block starts.
+    start = len(row.prompt)
+    if spec.block_grid == "absolute":
+        start -= start % plan.settings.block_size
+    known = row.prompt[start:]
+    predicted = Prediction([], [])
+    if start:
+        bidirectional = spec.context == "block_causal" and spec.block_grid == "absolute"
+        predicted = yield Pass.prefill(
+            row.prompt[:start],
+            block_size=plan.settings.block_size if bidirectional else 1,
+            wanted=[start - 1] if from_ar and not known else [],
+        )
+    opening = _opening(row, predicted, start)
+    row.emit(Prefill(row.index, row.time, start, opening))
+
+    number = 0
+    while True:
+        # 2. Open a block: what is known of it, MASK for the rest.
+        block = known + [token.token for token in opening]
+        block += [mask] * (plan.block_width(start) - len(block))
+        first = start - len(row.prompt)  # output position of the block's first token
+        reason = _settle(row, block, start)
+
+        # 3. Denoise until nothing is masked.
+        step = 0
+        while reason is None and mask in block:
+            masked = _masked_of_sub_block(block, mask, plan.settings.sub_block_size)
+            predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
+            chosen = plan.policy.select(predicted)
+            positions = [first + index for index in masked]
+            for index in chosen:
+                block[masked[index]] = predicted.tokens[index]
+            row.emit(
+                Denoise(
+                    row.index,
+                    row.time,
+                    number,
+                    step,
+                    first,
+                    first + len(block),
+                    tuple(row.fixed(predicted, index, positions[index], why) for index, why in sorted(chosen.items())),
+                    row.pending(predicted, positions, chosen),
+                )
+            )
+            reason = _settle(row, block, start)
+            step += 1
+        if reason is not None:
+            return reason
+
+        # 4. Commit it: a second forward over the final tokens, as context. Its last logits open the next block.
+        predicted = yield Pass.commit(block, start, [len(block) - 1] if from_ar else [])
+        start, known = start + len(block), []
+        opening = _opening(row, predicted, start)
+        row.emit(Commit(row.index, row.time, number, first, first + len(block), opening))
+        number += 1
+
+
+def _opening(row: Row, predicted: Prediction, start: int) -> tuple[Fixed, ...]:
+    """The token that AR logits give for the block at sequence position `start`, if they were asked for."""
+    return tuple(row.fixed(predicted, i, start - len(row.prompt), Reason.AR) for i in range(len(predicted.tokens)))
+
+
+def _settle(row: Row, block: list[int], start: int):
+    """Settle the tokens of the block that stand before its first MASK."""
+    mask = row.plan.spec.mask_token_id
+    end = block.index(mask) if mask in block else len(block)
+    return row.settle(block[row.end - start : end])
+
+
+def _masked_of_sub_block(block: list[int], mask: int, sub_block_size: int) -> list[int]:
+    """Indices still masked in the first sub-block that is not done; the last sub-block may be short."""
+    low = block.index(mask) // sub_block_size * sub_block_size
+    return [index for index in range(low, min(low + sub_block_size, len(block))) if block[index] == mask]

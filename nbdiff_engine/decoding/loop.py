@@ -1,0 +1,100 @@
+"""The loop: rows in lockstep, one forward a tick, events out.
+
+Each row runs its own strategy, written as if it were alone. The loop gathers the passes that the rows ask
+for, runs them as one forward whatever their phases, sends every row its predictions, and drops rows that are
+done. So a row neither waits for its neighbours nor sees them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from nbdiff_engine.block_model import BlockModel, Pass
+from nbdiff_engine.decoding.ar import ar
+from nbdiff_engine.decoding.block_diffusion import block_diffusion
+from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.decoding.self_speculative import self_speculative
+from nbdiff_engine.events import DecodeEvent
+from nbdiff_engine.sampling import Prediction
+
+PROGRAMS: dict[str, Callable[[Row], Program]] = {
+    "ar": ar,
+    "block_diffusion": block_diffusion,
+    "self_speculative": self_speculative,
+}
+
+
+class Clock:
+    """Seconds of engine work: it stands still while a reader holds an event."""
+
+    def __init__(self) -> None:
+        self._worked = 0.0
+        self._since: float | None = time.perf_counter()
+
+    def now(self) -> float:
+        return self._worked + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def pause(self) -> None:
+        self._worked, self._since = self.now(), None
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
+
+
+def decode(
+    model: BlockModel, prompts: Sequence[Sequence[int]], plan: Plan, cache: str = "slots"
+) -> Iterator[DecodeEvent]:
+    """Answer prompts (token ids) side by side; the events of all rows, in the order they happen.
+
+    Closing the iterator stops before the next forward and frees the cache; the model is ready for another call.
+    """
+    clock = Clock()
+    rows = [Row(index, prompt, plan) for index, prompt in enumerate(prompts)]
+    longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
+    # Two blocks of room: the last block is decoded whole, and a short row is filled up to the others' width.
+    room = min(longest, plan.context_length) + 2 * plan.settings.block_size
+    session = model.open(len(rows), room, cache)
+    live = [(row, PROGRAMS[plan.settings.strategy](row)) for row in rows]
+    passes = [next(program) for _, program in live]
+    while live:
+        logits = session.run(passes)
+        predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
+        asked: list[Pass] = []
+        kept: list[int] = []
+        now = clock.now()
+        for slot, ((row, program), prediction) in enumerate(zip(live, predictions, strict=True)):
+            row.time = now
+            try:
+                asked.append(program.send(prediction))
+                kept.append(slot)
+            except StopIteration as stop:
+                row.finish(stop.value)
+        clock.pause()
+        for row, _ in live:
+            yield from row.drain()
+        clock.resume()
+        if kept and len(kept) < len(live):
+            session.select(kept)
+        live, passes = [live[slot] for slot in kept], asked
+
+
+def _predict(plan: Plan, logits, rows: Sequence[Row], passes: Sequence[Pass], clock: Clock) -> list[Prediction]:
+    """Each row's predictions, computed for the whole batch at once.
+
+    What only a trace wants to know is looked up with the clock stopped: it is no part of decoding.
+    """
+    owners = [row.index for row, each in zip(rows, passes) for _ in each.wanted]
+    positions = [
+        each.start + index + plan.shift - len(row.prompt) for row, each in zip(rows, passes) for index in each.wanted
+    ]
+    with_entropy = plan.policy is not None and plan.policy.needs_entropy
+    whole = plan.sampler.predict(logits, owners, positions, with_entropy)
+    if plan.settings.trace:
+        clock.pause()
+        runners_up = plan.sampler.runners_up(logits, whole)
+        whole = Prediction(whole.tokens, whole.confidence, whole.entropy, runners_up)
+        clock.resume()
+    ends = [0]
+    for each in passes:
+        ends.append(ends[-1] + len(each.wanted))
+    return [whole.part(first, last) for first, last in zip(ends, ends[1:])]

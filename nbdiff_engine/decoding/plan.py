@@ -1,0 +1,82 @@
+"""Plan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.sampling import Sampler
+from nbdiff_engine.settings import DecodeSettings, warn_beyond_training
+from nbdiff_engine.spec import DiffusionSpec
+from nbdiff_engine.unmasking import POLICIES, UnmaskingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a strategy reads. `settings` has no None left that a spec can fill."""
+
+    settings: DecodeSettings
+    spec: DiffusionSpec | None
+    policy: UnmaskingPolicy | None
+    sampler: Sampler
+    eos_token_ids: frozenset[int]
+    context_length: int
+    to_text: Callable[[Sequence[int]], str] | None
+
+    @property
+    def shift(self) -> int:
+        """How many positions after itself an output predicts: 1 under a token shift, else 0."""
+        return 1 if self.spec is None or self.spec.token_shift else 0
+
+    def block_width(self, start: int) -> int:
+        """Tokens of the block at sequence position `start`: the context's end may cut the last one short."""
+        return min(self.settings.block_size, self.context_length - start)
+
+
+def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
+    """Fill in what the spec decides. Raises SettingError where settings and checkpoint do not fit."""
+    strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
+    spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
+    if strategy != "block_diffusion" and spec is not None and not spec.commits_as_ar:
+        raise SettingError(
+            f"{model.name} commits its blocks with token_shift={spec.token_shift} and context={spec.context!r}, "
+            f"which is no AR pass; strategy={strategy!r} needs one. Use strategy='block_diffusion'."
+        )
+    if settings.stop and model.tokenizer is None:
+        raise SettingError(f"{model.name} has no tokenizer, so stop strings cannot be looked for.")
+    chosen: dict[str, object] = {"strategy": strategy}
+    policy = None
+    if strategy == "ar":
+        chosen["block_size"] = 1
+    else:
+        chosen["block_size"] = block_size = settings.block_size or spec.block_size
+        warn_beyond_training(block_size, spec.block_size, model.name)
+        chosen["unmasking"] = settings.unmasking or spec.unmasking
+        chosen["threshold"] = settings.threshold or spec.threshold
+        sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
+        if sub_block_size > block_size:
+            raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
+        chosen["sub_block_size"] = sub_block_size
+        if chosen["unmasking"] not in POLICIES:
+            raise SettingError(f"{model.name} asks for the unmasking policy {chosen['unmasking']!r}, unknown here.")
+        policy = POLICIES[chosen["unmasking"]](chosen["threshold"], settings.tokens_per_step)
+    settled = settings.model_copy(update=chosen)
+    return Plan(
+        settings=settled,
+        spec=spec,
+        policy=policy,
+        sampler=Sampler(
+            temperature=settled.temperature,
+            top_k=settled.top_k,
+            top_p=settled.top_p,
+            seed=settled.seed,
+            forbidden=() if model.spec is None else (model.spec.mask_token_id,),
+        ),
+        eos_token_ids=frozenset() if settled.ignore_eos else model.eos_token_ids,
+        context_length=model.context_length,
+        to_text=None if model.tokenizer is None else _text_of(model),
+    )
+
+
+def _text_of(model: BlockModel) -> Callable[[Sequence[int]], str]:
+    return lambda ids: model.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,75 @@
+"""Row: one prompt being answered. What is final, whether it has ended, and the events it has caused."""
+
+from collections.abc import Generator, Iterable, Sequence
+
+from nbdiff_engine.block_model import Pass
+from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.events import DecodeEvent, Finish, FinishReason, Fixed, Pending, Reason
+from nbdiff_engine.sampling import Prediction
+
+# A strategy, for one row: it asks for passes, is sent what they predict, and returns why it ended.
+# The loop runs many of these side by side, so a strategy never has to think of a batch.
+Program = Generator[Pass, Prediction, FinishReason]
+
+
+class Row:
+    """The state of one answer. Strategies read `prompt`, `output` and `plan`, and speak through `emit`."""
+
+    def __init__(self, index: int, prompt: Sequence[int], plan: Plan):
+        self.index = index
+        self.prompt = list(prompt)
+        self.plan = plan
+        self.output: list[int] = []  # settled: never changes again
+        self.time = 0.0  # engine time of the forward being answered
+        self._events: list[DecodeEvent] = []
+        self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
+
+    @property
+    def end(self) -> int:
+        """Sequence position after the last settled token."""
+        return len(self.prompt) + len(self.output)
+
+    def settle(self, tokens: Iterable[int]) -> FinishReason | None:
+        """Append final tokens until one of them ends the answer; why it ended, or None."""
+        for token in tokens:
+            self.output.append(token)
+            if token in self.plan.eos_token_ids:
+                return FinishReason.EOS
+            if self.plan.settings.stop and self._has_stop_string():
+                return FinishReason.STOP_STRING
+            if len(self.output) >= self._limit:
+                return FinishReason.LENGTH
+        return None
+
+    def _has_stop_string(self) -> bool:
+        # A stop string of n characters ends within the last n tokens, and a token is at least a byte of it.
+        longest = max(len(text.encode()) for text in self.plan.settings.stop)
+        tail = self.plan.to_text(self.output[-longest - 4 :])
+        return any(text in tail for text in self.plan.settings.stop)
+
+    def fixed(self, prediction: Prediction, index: int, position: int, reason: Reason) -> Fixed:
+        """Prediction `index` as a token fixed at an output position."""
+        runners_up = prediction.runners_up[index] if prediction.runners_up else ()
+        return Fixed(position, prediction.tokens[index], round(prediction.confidence[index], 6), reason, runners_up)
+
+    def pending(self, prediction: Prediction, positions: Sequence[int], fixed: Iterable[int]) -> tuple[Pending, ...]:
+        """The predictions that were not fixed. Nothing when tracing is off."""
+        if not self.plan.settings.trace:
+            return ()
+        done = set(fixed)
+        return tuple(
+            Pending(position, prediction.tokens[index], round(prediction.confidence[index], 6))
+            for index, position in enumerate(positions)
+            if index not in done
+        )
+
+    def emit(self, event: DecodeEvent) -> None:
+        self._events.append(event)
+
+    def finish(self, reason: FinishReason) -> None:
+        self.emit(Finish(self.index, self.time, reason, tuple(self.output)))
+
+    def drain(self) -> list[DecodeEvent]:
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events

@@ -1,0 +1,63 @@
+"""Lossless self-speculation: draft a block by denoising, verify it by the causal commit pass.
+
+The commit pass of a token-causal checkpoint *is* an AR pass over the block, so it says for every drafted
+token what AR would have put there. The longest prefix that agrees is accepted, AR's own token follows it, the
+rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled alike. Tokens per forward are
+(k + 1) / (D + 1) for k accepted drafts after D denoise passes. Related: Nemotron-Labs-Diffusion
+(arXiv 2607.05722), S2D2 (arXiv 2603.25702), Fast-dVLM (arXiv 2604.06832).
+"""
+
+from nbdiff_engine.block_model import Pass
+from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.events import Denoise, Prefill, Reason, Verify
+
+
+def self_speculative(row: Row) -> Program:
+    """Drafts of `block_size` by `draft_steps` denoise passes; the last pass fills whatever is still masked."""
+    plan = row.plan
+    mask = plan.spec.mask_token_id
+    predicted = yield Pass.prefill(row.prompt)
+    row.emit(Prefill(row.index, row.time, len(row.prompt), (row.fixed(predicted, 0, 0, Reason.AR),)))
+    opening = predicted.tokens[0]
+    number = 0
+    while (reason := row.settle([opening])) is None:
+        start, first = row.end - 1, len(row.output) - 1
+        block = [opening] + [mask] * (plan.block_width(start) - 1)
+
+        # 1. Draft. Early passes fix what the policy is sure of, the last one takes its best guess everywhere.
+        for step in range(plan.settings.draft_steps):
+            masked = [index for index, token in enumerate(block) if token == mask]
+            if not masked:
+                break
+            predicted = yield Pass.denoise(block, start, [index - 1 for index in masked])
+            last = step == plan.settings.draft_steps - 1
+            chosen = sorted(range(len(masked)) if last else plan.policy.select(predicted))
+            positions = [first + index for index in masked]
+            for index in chosen:
+                block[masked[index]] = predicted.tokens[index]
+            row.emit(
+                Denoise(
+                    row.index,
+                    row.time,
+                    number,
+                    step,
+                    first,
+                    first + len(block),
+                    tuple(row.fixed(predicted, index, positions[index], Reason.DRAFT) for index in chosen),
+                    row.pending(predicted, positions, chosen),
+                )
+            )
+
+        # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.
+        predicted = yield Pass.commit(block, start, range(len(block)))
+        drafts = block[1:]
+        accepted = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
+        reason = row.settle(drafts[:accepted])
+        opening = predicted.tokens[accepted]
+        why = Reason.CORRECTION if accepted < len(drafts) else Reason.AR
+        following = () if reason else (row.fixed(predicted, accepted, first + 1 + accepted, why),)
+        row.emit(Verify(row.index, row.time, number, first, first + len(block), accepted, following))
+        if reason is not None:
+            return reason
+        number += 1
+    return reason

@@ -1,0 +1,41 @@
+"""What can go wrong at the edge, each as one sentence a person can act on.
+
+Every error of the engine is an `NBDiffError`: the command line prints it and exits with code 2, the page
+shows it, and Python code can catch it. It is also a `ValueError`, because that is what it is.
+"""
+
+from pydantic import ValidationError
+
+
+class NBDiffError(ValueError):
+    """Base of the errors that name a value, its limit and what to do."""
+
+
+class CheckpointError(NBDiffError):
+    """A checkpoint cannot be found, or is not one that this engine decodes."""
+
+
+class SettingError(NBDiffError):
+    """A decoding setting is out of its range, or does not fit the checkpoint."""
+
+
+class PromptError(NBDiffError):
+    """A prompt is empty, too long, or holds token ids it must not hold."""
+
+
+class TraceError(NBDiffError):
+    """A trace file is damaged, or of a version this engine does not read."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic validation, as one sentence."""
+    problem = error.errors(include_url=False)[0]
+    if problem["type"] == "value_error":  # raised by a validator of ours: already a sentence
+        return str(problem["ctx"]["error"])
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{field!r} is not known here"
+    if problem["type"] == "missing":
+        return f"{field!r} is missing"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{field} is {problem['input']!r}: {message}"

@@ -1,0 +1,113 @@
+"""The front door: `generate` for answers, `stream` for the events as they happen."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.decoding import Plan, decode, make_plan
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.events import DecodeEvent, Finish, FinishReason
+from nbdiff_engine.metrics import Metrics, measure
+from nbdiff_engine.prompts import Prompt, encode, is_batch
+from nbdiff_engine.settings import DecodeSettings
+from nbdiff_engine.trace import Trace, token_ids_of
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One answer. token_ids include the EOS; text has neither special tokens nor a stop string."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    settings: dict[str, Any]
+    metrics: Metrics
+    trace: Trace | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A checked request: prompts as ids, settings settled. Everything that can be wrong has been said by now."""
+
+    model: BlockModel
+    plan: Plan
+    texts: list[str | None]
+    prompts: list[list[int]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.plan.settings.model_dump(mode="json")
+
+    def events(self) -> Iterator[DecodeEvent]:
+        """Decode. Closing the iterator stops within one forward."""
+        return decode(self.model, self.prompts, self.plan)
+
+    def output(self, row: int, events: Sequence[DecodeEvent]) -> Output:
+        """The answer of one row, from its events."""
+        finish = events[-1]
+        assert isinstance(finish, Finish)
+        return Output(
+            text=self.text_of(finish.token_ids),
+            token_ids=list(finish.token_ids),
+            finish_reason=finish.reason,
+            settings=self.settings,
+            metrics=measure(events),
+            trace=self.trace(row, events) if self.plan.settings.trace else None,
+        )
+
+    def trace(self, row: int, events: Sequence[DecodeEvent]) -> Trace:
+        """The trace of one row, from its events."""
+        mentioned = sorted(token_ids_of(events) | set(self.prompts[row]))
+        tokenizer = self.model.tokenizer
+        spec = self.model.spec
+        return Trace(
+            model=self.model.name,
+            settings=self.settings,
+            mask_token_id=None if spec is None else spec.mask_token_id,
+            prompt=self.texts[row],
+            prompt_ids=tuple(self.prompts[row]),
+            events=tuple(events),
+            pieces={} if tokenizer is None else {token: tokenizer.decode([token]) for token in mentioned},
+        )
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Token ids as text, up to the first stop string. Empty for a model without a tokenizer."""
+        text = "" if self.plan.to_text is None else self.plan.to_text(token_ids)
+        ends = [text.find(stop) for stop in self.plan.settings.stop if stop in text]
+        return text[: min(ends)] if ends else text
+
+
+def prepare(model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any) -> Job:
+    """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each."""
+    if not isinstance(model, BlockModel):
+        raise SettingError(f"The model is a {type(model).__name__}; load one with nbdiff_engine.load(name).")
+    plan = make_plan(model, DecodeSettings.of(**settings))
+    encoded = [encode(model, each, raw) for each in (prompt if is_batch(prompt) else [prompt])]
+    return Job(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded])
+
+
+def stream(
+    model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
+) -> Iterator[DecodeEvent]:
+    """Decode, event by event. Settings are those of DecodeSettings; what is wrong is raised here, not later.
+
+    For a batch, events of all rows come in the order they happen, told apart by `event.row`.
+    """
+    return prepare(model, prompt, raw=raw, **settings).events()
+
+
+def generate(
+    model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
+) -> Output | list[Output]:
+    """Decode to the end. One Output for one prompt, a list of them for a list of prompts.
+
+    A str is a user message where the tokenizer has a chat template (raw=True: the text as it is), a list of
+    role/content dicts a conversation, a list of ints token ids.
+    """
+    job = prepare(model, prompt, raw=raw, **settings)
+    events: list[list[DecodeEvent]] = [[] for _ in job.prompts]
+    for event in job.events():
+        events[event.row].append(event)
+    outputs = [job.output(row, own) for row, own in enumerate(events)]
+    return outputs if is_batch(prompt) else outputs[0]

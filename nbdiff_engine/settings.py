@@ -1,0 +1,107 @@
+"""DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake."""
+
+import math
+import warnings
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nbdiff_engine.errors import SettingError, first_problem
+from nbdiff_engine.unmasking import POLICIES
+
+Strategy = Literal["ar", "block_diffusion", "self_speculative"]
+STRATEGIES: tuple[str, ...] = ("ar", "block_diffusion", "self_speculative")
+
+MAX_BLOCK_SIZE = 1024
+
+
+class DecodeSettings(BaseModel):
+    """Every knob of decoding. None means: as the checkpoint's spec says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+
+    strategy: Annotated[str | None, Field(description="ar, block_diffusion or self_speculative")] = None
+    block_size: Annotated[int | None, Field(description="tokens per block")] = None
+    sub_block_size: Annotated[int | None, Field(description="tokens per sub-block, filled left to right")] = None
+    unmasking: Annotated[str | None, Field(description="unmasking policy: " + ", ".join(POLICIES))] = None
+    threshold: Annotated[float | None, Field(description="confidence threshold, in (0, 1]")] = None
+    tokens_per_step: Annotated[int, Field(description="tokens fixed per step by top_k and entropy")] = 1
+    draft_steps: Annotated[int, Field(description="denoise passes per draft of self_speculative")] = 1
+    max_new_tokens: Annotated[int, Field(description="the answer is cut here")] = 128
+    temperature: Annotated[float, Field(description="0 is greedy")] = 0.0
+    top_k: Annotated[int | None, Field(description="sample among the k best tokens")] = None
+    top_p: Annotated[float | None, Field(description="sample in the nucleus of this mass, in (0, 1]")] = None
+    seed: Annotated[int, Field(description="seed of the sampling noise")] = 0
+    stop: Annotated[tuple[str, ...], Field(description="strings that end the answer")] = ()
+    ignore_eos: Annotated[bool, Field(description="decode on to max_new_tokens, for fair timing")] = False
+    trace: Annotated[bool, Field(description="record runner-up tokens and confidences")] = True
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Check settings. Raises SettingError with one sentence for the first that is wrong."""
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise SettingError(first_problem(error).rstrip(".") + ".") from error
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str | None) -> str | None:
+        if value is not None and value not in STRATEGIES:
+            raise ValueError(f"strategy is {value!r}; choose one of {', '.join(STRATEGIES)}")
+        return value
+
+    @field_validator("unmasking")
+    @classmethod
+    def _known_policy(cls, value: str | None) -> str | None:
+        if value is not None and value not in POLICIES:
+            raise ValueError(f"unmasking is {value!r}; choose one of {', '.join(POLICIES)}")
+        return value
+
+    @field_validator("block_size", "sub_block_size", "tokens_per_step", "draft_steps", "max_new_tokens", "top_k")
+    @classmethod
+    def _at_least_one(cls, value: int | None, info: Any) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError(f"{info.field_name} is {value}; it must be at least 1")
+        if info.field_name == "block_size" and value is not None and value > MAX_BLOCK_SIZE:
+            raise ValueError(f"block_size is {value}; it must be at most {MAX_BLOCK_SIZE}")
+        return value
+
+    @field_validator("threshold", "top_p")
+    @classmethod
+    def _a_share(cls, value: float | None, info: Any) -> float | None:
+        if value is not None and not 0 < value <= 1:
+            raise ValueError(f"{info.field_name} is {value:g}; it must be above 0 and at most 1")
+        return value
+
+    @field_validator("temperature")
+    @classmethod
+    def _a_temperature(cls, value: float) -> float:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"temperature is {value:g}; it must be 0 (greedy) or a positive number")
+        return value
+
+    @field_validator("seed")
+    @classmethod
+    def _a_seed(cls, value: int) -> int:
+        if not 0 <= value < 2**63:
+            raise ValueError(f"seed is {value}; it must be from 0 to 2^63 - 1")
+        return value
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _strings(cls, value: Any) -> Any:
+        stop = (value,) if isinstance(value, str) else value
+        if isinstance(stop, (list, tuple)) and any(text == "" for text in stop):
+            raise ValueError("a stop string is empty; leave it out instead")
+        return stop
+
+
+def warn_beyond_training(block_size: int, trained: int, name: str) -> None:
+    """Say, once a call, that a block is larger than what the checkpoint was trained for."""
+    if block_size > trained:
+        warnings.warn(
+            f"block size {block_size} is larger than the {trained} that {name} was trained for; expect worse text",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,79 @@
+"""DiffusionSpec: how a checkpoint wants its blocks denoised. Lives in `config.json` under `block_diffusion`."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nbdiff_engine.errors import CheckpointError, first_problem
+
+CONFIG_KEY = "block_diffusion"
+
+
+class DiffusionSpec(BaseModel):
+    """The facts about a block-diffusion checkpoint that its weights do not show.
+
+    The defaults are NBDiff's (arXiv 2512.06776). Two families of checkpoints exist, and only they make
+    sense: *shifted*, adapted from AR, where the output at i-1 predicts token i and the first token of a
+    block comes from the AR logits of the last committed token (NBDiff, Fast-dLLM v2, Nemotron); and
+    *unshifted*, where the output at i predicts token i and the first token is masked like the rest (SDAR,
+    BD3-LM). A mixture is refused at load rather than half honoured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mask_token_id: int = Field(ge=0)
+    block_size: int = Field(default=32, ge=1, description="tokens per block, as trained")
+    sub_block_size: int | None = Field(default=None, ge=1, description="tokens per sub-block, filled in turn")
+    context: Literal["token_causal", "block_causal"] = Field(
+        default="token_causal", description="how committed tokens attend to one another"
+    )
+    token_shift: bool = Field(default=True, description="the output at i-1 predicts token i")
+    first_token: Literal["ar", "masked"] = Field(
+        default="ar", description="where the first token of a block comes from"
+    )
+    block_grid: Literal["prompt_end", "absolute"] = Field(
+        default="prompt_end",
+        description="blocks start at the prompt's end, or at multiples of the block size",
+    )
+    unmasking: str = Field(default="confidence", description="default unmasking policy")
+    threshold: float = Field(default=0.9, gt=0, le=1, description="default confidence threshold")
+
+    @model_validator(mode="after")
+    def _shift_and_first_token_agree(self) -> Self:
+        if self.token_shift != (self.first_token == "ar"):
+            raise ValueError(
+                f"token_shift={self.token_shift} with first_token={self.first_token!r} cannot be decoded: a "
+                "shifted checkpoint takes the first token of a block from its AR logits ('ar'), an unshifted "
+                "one masks it ('masked')"
+            )
+        if self.sub_block_size is not None and self.sub_block_size > self.block_size:
+            raise ValueError(f"sub_block_size {self.sub_block_size} is larger than the block size {self.block_size}")
+        return self
+
+    @property
+    def commits_as_ar(self) -> bool:
+        """Whether a commit pass is an AR pass: what `ar` and `self_speculative` decoding stand on."""
+        return self.token_shift and self.context == "token_causal"
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], where: str) -> Self | None:
+        """Read the spec out of a checkpoint's `config.json`; None where it has none.
+
+        Raises CheckpointError for a field that is unknown, missing or out of range: decoding never ignores
+        a field. `where` names the checkpoint in the message.
+        """
+        fields = config.get(CONFIG_KEY)
+        if fields is None:
+            return None
+        try:
+            spec = cls.model_validate(fields)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"The {CONFIG_KEY!r} entry of {where} is not valid: {first_problem(error)}."
+            ) from error
+        vocabulary = config.get("vocab_size")
+        if vocabulary is not None and spec.mask_token_id >= vocabulary:
+            raise CheckpointError(
+                f"The mask token id {spec.mask_token_id} of {where} lies outside its vocabulary of {vocabulary}."
+            )
+        return spec

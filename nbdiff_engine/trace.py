@@ -1,0 +1,226 @@
+"""Trace: one answer's events, what they mean in text, and a file format to keep and replay them.
+
+A trace file is JSON: `{"format": "nbdiff-trace", "version": 1, ...}`. Events are stored as deltas, each only
+what its forward changed, as short arrays; `docs/trace-format.md` describes them field by field. Token texts
+are stored once each under `pieces`, so a reader needs no tokenizer.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from nbdiff_engine.errors import TraceError
+from nbdiff_engine.events import (
+    Commit,
+    DecodeEvent,
+    Denoise,
+    Finish,
+    FinishReason,
+    Fixed,
+    Pending,
+    Prefill,
+    Reason,
+    Verify,
+)
+from nbdiff_engine.metrics import Metrics, measure
+
+FORMAT = "nbdiff-trace"
+VERSION = 1
+
+
+class Canvas:
+    """The answer as it stands after some of its events: ids, None where masked. What every view replays onto."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int | None] = []
+        self.committed = 0  # tokens that are context and will not change
+
+    def apply(self, event: DecodeEvent) -> None:
+        """Advance by one event of this row."""
+        match event:
+            case Prefill():
+                self._place(event.fixed)
+            case Denoise():
+                self.tokens.extend([None] * (event.stop - len(self.tokens)))
+                self._place(event.fixed)
+            case Commit():
+                self.committed = event.stop
+                self._place(event.fixed)
+            case Verify():
+                self.committed = event.start + 1 + event.accepted
+                del self.tokens[self.committed :]
+                self._place(event.fixed)
+            case Finish():
+                self.tokens = list(event.token_ids)
+                self.committed = len(self.tokens)
+
+    def _place(self, fixed: Iterable[Fixed]) -> None:
+        for each in fixed:
+            self.tokens.extend([None] * (each.position + 1 - len(self.tokens)))
+            self.tokens[each.position] = each.token
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All events of one answer. settings: the settled decode settings; pieces: token id to its text."""
+
+    model: str
+    settings: dict[str, Any]
+    mask_token_id: int | None
+    prompt: str | None
+    prompt_ids: tuple[int, ...]
+    events: tuple[DecodeEvent, ...]
+    pieces: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Metrics:
+        return measure(self.events)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The answer, cut to length, EOS included."""
+        return self.events[-1].token_ids
+
+    def replay(self) -> Iterator[tuple[DecodeEvent, Canvas]]:
+        """The events in order, each with the canvas after it. The canvas is one object that moves on."""
+        canvas = Canvas()
+        for event in self.events:
+            canvas.apply(event)
+            yield event, canvas
+
+    def denoise_inputs(self) -> list[list[int]]:
+        """The block that each denoise pass was given, MASK where it was masked."""
+        inputs, canvas = [], Canvas()
+        for event in self.events:
+            if isinstance(event, Denoise):
+                tail = self.prompt_ids[event.start :] if event.start < 0 else ()
+                known = canvas.tokens[max(event.start, 0) : event.stop]
+                block = [*tail, *known] + [None] * (event.stop - max(event.start, 0) - len(known))
+                inputs.append([self.mask_token_id if token is None else token for token in block])
+            canvas.apply(event)
+        return inputs
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content as plain JSON values."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "settings": self.settings,
+            "mask_token_id": self.mask_token_id,
+            "prompt": self.prompt,
+            "prompt_ids": list(self.prompt_ids),
+            "pieces": {str(token): text for token, text in self.pieces.items()},
+            "events": [_pack(event) for event in self.events],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """The inverse of `to_json`. Raises TraceError for anything that is not a whole trace of this version."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise TraceError("This is not a trace: it has no entry 'format' that says 'nbdiff-trace'.")
+        if data.get("version") != VERSION:
+            raise TraceError(f"This trace has version {data.get('version')!r}; this engine reads version {VERSION}.")
+        try:
+            trace = cls(
+                model=data["model"],
+                settings=dict(data["settings"]),
+                mask_token_id=data["mask_token_id"],
+                prompt=data["prompt"],
+                prompt_ids=tuple(data["prompt_ids"]),
+                events=tuple(_unpack(packed) for packed in data["events"]),
+                pieces={int(token): text for token, text in data["pieces"].items()},
+            )
+            if not isinstance(trace.events[-1], Finish):
+                raise ValueError("its last event is no finish")
+            return trace
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise TraceError(f"This trace is damaged: {type(error).__name__}: {error}.") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file; an existing one is replaced only once the new one is whole."""
+        target = Path(path)
+        beside = target.with_name(target.name + ".part")
+        beside.write_text(json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+        os.replace(beside, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a trace file."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise TraceError(f"The trace {path} is not JSON; it may have been cut off.") from error
+        except OSError as error:
+            raise TraceError(f"The trace {path} cannot be read: {error.strerror}.") from error
+        return cls.from_json(data)
+
+
+def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
+    """Every token id that the events mention, runners-up and pending tokens included."""
+    ids: set[int] = set()
+    for event in events:
+        if isinstance(event, Finish):
+            ids.update(event.token_ids)
+            continue
+        for fixed in event.fixed:
+            ids.add(fixed.token)
+            ids.update(token for token, _ in fixed.runners_up)
+        if isinstance(event, Denoise):
+            ids.update(each.token for each in event.pending)
+    return ids
+
+
+# -- one event as a JSON array, and back ----------------------------------------------------------------
+
+
+def _pack(event: DecodeEvent) -> list[Any]:
+    time = round(event.time, 6)
+    match event:
+        case Prefill():
+            return ["prefill", event.row, time, event.prompt_tokens, _pack_fixed(event.fixed)]
+        case Denoise():
+            pending = [[each.position, each.token, each.confidence] for each in event.pending]
+            span = [event.block, event.step, event.start, event.stop]
+            return ["denoise", event.row, time, *span, _pack_fixed(event.fixed), pending]
+        case Commit():
+            return ["commit", event.row, time, event.block, event.start, event.stop, _pack_fixed(event.fixed)]
+        case Verify():
+            span = [event.block, event.start, event.stop, event.accepted]
+            return ["verify", event.row, time, *span, _pack_fixed(event.fixed)]
+        case Finish():
+            return ["finish", event.row, time, event.reason.value, list(event.token_ids)]
+
+
+def _unpack(packed: Sequence[Any]) -> DecodeEvent:
+    kind, row, time, *rest = packed
+    match kind, rest:
+        case "prefill", [prompt_tokens, fixed]:
+            return Prefill(row, time, prompt_tokens, _unpack_fixed(fixed))
+        case "denoise", [block, step, start, stop, fixed, pending]:
+            waiting = tuple(Pending(*each) for each in pending)
+            return Denoise(row, time, block, step, start, stop, _unpack_fixed(fixed), waiting)
+        case "commit", [block, start, stop, fixed]:
+            return Commit(row, time, block, start, stop, _unpack_fixed(fixed))
+        case "verify", [block, start, stop, accepted, fixed]:
+            return Verify(row, time, block, start, stop, accepted, _unpack_fixed(fixed))
+        case "finish", [reason, token_ids]:
+            return Finish(row, time, FinishReason(reason), tuple(token_ids))
+    raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
+
+
+def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
+    return [
+        [each.position, each.token, each.confidence, each.reason.value, [list(pair) for pair in each.runners_up]]
+        for each in fixed
+    ]
+
+
+def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
+    return tuple(
+        Fixed(position, token, confidence, Reason(reason), tuple((other, p) for other, p in runners_up))
+        for position, token, confidence, reason, runners_up in packed
+    )
