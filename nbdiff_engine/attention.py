@@ -78,10 +78,7 @@ def may_attend(
 ) -> Tensor:
     """The predicate. Elementwise over broadcastable tensors, so that a dense mask and FlexAttention share it."""
     # Written with & and | alone: FlexAttention traces it one element at a time.
-    if context == "token_causal":
-        clean_to_clean = k_position <= q_position
-    else:
-        clean_to_clean = k_block <= q_block
+    clean_to_clean = k_position <= q_position if context == "token_causal" else k_block <= q_block
     allowed = (
         (q_noised & k_noised & (k_block == q_block))
         | (q_noised & ~k_noised & (k_block < q_block))

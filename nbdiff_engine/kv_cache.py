@@ -1,4 +1,6 @@
-"""The key/value cache of a batch of rows that advance at their own pace. The only file that touches a transformers cache.
+"""The key/value cache of a batch of rows that each advance at their own pace.
+
+The only file that touches a transformers cache.
 
 Both caches here answer the same four calls. A forward is announced (`prepare`), run, and settled: the tokens
 that a row keeps become its committed context, the rest are as if they had never been. A denoise pass keeps

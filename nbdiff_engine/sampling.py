@@ -71,7 +71,8 @@ class Sampler:
         entropy = None
         if with_entropy:
             log_p = logits_NV - normaliser_N[:, None]
-            entropy = -(log_p.exp() * log_p).nan_to_num(0.0).sum(dim=-1).tolist()  # 0 * -inf is 0 here
+            # 0 log 0 is 0 here, where a forbidden token would make it NaN.
+            entropy = (log_p.exp() * -log_p).nan_to_num(0.0).sum(dim=-1).tolist()
         return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy)
 
     @torch.inference_mode()

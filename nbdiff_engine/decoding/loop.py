@@ -7,6 +7,7 @@ done. So a row neither waits for its neighbours nor sees them.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from nbdiff_engine.block_model import BlockModel, Pass
 from nbdiff_engine.decoding.ar import ar
@@ -97,4 +98,4 @@ def _predict(plan: Plan, logits, rows: Sequence[Row], passes: Sequence[Pass], cl
     ends = [0]
     for each in passes:
         ends.append(ends[-1] + len(each.wanted))
-    return [whole.part(first, last) for first, last in zip(ends, ends[1:])]
+    return [whole.part(first, last) for first, last in pairwise(ends)]
