@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import logging
+import math
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
@@ -37,6 +40,41 @@ Quantization = Literal["8bit", "4bit"]
 def bundled_models() -> dict[str, Path]:
     """Name and folder of every checkpoint that comes with the project."""
     return {path.parent.name: path.parent for path in sorted(BUNDLED_FOLDER.glob("*/config.json"))}
+
+
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """A line of `models`, read from the files without loading them."""
+
+    name: str
+    folder: str
+    architecture: str
+    parameters: int
+    dtype: str
+    block_size: int | None  # None: an AR checkpoint
+
+
+def describe_bundled() -> list[BundledModel]:
+    """What each bundled checkpoint is."""
+    found = []
+    for name, folder in bundled_models().items():
+        config = _read_config(folder)
+        spec = DiffusionSpec.from_config(config, name)
+        parameters = 0
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as weights:
+                parameters += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        found.append(
+            BundledModel(
+                name=name,
+                folder=str(folder),
+                architecture=(config.get("architectures") or ["unknown"])[0],
+                parameters=parameters,
+                dtype=_saved_dtype(config),
+                block_size=None if spec is None else spec.block_size,
+            )
+        )
+    return found
 
 
 def load(
@@ -156,6 +194,10 @@ def _require_safetensors(folder: Path, label: str) -> None:
     raise CheckpointError(f"{label} has a config.json but no weights (*.safetensors).")
 
 
+def _saved_dtype(config: dict[str, Any]) -> str:
+    return config.get("dtype") or config.get("torch_dtype") or "float32"
+
+
 def _weight_options(
     config: dict[str, Any], dtype: Dtype, device: torch.device, quantization: Quantization | None
 ) -> dict[str, Any]:
@@ -164,7 +206,7 @@ def _weight_options(
         raise SettingError(f"dtype is {dtype!r}; choose auto, float32, bfloat16 or float16.")
     if quantization not in (None, "8bit", "4bit"):
         raise SettingError(f"quantization is {quantization!r}; choose 8bit, 4bit, or leave it out.")
-    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
+    saved = _saved_dtype(config)
     wanted = saved if dtype == "auto" else dtype
     if dtype == "auto" and wanted == "float16" and device.type == "cpu":
         wanted = "bfloat16"
@@ -193,11 +235,12 @@ def _load_network(folder: Path, label: str, options: dict[str, Any]):
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, by name, and refused there
                 attn_implementation="sdpa",
                 output_loading_info=True,
                 **options,
             )
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointError(_why_not(folder, label, error)) from error
     problems = {
         "missing": sorted(loaded["missing_keys"]),

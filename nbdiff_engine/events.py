@@ -100,7 +100,7 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Verify:
     """The drafted block at [start, stop) was read causally: its first token and the `accepted` drafts after
-    it are context now, the drafts from start + 1 + accepted on are rejected and rolled back.
+    it are context now; the later drafts are rejected and rolled back, or stand behind the answer's end.
 
     fixed: AR's own token for the next position, unless the answer ended before it.
     """

@@ -1,6 +1,6 @@
 """The front door: `generate` for answers, `stream` for the events as they happen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from nbdiff_engine.events import DecodeEvent, Finish, FinishReason
 from nbdiff_engine.metrics import Metrics, measure
 from nbdiff_engine.prompts import Prompt, encode, is_batch
 from nbdiff_engine.settings import DecodeSettings
-from nbdiff_engine.trace import Trace, token_ids_of
+from nbdiff_engine.trace import Canvas, Trace, token_ids_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +111,25 @@ def generate(
         events[event.row].append(event)
     outputs = [job.output(row, own) for row, own in enumerate(events)]
     return outputs if is_batch(prompt) else outputs[0]
+
+
+def text_pieces(
+    job: Job, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
+) -> Iterator[str]:
+    """The text of a single answer as it is committed, in pieces that join to `Output.text`.
+
+    A piece is held back while it may still change: half a character, or what could begin a stop string.
+    `also` is called with every event, for a reader who wants both.
+    """
+    canvas, shown = Canvas(), 0
+    held_back = max((len(stop) for stop in job.plan.settings.stop), default=0)
+    for event in events:
+        also(event)
+        canvas.apply(event)
+        text = job.text_of(canvas.tokens[: canvas.committed])
+        if not isinstance(event, Finish):
+            text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
+            text = text[: max(len(text) - held_back, 0)]
+        if len(text) > shown:
+            yield text[shown:]
+            shown = len(text)

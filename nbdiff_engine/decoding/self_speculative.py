@@ -51,11 +51,12 @@ def self_speculative(row: Row) -> Program:
         # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.
         predicted = yield Pass.commit(block, start, range(len(block)))
         drafts = block[1:]
-        accepted = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
-        reason = row.settle(drafts[:accepted])
-        opening = predicted.tokens[accepted]
-        why = Reason.CORRECTION if accepted < len(drafts) else Reason.AR
-        following = () if reason else (row.fixed(predicted, accepted, first + 1 + accepted, why),)
+        agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
+        reason = row.settle(drafts[:agreed])
+        accepted = len(row.output) - first - 1  # fewer than agreed where one of them ends the answer
+        opening = predicted.tokens[agreed]
+        why = Reason.CORRECTION if agreed < len(drafts) else Reason.AR
+        following = () if reason else (row.fixed(predicted, agreed, first + 1 + agreed, why),)
         row.emit(Verify(row.index, row.time, number, first, first + len(block), accepted, following))
         if reason is not None:
             return reason

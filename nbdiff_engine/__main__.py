@@ -1,0 +1,141 @@
+"""The engine's command line.
+
+    python -m nbdiff_engine generate "What is the capital of Peru?" --model nano --strategy self_speculative
+    python -m nbdiff_engine generate "What is the capital of Peru?" --json --trace peru.json
+    python -m nbdiff_engine models
+
+Bad input is one sentence on standard error and exit code 2.
+"""
+
+import dataclasses
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nbdiff_engine.errors import NBDiffError
+
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # a mistake is one line, not a box
+    help="Decode block-diffusion language models.",
+)
+
+
+@cli.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
+    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
+    strategy: Annotated[str | None, typer.Option(help="ar, block_diffusion or self_speculative.")] = None,
+    block_size: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
+    sub_block_size: Annotated[int | None, typer.Option(help="Tokens per sub-block, filled left to right.")] = None,
+    unmasking: Annotated[str | None, typer.Option(help="confidence, top_k or entropy.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Confidence threshold, in (0, 1].")] = None,
+    tokens_per_step: Annotated[int, typer.Option(help="Tokens fixed per step by top_k and entropy.")] = 1,
+    draft_steps: Annotated[int, typer.Option(help="Denoise passes per draft of self_speculative.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="The answer is cut here.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among the k best tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample in the nucleus of this mass, in (0, 1].")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="String that ends the answer; may be repeated.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Decode on to --max-new-tokens.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Give the model the text as it is, no chat template.")] = False,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, once the answer is done.")] = False,
+) -> None:
+    """Answer a prompt; the text appears as its blocks are committed."""
+    # Imported here, so that --help does not wait for torch.
+    from nbdiff_engine import checkpoints
+    from nbdiff_engine.generate import prepare, text_pieces
+    from nbdiff_engine.settings import DecodeSettings
+
+    if trace is not None and not trace.absolute().parent.is_dir():
+        raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
+    settings = {
+        "strategy": strategy,
+        "block_size": block_size,
+        "sub_block_size": sub_block_size,
+        "unmasking": unmasking,
+        "threshold": threshold,
+        "tokens_per_step": tokens_per_step,
+        "draft_steps": draft_steps,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+        "ignore_eos": ignore_eos,
+        "trace": trace is not None,
+    }
+    DecodeSettings.of(**settings)  # a slip is said before a checkpoint of many gigabytes is read
+    loaded = checkpoints.load(model, dtype=dtype, device=device, quantization=quantization)
+    job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
+    events = []
+    for piece in text_pieces(job, job.events(), events.append):
+        if not as_json:
+            print(piece, end="", flush=True)
+    output = job.output(0, events)
+    if output.trace is not None:
+        try:
+            output.trace.save(trace)
+        except OSError as error:
+            raise NBDiffError(f"The trace cannot be written to {trace}: {error.strerror}.") from error
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "text": output.text,
+                    "token_ids": output.token_ids,
+                    "finish_reason": output.finish_reason,
+                    "settings": {"model": model, **output.settings},
+                    "metrics": dataclasses.asdict(output.metrics),
+                }
+            )
+        )
+    else:
+        print()
+
+
+@cli.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List what can be loaded by name."""
+    from nbdiff_engine.checkpoints import describe_bundled
+
+    found = describe_bundled()
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in found]))
+        return
+    for each in found:
+        kind = f"block size {each.block_size}" if each.block_size else "AR only"
+        print(f"{each.name:12} {each.parameters / 1e6:6.1f}M  {each.dtype:9} {kind:14} {each.architecture}")
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the input becomes one sentence and exit code 2."""
+
+    def show(message: Warning | str, *args: object, **kwargs: object) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            cli()
+        except NBDiffError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""`python -m nbdiff_engine`: text live, JSON whole, and one sentence with exit code 2 for bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.__main__ import main
+from tests.conftest import GOLDEN
+
+MODEL = str(GOLDEN / "tiny-block-diffusion")
+QUESTION = "What is the capital of Germany?"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process; exit code, standard output, standard error."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nbdiff_engine", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+def test_generate_prints_the_text(run, golden_model):
+    code, out, err = run("generate", QUESTION, "--model", MODEL, "--max-new-tokens", "40")
+    assert (code, err) == (0, "")
+    assert out == nb.generate(golden_model, QUESTION, max_new_tokens=40).text + "\n"
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_generate_prints_one_json_object(run, golden_model, strategy):
+    options = ["--strategy", strategy, "--block-size", "16", "--unmasking", "confidence", "--threshold", "0.9"]
+    options += ["--sub-block-size", "8", "--max-new-tokens", "64", "--temperature", "0", "--seed", "0"]
+    code, out, _ = run("generate", QUESTION, "--model", MODEL, "--json", *options)
+    assert code == 0
+    answer = json.loads(out)
+    expected = nb.generate(
+        golden_model, QUESTION, strategy=strategy, block_size=16, sub_block_size=8, threshold=0.9, max_new_tokens=64
+    )
+    assert answer["text"] == expected.text
+    assert answer["token_ids"] == expected.token_ids
+    assert answer["finish_reason"] == expected.finish_reason
+    assert answer["settings"]["strategy"] == strategy
+    assert set(answer["metrics"]) >= {
+        "output_tokens",
+        "prefill_seconds",
+        "decode_seconds",
+        "decode_forwards",
+        "tokens_per_forward",
+        "tokens_per_second",
+        "seconds_to_first_token",
+        "seconds_to_first_block",
+    }
+    assert answer["metrics"]["decode_forwards"] == expected.metrics.decode_forwards
+
+
+def test_generate_writes_a_trace(run, tmp_path):
+    path = tmp_path / "trace.json"
+    code, out, _ = run("generate", QUESTION, "--model", MODEL, "--json", "--trace", str(path))
+    assert code == 0
+    assert list(nb.Trace.load(path).token_ids) == json.loads(out)["token_ids"]
+
+
+def test_raw_text_has_no_template(run):
+    answers = [
+        json.loads(run("generate", QUESTION, "--model", MODEL, "--json", *more)[1])["token_ids"]
+        for more in ([], ["--raw"])
+    ]
+    assert answers[0] != answers[1]
+
+
+def test_models_lists_the_bundled_names(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    assert [each["name"] for each in json.loads(out)] == list(nb.bundled_models())
+    assert "nano" in run("models")[1]
+
+
+def test_a_block_above_the_trained_size_is_a_warning(run):
+    code, out, err = run("generate", QUESTION, "--model", MODEL, "--block-size", "48")
+    assert code == 0
+    assert out.strip()
+    assert err.startswith("warning: block size 48 is larger than the 32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "nosuch"], "not a bundled name"),
+        (["--model", "/"], "has no config.json"),
+        (["--model", "someone/something"], "HF_HUB_OFFLINE"),
+        (["--block-size", "0"], "block_size is 0"),
+        (["--threshold", "1.5"], "threshold is 1.5"),
+        (["--threshold", "0"], "threshold is 0"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["--strategy", "magic"], "strategy is 'magic'"),
+        (["--dtype", "int3"], "dtype is 'int3'"),
+        (["--trace", "/nosuch/folder/trace.json"], "does not exist"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
+    code, out, err = run("generate", QUESTION, *(["--model", MODEL] if "--model" not in arguments else []), *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("prompt", ["", "<mask>", "x " * 3000])
+def test_bad_prompts_are_one_sentence_and_exit_code_2(run, prompt):
+    code, out, err = run("generate", prompt, "--model", MODEL)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: The prompt")
+
+
+@pytest.mark.slow
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "nbdiff_engine", "generate", QUESTION, "--model", MODEL, "--threshold", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: threshold is 2; it must be above 0 and at most 1.\n"

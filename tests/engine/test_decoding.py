@@ -1,0 +1,325 @@
+"""The three strategies against naive references, METHOD's invariants 5 and 6, and what stops an answer."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+
+import nbdiff_engine as nb
+from nbdiff_engine.block_model import Session
+from nbdiff_engine.decoding import decode
+from nbdiff_engine.events import Commit, Denoise, Finish, FinishReason, Prefill, Reason, Verify
+from tests.reference import naive_ar, naive_block_diffusion, naive_unshifted
+from tests.tiny import FAMILIES, MASK, UNSHIFTED, prompt_ids, tiny_model
+
+PROMPTS = [prompt_ids(length, seed=length) for length in (5, 12, 1, 31)]
+
+
+def ids(model: nb.BlockModel, prompt, **settings):
+    output = nb.generate(model, prompt, **settings)
+    return [each.token_ids for each in output] if isinstance(output, list) else output.token_ids
+
+
+# -- against the references -----------------------------------------------------------------------------
+
+
+def test_ar_is_naive_ar(any_model):
+    for prompt in PROMPTS:
+        assert ids(any_model, prompt, strategy="ar", max_new_tokens=24) == naive_ar(any_model, prompt, 24)
+
+
+@pytest.mark.parametrize(("block_size", "sub_block_size"), [(1, None), (5, None), (8, 3), (16, 4)])
+@pytest.mark.parametrize("threshold", [0.5, 0.95])
+def test_cached_block_diffusion_is_uncached_block_diffusion(any_model, block_size, sub_block_size, threshold):
+    for prompt in PROMPTS[:2]:
+        settings = {"block_size": block_size, "sub_block_size": sub_block_size, "threshold": threshold}
+        with pytest.warns(UserWarning, match="trained for") if block_size > 8 else nullcontext():
+            decoded = ids(any_model, prompt, max_new_tokens=27, **settings)
+        assert decoded == naive_block_diffusion(any_model, prompt, 27, block_size, threshold, sub_block_size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("block_size", [1, 4, 7])
+def test_unshifted_block_causal_checkpoints_on_an_absolute_grid(family, block_size):
+    model = tiny_model(family, spec=UNSHIFTED)
+    for prompt in PROMPTS:
+        decoded = ids(model, prompt, block_size=block_size, threshold=0.6, max_new_tokens=19)
+        assert decoded == naive_unshifted(model, prompt, 19, block_size, 0.6)
+
+
+def test_block_size_one_is_ar_event_by_event(any_model):
+    for prompt in PROMPTS:
+        one, ar = (
+            [_timeless(event) for event in nb.stream(any_model, prompt, max_new_tokens=20, **how)]
+            for how in ({"block_size": 1}, {"strategy": "ar"})
+        )
+        assert one == ar
+
+
+@pytest.mark.parametrize("settings", [{}, {"strategy": "self_speculative"}, {"strategy": "ar"}])
+def test_static_and_growing_cache_give_the_same_tokens(any_model, settings):
+    job = nb.prepare(any_model, PROMPTS, max_new_tokens=30, **settings)
+    ends = [
+        {event.row: event.token_ids for event in decode(any_model, job.prompts, job.plan, cache) if _ends(event)}
+        for cache in ("slots", "growing")
+    ]
+    assert ends[0] == ends[1]
+
+
+# -- losslessness ---------------------------------------------------------------------------------------
+
+DRAFTS = [
+    {"draft_steps": 1},
+    {"draft_steps": 3, "unmasking": "confidence", "threshold": 0.3},
+    {"draft_steps": 2, "unmasking": "top_k", "tokens_per_step": 2},
+    {"draft_steps": 4, "unmasking": "entropy"},
+]
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("block_size", [1, 2, 5, 8])
+def test_greedy_self_speculation_is_greedy_ar(any_model, block_size, draft):
+    ar = ids(any_model, PROMPTS, strategy="ar", max_new_tokens=30)
+    assert ids(any_model, PROMPTS, strategy="self_speculative", block_size=block_size, max_new_tokens=30, **draft) == ar
+
+
+@pytest.mark.parametrize("block_size", [2, 4, 8, 16, 32])
+def test_self_speculation_on_the_trained_checkpoint_is_ar_and_accepts_drafts(golden_model, golden_cases, block_size):
+    prompts = [case["prompt_ids"] for case in golden_cases]
+    ar = nb.generate(golden_model, prompts, strategy="ar", max_new_tokens=96)
+    fast = nb.generate(golden_model, prompts, strategy="self_speculative", block_size=block_size, max_new_tokens=96)
+    assert [each.token_ids for each in fast] == [each.token_ids for each in ar]
+    assert [each.text for each in fast] == [each.text for each in ar]
+    assert sum(each.metrics.accepted for each in fast) > 0
+    if block_size >= 4:  # at 2, a draft must be right every other time to pay for its denoise pass
+        assert sum(each.metrics.decode_forwards for each in fast) < sum(each.metrics.decode_forwards for each in ar)
+
+
+SAMPLINGS = [
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"temperature": 1.3, "top_k": 5},
+    {"temperature": 1.0, "top_k": 20, "top_p": 0.8},
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_sampled_self_speculation_is_sampled_ar_seed_by_seed(golden_model, golden_cases, sampling):
+    for seed in range(8):
+        prompt = golden_cases[seed]["prompt_ids"]
+        common = {"seed": seed, "max_new_tokens": 48, **sampling}
+        ar = ids(golden_model, prompt, strategy="ar", **common)
+        assert ids(golden_model, prompt, strategy="self_speculative", block_size=8, **common) == ar
+        assert ids(golden_model, prompt, strategy="self_speculative", block_size=5, draft_steps=2, **common) == ar
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS[:2])
+def test_sampled_self_speculation_is_sampled_ar_in_every_family(any_model, sampling):
+    for seed in range(2):
+        common = {"seed": seed, "max_new_tokens": 16, **sampling}
+        ar = ids(any_model, PROMPTS, strategy="ar", **common)
+        assert ids(any_model, PROMPTS, strategy="self_speculative", block_size=6, **common) == ar
+
+
+def test_every_draft_is_accounted_for(golden_model, golden_cases):
+    for case in golden_cases[:12]:
+        events = list(
+            nb.stream(golden_model, case["prompt_ids"], strategy="self_speculative", block_size=8, max_new_tokens=64)
+        )
+        for draft, verdict in zip(events[1:-1:2], events[2:-1:2]):
+            assert isinstance(draft, Denoise)
+            assert isinstance(verdict, Verify)
+            assert (draft.start, draft.stop) == (verdict.start, verdict.stop)
+            assert {fixed.reason for fixed in draft.fixed} == {Reason.DRAFT}
+            assert verdict.accepted + len(verdict.rejected) == len(draft.fixed)
+            if verdict.fixed and verdict.rejected:
+                (correction,) = verdict.fixed
+                rejected = next(each for each in draft.fixed if each.position == verdict.rejected[0])
+                assert correction.reason == Reason.CORRECTION
+                assert correction.position == rejected.position
+                assert correction.token != rejected.token
+
+
+# -- batches --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "ar"},
+        {"block_size": 8, "threshold": 0.4},
+        {"block_size": 8, "sub_block_size": 3, "threshold": 0.4},
+        {"block_size": 5, "unmasking": "top_k", "tokens_per_step": 2},
+        {"block_size": 5, "unmasking": "entropy"},
+        {"strategy": "self_speculative", "block_size": 6},
+        {"strategy": "self_speculative", "block_size": 6, "draft_steps": 2},
+    ],
+)
+def test_a_ragged_batch_is_its_rows_decoded_alone(any_model, settings):
+    batch = nb.generate(any_model, PROMPTS, max_new_tokens=25, **settings)
+    alone = [nb.generate(any_model, prompt, max_new_tokens=25, **settings) for prompt in PROMPTS]
+    for together, single in zip(batch, alone, strict=True):
+        assert together.token_ids == single.token_ids
+        assert together.metrics.decode_forwards == single.metrics.decode_forwards
+        assert together.metrics.tokens_per_forward == single.metrics.tokens_per_forward
+
+
+def test_rows_of_the_trained_checkpoint_end_on_their_own(golden_model, golden_cases):
+    prompts = [case["prompt_ids"] for case in golden_cases[:8]]
+    batch = nb.generate(golden_model, prompts, block_size=16, max_new_tokens=96)
+    alone = [nb.generate(golden_model, prompt, block_size=16, max_new_tokens=96) for prompt in prompts]
+    assert len({len(each.token_ids) for each in batch}) > 1
+    assert [each.token_ids for each in batch] == [each.token_ids for each in alone]
+    assert [each.metrics.decode_forwards for each in batch] == [each.metrics.decode_forwards for each in alone]
+
+
+def test_an_unshifted_batch_is_its_rows_alone():
+    model = tiny_model("qwen3", spec=UNSHIFTED)
+    batch = ids(model, PROMPTS, block_size=4, threshold=0.5, max_new_tokens=21)
+    assert batch == [ids(model, prompt, block_size=4, threshold=0.5, max_new_tokens=21) for prompt in PROMPTS]
+
+
+def test_sampled_rows_of_a_batch_differ_and_the_first_is_the_row_alone(llama):
+    batch = ids(llama, [PROMPTS[0]] * 4, strategy="ar", temperature=2.0, max_new_tokens=20)
+    assert len({tuple(row) for row in batch}) == 4
+    assert batch[0] == ids(llama, PROMPTS[0], strategy="ar", temperature=2.0, max_new_tokens=20)
+
+
+# -- repeats, prefixes, ends ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_a_seed_repeats_and_another_does_not(llama, strategy):
+    first, again, other = (
+        ids(llama, PROMPTS[0], strategy=strategy, temperature=2.0, max_new_tokens=40, seed=seed) for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_larger_limit_keeps_the_prefix(any_model, strategy, temperature):
+    longest = ids(any_model, PROMPTS[0], strategy=strategy, temperature=temperature, max_new_tokens=40)
+    assert len(longest) == 40
+    for limit in (1, 2, 7, 8, 9, 23):
+        settings = {"strategy": strategy, "temperature": temperature, "max_new_tokens": limit}
+        assert ids(any_model, PROMPTS[0], **settings) == longest[:limit]
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_tracing_changes_no_token(any_model, strategy):
+    traced, plain = (
+        nb.generate(any_model, PROMPTS[0], strategy=strategy, threshold=0.5, max_new_tokens=40, trace=trace)
+        for trace in (True, False)
+    )
+    assert traced.token_ids == plain.token_ids
+    assert plain.trace is None
+    assert traced.trace.token_ids == tuple(plain.token_ids)
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_the_answer_ends_with_the_context(llama, strategy):
+    prompt = prompt_ids(llama.context_length - 11)
+    output = nb.generate(llama, prompt, strategy=strategy, max_new_tokens=500)
+    assert len(output.token_ids) == 11
+    assert output.finish_reason == FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_nothing_follows_the_eos(golden_model, golden_cases, strategy):
+    ended = 0
+    for case in golden_cases[:16]:
+        output = nb.generate(golden_model, case["prompt_ids"], strategy=strategy, max_new_tokens=96)
+        if output.finish_reason == FinishReason.EOS:
+            ended += 1
+            assert output.token_ids.index(0) == len(output.token_ids) - 1
+        assert MASK not in output.token_ids
+    assert ended > 8
+
+
+def test_ignoring_the_eos_gives_the_length_that_was_asked_for(golden_model):
+    output = nb.generate(golden_model, "What is the capital of Peru?", ignore_eos=True, max_new_tokens=77)
+    assert len(output.token_ids) == 77
+    assert 0 in output.token_ids
+
+
+def test_mask_is_never_predicted_even_where_it_is_the_best(llama):
+    with torch.no_grad():
+        network = tiny_model("llama").network
+        head = network.get_output_embeddings()
+        head.weight[MASK] = head.weight.abs().sum(dim=0) * 10
+    loud = nb.BlockModel(network, None, llama.spec, "wants-mask")
+    for strategy in ("ar", "block_diffusion", "self_speculative"):
+        for temperature in (0.0, 1.5):
+            settings = {"strategy": strategy, "temperature": temperature, "max_new_tokens": 30}
+            assert MASK not in ids(loud, PROMPTS[1], **settings)
+
+
+def test_event_times_never_go_back_and_end_in_one_finish(any_model):
+    for strategy in ("ar", "block_diffusion", "self_speculative"):
+        events = list(nb.stream(any_model, PROMPTS[0], strategy=strategy, max_new_tokens=30))
+        times = [event.time for event in events]
+        assert times == sorted(times)
+        assert isinstance(events[0], Prefill)
+        assert [type(event) for event in events].count(Finish) == 1
+        assert isinstance(events[-1], Finish)
+
+
+def test_a_reader_that_dawdles_does_not_slow_the_engines_clock(llama):
+    times = []
+    for event in nb.stream(llama, PROMPTS[0], strategy="ar", max_new_tokens=20):
+        times.append(event.time)
+        time.sleep(0.1)
+    assert times[-1] < 1.0  # the reader alone took two seconds
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_a_closed_stream_stops_within_one_forward_and_leaves_the_model_ready(llama, strategy, monkeypatch):
+    forwards = []
+    forward = Session._forward
+    monkeypatch.setattr(Session, "_forward", lambda *args: forwards.append(1) or forward(*args))
+    before = ids(llama, PROMPTS[0], strategy=strategy, max_new_tokens=30)
+    forwards.clear()
+    stream = nb.stream(llama, PROMPTS[0], strategy=strategy, max_new_tokens=30)
+    for count, _ in enumerate(stream, start=1):
+        if count == 3:
+            break
+    stream.close()
+    assert len(forwards) == 3
+    assert ids(llama, PROMPTS[0], strategy=strategy, max_new_tokens=30) == before
+
+
+def test_two_streams_of_one_model_do_not_disturb_each_other(llama):
+    one = nb.stream(llama, PROMPTS[0], max_new_tokens=30)
+    two = nb.stream(llama, PROMPTS[1], strategy="self_speculative", max_new_tokens=30)
+    ends = {}
+    for _ in range(200):
+        for name, stream in (("one", one), ("two", two)):
+            event = next(stream, None)
+            if isinstance(event, Finish):
+                ends[name] = list(event.token_ids)
+    assert ends == {
+        "one": ids(llama, PROMPTS[0], max_new_tokens=30),
+        "two": ids(llama, PROMPTS[1], strategy="self_speculative", max_new_tokens=30),
+    }
+
+
+def _timeless(event):
+    return replace(event, time=0.0)
+
+
+def _ends(event):
+    return isinstance(event, Finish)
+
+
+def test_ar_commits_one_token_at_a_time(llama):
+    events = list(nb.stream(llama, PROMPTS[0], strategy="ar", max_new_tokens=5))
+    assert [(event.start, event.stop) for event in events if isinstance(event, Commit)] == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 4),
+    ]

@@ -1,0 +1,147 @@
+"""The front door: what a prompt may be, what stops an answer, and what is said of bad input."""
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.events import FinishReason
+from nbdiff_engine.generate import text_pieces
+from tests.tiny import UNSHIFTED, tiny_model
+
+STORY = "Tell a short story about Max, a mouse and a green key."
+
+
+def test_a_string_is_a_user_message(golden_model):
+    as_text, as_turns, as_ids = (
+        nb.generate(golden_model, prompt, max_new_tokens=20)
+        for prompt in (
+            STORY,
+            [{"role": "user", "content": STORY}],
+            [2, 440, 261, 448, 454, 461, 537, 15, 261, 583, 286, 261, 658, 584, 17, 3],
+        )
+    )
+    assert as_text.token_ids == as_turns.token_ids == as_ids.token_ids
+    assert as_text.trace.prompt == f"<user>{STORY}<bot>"
+    assert as_ids.trace.prompt is None
+
+
+def test_raw_gives_the_text_as_it_is(golden_model):
+    assert nb.prepare(golden_model, "Max", raw=True).texts == ["Max"]
+
+
+def test_a_conversation_keeps_its_turns(golden_model):
+    turns = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "Again"},
+    ]
+    (text,) = nb.prepare(golden_model, turns).texts
+    assert text.index("Hello") < text.index("Hi") < text.index("Again")
+
+
+def test_a_list_of_prompts_of_any_kind_is_a_batch(golden_model):
+    outputs = nb.generate(
+        golden_model, ["Hello", [2, 440, 3], [{"role": "user", "content": "Hello"}]], max_new_tokens=6
+    )
+    assert [type(output) for output in outputs] == [nb.Output] * 3
+    assert outputs[0].token_ids == outputs[2].token_ids
+    assert isinstance(nb.generate(golden_model, ["Hello"], max_new_tokens=6), list)
+    assert isinstance(nb.generate(golden_model, [2, 440, 3], max_new_tokens=6), nb.Output)
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_a_stop_string_ends_the_answer_and_is_cut_off(golden_model, strategy):
+    settings = {"strategy": strategy, "block_size": 8, "max_new_tokens": 90}
+    whole = nb.generate(golden_model, STORY, **settings)
+    stop = whole.text[20:26]
+    output = nb.generate(golden_model, STORY, stop=stop, **settings)
+    assert output.finish_reason == FinishReason.STOP_STRING
+    assert output.text == whole.text[: whole.text.index(stop)]
+    assert output.token_ids == whole.token_ids[: len(output.token_ids)]
+    missing = nb.generate(golden_model, STORY, stop=("\u2603",), **settings)
+    assert missing.token_ids == whole.token_ids
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+@pytest.mark.parametrize("stop", [(), ("the",), (". ", "key")])
+def test_live_text_joins_to_the_text(golden_model, strategy, stop):
+    for temperature in (0.0, 1.5):  # at 1.5 there are broken characters in it
+        job = nb.prepare(
+            golden_model, STORY, strategy=strategy, stop=stop, temperature=temperature, seed=1, max_new_tokens=90
+        )
+        events = []
+        text = "".join(text_pieces(job, job.events(), events.append))
+        assert text == job.output(0, events).text
+
+
+def test_the_settings_of_an_answer_are_those_it_was_decoded_with(golden_model):
+    settings = nb.generate(golden_model, "Hello", max_new_tokens=3).settings
+    assert settings["strategy"] == "block_diffusion"
+    assert (settings["block_size"], settings["unmasking"], settings["threshold"]) == (32, "confidence", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"block_size": 0}, "block_size is 0; it must be at least 1"),
+        ({"block_size": 4096}, "block_size is 4096; it must be at most 1024"),
+        ({"threshold": 0}, "threshold is 0; it must be above 0 and at most 1"),
+        ({"threshold": 1.01}, "threshold is 1.01; it must be above 0 and at most 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 2}, "top_p is 2"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"draft_steps": 0}, "draft_steps is 0"),
+        ({"strategy": "magic"}, "strategy is 'magic'; choose one of ar, block_diffusion, self_speculative"),
+        ({"unmasking": "magic"}, "unmasking is 'magic'; choose one of confidence, top_k, entropy"),
+        ({"block_size": 8, "sub_block_size": 9}, "sub_block_size is 9; it must be at most the block size, 8"),
+        ({"stop": ""}, "a stop string is empty"),
+        ({"block_size": "wide"}, "block_size is 'wide'"),
+        ({"blocksize": 8}, "'blocksize' is not known here"),
+    ],
+)
+def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence):
+    with pytest.raises(nb.SettingError) as caught:
+        nb.stream(golden_model, "Hello", **settings)  # raised by the call, not by the first event
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("", "is empty"),
+        ("  \n", "is empty"),
+        ([], "is empty"),
+        ([2, 961], "token id 961"),
+        ([2, -1], "token id -1"),
+        ([2, 1, 3], "MASK token"),
+        ("what is <mask>?", "MASK token"),
+        ([5] * 1024, "at most 1023"),
+        (None, "is a NoneType"),
+        ([{"role": "user"}], "both strings"),
+        ([{"role": "user", "content": "a"}, 5], "both strings"),
+    ],
+)
+def test_prompts_that_cannot_be_answered_are_one_sentence(golden_model, prompt, sentence):
+    with pytest.raises(nb.PromptError) as caught:
+        nb.generate(golden_model, [prompt] if isinstance(prompt, list) and prompt[1:] == [5] else prompt)
+    assert sentence in str(caught.value)
+
+
+def test_a_block_larger_than_trained_is_decoded_with_a_warning(golden_model):
+    with pytest.warns(UserWarning, match="block size 48 is larger than the 32 that"):
+        assert nb.generate(golden_model, "Hello", block_size=48, max_new_tokens=10).token_ids
+
+
+def test_strategies_that_need_an_ar_commit_are_refused_where_there_is_none():
+    model = tiny_model("llama", spec=UNSHIFTED)
+    for strategy in ("ar", "self_speculative"):
+        with pytest.raises(nb.SettingError, match="which is no AR pass"):
+            nb.generate(model, [5, 6], strategy=strategy)
+
+
+def test_a_model_is_what_load_returns():
+    with pytest.raises(nb.SettingError, match="load one with"):
+        nb.generate("nano", "Hello")

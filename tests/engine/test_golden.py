@@ -1,0 +1,41 @@
+"""METHOD's invariant 7: the authors' outputs and denoise inputs, token for token."""
+
+import pytest
+
+import nbdiff_engine as nb
+
+CASES = 48
+POLICY = {"confidence_threshold": "confidence", "origin": "top_k", "entropy": "entropy"}
+
+
+@pytest.mark.parametrize("number", range(CASES))
+def test_reproduces_the_authors_decoding(golden_model, golden_cases, number):
+    case = golden_cases[number]
+    output = nb.generate(
+        golden_model,
+        case["prompt_ids"],
+        strategy="block_diffusion",
+        block_size=case["block_size"],
+        sub_block_size=case["block_size"] // case["small_blocks"],
+        unmasking=POLICY[case["policy"]],
+        threshold=case["threshold"],
+        max_new_tokens=case["max_new_tokens"],
+    )
+    expected = case["output_ids"]
+    if 0 in expected:  # their code does not stop at an EOS of id 0; ours does
+        expected = expected[: expected.index(0) + 1]
+    assert output.token_ids == expected
+
+    inputs = output.trace.denoise_inputs()
+    assert inputs == case["denoise_inputs"][: len(inputs)]
+    if output.finish_reason == "length":
+        assert len(inputs) == case["denoise_forwards"]
+
+
+def test_there_are_no_more_cases(golden_cases):
+    assert len(golden_cases) == CASES
+
+
+def test_the_prompt_is_tokenised_as_the_authors_do(golden_model, golden_cases):
+    for case in golden_cases:
+        assert nb.prepare(golden_model, case["prompt"]).prompts == [case["prompt_ids"]]

@@ -1,0 +1,54 @@
+"""DiffusionSpec: read from config.json whole, or refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from nbdiff_engine import CheckpointError, DiffusionSpec
+
+
+def test_the_golden_checkpoint_says_what_it_is(golden_model):
+    assert golden_model.spec == DiffusionSpec(
+        mask_token_id=1,
+        block_size=32,
+        sub_block_size=None,
+        context="token_causal",
+        token_shift=True,
+        first_token="ar",
+        block_grid="prompt_end",
+        unmasking="confidence",
+        threshold=0.9,
+    )
+
+
+def test_a_spec_survives_config_json():
+    spec = DiffusionSpec(mask_token_id=7, block_size=4, context="block_causal", sub_block_size=2)
+    assert DiffusionSpec.from_config({"block_diffusion": spec.model_dump(mode="json")}, "x") == spec
+
+
+def test_no_entry_is_no_spec():
+    assert DiffusionSpec.from_config({"vocab_size": 8}, "x") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({}, "'mask_token_id' is missing"),
+        ({"mask_token_id": 1, "colour": "red"}, "'colour' is not known here"),
+        ({"mask_token_id": 1, "block_size": 0}, "block_size is 0"),
+        ({"mask_token_id": 1, "threshold": 1.5}, "threshold is 1.5"),
+        ({"mask_token_id": 1, "context": "full"}, "context is 'full'"),
+        ({"mask_token_id": 1, "token_shift": False}, "cannot be decoded"),
+        ({"mask_token_id": 1, "first_token": "masked"}, "cannot be decoded"),
+        ({"mask_token_id": 1, "block_size": 4, "sub_block_size": 8}, "larger than the block size"),
+        ({"mask_token_id": 64}, "outside its vocabulary of 64"),
+        ("yes", "is not valid"),
+    ],
+)
+def test_a_spec_that_would_not_be_honoured_is_refused(fields, sentence):
+    with pytest.raises(CheckpointError, match=sentence):
+        DiffusionSpec.from_config({"vocab_size": 64, "block_diffusion": fields}, "the checkpoint")
+
+
+def test_a_spec_does_not_change():
+    with pytest.raises(ValidationError):
+        DiffusionSpec(mask_token_id=1).block_size = 4

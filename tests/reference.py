@@ -1,0 +1,73 @@
+"""Naive decoders: no cache, no batch, the whole sequence through the network at every step.
+
+Written from the method's description alone, so that they can disagree with the engine.
+"""
+
+import torch
+
+from nbdiff_engine import BlockModel
+
+
+@torch.inference_mode()
+def logits_of(model: BlockModel, ids: list[int], allowed: torch.Tensor) -> torch.Tensor:
+    """Logits [L, V] of a sequence under a boolean mask [L, L]; MASK can never be predicted."""
+    out = model.network(input_ids=torch.tensor([ids]), attention_mask=allowed[None, None], use_cache=False)
+    logits = out.logits[0].float()
+    logits[:, model.spec.mask_token_id] = -torch.inf
+    return logits
+
+
+def causal(length: int) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def naive_ar(model: BlockModel, prompt: list[int], count: int) -> list[int]:
+    """Greedy AR, one token a forward."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(logits_of(model, ids, causal(len(ids)))[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def naive_block_diffusion(
+    model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float, sub_block_size: int | None
+) -> list[int]:
+    """Greedy NBDiff decoding with the confidence rule: context-causal, shifted, blocks from the prompt's end."""
+    mask_id = model.spec.mask_token_id
+    ids = list(prompt)
+    sub = sub_block_size or block_size
+    while len(ids) - len(prompt) < count:
+        start = len(ids)
+        ids.append(int(logits_of(model, ids, causal(start))[-1].argmax()))
+        ids += [mask_id] * (block_size - 1)
+        allowed = causal(len(ids))
+        allowed[start:, start:] = True
+        while mask_id in ids:
+            low = start + (ids.index(mask_id) - start) // sub * sub
+            masked = [i for i in range(low, min(low + sub, len(ids))) if ids[i] == mask_id]
+            probs = logits_of(model, ids, allowed)[[i - 1 for i in masked]].softmax(-1)
+            confidence, tokens = probs.max(-1)
+            best = int(confidence.argmax())
+            for n, i in enumerate(masked):
+                if n == best or confidence[n] > threshold:
+                    ids[i] = int(tokens[n])
+    return ids[len(prompt) :][:count]
+
+
+def naive_unshifted(model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float) -> list[int]:
+    """Greedy decoding of an unshifted, block-causal checkpoint on an absolute grid (SDAR, BD3-LM)."""
+    mask_id = model.spec.mask_token_id
+    ids = list(prompt)
+    while len(ids) - len(prompt) < count:
+        ids += [mask_id] * (block_size - len(ids) % block_size)
+        block = torch.arange(len(ids)) // block_size
+        allowed = block[None, :] <= block[:, None]
+        while mask_id in ids:
+            masked = [i for i, token in enumerate(ids) if token == mask_id]
+            probs = logits_of(model, ids, allowed)[masked].softmax(-1)
+            confidence, tokens = probs.max(-1)
+            best = int(confidence.argmax())
+            for n, i in enumerate(masked):
+                if n == best or confidence[n] > threshold:
+                    ids[i] = int(tokens[n])
+    return ids[len(prompt) :][:count]

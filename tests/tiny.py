@@ -1,0 +1,48 @@
+"""Tiny random models of every family the engine is held to, and prompts for them."""
+
+import random
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from nbdiff_engine import BlockModel, DiffusionSpec
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
+VOCABULARY = 48
+MASK = 1
+
+_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    # Wide weights: predictions are peaked and depend on what is attended to, so a wrong mask shows.
+    "initializer_range": 0.4,
+}
+
+UNSHIFTED = {"token_shift": False, "first_token": "masked", "context": "block_causal", "block_grid": "absolute"}
+
+
+def tiny_model(
+    family: str, seed: int = 0, attention: str = "sdpa", spec: dict[str, Any] | None = None, **shape: Any
+) -> BlockModel:
+    """A random model of `family` with a spec of NBDiff's kind; `spec` and `shape` override fields of either."""
+    config = AutoConfig.for_model(family, **{**_SHAPE, **shape})
+    config._attn_implementation = attention
+    torch.manual_seed(seed)
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    fields = {"mask_token_id": MASK, "block_size": 8, **(spec or {})}
+    return BlockModel(network, None, DiffusionSpec(**fields), f"tiny-{family}")
+
+
+def prompt_ids(length: int, seed: int = 0) -> list[int]:
+    """Random token ids, none of them MASK."""
+    return random.Random(seed).choices(range(2, VOCABULARY), k=length)
