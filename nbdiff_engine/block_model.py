@@ -73,7 +73,12 @@ class BlockModel:
         self.spec = spec
         self.name = name
         self.body: nn.Module = network.base_model
+        # Looked up once: through a transformers model, each of these takes as long as a small matrix product.
         self._eager = network.config._attn_implementation == "eager"
+        self._head = network.get_output_embeddings()
+        plain = type(self._head) is nn.Linear  # a quantised head keeps its own arithmetic
+        self._head_weight = self._head.weight.detach().float() if plain else None
+        self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
         self._check_head()
 
     def __repr__(self) -> str:
@@ -81,11 +86,12 @@ class BlockModel:
         size = f"{self.parameters / 1e6:.1f}M parameters"
         return f"BlockModel({self.name!r}, {size}, {kind}, {self.dtype}, {self.device})"
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
+        # Cached: transformers looks for a parameter to ask, which takes longer than a small layer.
         return self.network.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         return self.network.dtype
 
@@ -95,9 +101,9 @@ class BlockModel:
 
     @property
     def vocab_size(self) -> int:
-        return self.network.get_output_embeddings().weight.shape[0]
+        return self.network.get_input_embeddings().weight.shape[0]
 
-    @property
+    @cached_property
     def context_length(self) -> int:
         """Positions this checkpoint can hold, sliding windows counted.
 
@@ -133,23 +139,15 @@ class BlockModel:
 
     # -- head -------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _head_weight(self) -> Tensor | None:
-        """The head's weight [V, D] in float32, or None where the head is not a plain linear layer.
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Float32 logits [N, V] of hidden states [N, D].
 
         A bf16 head makes exact ties of the two best tokens in 4 % of positions, and a 1-token pass and a
         16-token pass then break them differently. A float32 head under bf16 weights has no ties.
         """
-        head = self.network.get_output_embeddings()
-        return head.weight.detach().float() if type(head) is nn.Linear else None
-
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 logits [N, V] of hidden states [N, D]."""
-        head = self.network.get_output_embeddings()
         if self._head_weight is None:
-            return head(hidden_ND).float()
-        bias = None if head.bias is None else head.bias.float()
-        return F.linear(hidden_ND.float(), self._head_weight, bias)
+            return self._head(hidden_ND).float()
+        return F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
 
     @torch.inference_mode()
     def _check_head(self) -> None:
@@ -224,12 +222,13 @@ class Session:
     def run(self, passes: Sequence[Pass]) -> Tensor:
         """One pass a row, in one forward (a long prefill: in chunks). Float32 logits [N, V], row by row."""
         if all(len(each.tokens) <= PREFILL_CHUNK for each in passes):
-            return self.model.logits(torch.cat(self._forward(passes)))
-        hidden: list[list[Tensor]] = [[] for _ in passes]
+            hidden = self._forward(passes)
+            return self.model.logits(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
+        parts: list[list[Tensor]] = [[] for _ in passes]
         for chunk in _chunks(passes):
-            for row, wanted in enumerate(self._forward(chunk)):
-                hidden[row].append(wanted)
-        return self.model.logits(torch.cat([wanted for row in hidden for wanted in row]))
+            for row, hidden in enumerate(self._forward(chunk)):
+                parts[row].append(hidden)
+        return self.model.logits(torch.cat([part for row in parts for part in row]))
 
     def _forward(self, passes: Sequence[Pass]) -> list[Tensor]:
         """Per row, the hidden states [n, D] of its wanted positions."""
@@ -237,8 +236,12 @@ class Session:
         starts = [each.start for each in passes]
         assert all(start <= length for start, length in zip(starts, self.cache.lengths)), "a gap in the context"
         key_position, key_present = self.cache.prepare(starts, width)
-        query, position_ids = self._queries(passes, width)
-        mask = dense_mask(query, self._keys(query, key_position, key_present), self.context)
+        aligned = self._aligned(passes, width, key_position)
+        if aligned is None:
+            query, position_ids = self._queries(passes, width)
+            mask = dense_mask(query, self._keys(query, key_position, key_present), self.context)
+        else:
+            mask, position_ids = aligned
         if self.model._eager:
             mask = additive(mask, self.model.dtype)
         ids = [[*each.tokens, *[0] * (width - len(each.tokens))] for each in passes]
@@ -251,7 +254,29 @@ class Session:
         )
         self.cache.settle([0 if each.noised else len(each.tokens) for each in passes])
         hidden_BQD = output.last_hidden_state
-        return [hidden_BQD[row, list(each.wanted)] for row, each in enumerate(passes)]
+        return [
+            hidden_BQD[row] if len(each.wanted) == width else hidden_BQD[row, list(each.wanted)]
+            for row, each in enumerate(passes)
+        ]
+
+    def _aligned(self, passes: Sequence[Pass], width: int, key_position: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The mask [1, 1, Q, K] and RoPE positions [1, Q] for rows that all do the same at the same place, as
+        a single row always does; None where they do not.
+
+        What the predicate says there is short: a noised block sees all there is, a causal token what is not
+        after it. Worked out token by token, it would take a fifth of a small model's forward.
+        """
+        noised = passes[0].noised
+        if not self.cache.aligned or any(len(each.tokens) != width or each.noised != noised for each in passes):
+            return None
+        position_ids = key_position[:, -width:]
+        if noised and all(each.block_size >= width for each in passes):
+            mask = torch.ones(width, key_position.shape[1], dtype=torch.bool, device=key_position.device)
+        elif not noised and self.context == "token_causal":
+            mask = key_position <= position_ids[0, :, None]
+        else:
+            return None
+        return mask[None, None], position_ids
 
     def _queries(self, passes: Sequence[Pass], width: int) -> tuple[Tokens, Tensor]:
         """The tokens of this forward and their RoPE positions, each [B, Q].

@@ -25,6 +25,7 @@ class KVCache(Protocol):
 
     network_cache: Cache  # what the network is given
     lengths: list[int]  # committed tokens per row
+    aligned: bool  # in the forward being prepared, key k stands at position k in every row
 
     def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
         """Announce a forward of `width` tokens per row, row r at positions starts[r]...
@@ -69,18 +70,21 @@ class SlotCache:
         self.device = device
         self.lengths = [0] * rows
         self.first = self.visible = 0
+        self.aligned = False
         self.slots: Tensor | None = None
         self.row_index: Tensor | None = None
         self.all_positions = torch.arange(max_length, device=device)
+        self.all_present = torch.ones(1, max_length, dtype=torch.bool, device=device)
         self.network_cache = Cache(layers=[_SlotLayer(self) for _ in range(config.num_hidden_layers)])
 
     def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
         self.lengths = [min(length, start) for length, start in zip(self.lengths, starts)]
         self.first, self.visible = min(starts), max(starts) + width
         positions = self.all_positions[None, : self.visible]
-        if self.first == self.visible - width:
+        self.aligned = self.first == self.visible - width
+        if self.aligned:
             self.slots = None
-            return positions, torch.ones_like(positions, dtype=torch.bool)
+            return positions, self.all_present[:, : self.visible]
         first_slots = torch.tensor(starts, device=self.device)[:, None]
         self.slots = first_slots + self.all_positions[None, :width]
         self.row_index = torch.arange(len(starts), device=self.device)[:, None]
@@ -100,6 +104,8 @@ class SlotCache:
 
 class GrowingCache:
     """transformers' DynamicCache and, per row, the position that each of its columns holds (-1: none)."""
+
+    aligned = False  # a reference takes no short cut
 
     def __init__(self, config: PreTrainedConfig, rows: int, device: torch.device):
         self.device = device

@@ -62,17 +62,13 @@ class Sampler:
         for token in self.forbidden:
             logits_NV[:, token] = -torch.inf
         if self.temperature == 0:
-            best_N, tokens_N = logits_NV.max(dim=-1)
+            tokens_N = logits_NV.argmax(dim=-1)
         else:
             tokens_N = self._sample(logits_NV / self.temperature, rows, positions)
-            best_N = logits_NV.gather(1, tokens_N[:, None])[:, 0]
-        normaliser_N = logits_NV.logsumexp(dim=-1)
-        confidence_N = (best_N - normaliser_N).exp()
-        entropy = None
-        if with_entropy:
-            log_p = logits_NV - normaliser_N[:, None]
-            # 0 log 0 is 0 here, where a forbidden token would make it NaN.
-            entropy = (log_p.exp() * -log_p).nan_to_num(0.0).sum(dim=-1).tolist()
+        p_NV = logits_NV.softmax(dim=-1)
+        confidence_N = p_NV.gather(1, tokens_N[:, None])[:, 0]
+        # xlogy: 0 log 0 is 0, as it is for a forbidden token.
+        entropy = (-torch.special.xlogy(p_NV, p_NV).sum(dim=-1)).tolist() if with_entropy else None
         return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy)
 
     @torch.inference_mode()

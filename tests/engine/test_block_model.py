@@ -168,3 +168,29 @@ def test_masks_stay_small_at_32k_context():
     # A dense 32k x 32k mask alone would be 1,024 MiB as bool, 4,096 MiB as float.
     done = subprocess.run([sys.executable, "-c", LONG_CONTEXT], capture_output=True, text=True, check=True)
     assert int(done.stdout) / 1024 < 512
+
+
+@pytest.mark.parametrize("context", ["token_causal", "block_causal"])
+def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypatch):
+    model = tiny_model("llama", spec={"context": context})
+    masks: list[list[torch.Tensor]] = [[], []]
+    short = block_model.Session._aligned
+    body = model.body.forward
+    for kind, aligned in enumerate((short, lambda *args: None)):
+        monkeypatch.setattr(block_model.Session, "_aligned", aligned)
+
+        def seeing(kind: int = kind, **kwargs):
+            masks[kind].append(kwargs["attention_mask"].expand(len(kwargs["input_ids"]), -1, -1, -1))
+            return body(**kwargs)
+
+        monkeypatch.setattr(model.body, "forward", seeing)
+        for rows in (1, 3):
+            session = model.open(rows, 64)
+            session.prefill([prompt_ids(9, seed=row) for row in range(rows)])
+            session.denoise([[5, MASK, MASK, 7]] * rows)
+            session.commit([[5, 6, 6, 7]] * rows)
+            session.rollback([10] * rows)
+            session.commit([[8]] * rows)
+    assert len(masks[0]) == 8
+    for one, other in zip(*masks, strict=True):
+        assert torch.equal(one, other)
