@@ -12,24 +12,26 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.errors import CheckpointError, SettingError
-from nbdiff_engine.spec import DiffusionSpec
+from nbdiff_engine.families import FAMILIES, NOT_NATIVE, Family
+from nbdiff_engine.spec import CONFIG_KEY, DiffusionSpec
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models"
 
-# Diffusion language models that are no adapted causal LM. Said by name, so that nobody looks for a bug.
-NOT_NATIVE = {
-    "llada2_moe": "LLaDA2 is a mixture of experts that edits its tokens and has no stock transformers class",
-    "llada": "LLaDA denoises its whole answer at once, without a causal context",
-    "Dream": "Dream attends to its whole context bidirectionally",
-    "bd3lm": "BD3-LM (OpenWebText) is a DiT, not a causal LM",
-}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_REPLY_SECONDS = 5.0
 
@@ -98,11 +100,14 @@ def load(
     folder = find_checkpoint(name)
     config = _read_config(folder)
     label = folder.name if folder.parent == BUNDLED_FOLDER else str(name)
+    family = FAMILIES.get(config.get("model_type"))
+    if family is not None:
+        config = {**config, CONFIG_KEY: family.diffusion_fields(config)}
     spec = DiffusionSpec.from_config(config, label)
     _require_safetensors(folder, label)
     options = _weight_options(config, dtype, where, quantization)
-    network = _load_network(folder, label, options)
-    tokenizer = _load_tokenizer(folder, label)
+    network = _load_network(folder, label, config, family, options)
+    tokenizer = _load_tokenizer(folder, label, family)
     return BlockModel(network, tokenizer, spec, label)
 
 
@@ -225,13 +230,20 @@ def _weight_options(
     return options
 
 
-def _load_network(folder: Path, label: str, options: dict[str, Any]):
+def _load_network(
+    folder: Path, label: str, config: dict[str, Any], family: Family | None, options: dict[str, Any]
+) -> PreTrainedModel:
+    """The network with every tensor of the checkpoint in its place, or a CheckpointError."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if family is None:
+            stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            stock = AutoConfig.for_model(family.stock_type, **family.stock_config(config))
+            options = {**options, "key_mapping": dict(family.key_mapping) or None}
         with _quiet_transformers():
             network, loaded = AutoModelForCausalLM.from_pretrained(
                 folder,
-                config=config,
+                config=stock,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -241,7 +253,7 @@ def _load_network(folder: Path, label: str, options: dict[str, Any]):
                 **options,
             )
     except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(_why_not(folder, label, error)) from error
+        raise CheckpointError(_why_not(config, label, error)) from error
     problems = {
         "missing": sorted(loaded["missing_keys"]),
         "unexpected": sorted(loaded["unexpected_keys"]),
@@ -256,28 +268,36 @@ def _load_network(folder: Path, label: str, options: dict[str, Any]):
     return network
 
 
-def _why_not(folder: Path, label: str, error: Exception) -> str:
-    model_type = _read_config(folder).get("model_type")
-    if model_type in NOT_NATIVE:
-        return f"{label} cannot be decoded here: {NOT_NATIVE[model_type]}."
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error) or "does not recognize this architecture" in str(error):
+def _why_not(config: dict[str, Any], label: str, error: Exception) -> str:
+    """One sentence for a load that failed."""
+    model_type = str(config.get("model_type"))
+    for name, reason in NOT_NATIVE.items():
+        if model_type.lower().startswith(name):
+            return f"{label} cannot be decoded here: {reason}."
+    text = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in text or "does not recognize this architecture" in text:
         return (
             f"{label} is of type {model_type!r}, which is no stock transformers class; "
             "it would need code of its own, which is never run here."
         )
-    return f"{label} cannot be loaded: {first_line}"
+    return f"{label} cannot be loaded: {text.splitlines()[0]}"
 
 
-def _load_tokenizer(folder: Path, label: str):
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        logger.warning("%s has no tokenizer: prompts must be token ids", label)
-        return None
+def _load_tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer, or None, with a warning, where the checkpoint brings none that needs no code of its own."""
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if family is not None and (folder / "tokenizer.json").is_file():
+            # Their tokenizer_config.json names classes of their own; the file itself needs none.
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, OSError, ImportError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"The tokenizer of {label} cannot be loaded: {first_line}") from error
+        if family is None:
+            raise CheckpointError(
+                f"The tokenizer of {label} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+    logger.warning("%s has no tokenizer.json to load: prompts must be token ids", label)
+    return None
 
 
 class _quiet_transformers:

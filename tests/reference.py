@@ -54,17 +54,29 @@ def naive_block_diffusion(
     return ids[len(prompt) :][:count]
 
 
-def naive_unshifted(model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float) -> list[int]:
-    """Greedy decoding of an unshifted, block-causal checkpoint on an absolute grid (SDAR, BD3-LM)."""
+def naive_block_causal(
+    model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float, shift: int
+) -> list[int]:
+    """Greedy decoding of a block-causal checkpoint on an absolute grid, the prompt's tail in the first block.
+
+    shift 0: SDAR, BD3-LM. shift 1: Fast-dLLM v2, where a block that starts empty opens with the AR token.
+    """
     mask_id = model.spec.mask_token_id
     ids = list(prompt)
-    while len(ids) - len(prompt) < count:
-        ids += [mask_id] * (block_size - len(ids) % block_size)
+
+    def logits() -> torch.Tensor:
         block = torch.arange(len(ids)) // block_size
-        allowed = block[None, :] <= block[:, None]
+        return logits_of(model, ids, block[None, :] <= block[:, None])
+
+    while len(ids) - len(prompt) < count:
+        if shift and len(ids) % block_size == 0:
+            ids.append(int(logits()[-1].argmax()))
+        ids += [mask_id] * (-len(ids) % block_size)
+        if not shift and mask_id not in ids:
+            ids += [mask_id] * block_size
         while mask_id in ids:
             masked = [i for i, token in enumerate(ids) if token == mask_id]
-            probs = logits_of(model, ids, allowed)[masked].softmax(-1)
+            probs = logits()[[i - shift for i in masked]].softmax(-1)
             confidence, tokens = probs.max(-1)
             best = int(confidence.argmax())
             for n, i in enumerate(masked):

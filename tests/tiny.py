@@ -28,6 +28,7 @@ _SHAPE = {
     "initializer_range": 0.4,
 }
 
+FAST_DLLM = {"context": "block_causal", "block_grid": "absolute"}
 UNSHIFTED = {"token_shift": False, "first_token": "masked", "context": "block_causal", "block_grid": "absolute"}
 
 

@@ -11,8 +11,8 @@ import nbdiff_engine as nb
 from nbdiff_engine.block_model import Session
 from nbdiff_engine.decoding import decode
 from nbdiff_engine.events import Commit, Denoise, Finish, FinishReason, Prefill, Reason, Verify
-from tests.reference import naive_ar, naive_block_diffusion, naive_unshifted
-from tests.tiny import FAMILIES, MASK, UNSHIFTED, prompt_ids, tiny_model
+from tests.reference import naive_ar, naive_block_causal, naive_block_diffusion
+from tests.tiny import FAMILIES, FAST_DLLM, MASK, UNSHIFTED, prompt_ids, tiny_model
 
 PROMPTS = [prompt_ids(length, seed=length) for length in (5, 12, 1, 31)]
 
@@ -42,11 +42,12 @@ def test_cached_block_diffusion_is_uncached_block_diffusion(any_model, block_siz
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("block_size", [1, 4, 7])
-def test_unshifted_block_causal_checkpoints_on_an_absolute_grid(family, block_size):
-    model = tiny_model(family, spec=UNSHIFTED)
+@pytest.mark.parametrize("shift", [0, 1])
+def test_block_causal_checkpoints_on_an_absolute_grid(family, block_size, shift):
+    model = tiny_model(family, spec=FAST_DLLM if shift else UNSHIFTED)
     for prompt in PROMPTS:
         decoded = ids(model, prompt, block_size=block_size, threshold=0.6, max_new_tokens=19)
-        assert decoded == naive_unshifted(model, prompt, 19, block_size, 0.6)
+        assert decoded == naive_block_causal(model, prompt, 19, block_size, 0.6, shift)
 
 
 def test_block_size_one_is_ar_event_by_event(any_model):
