@@ -102,7 +102,8 @@ class Verify:
     """The drafted block at [start, stop) was read causally: its first token and the `accepted` drafts after
     it are context now; the later drafts are rejected and rolled back, or stand behind the answer's end.
 
-    fixed: AR's own token for the next position, unless the answer ended before it.
+    fixed: the accepted drafts, with AR's probability of each, then AR's own token for the next position,
+    unless the answer ended before it.
     """
 
     row: int

@@ -54,10 +54,12 @@ def self_speculative(row: Row) -> Program:
         agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
         reason = row.settle(drafts[:agreed])
         accepted = len(row.output) - first - 1  # fewer than agreed where one of them ends the answer
+        reasons = [Reason.ACCEPTED_DRAFT] * accepted
+        if reason is None:
+            reasons.append(Reason.CORRECTION if agreed < len(drafts) else Reason.AR)
+        fixed = tuple(row.fixed(predicted, index, first + 1 + index, why) for index, why in enumerate(reasons))
+        row.emit(Verify(row.index, row.time, number, first, first + len(block), accepted, fixed))
         opening = predicted.tokens[agreed]
-        why = Reason.CORRECTION if agreed < len(drafts) else Reason.AR
-        following = () if reason else (row.fixed(predicted, agreed, first + 1 + agreed, why),)
-        row.emit(Verify(row.index, row.time, number, first, first + len(block), accepted, following))
         if reason is not None:
             return reason
         number += 1

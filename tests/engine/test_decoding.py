@@ -135,12 +135,15 @@ def test_every_draft_is_accounted_for(golden_model, golden_cases):
             assert (draft.start, draft.stop) == (verdict.start, verdict.stop)
             assert {fixed.reason for fixed in draft.fixed} == {Reason.DRAFT}
             assert verdict.accepted + len(verdict.rejected) == len(draft.fixed)
-            if verdict.fixed and verdict.rejected:
-                (correction,) = verdict.fixed
-                rejected = next(each for each in draft.fixed if each.position == verdict.rejected[0])
-                assert correction.reason == Reason.CORRECTION
-                assert correction.position == rejected.position
-                assert correction.token != rejected.token
+            drafted = {each.position: each.token for each in draft.fixed}
+            accepted, following = verdict.fixed[: verdict.accepted], verdict.fixed[verdict.accepted :]
+            assert all(each.reason == Reason.ACCEPTED_DRAFT for each in accepted)
+            assert all(drafted[each.position] == each.token for each in accepted)
+            assert len(following) == 1 or verdict is events[-2]  # none where an accepted draft ended the answer
+            if following and verdict.rejected:
+                assert following[0].reason == Reason.CORRECTION
+                assert following[0].position == verdict.rejected[0]
+                assert following[0].token != drafted[verdict.rejected[0]]
 
 
 # -- batches --------------------------------------------------------------------------------------------
