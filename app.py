@@ -1,0 +1,69 @@
+"""The playground: block-diffusion decoding beside autoregressive decoding, live in the browser.
+
+    python app.py                                    # the bundled model on http://127.0.0.1:7860
+    python app.py --model path/to/checkpoint --port 7861
+    NBDIFF_LOGIN=name:password python app.py --host 0.0.0.0
+
+Bad options are one sentence on standard error and exit code 2.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from typing import NoReturn
+
+# torch reads this once, when it is imported: waiting threads must not spin, or the page and the model fight for cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import playground
+from playground import Options
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text around it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def parse(arguments: list[str]) -> Options:
+    """Command line to options. Exits with code 2 and one sentence where it makes no sense."""
+    default = Options()
+    parser = OneLineParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="To bind anything but this machine, set NBDIFF_LOGIN=name:password in the environment.",
+        allow_abbrev=False,
+    )
+    for name, kind, text in (
+        ("model", str, "bundled name, folder or hub id"),
+        ("host", str, "address to bind"),
+        ("port", int, "port to bind"),
+        ("max-new-tokens", int, "most tokens of an answer"),
+        ("max-prompt-chars", int, "most characters of a prompt"),
+        ("queue", int, "most runs that may wait"),
+        ("wall-seconds", float, "most seconds of a run"),
+        ("lease-seconds", float, "a run that nobody has watched for so long is ended"),
+    ):
+        value = getattr(default, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=kind, default=value, metavar=name.upper(), help=f"{text} ({value})")
+    try:
+        return Options(login=os.environ.get("NBDIFF_LOGIN"), **vars(parser.parse_args(arguments)))
+    except playground.StartError as error:
+        parser.error(str(error))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's greeting to its own server is no news
+    options = parse(sys.argv[1:])
+    try:
+        playground.build(options).launch()
+    except playground.StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The playground: Gradio tabs over the engine's stream of events.
+
+>>> import playground
+>>> playground.build(playground.Options(port=7861)).launch()
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+# Gradio reads this when it is imported. Nothing of the playground talks to the outside.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from playground import address
+from playground.options import Options, StartError
+
+if TYPE_CHECKING:
+    from playground.page import Playground
+
+__all__ = ["Options", "StartError", "build"]
+
+
+def build(options: Options | None = None) -> "Playground":
+    """Load the model and build the page. Raises StartError, one sentence, where that cannot be."""
+    options = options or Options()
+    address.require_free(options.host, options.port)
+    # Imported here: `app.py --help`, and most of what can be wrong, need neither torch nor Gradio.
+    from playground.page import Playground
+
+    return Playground(options)

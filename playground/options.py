@@ -1,0 +1,64 @@
+"""What the person who starts the playground decides: the model, where it listens, and the limits of its visitors."""
+
+import ipaddress
+import math
+from dataclasses import dataclass, field
+
+
+class StartError(ValueError):
+    """The playground cannot start; one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked on creation; raises StartError.
+
+    login: "name:password"; without one, only this machine may be bound. wall_seconds: of one run, all its lanes
+    together. lease_seconds: a run is ended when no viewer has asked for it for so long.
+    """
+
+    model: str = "nano"
+    host: str = "127.0.0.1"
+    port: int = 7860
+    login: str | None = field(default=None, repr=False)  # not into a log
+    max_new_tokens: int = 512
+    max_prompt_chars: int = 8000
+    queue: int = 8
+    wall_seconds: float = 120.0
+    lease_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise StartError(f"The port is {self.port}; it must be from 1 to 65535.")
+        for name in ("max_new_tokens", "max_prompt_chars", "queue"):
+            if getattr(self, name) < 1:
+                raise StartError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("wall_seconds", "lease_seconds"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds > 0):
+                raise StartError(f"--{name.replace('_', '-')} is {seconds:g}; it must be a positive number of seconds.")
+        if self.login is not None and not all(self.login.partition(":")):
+            raise StartError("NBDIFF_LOGIN must read name:password, neither of them empty.")
+        if self.login is None and not self.is_local:
+            raise StartError(
+                f"The host {self.host} can be reached from other machines; "
+                "set NBDIFF_LOGIN=name:password to ask for a login, or leave --host out."
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the host."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def auth(self) -> tuple[str, str] | None:
+        """The login as Gradio takes it."""
+        if self.login is None:
+            return None
+        name, _, password = self.login.partition(":")
+        return name, password

@@ -1,0 +1,108 @@
+"""The playground as a whole: the model, its worker, the page around the tabs, and the server."""
+
+import html
+import os
+import threading
+
+import gradio as gr
+
+from nbdiff_engine import BlockModel, NBDiffError, load
+from playground import address, decode, web
+from playground.lanes import warm_up
+from playground.options import Options, StartError
+from playground.worker import Limits, Worker
+
+TITLE = "NBDiff playground"
+# What the system has: no font is fetched from anywhere.
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
+
+
+class Playground:
+    """A loaded model and its page. `launch` serves it until it is interrupted."""
+
+    def __init__(self, options: Options):
+        """Raises StartError for a model that cannot be loaded, or cannot be asked."""
+        try:
+            model = load(options.model)
+        except NBDiffError as error:
+            raise StartError(str(error)) from error
+        if model.tokenizer is None:
+            raise StartError(f"{model.name} has no tokenizer, so the page cannot ask it anything.")
+        self.options = options
+        self.worker = Worker(
+            Limits(queue=options.queue, wall_seconds=options.wall_seconds, lease_seconds=options.lease_seconds),
+            warm_up=lambda: warm_up(model),
+        )
+        self.blocks = _page(model, self.worker, options)
+
+    def launch(self) -> None:
+        """Serve the page, print its address, and return after Ctrl+C."""
+        options = self.options
+        _reach_loopback_directly()
+        self.worker.start()
+        try:
+            self.blocks.launch(
+                server_name=f"[{options.host}]" if ":" in options.host else options.host,  # as a URL has it
+                server_port=options.port,
+                auth=options.auth,
+                theme=_theme(),
+                css=web.read("page.css"),
+                share=False,
+                ssr_mode=False,
+                mcp_server=False,
+                pwa=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                allowed_paths=[],
+                max_file_size="1mb",  # nothing is uploaded here, but Gradio's route for it stays open
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+            print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+        except OSError:
+            address.require_free(options.host, options.port)  # taken since we looked, most likely: say so
+            raise
+        finally:
+            self.worker.close()
+            self.blocks.close(verbose=False)
+
+
+def _page(model: BlockModel, worker: Worker, options: Options) -> gr.Blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(_header(model), js_on_load=None, apply_default_css=False, elem_id="header")
+        decode.build_tab(model, worker, options)
+    return blocks
+
+
+def _theme() -> gr.Theme:
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="md", font=FONT, font_mono=MONOSPACE)
+    return theme.set(  # dark enough for its white label, in both schemes
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
+
+
+def _header(model: BlockModel) -> str:
+    about = html.escape(f"{model.name}, {_about(model)}")
+    return f"<header><h1>{TITLE}</h1><p>The same checkpoint decoded two ways: {about}</p></header>"
+
+
+def _about(model: BlockModel) -> str:
+    size = model.parameters
+    parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
+    blocks = "autoregressive only" if model.spec is None else f"trained for blocks of {model.spec.block_size}"
+    return f"{parameters} parameters, {blocks}, {str(model.dtype).removeprefix('torch.')} on {model.device}"
+
+
+def _reach_loopback_directly() -> None:
+    """Gradio greets its own server over HTTP; a proxy set in the environment must not stand in between."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "")
+        os.environ[name] = ",".join(filter(None, [known, "127.0.0.1", "localhost", "::1"]))

@@ -1,0 +1,77 @@
+"""The playground as its users meet it: a process of its own, on a free port."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = ROOT / "app.py"
+PATCHED_APP = Path(__file__).with_name("patched_app.py")
+START_SECONDS = 60.0  # a machine that is busy elsewhere
+
+# Straight to the server, whatever proxy the machine has.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    process: subprocess.Popen
+    output: Path
+
+    def get(self, path: str = "/") -> bytes:
+        with _direct.open(self.url + path, timeout=10) as reply:
+            return reply.read()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """app.py to its end, for what ends at once."""
+    return subprocess.run(
+        [sys.executable, str(APP), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) -> Iterator[Server]:
+    """A server that answers, ended on the way out. Its output is kept in `folder`."""
+    port = free_port()
+    output = folder / "server.log"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(app), "--port", str(port), *arguments],
+            env={**os.environ, **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, output)
+    try:
+        _wait(server)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _wait(server: Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while "is on http" not in server.output.read_text():
+        assert server.process.poll() is None, server.output.read_text()
+        assert time.monotonic() < end, server.output.read_text()
+        time.sleep(0.05)

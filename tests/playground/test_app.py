@@ -1,0 +1,262 @@
+"""app.py from the command line: its options, what it refuses, and that it calls nobody."""
+
+import ast
+import json
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from playground.options import Options, StartError
+from tests.playground.serving import PATCHED_APP, ROOT, Server, free_port, run_app, serving
+
+
+def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() -> None:
+    start = time.monotonic()
+    result = run_app("--help")
+    assert result.returncode == 0
+    for text in ("--host", "127.0.0.1", "--port", "7860", "--model", "nano", "--max-new-tokens", "NBDIFF_LOGIN"):
+        assert text in result.stdout
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "99999"], "The port is 99999; it must be from 1 to 65535."),
+        (["--port", "soon"], "invalid int value: 'soon'"),
+        (["--nosuch"], "unrecognized arguments: --nosuch"),
+        (["--host", "0.0.0.0"], "set NBDIFF_LOGIN=name:password"),
+        (["--host", "example.org"], "set NBDIFF_LOGIN=name:password"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0; it must be at least 1."),
+        (["--wall-seconds", "nan"], "--wall-seconds is nan; it must be a positive number"),
+    ],
+)
+def test_a_bad_option_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    assert_refused(run_app(*arguments), sentence)
+
+
+def test_an_unknown_model_is_one_sentence_and_exit_code_2() -> None:
+    assert_refused(run_app("--model", "nosuch", "--port", str(free_port())), "No model 'nosuch'")
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert_refused(run_app("--port", str(port)), f"The address 127.0.0.1:{port} cannot be bound")
+
+
+def assert_refused(result, sentence: str) -> None:
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_only_loopback_needs_no_login(host: str) -> None:
+    assert Options(host=host).is_local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "localhost.example.org", ""])
+def test_any_other_host_needs_a_login(host: str) -> None:
+    with pytest.raises(StartError, match="NBDIFF_LOGIN"):
+        Options(host=host)
+    options = Options(host=host, login="ada:secret")
+    assert options.auth == ("ada", "secret")
+    assert "secret" not in repr(options)
+
+
+@pytest.mark.parametrize("login", ["ada", "ada:", ":secret", ""])
+def test_half_a_login_is_refused(login: str) -> None:
+    with pytest.raises(StartError, match="name:password"):
+        Options(login=login)
+
+
+def test_the_entry_is_short_and_imports_only_the_playground() -> None:
+    source = (ROOT / "app.py").read_text()
+    assert len(source.splitlines()) < 80
+    names = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for alias in node.names}
+    assert names == {"argparse", "logging", "os", "playground", "sys"}
+
+
+@pytest.mark.parametrize("name", ["stage.html", "stage.css"])
+def test_nothing_in_a_template_is_evaluated(name: str) -> None:
+    """Gradio runs these through Handlebars and then as a JavaScript template literal."""
+    text = (ROOT / "assets" / "web" / name).read_text()
+    assert not any(sign in text for sign in ("`", "${", "{{", "\\"))
+
+
+@pytest.mark.parametrize("name", ["lane.js", "stage.js"])
+def test_no_text_is_painted_as_html(name: str) -> None:
+    source = (ROOT / "assets" / "web" / name).read_text()
+    assert not any(
+        sink in source for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
+    )
+
+
+# -- a server whose connections are watched ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("calls") / "calls.txt"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Server]:
+    # A proxy in the environment must not get hold of what Gradio says to itself either.
+    proxy = {"HTTP_PROXY": "http://proxy.invalid:3128", "HTTPS_PROXY": "http://proxy.invalid:3128"}
+    folder = tmp_path_factory.mktemp("server")
+    with serving(
+        folder, "--max-prompt-chars", "2000", app=PATCHED_APP, NBDIFF_TEST_CALLS=str(calls), HF_HUB_OFFLINE="0", **proxy
+    ) as server:
+        yield server
+
+
+class Visitor:
+    """Talks to the server as the page does, with whatever values."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.config = json.loads(server.get("/config"))
+        self.stage = self._component("stage")
+        self.start = self._event("click", self._component("run"))
+        self.open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def run(
+        self, prompt: object = "Hello", block: object = 32, threshold: object = 0.9, new: object = 8, seed: object = 0
+    ):
+        """The stage's value after Run."""
+        data = [{"run": None}, prompt, block, threshold, new, seed]
+        body = {"data": data, "fn_index": self.start, "session_hash": "test"}
+        return self._post("/gradio_api/run/predict", body)["data"][0]
+
+    def poll(self, message: object) -> dict:
+        body = {"data": message, "component_id": self.stage, "fn_name": "poll", "session_hash": "test"}
+        return self._post("/gradio_api/component_server/", body)
+
+    def _component(self, name: str) -> int:
+        return next(each["id"] for each in self.config["components"] if each["props"].get("elem_id") == name)
+
+    def _event(self, kind: str, target: int) -> int:
+        return next(each["id"] for each in self.config["dependencies"] if [target, kind] in each["targets"])
+
+    def _post(self, path: str, body: dict) -> dict:
+        request = urllib.request.Request(
+            self.server.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with self.open(request, timeout=30) as reply:
+            return json.loads(reply.read())
+
+
+@pytest.fixture(scope="module")
+def visitor(server: Server) -> Visitor:
+    return Visitor(server)
+
+
+def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
+    run = visitor.run("What is the capital of Germany?")["run"]
+    frames, cursor, state = [], 0, "queued"
+    end = time.monotonic() + 20
+    while state in ("queued", "running"):
+        assert time.monotonic() < end
+        reply = visitor.poll({"run": run, "viewer": "test", "cursor": cursor})
+        frames, cursor, state = frames + reply["frames"], reply["cursor"], reply["state"]
+        time.sleep(0.05)
+    assert state == "finished"
+    assert [frame["text"] != "" for frame in frames if frame["kind"] == "finish"] == [True, True]
+    assert frames[-1]["kind"] == "summary"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"prompt": ""}, "The prompt is empty"),
+        ({"prompt": None}, "The prompt must be text."),
+        ({"prompt": "x" * 2_000_000}, "The prompt is 2,000,000 characters long; this server takes at most 2,000."),
+        ({"prompt": "ß" * 1990}, "has a context of 1024"),
+        ({"new": 0}, "max_new_tokens"),
+        ({"new": 10**6}, "this server allows at most 512"),
+        ({"new": "<b>many</b>"}, "max_new_tokens"),
+        ({"new": None}, "max_new_tokens is empty"),
+        ({"new": [1, 2]}, "max_new_tokens must be a number"),
+        ({"threshold": 0}, "threshold"),
+        ({"threshold": 1.01}, "threshold is 1.01"),
+        ({"threshold": "9" * 10_000}, "threshold must be a number"),
+        ({"block": -3}, "block_size"),
+        ({"block": 2.5}, "block_size"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": {"a": 1}}, "seed must be a number"),
+    ],
+)
+def test_a_bad_wish_is_answered_in_one_sentence(visitor: Visitor, fields: dict, sentence: str) -> None:
+    value = visitor.run(**fields)
+    assert sentence in value["error"]
+    assert value["run"] is None
+    assert len(value["error"]) < 300
+
+
+def test_a_block_beyond_training_is_decoded_with_a_note(visitor: Visitor) -> None:
+    value = visitor.run(block=64)
+    assert value["run"]
+    assert "trained for blocks of 32" in value["note"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        "run",
+        [1, 2, 3],
+        {},
+        {"run": "nosuch", "viewer": "v", "cursor": 0},
+        {"run": "nosuch", "viewer": "v", "cursor": "0"},
+        {"run": 7, "viewer": "v", "cursor": -1},
+        {"run": "r" * 10_000, "viewer": "v", "cursor": 0},
+        {"run": "nosuch", "viewer": "v", "cursor": 10**400},
+        {"run": "nosuch", "viewer": "v", "cursor": 0, "more": {"a": "b"}},
+    ],
+)
+def test_a_hostile_poll_gets_a_plain_answer(visitor: Visitor, message: object) -> None:
+    assert visitor.poll(message)["state"] == "unknown"
+
+
+def test_no_file_of_the_repository_is_served(server: Server) -> None:
+    for path in ("app.py", "assets/web/stage.js"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
+            server.get(f"/gradio_api/file={ROOT / path}")
+
+
+def test_the_server_has_called_nobody(visitor: Visitor, server: Server, calls: Path) -> None:
+    """Late in this module: by now it has started, shown its page, decoded and refused."""
+    assert server.get()
+    assert not calls.exists(), calls.read_text()
+    assert "Traceback" not in server.output.read_text()
+
+
+def test_an_interrupt_ends_the_server_quietly(server: Server) -> None:
+    """Ends the server of this module."""
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=15) == 0
+    assert "Traceback" not in server.output.read_text()
+
+
+def test_the_watch_on_connections_does_see_them(tmp_path: Path) -> None:
+    from tests.playground import patched_app
+
+    kept = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    try:
+        patched_app.watch_connections(tmp_path / "calls.txt")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("192.0.2.1", 80), timeout=1)
+    finally:
+        socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo = kept
+    assert "192.0.2.1" in (tmp_path / "calls.txt").read_text()
