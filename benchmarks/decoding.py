@@ -198,7 +198,6 @@ def machine(device: str) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -206,8 +205,8 @@ def machine(device: str) -> dict[str, object]:
     }
 
 
-def show(table: list[Row], dtype: str) -> None:
-    print(f"\n{dtype}")
+def show(table: list[Row], title: str) -> None:
+    print(f"\n{title}")
     print(f"{'strategy':22} {'block':>5} {'threshold':>9} {'tokens/s':>9} {'x AR':>6} {'TPF':>5} {'= AR':>6}")
     for row in table:
         block = "" if row.block_size is None else str(row.block_size)
@@ -226,29 +225,33 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=None, help="torch threads; default: torch's own choice")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="torch threads; default: what the model is fastest with"
+    )
     parser.add_argument("--json", action="store_true", help="only the last line, which is JSON")
     options = parser.parse_args()
     if options.rounds < 1 or options.max_new_tokens < 2 or (options.threads or 1) < 1:
         parser.error("--rounds and --threads must be at least 1, --max-new-tokens at least 2")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-
     report: dict[str, object] = {"model": options.model, "max_new_tokens": options.max_new_tokens}
     try:
         for dtype in options.dtypes:
             model = nb.load(options.model, dtype=dtype, device=options.device)
+            if options.threads:
+                torch.set_num_threads(options.threads)
+            else:
+                nb.choose_threads(model)
             prompts = nb.prepare(model, list(PROMPTS)).prompts
             table = race(contenders(model, prompts, options.max_new_tokens), options.rounds, dtype)
             parted = differences(model, prompts, options.max_new_tokens)
             batches = batch_against_singles(model, prompts, options.max_new_tokens, options.rounds)
             report[dtype] = {
+                "threads": torch.get_num_threads(),
                 "rows": [dataclasses.asdict(row) for row in table],
                 "self_speculation_differs": parted,
                 "batch_of_8_against_8_singles": batches,
             }
             if not options.json:
-                show(table, dtype)
+                show(table, f"{dtype}, threads: {torch.get_num_threads()}")
                 runs = len(prompts) * len(BLOCK_SIZES)
                 print(f"self-speculation: {runs - len(parted)} of {runs} outputs identical to AR", *parted, sep="\n  ")
                 print("a batch of 8 against 8 single runs:", {key: f"{value:.2f}x" for key, value in batches.items()})

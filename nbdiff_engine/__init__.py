@@ -18,6 +18,7 @@ from nbdiff_engine.generate import Output, generate, prepare, stream
 from nbdiff_engine.metrics import Metrics
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.spec import DiffusionSpec
+from nbdiff_engine.threads import choose_threads
 from nbdiff_engine.trace import Canvas, Trace
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "bundled_models",
+    "choose_threads",
     "generate",
     "load",
     "prepare",

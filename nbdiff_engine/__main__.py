@@ -57,6 +57,7 @@ def generate(
     from nbdiff_engine import checkpoints
     from nbdiff_engine.generate import prepare, text_pieces
     from nbdiff_engine.settings import DecodeSettings
+    from nbdiff_engine.threads import choose_threads
 
     if trace is not None and not trace.absolute().parent.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
@@ -79,6 +80,7 @@ def generate(
     }
     DecodeSettings.of(**settings)  # a slip is said before a checkpoint of many gigabytes is read
     loaded = checkpoints.load(model, dtype=dtype, device=device, quantization=quantization)
+    choose_threads(loaded)
     job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
     events = []
     for piece in text_pieces(job, job.events(), events.append):

@@ -6,7 +6,7 @@ import threading
 
 import gradio as gr
 
-from nbdiff_engine import BlockModel, NBDiffError, load
+from nbdiff_engine import BlockModel, NBDiffError, choose_threads, load
 from playground import address, decode, web
 from playground.lanes import warm_up
 from playground.options import Options, StartError
@@ -29,6 +29,7 @@ class Playground:
             raise StartError(str(error)) from error
         if model.tokenizer is None:
             raise StartError(f"{model.name} has no tokenizer, so the page cannot ask it anything.")
+        choose_threads(model)
         self.options = options
         self.worker = Worker(
             Limits(queue=options.queue, wall_seconds=options.wall_seconds, lease_seconds=options.lease_seconds),

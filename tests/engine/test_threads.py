@@ -1,0 +1,34 @@
+"""The thread count is measured once, for the process, and only where nobody has chosen it."""
+
+import pytest
+import torch
+
+import nbdiff_engine as nb
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_it_picks_one_thread_or_torchs_own_choice_and_sets_it(golden_model):
+    torch.set_num_threads(2)
+    chosen = nb.choose_threads(golden_model)
+    assert chosen in (1, 2)
+    assert torch.get_num_threads() == chosen
+
+
+def test_a_users_own_choice_stands(golden_model, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    assert nb.choose_threads(golden_model) == 2
+    assert torch.get_num_threads() == 2
+
+
+def test_a_slow_model_keeps_torchs_choice_after_one_trial(golden_model, monkeypatch):
+    monkeypatch.setattr("nbdiff_engine.threads._SLOW_SECONDS", 0.0)
+    torch.set_num_threads(2)
+    assert nb.choose_threads(golden_model) == 2
