@@ -8,7 +8,6 @@ the reader's own time between two events left out.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 
 class Reason(StrEnum):
@@ -57,7 +56,10 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """The prompt has been read. `fixed` is the first token, where the checkpoint takes it from AR logits."""
+    """The prompt has been read. `fixed` is the first token, where the checkpoint takes it from AR logits.
+
+    prompt_tokens: how many were read; the tail that an absolute grid puts into the first block is not.
+    """
 
     row: int
     time: float
@@ -132,4 +134,3 @@ class Finish:
 
 Forward = Prefill | Denoise | Commit | Verify
 DecodeEvent = Forward | Finish
-EventKind = Literal["prefill", "denoise", "commit", "verify", "finish"]

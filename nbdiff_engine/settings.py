@@ -2,14 +2,13 @@
 
 import math
 import warnings
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nbdiff_engine.errors import SettingError, first_problem
 from nbdiff_engine.unmasking import POLICIES
 
-Strategy = Literal["ar", "block_diffusion", "self_speculative"]
 STRATEGIES: tuple[str, ...] = ("ar", "block_diffusion", "self_speculative")
 
 MAX_BLOCK_SIZE = 1024

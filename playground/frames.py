@@ -1,7 +1,7 @@
 """Decode events as compact JSON frames, small enough to send at every poll and complete enough to replay.
 
 A frame says what one forward changed, so the page can rebuild the canvas of any moment by applying the frames
-before it. Fields: `kind` (an EventKind), `time` (seconds of engine work), and
+before it. Fields: `kind` (that of the trace format), `time` (seconds of engine work), and
 
     prefill   prompt_tokens, fixed
     denoise   block, step, start, stop, fixed, pending

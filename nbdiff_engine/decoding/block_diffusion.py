@@ -7,7 +7,7 @@ absolute positions with the prompt's tail inside the first one.
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Commit, Denoise, Fixed, Prefill, Reason
+from nbdiff_engine.events import Commit, FinishReason, Fixed, Prefill, Reason
 from nbdiff_engine.sampling import Prediction
 
 
@@ -49,22 +49,7 @@ def block_diffusion(row: Row) -> Program:
         while reason is None and mask in block:
             masked = _masked_of_sub_block(block, mask, plan.settings.sub_block_size)
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
-            chosen = plan.policy.select(predicted)
-            positions = [first + index for index in masked]
-            for index in chosen:
-                block[masked[index]] = predicted.tokens[index]
-            row.emit(
-                Denoise(
-                    row.index,
-                    row.time,
-                    number,
-                    step,
-                    first,
-                    first + len(block),
-                    tuple(row.fixed(predicted, index, positions[index], why) for index, why in sorted(chosen.items())),
-                    row.pending(predicted, positions, chosen),
-                )
-            )
+            row.unmask(block, start, masked, predicted, plan.policy.select(predicted), number, step)
             reason = _settle(row, block, start)
             step += 1
         if reason is not None:
@@ -83,7 +68,7 @@ def _opening(row: Row, predicted: Prediction, start: int) -> tuple[Fixed, ...]:
     return tuple(row.fixed(predicted, i, start - len(row.prompt), Reason.AR) for i in range(len(predicted.tokens)))
 
 
-def _settle(row: Row, block: list[int], start: int):
+def _settle(row: Row, block: list[int], start: int) -> FinishReason | None:
     """Settle the tokens of the block that stand before its first MASK."""
     mask = row.plan.spec.mask_token_id
     end = block.index(mask) if mask in block else len(block)

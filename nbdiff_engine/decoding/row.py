@@ -1,10 +1,10 @@
 """Row: one prompt being answered. What is final, whether it has ended, and the events it has caused."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.plan import Plan
-from nbdiff_engine.events import DecodeEvent, Finish, FinishReason, Fixed, Pending, Reason
+from nbdiff_engine.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Reason
 from nbdiff_engine.sampling import Prediction
 
 # A strategy, for one row: it asks for passes, is sent what they predict, and returns why it ended.
@@ -52,16 +52,33 @@ class Row:
         runners_up = prediction.runners_up[index] if prediction.runners_up else ()
         return Fixed(position, prediction.tokens[index], round(prediction.confidence[index], 6), reason, runners_up)
 
-    def pending(self, prediction: Prediction, positions: Sequence[int], fixed: Iterable[int]) -> tuple[Pending, ...]:
-        """The predictions that were not fixed. Nothing when tracing is off."""
-        if not self.plan.settings.trace:
-            return ()
-        done = set(fixed)
-        return tuple(
-            Pending(position, prediction.tokens[index], round(prediction.confidence[index], 6))
-            for index, position in enumerate(positions)
-            if index not in done
-        )
+    def unmask(
+        self,
+        block: list[int],
+        start: int,
+        masked: Sequence[int],
+        prediction: Prediction,
+        chosen: Mapping[int, Reason],
+        number: int,
+        step: int,
+    ) -> None:
+        """Write the chosen predictions into the block at sequence position `start`, and say so.
+
+        masked: the indices into `block` that were predicted; chosen: indices into those, and why.
+        """
+        first = start - len(self.prompt)
+        for index in chosen:
+            block[masked[index]] = prediction.tokens[index]
+        fixed = [self.fixed(prediction, index, first + masked[index], why) for index, why in sorted(chosen.items())]
+        pending = []
+        if self.plan.settings.trace:
+            pending = [
+                Pending(first + at, prediction.tokens[index], round(prediction.confidence[index], 6))
+                for index, at in enumerate(masked)
+                if index not in chosen
+            ]
+        stop = first + len(block)
+        self.emit(Denoise(self.index, self.time, number, step, first, stop, tuple(fixed), tuple(pending)))
 
     def emit(self, event: DecodeEvent) -> None:
         self._events.append(event)

@@ -9,7 +9,7 @@ rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled 
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Denoise, Prefill, Reason, Verify
+from nbdiff_engine.events import Prefill, Reason, Verify
 
 
 def self_speculative(row: Row) -> Program:
@@ -31,22 +31,8 @@ def self_speculative(row: Row) -> Program:
                 break
             predicted = yield Pass.denoise(block, start, [index - 1 for index in masked])
             last = step == plan.settings.draft_steps - 1
-            chosen = sorted(range(len(masked)) if last else plan.policy.select(predicted))
-            positions = [first + index for index in masked]
-            for index in chosen:
-                block[masked[index]] = predicted.tokens[index]
-            row.emit(
-                Denoise(
-                    row.index,
-                    row.time,
-                    number,
-                    step,
-                    first,
-                    first + len(block),
-                    tuple(row.fixed(predicted, index, positions[index], Reason.DRAFT) for index in chosen),
-                    row.pending(predicted, positions, chosen),
-                )
-            )
+            chosen = range(len(masked)) if last else plan.policy.select(predicted)
+            row.unmask(block, start, masked, predicted, dict.fromkeys(chosen, Reason.DRAFT), number, step)
 
         # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.
         predicted = yield Pass.commit(block, start, range(len(block)))
@@ -59,8 +45,8 @@ def self_speculative(row: Row) -> Program:
             reasons.append(Reason.CORRECTION if agreed < len(drafts) else Reason.AR)
         fixed = tuple(row.fixed(predicted, index, first + 1 + index, why) for index, why in enumerate(reasons))
         row.emit(Verify(row.index, row.time, number, first, first + len(block), accepted, fixed))
-        opening = predicted.tokens[agreed]
         if reason is not None:
             return reason
+        opening = predicted.tokens[agreed]
         number += 1
     return reason
