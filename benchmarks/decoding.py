@@ -5,7 +5,8 @@
 Every row decodes the same prompts with the same weights, dtype, device and threads, one prompt at a time.
 Rows take turns within each round, so that a busy machine slows them alike; a figure is the median of the
 rounds. Tokens per second here are output tokens over the whole call, prefill included, because that is all
-that transformers.generate lets one time. The last line is JSON.
+that transformers.generate lets one time; `Metrics.tokens_per_second` leaves the prefill out. The last line is
+JSON.
 """
 
 import argparse
@@ -52,7 +53,7 @@ class Row:
     name: str
     block_size: int | None
     threshold: float | None
-    tokens_per_second: float
+    call_tokens_per_second: float  # output tokens over the whole call, prefill included
     ratio_to_ar: float
     tokens_per_forward: float | None
     identical_to_ar: float  # share of prompts with AR's very tokens
@@ -128,7 +129,7 @@ def race(rows: list[Contender], rounds: int, label: str) -> list[Row]:
                 name=each.name,
                 block_size=each.block_size,
                 threshold=each.threshold,
-                tokens_per_second=statistics.median(rates),
+                call_tokens_per_second=statistics.median(rates),
                 ratio_to_ar=statistics.median(rate / base for rate, base in zip(rates, ar_rates, strict=True)),
                 tokens_per_forward=(tokens - len(answer)) / sum(forwards) if sum(forwards) else None,
                 identical_to_ar=statistics.mean(ids == other for (ids, _), other in zip(answer, ar, strict=True)),
@@ -213,7 +214,7 @@ def show(table: list[Row], title: str) -> None:
         threshold = "" if row.threshold is None else f"{row.threshold:g}"
         tpf = "" if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}"
         print(
-            f"{row.name:22} {block:>5} {threshold:>9} {row.tokens_per_second:9.0f} {row.ratio_to_ar:6.2f} "
+            f"{row.name:22} {block:>5} {threshold:>9} {row.call_tokens_per_second:9.0f} {row.ratio_to_ar:6.2f} "
             f"{tpf:>5} {row.identical_to_ar:6.0%}"
         )
 

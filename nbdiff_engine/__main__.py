@@ -20,7 +20,6 @@ from nbdiff_engine.errors import NBDiffError
 
 cli = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # a mistake is one line, not a box
     help="Decode block-diffusion language models.",
@@ -61,6 +60,8 @@ def generate(
 
     if trace is not None and not trace.absolute().parent.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
+    if trace is not None and trace.is_dir():
+        raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
     settings = {
         "strategy": strategy,
         "block_size": block_size,
@@ -87,11 +88,6 @@ def generate(
         if not as_json:
             print(piece, end="", flush=True)
     output = job.output(0, events)
-    if output.trace is not None:
-        try:
-            output.trace.save(trace)
-        except OSError as error:
-            raise NBDiffError(f"The trace cannot be written to {trace}: {error.strerror}.") from error
     if as_json:
         print(
             json.dumps(
@@ -106,6 +102,8 @@ def generate(
         )
     else:
         print()
+    if output.trace is not None:
+        output.trace.save(trace)
 
 
 @cli.command()
@@ -133,10 +131,16 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:
-            cli()
+            code = cli(standalone_mode=False)
         except NBDiffError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except typer.TyperException as error:
+            print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+            sys.exit(2)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D h
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
 
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nbdiff_engine.attention import PADDING, Tokens, additive, dense_mask
-from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
 from nbdiff_engine.kv_cache import GrowingCache, KVCache, SlotCache
 from nbdiff_engine.spec import DiffusionSpec
 
@@ -43,9 +43,23 @@ class Pass:
     wanted: Sequence[int]
 
     @classmethod
-    def prefill(cls, tokens: Sequence[int], block_size: int = 1, wanted: Sequence[int] | None = None) -> Self:
-        """Read a prompt from position 0 and keep it; logits of its last token. Causal unless block_size > 1."""
-        return cls(tokens, 0, False, block_size, (len(tokens) - 1,) if wanted is None else wanted)
+    def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True) -> list[Self]:
+        """Read a prompt from position 0 and keep it, PREFILL_CHUNK tokens a pass; logits of its last token.
+
+        Causal unless block_size > 1. Chunks end on block borders, since a block must be seen whole.
+        """
+        step = max(block_size, PREFILL_CHUNK // block_size * block_size)
+        chunks = []
+        for start in range(0, len(tokens), step):
+            part = tokens[start : start + step]
+            is_last = start + step >= len(tokens)
+            chunks.append(cls(part, start, False, block_size, [len(part) - 1] if is_last and want_next else []))
+        return chunks
+
+    @classmethod
+    def nothing(cls, at: int) -> Self:
+        """Take part in a forward without a token: a row that waits for the others, `at` tokens into its context."""
+        return cls((), at, False, 1, ())
 
     @classmethod
     def denoise(cls, block: Sequence[int], start: int, wanted: Sequence[int]) -> Self:
@@ -67,19 +81,23 @@ class BlockModel:
         tokenizer: PreTrainedTokenizerBase | None,
         spec: DiffusionSpec | None,
         name: str,
+        bos_before_template: bool = False,
     ):
+        """bos_before_template: whether a BOS goes in front of what the chat template renders."""
         self.network = network.eval()
         self.tokenizer = tokenizer
         self.spec = spec
         self.name = name
+        self.bos_before_template = bos_before_template
         self.body: nn.Module = network.base_model
+        _ = self.context_length, self.eos_token_ids  # a checkpoint that lacks either is refused at once
         # Looked up once: through a transformers model, each of these takes as long as a small matrix product.
         self._eager = network.config._attn_implementation == "eager"
         self._head = network.get_output_embeddings()
         plain = type(self._head) is nn.Linear  # a quantised head keeps its own arithmetic
         self._head_weight = self._head.weight.detach().float() if plain else None
         self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
-        self._check_head()
+        self._check_network()
 
     def __repr__(self) -> str:
         kind = "AR only" if self.spec is None else f"block size {self.spec.block_size}"
@@ -111,22 +129,28 @@ class BlockModel:
         only as far as its window reaches, where it is full attention.
         """
         config = self.network.config
-        limit = config.max_position_embeddings
+        limit = getattr(config, "max_position_embeddings", None)
+        if not isinstance(limit, int) or limit < 2:
+            raise CheckpointError(f"The config.json of {self.name} does not say how long its context is.")
         layer_types = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         slides = any("sliding" in kind for kind in layer_types) if layer_types else True
-        if window is not None and slides and getattr(config, "use_sliding_window", True):
+        if isinstance(window, int) and slides and getattr(config, "use_sliding_window", True):
             limit = min(limit, window)
         return limit
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
+        """The tokens that end an answer; empty where nothing names one."""
         ids = self.network.generation_config.eos_token_id
         if ids is None:
             ids = self.network.config.eos_token_id
         if ids is None and self.tokenizer is not None:
             ids = self.tokenizer.eos_token_id
-        return frozenset([ids] if isinstance(ids, int) else ids or ())
+        ids = [ids] if isinstance(ids, int) else ids or []
+        if not all(isinstance(each, int) for each in ids):
+            raise CheckpointError(f"The EOS of {self.name} is {brief(ids)}; it must be a token id or a list of them.")
+        return frozenset(ids)
 
     def require_spec(self, why: str) -> DiffusionSpec:
         """The spec, or a SettingError that says what is missing. `why` completes "... needs"."""
@@ -149,21 +173,33 @@ class BlockModel:
             return self._head(hidden_ND).float()
         return F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
 
-    @torch.inference_mode()
-    def _check_head(self) -> None:
-        """Refuse a network whose logits are more than its head applied to its body's output.
+    def _check_network(self) -> None:
+        """Refuse a network that cannot be decoded pass by pass, rather than decode it wrongly.
 
-        Some families scale or cap their logits. Two tokens through both paths show it for any class; not
-        token 0, which is often the padding token, whose embedding is zero.
+        Two tokens go through the network itself, and through a session: one as prompt, one as a block that is
+        looked at and then committed. That shows, for any class, logits that are changed after the head (scaling,
+        soft-capping), and layers that keep something other than keys and values, or keep it after a denoise pass.
         """
-        probe = torch.tensor([[1, 2]], device=self.device)
-        whole = self.network(input_ids=probe, use_cache=False).logits[0].float()
-        parts = self.logits(self.body(input_ids=probe, use_cache=False).last_hidden_state[0])
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.02
-        if not torch.allclose(whole, parts, rtol=tolerance, atol=tolerance * whole.abs().max().item()):
+        what = f"{self.name} is a {type(self.network).__name__}"
+        probe = [1, 2]  # not token 0: often the padding token, whose embedding is zero
+        try:
+            with torch.inference_mode():
+                whole = self.network(input_ids=torch.tensor([probe], device=self.device), use_cache=False)
+            whole_V = whole.logits[0, -1].float()
+            session = self.open(1, len(probe))
+            session.prefill([probe[:1]])
+            session.denoise([probe[1:]])
+            parts_V = session.commit([probe[1:]])[0, -1]
+        except Exception as error:  # foreign code, and every family fails in its own way
             raise CheckpointError(
-                f"{self.name} is a {type(self.network).__name__}, which changes its logits after the head "
-                "(scaling or soft-capping); this engine decodes causal LMs whose logits are the head's output."
+                f"{what}, whose layers cannot be run block by block over a key/value cache "
+                f"({brief_text(str(error))}); this engine decodes causal LMs with full attention."
+            ) from error
+        tolerance = 1e-3 if self.dtype == torch.float32 else 0.02
+        if not torch.allclose(whole_V, parts_V, rtol=tolerance, atol=tolerance * whole_V.abs().max().item()):
+            raise CheckpointError(
+                f"{what}, which changes its logits after the head (scaling or soft-capping); "
+                "this engine decodes causal LMs whose logits are the head's output."
             )
 
     # -- passes -----------------------------------------------------------------------------------------
@@ -191,7 +227,16 @@ class Session:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read prompts of any lengths, causally. Logits [B, V] of the token that follows each."""
-        return self.run([Pass.prefill(prompt) for prompt in prompts])
+        chunks = [Pass.prefill(prompt) for prompt in prompts]
+        following: dict[int, Tensor] = {}
+        for number in range(max(map(len, chunks))):
+            passes = [
+                own[number] if number < len(own) else Pass.nothing(len(prompt))
+                for own, prompt in zip(chunks, prompts, strict=True)
+            ]
+            ended = [row for row, each in enumerate(passes) if each.wanted]
+            following.update(zip(ended, self.run(passes), strict=True))
+        return torch.stack([following[row] for row in range(len(prompts))])
 
     def denoise(self, blocks: Sequence[Sequence[int]]) -> Tensor:
         """Look at blocks of one length b against the context. Logits [B, b, V] as the network gives them:
@@ -220,15 +265,9 @@ class Session:
 
     @torch.inference_mode()
     def run(self, passes: Sequence[Pass]) -> Tensor:
-        """One pass a row, in one forward (a long prefill: in chunks). Float32 logits [N, V], row by row."""
-        if all(len(each.tokens) <= PREFILL_CHUNK for each in passes):
-            hidden = self._forward(passes)
-            return self.model.logits(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
-        parts: list[list[Tensor]] = [[] for _ in passes]
-        for chunk in _chunks(passes):
-            for row, hidden in enumerate(self._forward(chunk)):
-                parts[row].append(hidden)
-        return self.model.logits(torch.cat([part for row in parts for part in row]))
+        """One pass a row, all in one forward. Float32 logits [N, V] of the wanted positions, row by row."""
+        hidden = self._forward(passes)
+        return self.model.logits(hidden[0] if len(hidden) == 1 else torch.cat(hidden))
 
     def _forward(self, passes: Sequence[Pass]) -> list[Tensor]:
         """Per row, the hidden states [n, D] of its wanted positions."""
@@ -309,24 +348,3 @@ class Session:
             block=torch.where(fresh, query.block.gather(1, index), position),
             document=torch.where(present, 0, PADDING),
         )
-
-
-def _chunks(passes: Sequence[Pass]) -> list[list[Pass]]:
-    """Cut passes of more than PREFILL_CHUNK tokens, on block borders, since a block must be seen whole.
-
-    Every row is in every chunk; one that has been read to its end takes part with no tokens.
-    """
-    chunks: list[list[Pass]] = []
-    low = 0
-    while True:
-        chunk = []
-        for each in passes:
-            step = max(each.block_size, PREFILL_CHUNK // each.block_size * each.block_size)
-            first = min(low * step, len(each.tokens))
-            last = min(first + step, len(each.tokens))
-            wanted = [index - first for index in each.wanted if first <= index < last]
-            chunk.append(replace(each, tokens=each.tokens[first:last], start=each.start + first, wanted=wanted))
-        if not any(each.tokens for each in chunk):
-            return chunks
-        chunks.append(chunk)
-        low += 1

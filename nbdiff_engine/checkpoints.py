@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,9 +24,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
 from nbdiff_engine.families import FAMILIES, NOT_NATIVE, Family
 from nbdiff_engine.spec import CONFIG_KEY, DiffusionSpec
+from nbdiff_engine.unmasking import POLICIES
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def describe_bundled() -> list[BundledModel]:
                 folder=str(folder),
                 architecture=(config.get("architectures") or ["unknown"])[0],
                 parameters=parameters,
-                dtype=_saved_dtype(config),
+                dtype=_saved_dtype(config, name),
                 block_size=None if spec is None else spec.block_size,
             )
         )
@@ -100,15 +101,19 @@ def load(
     folder = find_checkpoint(name)
     config = _read_config(folder)
     label = folder.name if folder.parent == BUNDLED_FOLDER else str(name)
-    family = FAMILIES.get(config.get("model_type"))
-    if family is not None:
-        config = {**config, CONFIG_KEY: family.diffusion_fields(config)}
-    spec = DiffusionSpec.from_config(config, label)
+    family = FAMILIES.get(str(config.get("model_type")))
     _require_safetensors(folder, label)
-    options = _weight_options(config, dtype, where, quantization)
-    network = _load_network(folder, label, config, family, options)
     tokenizer = _load_tokenizer(folder, label, family)
-    return BlockModel(network, tokenizer, spec, label)
+    if family is not None:
+        config = {**config, CONFIG_KEY: family.diffusion_fields(config, getattr(tokenizer, "mask_token_id", None))}
+    spec = DiffusionSpec.from_config(config, label)
+    if spec is not None and spec.unmasking not in POLICIES:
+        raise CheckpointError(
+            f"{label} asks for the unmasking policy {brief(spec.unmasking)}; known here are {', '.join(POLICIES)}."
+        )
+    options = _weight_options(config, label, dtype, where, quantization)
+    network = _load_network(folder, label, config, family, options)
+    return BlockModel(network, tokenizer, spec, label, family is not None and family.bos_before_template)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -117,32 +122,39 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingError(f"The device {device!r} is not available here; use 'cpu', or leave it at 'auto'.") from error
+        torch.empty(1, device=resolved).item()  # "meta" is a device, but holds nothing
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise SettingError(
+            f"The device {brief(device)} is not available here; use 'cpu', or leave it at 'auto'."
+        ) from error
     return resolved
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     """The folder of a checkpoint, fetched from the hub only where nothing local answers to the name."""
-    text = os.fspath(name)
+    if not isinstance(name, (str, os.PathLike)) or not isinstance(text := os.fspath(name), str):
+        raise CheckpointError(f"The model is {brief(name)}; give a bundled name, a folder or a hub id.")
     if not text.strip():
         raise CheckpointError("The model name is empty; give a bundled name, a folder or a hub id.")
     bundled = bundled_models()
     if text in bundled:
         return bundled[text]
-    path = Path(text).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, of a user who is not there, or with a NUL in it
+        is_folder = is_file = False
+    if is_folder:
         if not (path / "config.json").is_file():
             raise CheckpointError(f"The folder {text} has no config.json; give the folder that holds the checkpoint.")
         return path.resolve()
-    if path.exists():
+    if is_file:
         raise CheckpointError(f"{text} is a file; give the folder that holds the checkpoint's config.json.")
     if HUB_ID.fullmatch(text):
         return _from_hub(text)
     known = ", ".join(bundled) or "none"
     raise CheckpointError(
-        f"No model {text!r}: not a bundled name ({known}), not a folder, and not a hub id (owner/name)."
+        f"No model {brief(text)}: not a bundled name ({known}), not a folder, and not a hub id (owner/name)."
     )
 
 
@@ -156,7 +168,7 @@ def _from_hub(hub_id: str) -> Path:
     files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         local = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
-        if (local / "config.json").is_file():
+        if _is_whole(local):
             return local
     except LocalEntryNotFoundError:
         pass
@@ -176,12 +188,28 @@ def _from_hub(hub_id: str) -> Path:
         raise CheckpointError(f"{not_here}, and its download failed: {type(error).__name__}. Try again.") from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _is_whole(folder: Path) -> bool:
+    """Whether a download is complete: its config, and every file of weights that it or its index names."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    path = folder / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); the checkpoint is damaged.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as JSON ({brief_text(str(error), 120)}); the checkpoint is damaged."
+        ) from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object; the checkpoint is damaged.")
     return config
@@ -199,19 +227,23 @@ def _require_safetensors(folder: Path, label: str) -> None:
     raise CheckpointError(f"{label} has a config.json but no weights (*.safetensors).")
 
 
-def _saved_dtype(config: dict[str, Any]) -> str:
-    return config.get("dtype") or config.get("torch_dtype") or "float32"
+def _saved_dtype(config: dict[str, Any], label: str) -> str:
+    """The dtype that config.json names; float32 where it names none."""
+    saved = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if saved not in ("float32", "bfloat16", "float16", "float64"):
+        raise CheckpointError(f"The config.json of {label} names the dtype {brief(saved)}, which is none.")
+    return saved
 
 
 def _weight_options(
-    config: dict[str, Any], dtype: Dtype, device: torch.device, quantization: Quantization | None
+    config: dict[str, Any], label: str, dtype: Dtype, device: torch.device, quantization: Quantization | None
 ) -> dict[str, Any]:
     """Keyword arguments of from_pretrained for dtype, device and quantization."""
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise SettingError(f"dtype is {dtype!r}; choose auto, float32, bfloat16 or float16.")
+        raise SettingError(f"dtype is {brief(dtype)}; choose auto, float32, bfloat16 or float16.")
     if quantization not in (None, "8bit", "4bit"):
-        raise SettingError(f"quantization is {quantization!r}; choose 8bit, 4bit, or leave it out.")
-    saved = _saved_dtype(config)
+        raise SettingError(f"quantization is {brief(quantization)}; choose 8bit, 4bit, or leave it out.")
+    saved = _saved_dtype(config, label)
     wanted = saved if dtype == "auto" else dtype
     if dtype == "auto" and wanted == "float16" and device.type == "cpu":
         wanted = "bfloat16"
@@ -234,6 +266,8 @@ def _load_network(
     folder: Path, label: str, config: dict[str, Any], family: Family | None, options: dict[str, Any]
 ) -> PreTrainedModel:
     """The network with every tensor of the checkpoint in its place, or a CheckpointError."""
+    if (generation := folder / "generation_config.json").is_file():
+        _read_config(folder, generation.name)  # transformers passes over a damaged one, and the EOS with it
     try:
         if family is None:
             stock = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -252,7 +286,7 @@ def _load_network(
                 output_loading_info=True,
                 **options,
             )
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # foreign code over foreign files: there is no list of what it can raise
         raise CheckpointError(_why_not(config, label, error)) from error
     problems = {
         "missing": sorted(loaded["missing_keys"]),
@@ -280,7 +314,7 @@ def _why_not(config: dict[str, Any], label: str, error: Exception) -> str:
             f"{label} is of type {model_type!r}, which is no stock transformers class; "
             "it would need code of its own, which is never run here."
         )
-    return f"{label} cannot be loaded: {text.splitlines()[0]}"
+    return f"{label} cannot be loaded: {brief_text(text, 200)}"
 
 
 def _load_tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTokenizerBase | None:
@@ -291,10 +325,10 @@ def _load_tokenizer(folder: Path, label: str, family: Family | None) -> PreTrain
             return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises plain Exceptions
         if family is None:
             raise CheckpointError(
-                f"The tokenizer of {label} cannot be loaded: {str(error).strip().splitlines()[0]}"
+                f"The tokenizer of {label} cannot be loaded: {brief_text(str(error) or type(error).__name__, 200)}"
             ) from error
     logger.warning("%s has no tokenizer.json to load: prompts must be token ids", label)
     return None

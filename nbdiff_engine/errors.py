@@ -4,7 +4,11 @@ Every error of the engine is an `NBDiffError`: the command line prints it and ex
 shows it, and Python code can catch it. It is also a `ValueError`, because that is what it is.
 """
 
+from typing import Any
+
 from pydantic import ValidationError
+
+_BRIEF = 60  # characters of a value that a message repeats
 
 
 class NBDiffError(ValueError):
@@ -38,4 +42,19 @@ def first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{field!r} is missing"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{field} is {problem['input']!r}: {message}"
+    return f"{field} is {brief(problem['input'])}: {brief_text(message, 200)}"
+
+
+def brief(value: Any) -> str:
+    """A value as a message repeats it: on one line, and never longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to spell integers of thousands of digits
+        text = "a number of thousands of digits"
+    return brief_text(text)
+
+
+def brief_text(text: str, limit: int = _BRIEF) -> str:
+    """The first line of a text, cut to `limit` characters."""
+    line = text.strip().split("\n", 1)[0]
+    return line if len(line) <= limit else line[: limit - 3] + "..."

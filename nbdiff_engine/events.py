@@ -56,9 +56,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """The prompt has been read. `fixed` is the first token, where the checkpoint takes it from AR logits.
+    """The prompt has been read up to `prompt_tokens`: a long one in several forwards, an event each.
 
-    prompt_tokens: how many were read; the tail that an absolute grid puts into the first block is not.
+    fixed: after the last of them the first token, where the checkpoint takes it from AR logits. The tail of a
+    prompt that an absolute grid puts into the first block is read with that block, a prompt shorter than a block
+    wholly so: then there is no such event.
     """
 
     row: int

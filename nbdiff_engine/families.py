@@ -24,21 +24,30 @@ class Family:
     spec: DiffusionSpec
     config: Mapping[str, Any] = field(default_factory=dict)
     key_mapping: Mapping[str, str] = field(default_factory=dict)
+    bos_before_template: bool = False  # the prompt is a BOS and then what the chat template renders
+    mask_of_tokenizer: bool = False  # where config.json names no mask token, the tokenizer's is it
 
     def stock_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The checkpoint's config.json as keyword arguments of the stock config class."""
         return {key: value for key, value in config.items() if key not in _OWN_CODE} | dict(self.config)
 
-    def diffusion_fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The spec's fields: the family's, with the mask id and block size that config.json names."""
+    def diffusion_fields(self, config: Mapping[str, Any], mask_of_tokenizer: int | None = None) -> dict[str, Any]:
+        """The spec's fields: the family's, with the mask id and block size that config.json names.
+
+        Without 'mask_token_id' where only the tokenizer could have said it and does not.
+        """
         if CONFIG_KEY in config:
             return config[CONFIG_KEY]
         fields = self.spec.model_dump(mode="json")
+        if self.mask_of_tokenizer:
+            del fields["mask_token_id"]
+            if mask_of_tokenizer is not None:
+                fields["mask_token_id"] = mask_of_tokenizer
         for name, keys in (("mask_token_id", _MASK_ID), ("block_size", _BLOCK_SIZE)):
             said = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
             if said is not None:
                 fields[name] = said
-        if fields["sub_block_size"] is not None:
+        if fields["sub_block_size"] is not None:  # a smaller block has no room for wider sub-blocks
             fields["sub_block_size"] = min(fields["sub_block_size"], fields["block_size"])
         return fields
 
@@ -51,12 +60,17 @@ FAMILIES: dict[str, Family] = {
     "PanguEmbedded": Family(
         stock_type="llama",
         spec=DiffusionSpec(mask_token_id=45830, block_size=32, sub_block_size=4),
+        bos_before_template=True,
         config={"attention_bias": True, "mlp_bias": False},
     ),
     # SDAR 4B and 8B Chat. Trained at blocks of 4; variants go up to 64.
     "sdar": Family(stock_type="qwen3", spec=DiffusionSpec(mask_token_id=151669, block_size=4, **_UNSHIFTED)),
-    # dllm's BD3-LM adaptations of Qwen3.
-    "a2d-qwen3": Family(stock_type="qwen3", spec=DiffusionSpec(mask_token_id=151669, block_size=32, **_UNSHIFTED)),
+    # dllm's BD3-LM adaptations of Qwen3, decoded on a schedule of so many tokens a step: here one.
+    "a2d-qwen3": Family(
+        stock_type="qwen3",
+        spec=DiffusionSpec(mask_token_id=151669, block_size=32, unmasking="top_k", **_UNSHIFTED),
+        mask_of_tokenizer=True,
+    ),
     # Fast-dLLM v2 1.5B and 7B.
     "Fast_dLLM_Qwen": Family(
         stock_type="qwen2",

@@ -12,6 +12,7 @@ nothing, so it reads the cache and leaves no mark on it.
   which column belongs to which position. Slow, and simple enough to check the other one against.
 """
 
+import weakref
 from typing import Protocol
 
 import torch
@@ -47,7 +48,8 @@ class _SlotLayer(StaticLayer):
 
     def __init__(self, cache: "SlotCache"):
         super().__init__(max_cache_len=cache.max_length)
-        self.cache = cache
+        # Weak: the cache holds its layers, and a circle would keep gigabytes until the garbage collector came by.
+        self.cache = weakref.proxy(cache)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:

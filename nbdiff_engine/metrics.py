@@ -38,7 +38,8 @@ def measure(events: Iterable[DecodeEvent]) -> Metrics:
     fixed position 0; the first block when its commit is done, or the answer if that comes sooner.
     """
     denoise = commit = drafted = accepted = 0
-    prefill_end = first_token = first_block = None
+    first_token = first_block = None
+    prefill_end = 0.0  # stays so where the whole prompt is read with the first block
     for event in events:
         match event:
             case Prefill():

@@ -1,17 +1,18 @@
 """DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake."""
 
-import math
 import warnings
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nbdiff_engine.errors import SettingError, first_problem
+from nbdiff_engine.errors import SettingError, brief, first_problem
+from nbdiff_engine.spec import MAX_BLOCK_SIZE
 from nbdiff_engine.unmasking import POLICIES
 
 STRATEGIES: tuple[str, ...] = ("ar", "block_diffusion", "self_speculative")
 
-MAX_BLOCK_SIZE = 1024
+# Beyond these a float32 softmax overflows: below, it is greedy in all but name, above, uniform.
+TEMPERATURES = (0.001, 100.0)
 
 
 class DecodeSettings(BaseModel):
@@ -43,27 +44,34 @@ class DecodeSettings(BaseModel):
         except ValidationError as error:
             raise SettingError(first_problem(error).rstrip(".") + ".") from error
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool) and info.field_name not in ("ignore_eos", "trace"):
+            raise ValueError(f"{info.field_name} is {value}; give a value, not a yes or no")
+        return value
+
     @field_validator("strategy")
     @classmethod
     def _known_strategy(cls, value: str | None) -> str | None:
         if value is not None and value not in STRATEGIES:
-            raise ValueError(f"strategy is {value!r}; choose one of {', '.join(STRATEGIES)}")
+            raise ValueError(f"strategy is {brief(value)}; choose one of {', '.join(STRATEGIES)}")
         return value
 
     @field_validator("unmasking")
     @classmethod
     def _known_policy(cls, value: str | None) -> str | None:
         if value is not None and value not in POLICIES:
-            raise ValueError(f"unmasking is {value!r}; choose one of {', '.join(POLICIES)}")
+            raise ValueError(f"unmasking is {brief(value)}; choose one of {', '.join(POLICIES)}")
         return value
 
     @field_validator("block_size", "sub_block_size", "tokens_per_step", "draft_steps", "max_new_tokens", "top_k")
     @classmethod
     def _at_least_one(cls, value: int | None, info: Any) -> int | None:
         if value is not None and value < 1:
-            raise ValueError(f"{info.field_name} is {value}; it must be at least 1")
+            raise ValueError(f"{info.field_name} is {brief(value)}; it must be at least 1")
         if info.field_name == "block_size" and value is not None and value > MAX_BLOCK_SIZE:
-            raise ValueError(f"block_size is {value}; it must be at most {MAX_BLOCK_SIZE}")
+            raise ValueError(f"block_size is {brief(value)}; it must be at most {MAX_BLOCK_SIZE}")
         return value
 
     @field_validator("threshold", "top_p")
@@ -76,31 +84,50 @@ class DecodeSettings(BaseModel):
     @field_validator("temperature")
     @classmethod
     def _a_temperature(cls, value: float) -> float:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"temperature is {value:g}; it must be 0 (greedy) or a positive number")
+        low, high = TEMPERATURES
+        if value != 0 and not low <= value <= high:
+            raise ValueError(f"temperature is {value:g}; it must be 0 (greedy) or from {low:g} to {high:g}")
         return value
 
     @field_validator("seed")
     @classmethod
     def _a_seed(cls, value: int) -> int:
         if not 0 <= value < 2**63:
-            raise ValueError(f"seed is {value}; it must be from 0 to 2^63 - 1")
+            raise ValueError(f"seed is {brief(value)}; it must be from 0 to 2^63 - 1")
         return value
 
     @field_validator("stop", mode="before")
     @classmethod
-    def _strings(cls, value: Any) -> Any:
-        stop = (value,) if isinstance(value, str) else value
-        if isinstance(stop, (list, tuple)) and any(text == "" for text in stop):
-            raise ValueError("a stop string is empty; leave it out instead")
-        return stop
+    def _one_or_many(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _findable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not text:
+                raise ValueError("a stop string is empty; leave it out instead")
+            if not is_text(text):
+                raise ValueError(f"the stop string {brief(text)} is not valid text: it holds half of a surrogate pair")
+        return value
+
+
+def is_text(text: str) -> bool:
+    """Whether a str can be written down at all: one with half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def warn_beyond_training(block_size: int, trained: int, name: str) -> None:
-    """Say, once a call, that a block is larger than what the checkpoint was trained for."""
+    """Warn the caller of `generate` or `stream` that a block is larger than the checkpoint was trained for."""
     if block_size > trained:
         warnings.warn(
             f"block size {block_size} is larger than the {trained} that {name} was trained for; expect worse text",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,  # this, make_plan, prepare, generate: the line that called it,
         )

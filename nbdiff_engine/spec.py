@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nbdiff_engine.errors import CheckpointError, first_problem
 
 CONFIG_KEY = "block_diffusion"
+MAX_BLOCK_SIZE = 1024  # far beyond any trained one; a bound on what a forward may be asked to hold
 
 
 class DiffusionSpec(BaseModel):
@@ -22,7 +23,7 @@ class DiffusionSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mask_token_id: int = Field(ge=0)
-    block_size: int = Field(default=32, ge=1, description="tokens per block, as trained")
+    block_size: int = Field(default=32, ge=1, le=MAX_BLOCK_SIZE, description="tokens per block, as trained")
     sub_block_size: int | None = Field(default=None, ge=1, description="tokens per sub-block, filled in turn")
     context: Literal["token_causal", "block_causal"] = Field(
         default="token_causal", description="how committed tokens attend to one another"
@@ -72,7 +73,7 @@ class DiffusionSpec(BaseModel):
                 f"The {CONFIG_KEY!r} entry of {where} is not valid: {first_problem(error)}."
             ) from error
         vocabulary = config.get("vocab_size")
-        if vocabulary is not None and spec.mask_token_id >= vocabulary:
+        if isinstance(vocabulary, int) and spec.mask_token_id >= vocabulary:
             raise CheckpointError(
                 f"The mask token id {spec.mask_token_id} of {where} lies outside its vocabulary of {vocabulary}."
             )

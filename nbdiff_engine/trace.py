@@ -5,14 +5,16 @@ what its forward changed, as short arrays; `docs/trace-format.md` describes them
 are stored once each under `pieces`, so a reader needs no tokenizer.
 """
 
+import errno
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from nbdiff_engine.errors import TraceError
+from nbdiff_engine.errors import TraceError, brief, brief_text
 from nbdiff_engine.events import (
     Commit,
     DecodeEvent,
@@ -126,33 +128,39 @@ class Trace:
             raise TraceError(f"This trace has version {data.get('version')!r}; this engine reads version {VERSION}.")
         try:
             trace = cls(
-                model=data["model"],
+                model=str(data["model"]),
                 settings=dict(data["settings"]),
-                mask_token_id=data["mask_token_id"],
-                prompt=data["prompt"],
-                prompt_ids=tuple(data["prompt_ids"]),
+                mask_token_id=None if data["mask_token_id"] is None else _whole(data["mask_token_id"]),
+                prompt=None if data["prompt"] is None else str(data["prompt"]),
+                prompt_ids=tuple(_whole(token) for token in data["prompt_ids"]),
                 events=tuple(_unpack(packed) for packed in data["events"]),
-                pieces={int(token): text for token, text in data["pieces"].items()},
+                pieces={int(token): str(text) for token, text in data["pieces"].items()},
             )
-            if not isinstance(trace.events[-1], Finish):
-                raise ValueError("its last event is no finish")
+            _check_order(trace.events, len(trace.prompt_ids))
             return trace
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise TraceError(f"This trace is damaged: {type(error).__name__}: {error}.") from error
+            raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; an existing one is replaced only once the new one is whole."""
+        """Write the file; an existing one is replaced only once the new one is whole. Raises TraceError."""
         target = Path(path)
         beside = target.with_name(target.name + ".part")
-        beside.write_text(json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-        os.replace(beside, target)
+        try:
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, target)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise TraceError(f"The trace cannot be written to {path}: {error.strerror}.") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a trace file."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or JSON made to hurt its reader
             raise TraceError(f"The trace {path} is not JSON; it may have been cut off.") from error
         except OSError as error:
             raise TraceError(f"The trace {path} cannot be read: {error.strerror}.") from error
@@ -197,18 +205,21 @@ def _pack(event: DecodeEvent) -> list[Any]:
 
 def _unpack(packed: Sequence[Any]) -> DecodeEvent:
     kind, row, time, *rest = packed
+    time = _share(time, math.inf)
+    # Every bare field of an event is a whole number; the lists behind them are unpacked below.
+    _whole(row), [_whole(field) for field in rest if not isinstance(field, (list, str))]
     match kind, rest:
         case "prefill", [prompt_tokens, fixed]:
             return Prefill(row, time, prompt_tokens, _unpack_fixed(fixed))
         case "denoise", [block, step, start, stop, fixed, pending]:
-            waiting = tuple(Pending(*each) for each in pending)
+            waiting = tuple(Pending(_whole(at), _whole(token), _share(p)) for at, token, p in pending)
             return Denoise(row, time, block, step, start, stop, _unpack_fixed(fixed), waiting)
         case "commit", [block, start, stop, fixed]:
             return Commit(row, time, block, start, stop, _unpack_fixed(fixed))
         case "verify", [block, start, stop, accepted, fixed]:
             return Verify(row, time, block, start, stop, accepted, _unpack_fixed(fixed))
         case "finish", [reason, token_ids]:
-            return Finish(row, time, FinishReason(reason), tuple(token_ids))
+            return Finish(row, time, FinishReason(reason), tuple(_whole(token) for token in token_ids))
     raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
 
 
@@ -221,6 +232,49 @@ def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
 
 def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
     return tuple(
-        Fixed(position, token, confidence, Reason(reason), tuple((other, p) for other, p in runners_up))
+        Fixed(
+            _whole(position),
+            _whole(token),
+            _share(confidence),
+            Reason(reason),
+            tuple((_whole(other), _share(p)) for other, p in runners_up),
+        )
         for position, token, confidence, reason, runners_up in packed
     )
+
+
+# -- what a file from elsewhere must hold ---------------------------------------------------------------
+
+_MOST_POSITIONS = 1 << 20  # of an answer; a bound on what a replay may be asked to hold
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:  # a bool is none
+        raise ValueError(f"{brief(value)} stands where a whole number belongs")
+    return value
+
+
+def _share(value: Any, most: float = 1.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise ValueError(f"{brief(value)} stands where a number from 0 to {most:g} belongs")
+    return value
+
+
+def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int) -> None:
+    """Refuse events that could not have happened in this order, or that a replay could not hold."""
+    if not events or not isinstance(events[-1], Finish):
+        raise ValueError("its last event is no finish")
+    reach = 0  # end of the canvas so far
+    for event in events[:-1]:
+        if isinstance(event, Finish):
+            raise ValueError("it goes on after its finish")
+        if not isinstance(event, Prefill):
+            if not -prompt_tokens <= event.start < event.stop <= _MOST_POSITIONS or event.start > reach:
+                raise ValueError(f"a block from {event.start} to {event.stop} lies outside the answer")
+            reach = max(reach, event.stop)
+        if isinstance(event, Verify) and not 0 <= event.accepted < event.stop - event.start:
+            raise ValueError(f"{event.accepted} drafts were accepted of a block of {event.stop - event.start}")
+        positions = [each.position for each in (*event.fixed, *getattr(event, "pending", ()))]
+        if any(not 0 <= position <= reach for position in positions):
+            raise ValueError("a token stands outside the answer")
+        reach = max([reach, *(position + 1 for position in positions)])

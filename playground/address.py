@@ -9,7 +9,7 @@ def require_free(host: str, port: int) -> None:
     """Raise StartError if the address cannot be bound now."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no host name can be spelt so
         raise StartError(f"The host {host!r} is no address of this machine.") from error
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

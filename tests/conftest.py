@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, tiny_model, trained_model
 
 torch.set_num_threads(1)  # models this small only lose by more
 
@@ -33,10 +33,10 @@ def golden_cases() -> list[dict]:
     return json.loads((GOLDEN / "official_outputs.json").read_text())
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=[*FAMILIES, "nano"])
 def any_model(request: pytest.FixtureRequest) -> nb.BlockModel:
-    """A tiny random model of each family."""
-    return tiny_model(request.param)
+    """A tiny random model of each family, and the bundled one."""
+    return trained_model() if request.param == "nano" else tiny_model(request.param)
 
 
 @pytest.fixture(scope="session")

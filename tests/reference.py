@@ -3,6 +3,8 @@
 Written from the method's description alone, so that they can disagree with the engine.
 """
 
+from collections.abc import Callable, Collection
+
 import torch
 
 from nbdiff_engine import BlockModel
@@ -30,9 +32,17 @@ def naive_ar(model: BlockModel, prompt: list[int], count: int) -> list[int]:
 
 
 def naive_block_diffusion(
-    model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float, sub_block_size: int | None
+    model: BlockModel,
+    prompt: list[int],
+    count: int,
+    block_size: int,
+    rule: float | Callable[[torch.Tensor], Collection[int]],
+    sub_block_size: int | None,
 ) -> list[int]:
-    """Greedy NBDiff decoding with the confidence rule: context-causal, shifted, blocks from the prompt's end."""
+    """Greedy NBDiff decoding: context-causal, shifted, blocks from the prompt's end.
+
+    rule: a confidence threshold, or what chooses rows of the masked positions' probabilities.
+    """
     mask_id = model.spec.mask_token_id
     ids = list(prompt)
     sub = sub_block_size or block_size
@@ -46,12 +56,16 @@ def naive_block_diffusion(
             low = start + (ids.index(mask_id) - start) // sub * sub
             masked = [i for i in range(low, min(low + sub, len(ids))) if ids[i] == mask_id]
             probs = logits_of(model, ids, allowed)[[i - 1 for i in masked]].softmax(-1)
-            confidence, tokens = probs.max(-1)
-            best = int(confidence.argmax())
-            for n, i in enumerate(masked):
-                if n == best or confidence[n] > threshold:
-                    ids[i] = int(tokens[n])
+            chosen = rule(probs) if callable(rule) else above(probs, rule)
+            for n in chosen:
+                ids[masked[n]] = int(probs[n].argmax())
     return ids[len(prompt) :][:count]
+
+
+def above(probs: torch.Tensor, threshold: float) -> set[int]:
+    """The confidence rule: the most confident position, and every other strictly above the threshold."""
+    confidence = probs.max(-1).values
+    return {int(confidence.argmax())} | {n for n in range(len(probs)) if confidence[n] > threshold}
 
 
 def naive_block_causal(
@@ -77,9 +91,6 @@ def naive_block_causal(
         while mask_id in ids:
             masked = [i for i, token in enumerate(ids) if token == mask_id]
             probs = logits()[[i - shift for i in masked]].softmax(-1)
-            confidence, tokens = probs.max(-1)
-            best = int(confidence.argmax())
-            for n, i in enumerate(masked):
-                if n == best or confidence[n] > threshold:
-                    ids[i] = int(tokens[n])
+            for n in above(probs, threshold):
+                ids[masked[n]] = int(probs[n].argmax())
     return ids[len(prompt) :][:count]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from nbdiff_engine import BlockModel, DiffusionSpec
+from nbdiff_engine import BlockModel, DiffusionSpec, load
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
 VOCABULARY = 48
@@ -42,6 +42,19 @@ def tiny_model(
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fields = {"mask_token_id": MASK, "block_size": 8, **(spec or {})}
     return BlockModel(network, None, DiffusionSpec(**fields), f"tiny-{family}")
+
+
+def trained_model() -> BlockModel:
+    """The bundled model in float32, made to answer without end and from token ids, as the random ones do."""
+    nano = load("nano", dtype="float32")
+    model = BlockModel(nano.network, None, nano.spec, "nano")
+    model.__dict__["eos_token_ids"] = frozenset()
+    return model
+
+
+def with_context(model: BlockModel, context: str) -> BlockModel:
+    """The same network under another context attention."""
+    return BlockModel(model.network, None, model.spec.model_copy(update={"context": context}), model.name)
 
 
 def prompt_ids(length: int, seed: int = 0) -> list[int]:

@@ -101,6 +101,10 @@ function leave() {
   following = null;
 }
 
+// A page that the browser brings back has left its run, as leave() has told the server.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted && lanes.some((lane) => !lane.finished)) end("This run ended when the page was left.", false, "stopped");
+});
 watch("value", () => receive(props.value));
 window.addEventListener("pagehide", leave);
 receive(props.value);

@@ -2,14 +2,12 @@
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Commit, Prefill, Reason
+from nbdiff_engine.events import Commit, Reason
 
 
 def ar(row: Row) -> Program:
     """One token a forward: commit the last token, take the next from its logits."""
-    predicted = yield Pass.prefill(row.prompt)
-    first = row.fixed(predicted, 0, 0, Reason.AR)
-    row.emit(Prefill(row.index, row.time, len(row.prompt), (first,)))
+    predicted = yield from row.read_prompt(len(row.prompt))
     while (reason := row.settle(predicted.tokens)) is None:
         position = len(row.output)
         predicted = yield Pass.commit(row.output[-1:], row.end - 1)

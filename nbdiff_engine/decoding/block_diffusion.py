@@ -7,8 +7,7 @@ absolute positions with the prompt's tail inside the first one.
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Commit, FinishReason, Fixed, Prefill, Reason
-from nbdiff_engine.sampling import Prediction
+from nbdiff_engine.events import Commit, FinishReason, Reason
 
 
 def block_diffusion(row: Row) -> Program:
@@ -25,21 +24,16 @@ def block_diffusion(row: Row) -> Program:
     if spec.block_grid == "absolute":
         start -= start % plan.settings.block_size
     known = row.prompt[start:]
-    predicted = Prediction([], [])
-    if start:
-        bidirectional = spec.context == "block_causal" and spec.block_grid == "absolute"
-        predicted = yield Pass.prefill(
-            row.prompt[:start],
-            block_size=plan.settings.block_size if bidirectional else 1,
-            wanted=[start - 1] if from_ar and not known else [],
-        )
-    opening = _opening(row, predicted, start)
-    row.emit(Prefill(row.index, row.time, start, opening))
+    bidirectional = spec.context == "block_causal" and spec.block_grid == "absolute"
+    predicted = yield from row.read_prompt(
+        start, plan.settings.block_size if bidirectional else 1, want_next=from_ar and not known
+    )
+    opening = predicted.tokens
 
     number = 0
     while True:
         # 2. Open a block: what is known of it, MASK for the rest.
-        block = known + [token.token for token in opening]
+        block = known + opening
         block += [mask] * (plan.block_width(start) - len(block))
         first = start - len(row.prompt)  # output position of the block's first token
         reason = _settle(row, block, start)
@@ -57,15 +51,11 @@ def block_diffusion(row: Row) -> Program:
 
         # 4. Commit it: a second forward over the final tokens, as context. Its last logits open the next block.
         predicted = yield Pass.commit(block, start, [len(block) - 1] if from_ar else [])
-        start, known = start + len(block), []
-        opening = _opening(row, predicted, start)
-        row.emit(Commit(row.index, row.time, number, first, first + len(block), opening))
+        stop = first + len(block)
+        fixed = tuple(row.fixed(predicted, i, stop, Reason.AR) for i in range(len(predicted.tokens)))
+        row.emit(Commit(row.index, row.time, number, first, stop, fixed))
+        start, known, opening = start + len(block), [], predicted.tokens
         number += 1
-
-
-def _opening(row: Row, predicted: Prediction, start: int) -> tuple[Fixed, ...]:
-    """The token that AR logits give for the block at sequence position `start`, if they were asked for."""
-    return tuple(row.fixed(predicted, i, start - len(row.prompt), Reason.AR) for i in range(len(predicted.tokens)))
 
 
 def _settle(row: Row, block: list[int], start: int) -> FinishReason | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from nbdiff_engine.block_model import BlockModel, Pass
+from nbdiff_engine.block_model import PREFILL_CHUNK, BlockModel, Pass
 from nbdiff_engine.decoding.ar import ar
 from nbdiff_engine.decoding.block_diffusion import block_diffusion
 from nbdiff_engine.decoding.plan import Plan
@@ -54,6 +54,8 @@ def decode(
     longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
     # Two blocks of room: the last block is decoded whole, and a short row is filled up to the others' width.
     room = min(longest, plan.context_length) + 2 * plan.settings.block_size
+    if max(len(row.prompt) for row in rows) > PREFILL_CHUNK:
+        room += PREFILL_CHUNK
     session = model.open(len(rows), room, cache)
     live = [(row, PROGRAMS[plan.settings.strategy](row)) for row in rows]
     passes = [next(program) for _, program in live]

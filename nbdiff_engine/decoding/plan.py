@@ -22,6 +22,7 @@ class Plan:
     eos_token_ids: frozenset[int]
     context_length: int
     to_text: Callable[[Sequence[int]], str] | None
+    special_token_ids: frozenset[int]  # leave no trace in the text
 
     @property
     def shift(self) -> int:
@@ -47,7 +48,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
     chosen: dict[str, object] = {"strategy": strategy}
     policy = None
     if strategy == "ar":
-        chosen["block_size"] = 1
+        chosen |= {"block_size": 1, "sub_block_size": None, "unmasking": None, "threshold": None}
     else:
         chosen["block_size"] = block_size = settings.block_size or spec.block_size
         warn_beyond_training(block_size, spec.block_size, model.name)
@@ -56,9 +57,8 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
         if sub_block_size > block_size:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
-        chosen["sub_block_size"] = sub_block_size
-        if chosen["unmasking"] not in POLICIES:
-            raise SettingError(f"{model.name} asks for the unmasking policy {chosen['unmasking']!r}, unknown here.")
+        # A draft is guessed whole: sub-blocks order what is final, and no draft is.
+        chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
         policy = POLICIES[chosen["unmasking"]](chosen["threshold"], settings.tokens_per_step)
     settled = settings.model_copy(update=chosen)
     return Plan(
@@ -75,6 +75,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         eos_token_ids=frozenset() if settled.ignore_eos else model.eos_token_ids,
         context_length=model.context_length,
         to_text=None if model.tokenizer is None else _text_of(model),
+        special_token_ids=frozenset() if model.tokenizer is None else frozenset(model.tokenizer.all_special_ids),
     )
 
 

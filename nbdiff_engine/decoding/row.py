@@ -4,12 +4,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.plan import Plan
-from nbdiff_engine.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Reason
+from nbdiff_engine.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 from nbdiff_engine.sampling import Prediction
 
 # A strategy, for one row: it asks for passes, is sent what they predict, and returns why it ended.
 # The loop runs many of these side by side, so a strategy never has to think of a batch.
 Program = Generator[Pass, Prediction, FinishReason]
+Reading = Generator[Pass, Prediction, Prediction]  # a part of one: its value is the last prediction
 
 
 class Row:
@@ -20,6 +21,7 @@ class Row:
         self.prompt = list(prompt)
         self.plan = plan
         self.output: list[int] = []  # settled: never changes again
+        self._spoken: list[int] = []  # of these, what leaves a trace in the text
         self.time = 0.0  # engine time of the forward being answered
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
@@ -33,6 +35,8 @@ class Row:
         """Append final tokens until one of them ends the answer; why it ended, or None."""
         for token in tokens:
             self.output.append(token)
+            if token not in self.plan.special_token_ids:
+                self._spoken.append(token)
             if token in self.plan.eos_token_ids:
                 return FinishReason.EOS
             if self.plan.settings.stop and self._has_stop_string():
@@ -42,10 +46,23 @@ class Row:
         return None
 
     def _has_stop_string(self) -> bool:
-        # A stop string of n characters ends within the last n tokens, and a token is at least a byte of it.
+        # A stop string of n bytes ends within the last n tokens that have text, each of which is at least a byte.
         longest = max(len(text.encode()) for text in self.plan.settings.stop)
-        tail = self.plan.to_text(self.output[-longest - 4 :])
+        tail = self.plan.to_text(self._spoken[-longest - 4 :])
         return any(text in tail for text in self.plan.settings.stop)
+
+    def read_prompt(self, stop: int, block_size: int = 1, want_next: bool = True) -> Reading:
+        """Prefill the prompt's first `stop` tokens, a chunk a forward; the prediction for what follows them.
+
+        Every chunk is an event, so that a caller can stop between any two.
+        """
+        predicted = Prediction([], [])
+        for each in Pass.prefill(self.prompt[:stop], block_size, want_next):
+            predicted = yield each
+            end = each.start + len(each.tokens)
+            fixed = tuple(self.fixed(predicted, i, end - len(self.prompt), Reason.AR) for i in range(len(each.wanted)))
+            self.emit(Prefill(self.index, self.time, end, fixed))
+        return predicted
 
     def fixed(self, prediction: Prediction, index: int, position: int, reason: Reason) -> Fixed:
         """Prediction `index` as a token fixed at an output position."""

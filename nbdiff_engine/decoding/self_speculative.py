@@ -9,15 +9,14 @@ rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled 
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Prefill, Reason, Verify
+from nbdiff_engine.events import Reason, Verify
 
 
 def self_speculative(row: Row) -> Program:
     """Drafts of `block_size` by `draft_steps` denoise passes; the last pass fills whatever is still masked."""
     plan = row.plan
     mask = plan.spec.mask_token_id
-    predicted = yield Pass.prefill(row.prompt)
-    row.emit(Prefill(row.index, row.time, len(row.prompt), (row.fixed(predicted, 0, 0, Reason.AR),)))
+    predicted = yield from row.read_prompt(len(row.prompt))
     opening = predicted.tokens[0]
     number = 0
     while (reason := row.settle([opening])) is None:

@@ -13,7 +13,7 @@ from nbdiff_engine.attention import (
     flex_mask,
     training_tokens,
 )
-from tests.tiny import MASK, prompt_ids, tiny_model
+from tests.tiny import MASK, prompt_ids, with_context
 
 LENGTH, START, BLOCK = 11, 3, 4
 
@@ -137,7 +137,7 @@ def test_a_noised_block_does_not_depend_on_its_own_or_later_clean_blocks(any_mod
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
 @pytest.mark.parametrize("cache", ["slots", "growing"])
 def test_a_cached_denoise_step_is_the_noised_half_of_the_training_pass(any_model, context, cache):
-    model = tiny_model(any_model.name.removeprefix("tiny-"), spec={"context": context})
+    model = with_context(any_model, context)
     start, block_size = 6, 8
     clean = prompt_ids(30)
     noised = noise(clean, start, block_size, 1)

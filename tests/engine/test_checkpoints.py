@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import nbdiff_engine as nb
 import nbdiff_engine.checkpoints as checkpoints
@@ -151,6 +152,83 @@ def test_weights_cut_short_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
     assert "cannot be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"torch_dtype": "banana"},
+        {"torch_dtype": ["a"]},
+        {"model_type": ["llama"]},
+        {"hidden_size": "x"},
+        {"eos_token_id": "x"},
+        {"max_position_embeddings": None},
+        {"max_position_embeddings": 0},
+        {"num_attention_heads": 0},
+        {"rope_scaling": "x"},
+        {"block_diffusion": {"mask_token_id": 1, "block_size": 10**9}},
+        {"block_diffusion": {"mask_token_id": 1, "unmasking": "nosuch"}},
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_no_sense_is_refused(folder, change):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert len(refusal(folder)) < 500
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 200_000])
+def test_damaged_files_are_refused(folder, name, content):
+    (folder / name).write_text(content)
+    assert len(refusal(folder)) < 500
+
+
+@pytest.mark.parametrize("name", [None, 5, b"nano", "~nosuch/x", "x" * 5000, "a\0b"], ids=lambda name: repr(name)[:12])
+def test_names_that_are_none_are_refused(name):
+    assert len(refusal(name)) < 300
+
+
+@pytest.mark.parametrize("device", [None, "meta", "cuda:99", 3.5])
+def test_devices_that_hold_nothing_here_are_refused(folder, device):
+    assert "is not available here" in refusal(folder, device=device)
+
+
+def test_a_download_that_was_cut_off_is_taken_up_again(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    whole = GOLDEN / "tiny-block-diffusion"
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    shutil.copy(whole / "config.json", cached)
+    asked = []
+
+    def snapshot_download(hub_id, local_files_only=False, **options):
+        asked.append(local_files_only)
+        return str(cached if local_files_only else whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert nb.load("someone/some-model").parameters > 0
+    assert asked == [True, False]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("mamba", {}),
+        ("bloom", {"n_head": 4, "n_layer": 2}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}),
+    ],
+)
+def test_networks_that_are_no_attention_over_a_cache_are_refused(tmp_path, family, shape):
+    config = AutoConfig.for_model(family, vocab_size=64, hidden_size=32, num_hidden_layers=2, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert len(refusal(tmp_path)) < 500
 
 
 def test_missing_tensors_are_named(folder):

@@ -103,6 +103,10 @@ def test_a_block_above_the_trained_size_is_a_warning(run):
         (["--strategy", "magic"], "strategy is 'magic'"),
         (["--dtype", "int3"], "dtype is 'int3'"),
         (["--trace", "/nosuch/folder/trace.json"], "does not exist"),
+        (["--trace", "/"], "is a folder"),
+        (["--block-size", "abc"], "Invalid value for '--block-size'"),
+        (["--nosuch"], "No such option: --nosuch"),
+        (["--temperature", "1e39"], "temperature is 1e+39"),
     ],
 )
 def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
@@ -113,7 +117,14 @@ def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("prompt", ["", "<mask>", "x " * 3000])
+@pytest.mark.parametrize("arguments", [["generate"], ["nosuch"], []])
+def test_a_command_that_is_none_is_one_line_and_exit_code_2(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize("prompt", ["", "<mask>", "x " * 3000, "a\udcff"])
 def test_bad_prompts_are_one_sentence_and_exit_code_2(run, prompt):
     code, out, err = run("generate", prompt, "--model", MODEL)
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,5 +1,6 @@
 """The three strategies against naive references, METHOD's invariants 5 and 6, and what stops an answer."""
 
+import gc
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
+import nbdiff_engine.block_model as block_model
 from nbdiff_engine.block_model import Session
 from nbdiff_engine.decoding import decode
 from nbdiff_engine.events import Commit, Denoise, Finish, FinishReason, Prefill, Reason, Verify
+from nbdiff_engine.kv_cache import SlotCache
 from tests.reference import naive_ar, naive_block_causal, naive_block_diffusion
 from tests.tiny import FAMILIES, FAST_DLLM, MASK, UNSHIFTED, prompt_ids, tiny_model
 
@@ -35,7 +38,8 @@ def test_ar_is_naive_ar(any_model):
 def test_cached_block_diffusion_is_uncached_block_diffusion(any_model, block_size, sub_block_size, threshold):
     for prompt in PROMPTS[:2]:
         settings = {"block_size": block_size, "sub_block_size": sub_block_size, "threshold": threshold}
-        with pytest.warns(UserWarning, match="trained for") if block_size > 8 else nullcontext():
+        too_large = block_size > any_model.spec.block_size
+        with pytest.warns(UserWarning, match="trained for") if too_large else nullcontext():
             decoded = ids(any_model, prompt, max_new_tokens=27, **settings)
         assert decoded == naive_block_diffusion(any_model, prompt, 27, block_size, threshold, sub_block_size)
 
@@ -67,6 +71,39 @@ def test_static_and_growing_cache_give_the_same_tokens(any_model, settings):
         for cache in ("slots", "growing")
     ]
     assert ends[0] == ends[1]
+
+
+CHOICES = {
+    "top_k": lambda probs: probs.max(-1).values.topk(min(2, len(probs))).indices.tolist(),
+    "entropy": lambda probs: (
+        torch.distributions.Categorical(probs).entropy().topk(min(2, len(probs)), largest=False).indices.tolist()
+    ),
+}
+
+
+@pytest.mark.parametrize("unmasking", CHOICES)
+def test_cached_decoding_by_the_other_policies_is_uncached_decoding(any_model, unmasking):
+    settings = {"block_size": 7, "sub_block_size": 4, "unmasking": unmasking, "tokens_per_step": 2}
+    for prompt in PROMPTS[:2]:
+        decoded = ids(any_model, prompt, max_new_tokens=17, **settings)
+        assert decoded == naive_block_diffusion(any_model, prompt, 17, 7, CHOICES[unmasking], 4)
+
+
+@pytest.mark.parametrize("spec", [{}, UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}])
+def test_a_long_prompt_beside_short_ones_is_each_alone(spec, monkeypatch):
+    monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
+    model = tiny_model("llama", spec=spec)
+    prompts = [prompt_ids(length, seed=length) for length in (30, 3, 17, 8)]
+    batch = ids(model, prompts, block_size=5, threshold=0.5, max_new_tokens=22)
+    monkeypatch.undo()
+    assert batch == [ids(model, prompt, block_size=5, threshold=0.5, max_new_tokens=22) for prompt in prompts]
+
+
+def test_a_long_prompt_can_be_left_after_any_chunk(llama, monkeypatch):
+    monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
+    events = list(nb.stream(llama, prompt_ids(30), strategy="ar", max_new_tokens=3))
+    assert [event.prompt_tokens for event in events if isinstance(event, Prefill)] == [8, 16, 24, 30]
+    assert [len(event.fixed) for event in events if isinstance(event, Prefill)] == [0, 0, 0, 1]
 
 
 # -- losslessness ---------------------------------------------------------------------------------------
@@ -294,6 +331,21 @@ def test_a_closed_stream_stops_within_one_forward_and_leaves_the_model_ready(lla
     stream.close()
     assert len(forwards) == 3
     assert ids(llama, PROMPTS[0], strategy=strategy, max_new_tokens=30) == before
+
+
+def test_nothing_of_a_call_outlives_it(llama):
+    gc.collect()
+    gc.disable()
+    try:
+        for strategy in ("ar", "block_diffusion", "self_speculative"):
+            nb.generate(llama, PROMPTS, strategy=strategy, max_new_tokens=20)
+            stream = nb.stream(llama, PROMPTS[0], strategy=strategy, max_new_tokens=20)
+            next(stream)
+            stream.close()
+        del stream
+        assert not [each for each in gc.get_objects() if isinstance(each, SlotCache)]
+    finally:
+        gc.enable()
 
 
 def test_two_streams_of_one_model_do_not_disturb_each_other(llama):

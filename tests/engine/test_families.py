@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import nbdiff_engine as nb
 from nbdiff_engine.families import FAMILIES
@@ -86,8 +89,26 @@ def test_the_mask_id_of_the_table_must_lie_in_the_vocabulary(published):
     config = json.loads(path.read_text())
     del config["mask_token_id"]
     path.write_text(json.dumps(config))
-    with pytest.raises(nb.CheckpointError, match="outside its vocabulary of 96"):
+    # dllm leaves it to the tokenizer, and there is none here: better refused than guessed.
+    expected = "'mask_token_id' is missing" if config["model_type"] == "a2d-qwen3" else "outside its vocabulary of 96"
+    with pytest.raises(nb.CheckpointError, match=expected):
         nb.load(folder)
+
+
+def test_the_tokenizer_names_the_mask_and_gives_the_bos_where_the_family_leaves_it_to_it(published):
+    folder, _ = published
+    config = json.loads((folder / "config.json").read_text())
+    family = FAMILIES[config["model_type"]]
+    config.pop("mask_token_id" if family.mask_of_tokenizer else "nothing", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = Tokenizer(WordLevel({"<bos>": 2, "<mask>": 7, "a": 8, "b": 9}, unk_token="a"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", mask_token="<mask>")
+    fast.chat_template = "{% for turn in messages %}b {{ turn.content }}{% endfor %}"
+    fast.save_pretrained(folder)
+    model = nb.load(folder)
+    assert model.spec.mask_token_id == (7 if family.mask_of_tokenizer else 94)
+    assert nb.prepare(model, "a").prompts == [[2, 9, 8] if family.bos_before_template else [9, 8]]
 
 
 def test_block_sizes_of_the_config_win_and_narrow_the_sub_block(published):

@@ -1,8 +1,11 @@
 """The front door: what a prompt may be, what stops an answer, and what is said of bad input."""
 
+import numpy as np
 import pytest
+import torch
 
 import nbdiff_engine as nb
+from nbdiff_engine.decoding.row import Row
 from nbdiff_engine.events import FinishReason
 from nbdiff_engine.generate import text_pieces
 from tests.tiny import UNSHIFTED, tiny_model
@@ -99,6 +102,13 @@ def test_the_settings_of_an_answer_are_those_it_was_decoded_with(golden_model):
         ({"stop": ""}, "a stop string is empty"),
         ({"block_size": "wide"}, "block_size is 'wide'"),
         ({"blocksize": 8}, "'blocksize' is not known here"),
+        ({"temperature": 1e39}, "temperature is 1e+39; it must be 0 (greedy) or from 0.001 to 100"),
+        ({"temperature": 1e-30}, "temperature is 1e-30"),
+        ({"block_size": True}, "block_size is True"),
+        ({"seed": 10**5000}, "seed is a number of thousands of digits"),
+        ({"block_size": "9" * 5000}, "block_size is '999"),
+        ({"stop": {""}}, "a stop string is empty"),
+        ({"stop": "\ud800"}, "is not valid text"),
     ],
 )
 def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence):
@@ -122,12 +132,43 @@ def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence
         (None, "is a NoneType"),
         ([{"role": "user"}], "both strings"),
         ([{"role": "user", "content": "a"}, 5], "both strings"),
+        ([{"role": "user", "content": "a"}, "b"], "both strings"),
+        ([{"role": "user", "content": "a\ud800"}], "surrogate"),
+        ("a\ud800", "surrogate"),
+        ([10**5000], "token id a number of thousands of digits"),
+        ([2, True], "both strings"),
+        (7, "is a int"),
     ],
 )
 def test_prompts_that_cannot_be_answered_are_one_sentence(golden_model, prompt, sentence):
     with pytest.raises(nb.PromptError) as caught:
-        nb.generate(golden_model, [prompt] if isinstance(prompt, list) and prompt[1:] == [5] else prompt)
+        nb.generate(golden_model, prompt)
     assert sentence in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_ids_may_come_from_an_array(golden_model):
+    expected = nb.generate(golden_model, [2, 440, 3], max_new_tokens=5).token_ids
+    for ids in (np.array([2, 440, 3]), torch.tensor([2, 440, 3]), [np.int64(2), np.int64(440), np.int64(3)]):
+        assert nb.generate(golden_model, ids, max_new_tokens=5).token_ids == expected
+
+
+def test_raw_and_a_conversation_contradict_each_other(golden_model):
+    with pytest.raises(nb.PromptError, match="raw=True takes the prompt as text"):
+        nb.generate(golden_model, [{"role": "user", "content": "Hello"}], raw=True)
+
+
+def test_a_template_that_refuses_is_one_short_sentence(golden_model, monkeypatch):
+    monkeypatch.setattr(golden_model.tokenizer, "chat_template", "{{ raise_exception('no\nway' + 'x' * 1000) }}")
+    with pytest.raises(nb.PromptError, match=r"refuses this conversation: no$"):
+        nb.generate(golden_model, "Hello")
+
+
+def test_special_tokens_do_not_hide_a_stop_string(golden_model):
+    plan = nb.prepare(golden_model, "Hello", stop="The capital", ignore_eos=True).plan
+    row = Row(0, [2], plan)
+    the, capital = golden_model.tokenizer("The capital")["input_ids"]
+    assert row.settle([the, *[0] * 30, capital]) == FinishReason.STOP_STRING
 
 
 def test_a_block_larger_than_trained_is_decoded_with_a_warning(golden_model):

@@ -11,7 +11,12 @@ from tests.tiny import prompt_ids, tiny_model
 
 
 def chi_square_p(counts: torch.Tensor, expected: torch.Tensor) -> float:
-    """P(chi-square at least this large) for observed counts; cells of expectation under 5 are pooled."""
+    """P(chi-square at least this large) for observed counts; cells of expectation under 5 are pooled.
+
+    0 where something happened that cannot happen.
+    """
+    if bool((counts[expected == 0] > 0).any()):
+        return 0.0
     large = expected >= 5
     observed = torch.cat([counts[large], counts[~large].sum()[None]]).double()
     wanted = torch.cat([expected[large], expected[~large].sum()[None]]).double()

@@ -95,6 +95,43 @@ def test_a_trace_cut_short_is_refused(golden_model, tmp_path):
             nb.Trace.load(path)
 
 
+@pytest.mark.parametrize(
+    "events",
+    [
+        [["finish", 0, 0.0, "length", [1]], ["finish", 0, 0.0, "length", [1]]],
+        [["prefill", 0, "soon", 4, []], ["finish", 0, 0.0, "length", [1]]],
+        [["finish", 0, 0.0, "length", "abc"]],
+        [["finish", 0, 0.0, "length", [True]]],
+        [["denoise", 0, 0.0, 0, 0, 0, 10**9, [], []], ["finish", 0, 0.0, "length", [1]]],
+        [["denoise", 0, 0.0, 0, 0, 50, 54, [], []], ["finish", 0, 0.0, "length", [1]]],
+        [["commit", 0, 0.0, 0, 0, 4, [[-3, 5, 0.5, "ar", []]]], ["finish", 0, 0.0, "length", [1]]],
+        [["commit", 0, 0.0, 0, 0, 4, [[4, 5, 7.5, "ar", []]]], ["finish", 0, 0.0, "length", [1]]],
+        [["verify", 0, 0.0, 0, 0, 4, 9, []], ["finish", 0, 0.0, "length", [1]]],
+    ],
+)
+def test_events_that_cannot_have_happened_are_refused(golden_model, events):
+    data = nb.generate(golden_model, "What is the capital of Peru?").trace.to_json()
+    with pytest.raises(nb.TraceError, match="is damaged"):
+        nb.Trace.from_json({**data, "events": events})
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"format": ' + "9" * 5000 + "}"])
+def test_json_made_to_hurt_its_reader_is_refused(tmp_path, content):
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(nb.TraceError):
+        nb.Trace.load(path)
+
+
+def test_a_trace_that_cannot_be_written_leaves_nothing_behind(golden_model, tmp_path):
+    trace = nb.generate(golden_model, "What is the capital of Peru?").trace
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "none" / "trace.json"):
+        with pytest.raises(nb.TraceError, match="cannot be written"):
+            trace.save(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(nb.TraceError, match="cannot be read"):
         nb.Trace.load(tmp_path / "none.json")
