@@ -343,7 +343,7 @@ def test_nothing_of_a_call_outlives_it(llama):
             next(stream)
             stream.close()
         del stream
-        assert not [each for each in gc.get_objects() if isinstance(each, SlotCache)]
+        assert not [each for each in gc.get_objects() if type(each) is SlotCache]
     finally:
         gc.enable()
 
