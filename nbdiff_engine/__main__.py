@@ -12,11 +12,15 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nbdiff_engine.checkpoints import describe_bundled, load
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.generate import prepare, text_pieces
+from nbdiff_engine.settings import DecodeSettings
+from nbdiff_engine.threads import choose_threads
 
 cli = typer.Typer(
     add_completion=False,
@@ -26,24 +30,30 @@ cli = typer.Typer(
 )
 
 
+def _setting(name: str, *flags: str) -> Any:
+    """The option of a decode setting, in the words that DecodeSettings has for it."""
+    said = DecodeSettings.model_fields[name].description
+    return typer.Option(*flags, help=said[0].upper() + said[1:] + ".")
+
+
 @cli.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
     model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
-    strategy: Annotated[str | None, typer.Option(help="ar, block_diffusion or self_speculative.")] = None,
-    block_size: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
-    sub_block_size: Annotated[int | None, typer.Option(help="Tokens per sub-block, filled left to right.")] = None,
-    unmasking: Annotated[str | None, typer.Option(help="confidence, top_k or entropy.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Confidence threshold, in (0, 1].")] = None,
-    tokens_per_step: Annotated[int, typer.Option(help="Tokens fixed per step by top_k and entropy.")] = 1,
-    draft_steps: Annotated[int, typer.Option(help="Denoise passes per draft of self_speculative.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="The answer is cut here.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(help="Sample among the k best tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample in the nucleus of this mass, in (0, 1].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="String that ends the answer; may be repeated.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Decode on to --max-new-tokens.")] = False,
+    strategy: Annotated[str | None, _setting("strategy")] = None,
+    block_size: Annotated[int | None, _setting("block_size")] = None,
+    sub_block_size: Annotated[int | None, _setting("sub_block_size")] = None,
+    unmasking: Annotated[str | None, _setting("unmasking")] = None,
+    threshold: Annotated[float | None, _setting("threshold")] = None,
+    tokens_per_step: Annotated[int, _setting("tokens_per_step")] = 1,
+    draft_steps: Annotated[int, _setting("draft_steps")] = 1,
+    max_new_tokens: Annotated[int, _setting("max_new_tokens")] = 128,
+    temperature: Annotated[float, _setting("temperature")] = 0.0,
+    top_k: Annotated[int | None, _setting("top_k")] = None,
+    top_p: Annotated[float | None, _setting("top_p")] = None,
+    seed: Annotated[int, _setting("seed")] = 0,
+    stop: Annotated[list[str] | None, _setting("stop")] = None,
+    ignore_eos: Annotated[bool, _setting("ignore_eos", "--ignore-eos")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Give the model the text as it is, no chat template.")] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -52,12 +62,6 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, once the answer is done.")] = False,
 ) -> None:
     """Answer a prompt; the text appears as its blocks are committed."""
-    # Imported here, so that --help does not wait for torch.
-    from nbdiff_engine import checkpoints
-    from nbdiff_engine.generate import prepare, text_pieces
-    from nbdiff_engine.settings import DecodeSettings
-    from nbdiff_engine.threads import choose_threads
-
     if trace is not None and not trace.absolute().parent.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
     if trace is not None and trace.is_dir():
@@ -80,7 +84,7 @@ def generate(
         "trace": trace is not None,
     }
     DecodeSettings.of(**settings)  # a slip is said before a checkpoint of many gigabytes is read
-    loaded = checkpoints.load(model, dtype=dtype, device=device, quantization=quantization)
+    loaded = load(model, dtype=dtype, device=device, quantization=quantization)
     choose_threads(loaded)
     job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
     events = []
@@ -111,8 +115,6 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List what can be loaded by name."""
-    from nbdiff_engine.checkpoints import describe_bundled
-
     found = describe_bundled()
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in found]))

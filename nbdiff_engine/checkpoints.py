@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -160,14 +163,9 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
 
 def _from_hub(hub_id: str) -> Path:
     """The local snapshot of a hub checkpoint, downloaded if it is not there and the hub can be reached."""
-    # Imported here: the hub client costs start-up time that a local checkpoint need not pay.
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.utils import get_session
-
     files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        local = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
+        local = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
         if _is_whole(local):
             return local
     except LocalEntryNotFoundError:
@@ -177,11 +175,11 @@ def _from_hub(hub_id: str) -> Path:
         raise CheckpointError(f"{not_here}, and HF_HUB_OFFLINE is set; download it first, or give a local folder.")
     try:
         # The client itself retries for most of a minute; one short question tells whether anyone is there.
-        get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
+        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
     except Exception as error:
         raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.") from error
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=files))
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=files))
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"{not_here}, and the hub has no public model of that name.") from error
     except (HfHubHTTPError, OSError) as error:

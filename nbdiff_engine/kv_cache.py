@@ -2,7 +2,7 @@
 
 The only file that touches a transformers cache.
 
-Both caches here answer the same four calls. A forward is announced (`prepare`), run, and settled: the tokens
+Both caches here answer the same calls. A forward is announced (`prepare`), run, and settled: the tokens
 that a row keeps become its committed context, the rest are as if they had never been. A denoise pass keeps
 nothing, so it reads the cache and leaves no mark on it.
 
@@ -114,11 +114,8 @@ class GrowingCache:
         self.lengths = [0] * rows
         self.columns = torch.empty(rows, 0, dtype=torch.long, device=device)
         self.network_cache = DynamicCache(config=config)
-        self.starts: list[int] = []
-        self.width = 0
 
     def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        self.starts, self.width = starts, width
         self.lengths = [min(length, start) for length, start in zip(self.lengths, starts)]
         first = torch.tensor(starts, device=self.device)[:, None]
         self.columns = self.columns.masked_fill(self.columns >= first, -1)

@@ -18,9 +18,9 @@ TEMPERATURES = (0.001, 100.0)
 class DecodeSettings(BaseModel):
     """Every knob of decoding. None means: as the checkpoint's spec says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: Annotated[str | None, Field(description="ar, block_diffusion or self_speculative")] = None
+    strategy: Annotated[str | None, Field(description="decoding strategy: " + ", ".join(STRATEGIES))] = None
     block_size: Annotated[int | None, Field(description="tokens per block")] = None
     sub_block_size: Annotated[int | None, Field(description="tokens per sub-block, filled left to right")] = None
     unmasking: Annotated[str | None, Field(description="unmasking policy: " + ", ".join(POLICIES))] = None
@@ -32,7 +32,7 @@ class DecodeSettings(BaseModel):
     top_k: Annotated[int | None, Field(description="sample among the k best tokens")] = None
     top_p: Annotated[float | None, Field(description="sample in the nucleus of this mass, in (0, 1]")] = None
     seed: Annotated[int, Field(description="seed of the sampling noise")] = 0
-    stop: Annotated[tuple[str, ...], Field(description="strings that end the answer")] = ()
+    stop: Annotated[tuple[str, ...], Field(description="strings that end the answer; may be repeated")] = ()
     ignore_eos: Annotated[bool, Field(description="decode on to max_new_tokens, for fair timing")] = False
     trace: Annotated[bool, Field(description="record runner-up tokens and confidences")] = True
 
@@ -129,5 +129,5 @@ def warn_beyond_training(block_size: int, trained: int, name: str) -> None:
         warnings.warn(
             f"block size {block_size} is larger than the {trained} that {name} was trained for; expect worse text",
             UserWarning,
-            stacklevel=5,  # this, make_plan, prepare, generate: the line that called it,
+            stacklevel=5,  # past this, make_plan, prepare and generate, to the line that called it
         )

@@ -205,19 +205,18 @@ def _pack(event: DecodeEvent) -> list[Any]:
 
 def _unpack(packed: Sequence[Any]) -> DecodeEvent:
     kind, row, time, *rest = packed
-    time = _share(time, math.inf)
-    # Every bare field of an event is a whole number; the lists behind them are unpacked below.
-    _whole(row), [_whole(field) for field in rest if not isinstance(field, (list, str))]
+    row, time = _whole(row), _share(time, math.inf)
     match kind, rest:
         case "prefill", [prompt_tokens, fixed]:
-            return Prefill(row, time, prompt_tokens, _unpack_fixed(fixed))
+            return Prefill(row, time, _whole(prompt_tokens), _unpack_fixed(fixed))
         case "denoise", [block, step, start, stop, fixed, pending]:
             waiting = tuple(Pending(_whole(at), _whole(token), _share(p)) for at, token, p in pending)
-            return Denoise(row, time, block, step, start, stop, _unpack_fixed(fixed), waiting)
+            span = map(_whole, (block, step, start, stop))
+            return Denoise(row, time, *span, _unpack_fixed(fixed), waiting)
         case "commit", [block, start, stop, fixed]:
-            return Commit(row, time, block, start, stop, _unpack_fixed(fixed))
+            return Commit(row, time, *map(_whole, (block, start, stop)), _unpack_fixed(fixed))
         case "verify", [block, start, stop, accepted, fixed]:
-            return Verify(row, time, block, start, stop, accepted, _unpack_fixed(fixed))
+            return Verify(row, time, *map(_whole, (block, start, stop, accepted)), _unpack_fixed(fixed))
         case "finish", [reason, token_ids]:
             return Finish(row, time, FinishReason(reason), tuple(_whole(token) for token in token_ids))
     raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")

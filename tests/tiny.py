@@ -12,7 +12,7 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
 VOCABULARY = 48
 MASK = 1
 
-_SHAPE = {
+SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -36,7 +36,7 @@ def tiny_model(
     family: str, seed: int = 0, attention: str = "sdpa", spec: dict[str, Any] | None = None, **shape: Any
 ) -> BlockModel:
     """A random model of `family` with a spec of NBDiff's kind; `spec` and `shape` override fields of either."""
-    config = AutoConfig.for_model(family, **{**_SHAPE, **shape})
+    config = AutoConfig.for_model(family, **{**SHAPE, **shape})
     config._attn_implementation = attention
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -12,22 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import nbdiff_engine as nb
 from nbdiff_engine.families import FAMILIES
+from tests import tiny
 from tests.tiny import prompt_ids
 
-SHAPE = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": False,
-    "bos_token_id": None,
-    "eos_token_id": 95,
-    "pad_token_id": 0,
-}
+SHAPE = {**tiny.SHAPE, "vocab_size": 96, "tie_word_embeddings": False, "eos_token_id": 95}
 
 
 @pytest.fixture(params=FAMILIES)

@@ -100,6 +100,7 @@ def test_a_trace_cut_short_is_refused(golden_model, tmp_path):
     [
         [["finish", 0, 0.0, "length", [1]], ["finish", 0, 0.0, "length", [1]]],
         [["prefill", 0, "soon", 4, []], ["finish", 0, 0.0, "length", [1]]],
+        [["prefill", 0, 0.0, "four", []], ["finish", 0, 0.0, "length", [1]]],
         [["finish", 0, 0.0, "length", "abc"]],
         [["finish", 0, 0.0, "length", [True]]],
         [["denoise", 0, 0.0, 0, 0, 0, 10**9, [], []], ["finish", 0, 0.0, "length", [1]]],

@@ -187,7 +187,7 @@ def test_queued_runs_that_nobody_waits_for_make_room(worker: Worker, slow: StepL
         worker.submit([quick()])
     clock.now += 5.1
     worker.poll(running, "v", 0)
-    worker.submit([quick()])
+    assert worker.is_live(worker.submit([quick()]))
 
 
 def test_of_two_viewers_one_may_leave(worker: Worker, slow: StepLane) -> None:
