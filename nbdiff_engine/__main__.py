@@ -3,6 +3,7 @@
     python -m nbdiff_engine generate "What is the capital of Peru?" --model nano --strategy self_speculative
     python -m nbdiff_engine generate "What is the capital of Peru?" --json --trace peru.json
     python -m nbdiff_engine models
+    python -m nbdiff_engine eval --limit 20
 
 Bad input is one sentence on standard error and exit code 2.
 """
@@ -18,6 +19,7 @@ import typer
 
 from nbdiff_engine.checkpoints import describe_bundled, load
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.threads import choose_threads
@@ -122,6 +124,9 @@ def models(
     for each in found:
         kind = f"block size {each.block_size}" if each.block_size else "AR only"
         print(f"{each.name:12} {each.parameters / 1e6:6.1f}M  {each.dtype:9} {kind:14} {each.architecture}")
+
+
+cli.command("eval")(eval_command)
 
 
 def main() -> None:

@@ -75,19 +75,27 @@ def may_attend(
     k_block: Tensor,
     k_document: Tensor,
     context: Context,
+    k_open: Tensor | None = None,
 ) -> Tensor:
-    """The predicate. Elementwise over broadcastable tensors, so that a dense mask and FlexAttention share it."""
+    """The predicate. Elementwise over broadcastable tensors, so that a dense mask and FlexAttention share it.
+
+    k_open: keys that noised tokens of their block see even from before them; None is all. Only the ablation that
+    anneals the mask closes some.
+    """
     # Written with & and | alone: FlexAttention traces it one element at a time.
     clean_to_clean = k_position <= q_position if context == "token_causal" else k_block <= q_block
+    in_block = k_block == q_block
+    if k_open is not None:
+        in_block = in_block & (k_open | (k_position <= q_position))
     allowed = (
-        (q_noised & k_noised & (k_block == q_block))
+        (q_noised & k_noised & in_block)
         | (q_noised & ~k_noised & (k_block < q_block))
         | (~q_noised & ~k_noised & clean_to_clean)
     )
     return allowed & (q_document == k_document) & (k_document != PADDING)
 
 
-def dense_mask(query: Tokens, key: Tokens, context: Context) -> Tensor:
+def dense_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> Tensor:
     """Boolean mask [B, 1, Q, K], True where the query may attend. What SDPA takes as it is.
 
     Eager attention must not be given a bool mask (it adds it to the scores): see `additive`.
@@ -102,6 +110,7 @@ def dense_mask(query: Tokens, key: Tokens, context: Context) -> Tensor:
         key.block[:, None, :],
         key.document[:, None, :],
         context,
+        None if key_open is None else key_open[:, None, :],
     )[:, None]
 
 
@@ -111,7 +120,7 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
 
 
-def flex_mask(query: Tokens, key: Tokens, context: Context) -> BlockMask:
+def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> BlockMask:
     """The same mask as a FlexAttention BlockMask, whose empty tiles cost neither time nor memory."""
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -125,6 +134,7 @@ def flex_mask(query: Tokens, key: Tokens, context: Context) -> BlockMask:
             key.block[b, k],
             key.document[b, k],
             context,
+            None if key_open is None else key_open[b, k],
         )
 
     batch, queries = query.position.shape

@@ -1,0 +1,118 @@
+"""Whether an answer to a problem is right, and one sentence why: one rule per domain, from the problem's facts."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from nbdiff_engine.errors import SettingError, brief, brief_text
+from nbdiff_engine.tasks import sandbox
+from nbdiff_engine.tasks.problem import DOMAINS, Problem
+
+_NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
+_FENCE = re.compile(r"```[a-zA-Z]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FEWEST_SENTENCES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`correct` is None where nothing was judged, because code was not to be run."""
+
+    correct: bool | None
+    why: str
+
+
+def check(problem: Problem, text: str, run_code: bool = True) -> Verdict:
+    """Judges `text` as an answer. run_code: whether a function in it may be run, in the sandbox."""
+    if problem.domain == "math":
+        return _math(problem.facts["result"], text)
+    if problem.domain == "code":
+        if not run_code:
+            return Verdict(None, "The code was not run.")
+        return _code(problem.facts["name"], problem.facts["examples"], text)
+    if problem.domain == "knowledge":
+        return _knowledge(problem, text)
+    if problem.domain == "story":
+        return _story(problem.facts["must"], text)
+    raise SettingError(f"There are no tasks of domain {brief(problem.domain)}; there are {', '.join(DOMAINS)}.")
+
+
+def _math(result: int, text: str) -> Verdict:
+    """The last number after "the answer is", or the last of all."""
+    stated = re.findall(rf"answer is\s*({_NUMBER})", text, re.IGNORECASE) or re.findall(_NUMBER, text)
+    if not stated:
+        return Verdict(False, f"It gives no number; the answer is {result}.")
+    number = float(stated[-1].replace(",", ""))
+    if number == result:
+        return Verdict(True, f"It gives {result}.")
+    return Verdict(False, f"It gives {brief_text(stated[-1])}; the answer is {result}.")
+
+
+def _code(name: str, examples: list[list[Any]], text: str) -> Verdict:
+    """The function gives what each example expects, of the same type."""
+    try:
+        outcomes = sandbox.run(code_of(text), name, [arguments for arguments, _ in examples])
+    except sandbox.SandboxUnavailable as error:
+        return Verdict(None, f"Not judged: {error}.")
+    except sandbox.SandboxError as error:
+        return Verdict(False, f"The code {error}." if not str(error).startswith("refused") else f"{error}.")
+    for (arguments, expected), outcome in zip(examples, outcomes, strict=True):
+        given = ", ".join(map(brief, arguments))
+        if outcome.problem:
+            return Verdict(False, f"wrong for {given}: {outcome.problem}, expected {brief(expected)}.")
+        if not same(outcome.value, expected):
+            return Verdict(False, f"wrong for {given}: gave {brief(outcome.value)}, expected {brief(expected)}.")
+    return Verdict(True, f"It passes {len(examples)} examples.")
+
+
+def code_of(text: str) -> str:
+    """The code in an answer: inside its first fence, or from its first `def` on."""
+    fenced = _FENCE.search(text)
+    if fenced:
+        return fenced[1]
+    start = re.search(r"^def ", text, re.MULTILINE)
+    return text[start.start() :] if start else text
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal and of equal types all the way down: True is not 1, and 1.0 is not 1."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+def _says(text: str, words: str, exact_case: bool = False) -> bool:
+    """Whether the words stand in the text, with no letter or digit on either side."""
+    return bool(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, 0 if exact_case else re.IGNORECASE))
+
+
+def _knowledge(problem: Problem, text: str) -> Verdict:
+    """It names the answer, and no other value of the same kind, unless the question names that value itself."""
+    answer, others = problem.facts["answer"], problem.facts["others"]
+    exact_case = len(answer) <= 2  # the symbols of elements, which would be words otherwise
+    wrong = [
+        other
+        for other in others
+        if _says(text, other, exact_case or len(other) <= 2) and not _says(problem.prompt, other, exact_case)
+    ]
+    if wrong:
+        return Verdict(False, f"It says {brief(wrong[0])}; the answer is {brief(answer)}.")
+    if not _says(text, answer, exact_case):
+        return Verdict(False, f"It does not say {brief(answer)}.")
+    return Verdict(True, f"It says {brief(answer)}.")
+
+
+def _story(must: list[str], text: str) -> Verdict:
+    """It names all that it has to, in at least three sentences of which the last one ends."""
+    missing = next((words for words in must if not _says(text, words)), None)
+    if missing is not None:
+        return Verdict(False, f"It does not say {brief(missing)}.")
+    if not re.search(r"[.!?][\"')]*\s*\Z", text):
+        return Verdict(False, "Its last sentence does not end.")
+    sentences = len(re.findall(r"[.!?]+(?=[\"')]*(?:\s|\Z))", text))
+    if sentences < _FEWEST_SENTENCES:
+        return Verdict(False, f"It has {sentences} sentences; a story has at least {_FEWEST_SENTENCES}.")
+    return Verdict(True, f"It names all {len(must)} and has {sentences} sentences.")

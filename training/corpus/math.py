@@ -1,0 +1,200 @@
+"""Word problems whose answers work out one equation after the other, with its operands right before its result."""
+
+import operator
+from collections.abc import Callable
+from random import Random
+
+from nbdiff_engine.tasks.problem import Problem
+from training.corpus.draft import Draft
+from training.corpus.people import two_people
+from training.corpus.scenes import CONTAINERS, GOODS, PUZZLES, SCENES, THINGS, Puzzle, Scene
+
+LARGEST = 999
+_LARGEST_PRODUCT = 199
+_STEPS, _STEP_WEIGHTS = (1, 2, 3, 4), (35, 35, 20, 10)
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,
+}
+# slots that a first pass leaves standing: what it gives decides the split, so that people and things do not
+_LATER = {slot: f"{{{slot}}}" for slot in ("name", "other", "He", "he", "him", "his", "things", "boxes", "goods")}
+_PUZZLES = {steps: [puzzle for puzzle in PUZZLES if len(puzzle.plan) == steps] for steps in _STEPS}
+_PUZZLE_SHARE = {1: 0.45, 2: 0.4, 3: 0.25, 4: 0.2}
+_PLAIN_SHARE = 0.1  # of the problems: bare sums such as "What is 12 + 5 - 4?"
+_PLAIN = ("What is {sum}?", "Compute {sum}.", "How much is {sum}?")
+
+Equation = tuple[str, int, str, int, int]  # what is said before it, left, operation, right, result
+Worked = tuple[str, list[Equation]]  # the prompt with its numbers, people and things left open; the equations
+
+
+def draw(rng: Random) -> Draft:
+    """A word problem, or now and then a bare sum."""
+    steps = rng.choices(_STEPS, _STEP_WEIGHTS)[0]
+    worked = None
+    while worked is None:
+        kind = rng.random()
+        if kind < _PLAIN_SHARE:
+            worked = _plain(rng, steps)
+        elif kind < _PLAIN_SHARE + (1 - _PLAIN_SHARE) * _PUZZLE_SHARE[steps]:
+            worked = _puzzle(rng, rng.choice(_PUZZLES[steps]))
+        else:
+            worked = _story(rng, rng.choice(SCENES), steps)
+    skeleton, equations = worked
+    slots = two_people(rng)
+    slots |= {"things": rng.choice(THINGS), "boxes": rng.choice(CONTAINERS), "goods": rng.choice(GOODS)}
+    result = equations[-1][-1]
+    answer = f"{_written(equations)} The answer is {result}.".format(**slots)
+    return Draft(skeleton, Problem("math", skeleton.format(**slots), answer, {"result": result}))
+
+
+def _written(equations: list[Equation]) -> str:
+    """Up to two equations are told with what happens; more follow each other bare, which keeps the answer short."""
+    told = [lead for lead, *_ in equations]
+    leads = told if len(told) <= 2 else ["First", *["Then"] * (len(told) - 1)]
+    return " ".join(
+        f"{lead} {left} {operation} {right} = {result}.".lstrip()
+        for lead, (_, left, operation, right, result) in zip(leads, equations)
+    )
+
+
+def _fits(value: int) -> bool:
+    return 1 <= value <= LARGEST
+
+
+def _start(rng: Random) -> int:
+    kind = rng.random()
+    if kind < 0.72:
+        return rng.randint(5, 60)
+    return rng.randint(61, 150) if kind < 0.95 else rng.randint(151, 600)
+
+
+def _change(rng: Random) -> int:
+    kind = rng.random()
+    if kind < 0.7:
+        return rng.randint(2, 20)
+    return rng.randint(21, 60) if kind < 0.96 else rng.randint(61, 200)
+
+
+def _factors(rng: Random) -> tuple[int, int]:
+    """A factor of at most 9 and one of at most 20, with a product under 200."""
+    small = rng.randint(2, 9)
+    return small, rng.randint(2, 12) if rng.random() < 0.7 else rng.randint(2, 20)
+
+
+def _story(rng: Random, scene: Scene, steps: int) -> Worked | None:
+    """A scene with this many equations; None where the numbers drawn do not work out."""
+    opens_with_product = rng.random() < 0.35
+    ends_with = rng.choice(("*", "/", None, None))
+    between = steps - opens_with_product - (ends_with is not None)
+    if between < 0:
+        return None
+    small, large = _factors(rng)
+    goal = {"*": large, "/": small * large, None: 0}[ends_with]
+    told: list[str] = []
+    equations: list[Equation] = []
+    if opens_with_product:
+        left, right = _factors(rng)
+        if rng.random() < 0.5:
+            left, right = right, left
+        value = left * right
+        told.append(scene.start_product.told.format(a=left, b=right, **_LATER))
+        equations.append((scene.start_product.worked.format(b=right, **_LATER), left, "*", right, value))
+        if ends_with and not between:
+            if value % small or value // small < 2 if ends_with == "/" else value > 20:
+                return None
+            goal = value
+    else:
+        value = _start(rng) if ends_with is None else goal
+        if ends_with and between:
+            value = max(2, goal + rng.randint(-40, 40))
+        told.append(scene.start.format(a=value, **_LATER))
+    used: set[str] = set()
+    for place in range(between):
+        if ends_with and place == between - 1:
+            amount = abs(goal - value)
+            grows = goal > value
+        else:
+            amount = _change(rng)
+            grows = rng.random() < 0.5
+        event = rng.choice(scene.gains if grows else scene.losses)
+        result = value + amount if grows else value - amount
+        if amount < 2 or not _fits(result) or event.told in used:
+            return None
+        used.add(event.told)
+        told.append(event.told.format(b=amount, **_LATER))
+        equations.append((event.worked.format(b=amount, **_LATER), value, "+-"[not grows], amount, result))
+        value = result
+    if ends_with is None:
+        told.append(rng.choice(scene.questions).format(**_LATER))
+    else:
+        event = rng.choice(scene.times if ends_with == "*" else scene.shares)
+        result = _OPERATIONS[ends_with](value, small)
+        if ends_with == "*" and result > _LARGEST_PRODUCT:
+            return None
+        told.append(event.told.format(b=small, **_LATER))
+        equations.append((event.worked.format(b=small, **_LATER), value, ends_with, small, result))
+    return " ".join(told), equations
+
+
+def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
+    """A problem of a fixed plan; None where the numbers drawn do not work out."""
+    small, large = _factors(rng)
+    numbers: dict[str, int] = {}
+    for name, kind in puzzle.numbers.items():
+        if kind == "start":
+            numbers[name] = _start(rng)
+        elif kind == "change":
+            numbers[name] = _change(rng)
+        elif kind == "age":
+            numbers[name] = rng.randint(2, 60)
+        elif kind == "short":  # two of them add up to the larger factor of a product
+            numbers[name] = rng.randint(2, 10)
+        elif kind == "multiple":  # of the number named b
+            numbers[name] = small * large
+        elif kind == "long":
+            numbers[name] = large
+        elif kind == "factor":
+            numbers[name] = small if name == "b" and "multiple" in puzzle.numbers.values() else rng.randint(2, 9)
+    equations: list[Equation] = []
+    known = dict(numbers)
+    for (left, operation, right), lead in zip(puzzle.plan, puzzle.leads):
+        for name in (left, right):
+            if puzzle.numbers.get(name) == "above":  # larger than what is taken from it
+                numbers[name] = known[name] = known[right] + _change(rng)
+        first = known[left]
+        second = known[right] if right in known else int(right)
+        if operation == "/" and first % second:
+            return None
+        result = _OPERATIONS[operation](first, second)
+        if not _fits(result) or (operation == "*" and (result > _LARGEST_PRODUCT or min(first, second) > 12)):
+            return None
+        equations.append((lead.format(**numbers, **_LATER), first, operation, second, result))
+        known[f"r{len(equations)}"] = result
+    if len(numbers) > 1 and puzzle.numbers.get("c") == "factor" and numbers["c"] == numbers.get("b"):
+        return None
+    return puzzle.told.format(**numbers, **_LATER), equations
+
+
+def _plain(rng: Random, steps: int) -> Worked | None:
+    """A bare sum, read from left to right: only its first operation may be a product or a quotient."""
+    small, large = _factors(rng)
+    first = rng.choice("++--*/")
+    value, text = (large, f"{large}") if first == "*" else (small * large, f"{small * large}")
+    if first in "+-":
+        value = _start(rng)
+        text = f"{value}"
+    equations: list[Equation] = []
+    for place in range(steps):
+        operation = first if place == 0 else rng.choice("+-")
+        right = small if operation in "*/" else _change(rng)
+        result = _OPERATIONS[operation](value, right)
+        if not _fits(result) or (operation == "*" and result > _LARGEST_PRODUCT):
+            return None
+        text += f" {operation} {right}"
+        equations.append(
+            ("First" if place == 0 and steps > 1 else "Then" if place else "", value, operation, right, result)
+        )
+        value = result
+    return rng.choice(_PLAIN).format(sum=text), equations

@@ -1,0 +1,21 @@
+"""Samples of the corpus as a terminal shows them."""
+
+from textwrap import indent
+
+from nbdiff_engine.tasks.checkers import check
+from training.corpus import example
+
+
+def render(domain: str, split: str, count: int, seed: int = 0) -> str:
+    """The first problems of a split: each with its reference answer and what the checker says about that answer."""
+    blocks = []
+    for index in range(count):
+        problem = example(domain, split, index, seed)
+        verdict = check(problem, problem.answer)
+        blocks.append(
+            f"{domain} {split} {index}\n"
+            f"  prompt   {problem.prompt}\n"
+            f"  answer   {indent(problem.answer, ' ' * 11).lstrip()}\n"
+            f"  checker  {verdict.why}"
+        )
+    return "\n\n".join(blocks)

@@ -1,0 +1,35 @@
+"""Writes the committed held-out problems: python -m training.corpus.write_held_out"""
+
+import json
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
+from nbdiff_engine.tasks.problem import DOMAINS, Problem
+from training.corpus import example
+
+PER_DOMAIN = 100
+
+
+def held_out_problems(per_domain: int = PER_DOMAIN) -> list[Problem]:
+    """The first problems of each domain's test split with seed 0, without those whose prompt came before."""
+    problems: dict[str, Problem] = {}
+    for number, domain in enumerate(DOMAINS, start=1):
+        for index in count():
+            if len(problems) == number * per_domain:
+                break
+            problem = example(domain, "test", index)
+            problems.setdefault(problem.prompt, problem)
+    return list(problems.values())
+
+
+def write_held_out(path: Path = HELD_OUT_FILE) -> None:
+    """One problem a line."""
+    lines = [json.dumps(asdict(problem), ensure_ascii=False) for problem in held_out_problems()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_held_out()
+    print(f"{HELD_OUT_FILE}: {PER_DOMAIN} problems of each of {', '.join(DOMAINS)}")
