@@ -1,0 +1,75 @@
+"""Small bases, data and recipes for whole runs."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import GOLDEN
+from tests.tiny import SHAPE
+from training.recipe import Recipe
+
+WORDS = "red blue green old new small big cat dog bird house tree river stone light dark walks runs sees finds".split()
+
+
+def small_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+    """A random AR checkpoint with a real tokenizer, saved to `folder`."""
+    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "tiny-block-diffusion")
+    shape = {**SHAPE, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.05}
+    torch.manual_seed(seed)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=torch.float32)
+    network.generation_config.eos_token_id = tokenizer.eos_token_id
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def small_data(path: Path, rows: int = 60, seed: int = 0) -> Path:
+    """Prompts and completions of a few words, as .jsonl."""
+    draw = random.Random(seed)
+
+    def words(count: int) -> str:
+        return " ".join(draw.choices(WORDS, k=count))
+
+    lines = [{"prompt": words(4), "completion": words(draw.randint(3, 14))} for _ in range(rows)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def small_recipe(base: Path, data: Path, **sections: Any) -> Recipe:
+    """Six float32 steps from block size 1 to 8; `sections` overrides settings, section by section."""
+    fields: dict[str, Any] = {
+        "base": str(base),
+        "data": {"source": str(data), "held_out": 6},
+        "blocks": {"b_max": 8, "interval": 0.2},
+        "optimisation": {
+            "max_steps": 6,
+            "packed_length": 64,
+            "rows": 2,
+            "learning_rate": 1e-2,
+            "warmup": 0.2,
+            "decay": 0.4,
+        },
+        "saving": {"save_every": 2, "eval_every": 3},
+        "precision": "fp32",
+        "threads": 1,
+    }
+    for name, value in sections.items():
+        fields[name] = {**fields[name], **value} if isinstance(fields.get(name), dict) else value
+    return Recipe.model_validate(fields)
+
+
+def written(recipe: Recipe, path: Path) -> Path:
+    """The recipe as a file, for the command line."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    return path
+
+
+def losses(folder: Path) -> list[tuple[int, float, float, float]]:
+    """Step, loss, loss_mdm and loss_ar of every line of a run's log."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [tuple(json.loads(line)[key] for key in ("step", "loss", "loss_mdm", "loss_ar")) for line in lines]

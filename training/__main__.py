@@ -1,0 +1,110 @@
+"""The command line of training.
+
+    python -m training adapt --recipe smoke
+    python -m training pretrain --recipe nano-ar --output runs/nano-ar
+    torchrun --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
+
+Bad input is one sentence on standard error and exit code 2.
+"""
+
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nbdiff_engine.errors import NBDiffError
+from training.errors import RecipeError, RunError
+
+cli = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Adapt an AR checkpoint into a block-diffusion model.",
+)
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Bundled recipe or a YAML file.")]
+BaseOption = Annotated[str | None, typer.Option("--base", help="AR checkpoint: bundled name, folder or hub id.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="File, folder, hub id, 'corpus' or 'self'.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run; by default under runs/.")]
+StepsOption = Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps; all phases scale with it.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")]
+
+
+@cli.command()
+def adapt(
+    recipe: RecipeOption = None,
+    base: BaseOption = None,
+    data: DataOption = None,
+    output: OutputOption = None,
+    max_steps: StepsOption = None,
+    overrides: SetOption = None,
+    resume: ResumeOption = False,
+) -> None:
+    """Turn an AR checkpoint into a block-diffusion model."""
+    _run("adapt", recipe, base, data, output, max_steps, overrides, resume)
+
+
+@cli.command()
+def pretrain(
+    recipe: RecipeOption = None,
+    data: DataOption = None,
+    output: OutputOption = None,
+    max_steps: StepsOption = None,
+    overrides: SetOption = None,
+    resume: ResumeOption = False,
+) -> None:
+    """Train an AR model from scratch."""
+    _run("pretrain", recipe, None, data, output, max_steps, overrides, resume)
+
+
+def _run(
+    kind: str,
+    recipe: str | None,
+    base: str | None,
+    data: str | None,
+    output: Path | None,
+    max_steps: int | None,
+    overrides: list[str] | None,
+    resume: bool,
+) -> None:
+    from training.recipe import Recipe
+
+    if resume and output is None:
+        raise RunError("--resume needs --output, the folder of the run to go on with.")
+    if recipe is None and resume:
+        recipe = str(output / "recipe.yaml")
+    if recipe is None:
+        raise RecipeError("Give a --recipe: a bundled name (python -m training recipes lists them) or a YAML file.")
+    settled = Recipe.read(recipe, overrides, base=base, data__source=data, optimisation__max_steps=max_steps)
+    if settled.kind != kind:
+        raise RecipeError(f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it.")
+    if output is None:
+        output = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    from training.launch import start
+
+    print(start(settled, output, resume))
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the input becomes one sentence and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        code = cli(standalone_mode=False)
+    except NBDiffError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
+    except typer.TyperException as error:
+        print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Block growth: which block size a training step uses, and how much of a run each size gets.
+
+NBDiff, Eq. 3: b(s) = min(b_max, b_0 * r ** floor(max(0, s - s_0) / Delta)). A schedule is written in fractions
+of the run, so that a shorter run (`--max-steps`) grows the same way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BlockSize = Annotated[int, Field(ge=1, le=1024)]
+
+
+class BlockGrowth(BaseModel):
+    """How the block size grows. The defaults are the paper's sizes over the first 2,500 of its 4,000 steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["geometric", "list", "fixed"] = Field(
+        default="geometric", description="geometric: Eq. 3; list: sizes and where each begins; fixed: b_max throughout"
+    )
+    b_0: BlockSize = Field(default=1, description="first block size, tokens")
+    ratio: int = Field(default=2, ge=2, description="growth factor r of the block size")
+    b_max: BlockSize = Field(default=32, description="last block size, tokens: the one the checkpoint is made for")
+    start: float = Field(default=0.0, ge=0, lt=1, description="s_0, as a fraction of the run: growth begins here")
+    interval: float = Field(
+        default=0.125, gt=0, le=1, description="Delta, as a fraction of the run: each size lasts so long"
+    )
+    sizes: tuple[BlockSize, ...] = Field(default=(), description="list: the block sizes in order")
+    starts: tuple[float, ...] = Field(
+        default=(), description="list: where each begins; below 1 a fraction of the run, else a step number"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.b_0 > self.b_max:
+            raise ValueError(f"b_0 is {self.b_0}, larger than b_max, {self.b_max}; growth starts small")
+        if self.kind == "list":
+            if not self.sizes or len(self.sizes) != len(self.starts):
+                raise ValueError(
+                    f"growth by a list needs as many starts as sizes; it has {len(self.starts)} and {len(self.sizes)}"
+                )
+            if self.starts[0] != 0 or any(a >= b for a, b in pairwise(self.starts)):
+                raise ValueError(f"the starts of a growth list begin at 0 and rise; they are {list(self.starts)}")
+            if self.sizes[-1] != self.b_max:
+                raise ValueError(f"the list ends at block size {self.sizes[-1]}, but b_max is {self.b_max}")
+        return self
+
+    def over(self, max_steps: int) -> "BlockSchedule":
+        """The schedule of a run of `max_steps` steps."""
+        return BlockSchedule(tuple(self._stages(max_steps)))
+
+    def _stages(self, max_steps: int) -> Sequence[tuple[int, int]]:
+        if self.kind == "fixed":
+            return [(0, self.b_max)]
+        if self.kind == "list":
+            firsts = [round(at * max_steps) if at < 1 else int(at) for at in self.starts]
+            return list(zip(firsts, self.sizes))
+        stages, size, k = [], self.b_0, 0
+        while True:
+            first = 0 if k == 0 else round((self.start + k * self.interval) * max_steps)
+            stages.append((first, size))
+            if size == self.b_max:
+                return stages
+            size, k = min(self.b_max, size * self.ratio), k + 1
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSchedule:
+    """Stages (first step, block size), rising. Steps count from 0."""
+
+    stages: tuple[tuple[int, int], ...]
+
+    def at(self, step: int) -> int:
+        """The block size of a step. Where two stages begin at one step of a very short run, the later holds."""
+        return [size for first, size in self.stages if first <= step][-1]

@@ -1,0 +1,168 @@
+"""DocumentSources: the corpus of this project, and rows of files and hub data sets, split into train and held-out."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from nbdiff_engine.errors import brief
+from training.data.documents import Document, DocumentSource
+from training.data.formats import Encoder, Format, detect_format
+from training.data.settings import CORPUS, SELF, DataSettings
+from training.data.sources import load_rows
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+ENDLESS = 2**31  # documents of a source that is written as it is read
+_KEPT = 256  # documents that a RowSource keeps encoded
+
+
+def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSource, DocumentSource]:
+    """The documents to train on and those held out, of which none is among the first.
+
+    Every row is checked here for the text it must hold; rows of blank text are left out. What only the
+    tokenizer can find, such as the MASK token in a text, is found when the row is read.
+    """
+    if settings.raw != encoder.raw:
+        raise ValueError(f"the settings say raw={settings.raw}, the encoder raw={encoder.raw}")
+    if settings.source == CORPUS:
+        count = settings.limit or ENDLESS
+        train = CorpusSource("train", settings.seed, settings.weights, encoder, count)
+        return train, CorpusSource("test", settings.seed, settings.weights, encoder, settings.held_out)
+    if settings.source == SELF:
+        raise DataError(f"The source {SELF!r} is written by the checkpoint, before the run; it cannot be opened here.")
+    rows = load_rows(settings)
+    layout = detect_format(rows.column_names, settings)
+    if layout.kind == "messages" and not encoder.has_template:
+        raise DataError(f"{settings.source} holds conversations, but the tokenizer has no chat template for them.")
+    name = _name(settings)
+    numbers = _checked_rows(rows, layout, name)
+    held_out = min(settings.held_out, len(numbers) // 2)
+    if held_out < settings.held_out:
+        logger.warning("%s has %d documents: %d are held out, not %d", name, len(numbers), held_out, settings.held_out)
+    order = np.random.default_rng(settings.seed).permutation(len(numbers))
+    train, kept = (
+        RowSource(rows, numbers[np.sort(part)], layout, encoder, label)
+        for part, label in ((order[held_out:], name), (order[:held_out], f"{name}, held out"))
+    )
+    _ = train[0]  # a template that refuses the data is better known now
+    return train, kept
+
+
+def _name(settings: DataSettings) -> str:
+    """A source as the log and the model card name it."""
+    path = Path(settings.source).expanduser()
+    if path.exists():
+        return path.resolve().name
+    return settings.source if settings.subset is None else f"{settings.source} ({settings.subset})"
+
+
+class RowSource:
+    """Rows of a data set, encoded as they are asked for.
+
+    numbers: which rows, in their order. Errors name a row by its place in the data set, from 1.
+    """
+
+    def __init__(self, rows: Dataset, numbers: Sequence[int], layout: Format, encoder: Encoder, name: str) -> None:
+        self.name = name
+        self.layout = layout
+        self.encoder = encoder
+        self._rows = rows.select_columns(list(dict.fromkeys(layout.columns)))
+        self._numbers = numbers
+        self._document = lru_cache(maxsize=_KEPT)(self._encode)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Document:
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        return self._document(int(self._numbers[index]))
+
+    def _encode(self, number: int) -> Document:
+        with _naming_row(number, self.name):
+            return self.layout.encode(self._rows[number], self.encoder)
+
+
+def _checked_rows(rows: Dataset, layout: Format, name: str) -> np.ndarray:
+    """The rows that hold text. Raises DataError for one whose value is none."""
+    columns = list(dict.fromkeys(layout.columns))
+    numbers, number = [], 0
+    for batch in _batches(rows.select_columns(columns), name):
+        for values in zip(*(batch[column] for column in columns)):
+            with _naming_row(number, name):
+                if layout.holds_text(dict(zip(columns, values))):
+                    numbers.append(number)
+            number += 1
+    if not numbers:
+        raise DataError(f"{name} holds nothing but blank text, so there is nothing to train on.")
+    if len(numbers) < number:
+        logger.warning(
+            "%s: %d of %d rows are left out, because text in them is blank", name, number - len(numbers), number
+        )
+    return np.asarray(numbers)
+
+
+def _batches(rows: Dataset, name: str) -> Iterator[dict[str, list]]:
+    try:
+        yield from rows.iter(batch_size=1000)
+    except UnicodeDecodeError as error:  # JSON is stored as its bytes are
+        raise DataError(f"{name} holds a row that is not UTF-8 text; save the data as UTF-8.") from error
+
+
+@contextmanager
+def _naming_row(number: int, name: str) -> Iterator[None]:
+    """Have a DataError say in which row it is."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"Row {number + 1} of {name} cannot be used. {error}") from error
+
+
+class CorpusSource:
+    """Problems of the project's own corpus. Document i is of a domain drawn by the weights from a hash of i.
+
+    split: "train" or "test", which share no problem. weights: domain to share; None or empty: all equally.
+    """
+
+    name = CORPUS
+
+    def __init__(
+        self, split: str, seed: int, weights: Mapping[str, float] | None, encoder: Encoder, count: int = ENDLESS
+    ) -> None:
+        from nbdiff_engine.tasks import DOMAINS
+        from training.corpus import example
+
+        weights = dict(weights or dict.fromkeys(DOMAINS, 1.0))
+        for domain in weights:
+            if domain not in DOMAINS:
+                raise DataError(f"The corpus has no domain {brief(domain)}; it has {', '.join(DOMAINS)}.")
+        self.split = split
+        self.seed = seed
+        self.encoder = encoder
+        self._count = count
+        self._example = example
+        self._domains = [domain for domain in DOMAINS if weights.get(domain, 0) > 0]
+        self._borders = list(accumulate(weights[domain] for domain in self._domains))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Document:
+        if not 0 <= index < self._count:
+            raise IndexError(f"document {index} of {self._count}")
+        problem = self._example(self.domain(index), self.split, index, self.seed)
+        return self.encoder.encode_pair(problem.prompt, problem.answer)
+
+    def domain(self, index: int) -> str:
+        """The domain of document `index`."""
+        digest = hashlib.blake2b(f"{self.seed} {self.split} {index}".encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64 * self._borders[-1]
+        return next((name for name, end in zip(self._domains, self._borders) if place < end), self._domains[-1])

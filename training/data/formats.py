@@ -1,0 +1,311 @@
+"""From a row of data to a Document: which columns are read, and how text and conversations become token ids.
+
+What precedes an answer is encoded exactly as `nbdiff_engine.prompts` encodes it at decode time.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.settings import is_text
+from training.data.documents import Document
+from training.data.settings import ROLES, DataSettings
+from training.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Message = Mapping[str, str]  # {"role": ..., "content": ...}
+
+_MESSAGES = ("messages", "conversations", "conversation")
+_PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "answer"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+)
+_INPUTS = ("input", "context")  # beside an instruction: the material that it speaks of
+_TEXT = ("text", "content")
+
+# The names that ShareGPT's "from" gives to the usual roles.
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a row is, and the columns that are read of it.
+
+    columns: (text,), (messages,), (prompt, completion), or (prompt, completion, input), where the input may be
+    blank and is joined to the prompt by an empty line.
+    """
+
+    kind: Literal["text", "prompt", "messages"]
+    columns: tuple[str, ...]
+
+    def holds_text(self, row: Mapping[str, Any]) -> bool:
+        """Whether none of the text that a row must have is blank. Raises DataError for a value that is no text."""
+        values = [row[column] for column in self.columns[:2]]
+        if self.kind == "messages":
+            return all(message["content"].strip() for message in _heard(read_messages(values[0])))
+        for column, value in zip(self.columns, values):
+            if not isinstance(value, str):
+                raise DataError(f"Its {column!r} is {brief(value)}, which is no text.")
+        return all(value.strip() for value in values)
+
+    def encode(self, row: Mapping[str, Any], encoder: "Encoder") -> Document:
+        """The Document of a row."""
+        values = [row[column] for column in self.columns]
+        if self.kind == "text":
+            return encoder.encode_text(values[0])
+        if self.kind == "messages":
+            return encoder.encode_messages(values[0])
+        prompt, completion, *rest = values
+        if rest and isinstance(rest[0], str) and rest[0].strip():
+            prompt = f"{prompt}\n\n{rest[0]}"
+        return encoder.encode_pair(prompt, completion)
+
+
+def detect_format(column_names: Sequence[str], settings: DataSettings) -> Format:
+    """The format of rows with these columns: what the settings name, and the usual names for the rest."""
+    for role, column in settings.columns.items():
+        if column not in column_names:
+            raise DataError(f"There is no column {brief(column)} for the {role}; there are {', '.join(column_names)}.")
+    # A table with a conversation often repeats its first prompt in a column of its own: conversations come first.
+    find = {"messages": _find_messages, "prompt": _find_pair, "text": _find_text}
+    if settings.format != "auto":
+        kinds = [settings.format]
+    elif settings.columns:
+        kinds = [ROLES[next(iter(settings.columns))]]
+    else:
+        kinds = [kind for kind in find if not (settings.raw and kind == "messages")]
+    for kind in kinds:
+        found = find[kind](column_names, settings.columns)
+        if found is not None:
+            return Format(kind, found)
+    wanted = " or ".join(_WANTED[kind] for kind in kinds)
+    raise DataError(
+        f"The data has no column {wanted}; there are {', '.join(column_names)}. "
+        "Name those to read in columns, by role: text, prompt and completion, or messages."
+    )
+
+
+_WANTED = {"messages": "'messages'", "prompt": "'prompt' with 'completion'", "text": "'text'"}
+
+
+def _find_messages(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...] | None:
+    column = named.get("messages") or next((name for name in _MESSAGES if name in names), None)
+    return None if column is None else (column,)
+
+
+def _find_pair(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...] | None:
+    for usual_prompt, usual_completion in _PAIRS:
+        prompt, completion = named.get("prompt", usual_prompt), named.get("completion", usual_completion)
+        if prompt in names and completion in names:
+            beside = _INPUTS if prompt == "instruction" else ()
+            material = named.get("input") or next((name for name in beside if name in names), None)
+            return (prompt, completion) if material is None else (prompt, completion, material)
+    return None
+
+
+def _find_text(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...] | None:
+    column = named.get("text") or next((name for name in _TEXT if name in names), None)
+    return None if column is None else (column,)
+
+
+def read_messages(value: Any) -> list[dict[str, str]]:
+    """A conversation as a list of role and content, from that or from ShareGPT's from and value.
+
+    Raises DataError if it is neither, if a content is no text, or if nothing in it is an answer of the assistant:
+    a greeting that opens a conversation is none.
+    """
+    if not isinstance(value, (list, tuple)):
+        raise DataError(f"The conversation is {brief(value)}; it must be a list of messages.")
+    messages = []
+    for message in value:
+        known = message if isinstance(message, Mapping) else {}
+        role, content = known.get("role"), known.get("content")
+        if role is None:
+            role, content = _SHAREGPT_ROLES.get(known.get("from")), known.get("value")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise DataError(f"The message {brief(message)} is no {{'role': ..., 'content': ...}}, both strings.")
+        messages.append({"role": role, "content": content})
+    if not _answers(messages):
+        raise DataError("The conversation has no answer of the assistant, so there is nothing to learn from it.")
+    return messages
+
+
+def _answers(messages: Sequence[Message]) -> list[int]:
+    """Which messages are the assistant's, and come after another."""
+    return [index for index, message in enumerate(messages) if index and message["role"] == "assistant"]
+
+
+def _heard(messages: Sequence[Message]) -> list[Message]:
+    """The messages through the last answer, but for the system's, whose text may be empty to have none."""
+    return [message for message in messages[: _answers(messages)[-1] + 1] if message["role"] != "system"]
+
+
+class Encoder:
+    """A tokenizer's way of writing text, prompts with completions, and conversations as Documents.
+
+    eos_token_ids: any of them ends an answer. Where the chat template writes none, the first is written; of a
+        set, which has no first, the tokenizer's own.
+    bos_before_template: of the BlockModel, for families whose prompt is a BOS and then the template's text.
+    raw: prompts as plain text, even where there is a chat template.
+    forbidden_ids: no document may hold them: the MASK token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_token_ids: Sequence[int] | Set[int],
+        bos_before_template: bool = False,
+        raw: bool = False,
+        forbidden_ids: Sequence[int] = (),
+    ) -> None:
+        if not eos_token_ids:
+            raise DataError("The checkpoint names no token that ends an answer, so its documents could not be ended.")
+        self.tokenizer = tokenizer
+        own = tokenizer.eos_token_id
+        self.eos_token_id = (
+            own if isinstance(eos_token_ids, Set) and own in eos_token_ids else next(iter(eos_token_ids))
+        )
+        self.eos_token_ids = frozenset(eos_token_ids)
+        self.bos_before_template = bos_before_template
+        self.raw = raw
+        self.forbidden_ids = frozenset(forbidden_ids)
+        self.last_turn_only = 0  # conversations so far whose earlier answers were read as context alone
+
+    @property
+    def has_template(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return bool(self.tokenizer.chat_template) and not self.raw
+
+    def encode_text(self, text: str) -> Document:
+        """Plain text and an EOS, all of it to be learned."""
+        _require_text("text", text)
+        ids = self._tokenize(text, special=True)
+        return self._document(ids if ids[-1:] and ids[-1] in self.eos_token_ids else [*ids, self.eos_token_id], None)
+
+    def encode_pair(self, prompt: str, completion: str) -> Document:
+        """A prompt as the engine encodes it, and its completion as the one turn."""
+        _require_text("prompt", prompt)
+        _require_text("completion", completion)
+        if self.has_template:
+            return self.encode_messages(
+                [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+            )
+        ids = self._tokenize(prompt, special=True)
+        return self._one_turn(ids, self._continuation(prompt, ids, completion, special=True))
+
+    def encode_messages(self, messages: Sequence[Message]) -> Document:
+        """A conversation, each answer of the assistant a turn; what comes after the last answer is left out.
+
+        Where the template does not repeat an earlier answer as it was given (it drops its reasoning, or writes
+        no EOS that the model knows), only the last answer is a turn, after the context that the engine reads.
+        """
+        if not self.has_template:
+            raise DataError("A conversation needs a chat template, and there is none; give prompts and completions.")
+        messages = read_messages(messages)
+        for message in _heard(messages):
+            _require_text(f"message of the {message['role']}", message["content"])
+        answers = _answers(messages)
+        ids: list[int] = []
+        turns: list[tuple[int, int]] = []
+        for index in answers:
+            text, prompt = self._prompt(messages[:index])
+            if prompt[: len(ids)] != ids:
+                return self._last_turn(messages[: answers[-1] + 1])
+            answer = self._answer(messages[: index + 1], text, prompt)
+            turns.append((len(prompt), len(prompt) + len(answer)))
+            ids = prompt + answer
+        return self._document(ids, turns)
+
+    def _last_turn(self, messages: Sequence[Message]) -> Document:
+        self.last_turn_only += 1
+        if self.last_turn_only in (1, 10, 100, 1000) or self.last_turn_only % 10_000 == 0:
+            logger.warning(
+                "conversations trained on their last answer only, because the chat template changes earlier ones: "
+                "%d so far",
+                self.last_turn_only,
+            )
+        text, prompt = self._prompt(messages[:-1])
+        return self._one_turn(prompt, self._answer(messages, text, prompt))
+
+    def _prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
+        """What the model reads before it answers, as text and as ids: what `prompts.encode` gives."""
+        text = self._render(messages, add_generation_prompt=True)
+        return text, self._with_bos(self._tokenize(text, special=False))
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if self.bos_before_template and bos is not None and ids[:1] != [bos] else ids
+
+    def _answer(self, messages: Sequence[Message], prompt_text: str, prompt: list[int]) -> list[int]:
+        """The ids of the last message, through its EOS. The template may write around it, but not after its EOS."""
+        whole = self._render(messages, add_generation_prompt=False)
+        if whole.startswith(prompt_text):
+            return self._ended(self._continuation(prompt_text, prompt, whole[len(prompt_text) :], special=False))
+        # A generation prompt that the template does not repeat, such as one that opens a thought: the content
+        # follows it, ended as the template ends an answer.
+        content = self._tokenize(messages[-1]["content"], special=False)
+        written = [token for token in self._tokenize(whole, special=False) if token in self.eos_token_ids]
+        return self._ended([*content, *written[-1:]])
+
+    def _continuation(self, text: str, ids: list[int], rest: str, special: bool) -> list[int]:
+        """The ids of `rest` after `text`, whose ids are `ids` and stay as they are.
+
+        Tokenized together with the text where that leaves `ids` untouched, since some tokenizers open any text of
+        its own with a space; apart otherwise.
+        """
+        together = self._tokenize(text + rest, special)
+        if not special:
+            together = self._with_bos(together)
+        if together[: len(ids)] == ids:
+            return together[len(ids) :]
+        return self._tokenize(rest, special=False)
+
+    def _ended(self, answer: list[int]) -> list[int]:
+        """An answer through its first EOS, where decoding stops; with one if it has none."""
+        for place, token in enumerate(answer):
+            if token in self.eos_token_ids:
+                return answer[: place + 1]
+        return [*answer, self.eos_token_id]
+
+    def _one_turn(self, prompt: list[int], answer: list[int]) -> Document:
+        ids = prompt + self._ended(answer)
+        return self._document(ids, [(len(prompt), len(ids))])
+
+    def _document(self, ids: list[int], turns: Sequence[tuple[int, int]] | None) -> Document:
+        if not self.forbidden_ids.isdisjoint(ids):
+            token = next(token for token in ids if token in self.forbidden_ids)
+            raise DataError(
+                f"It holds {brief(self.tokenizer.convert_ids_to_tokens(token))} (token id {token}), "
+                "which stands for a hole to fill; take it out."
+            )
+        if turns and turns[0][0] == 0:
+            raise DataError("Nothing comes before the answer, so there is nothing for it to answer.")
+        return Document(tuple(ids), None if turns is None else tuple(turns))
+
+    def _tokenize(self, text: str, special: bool) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # whatever a template raises: it is the checkpoint's own program
+            raise DataError(f"The chat template refuses this conversation: {brief_text(str(error), 200)}") from error
+
+
+def _require_text(what: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise DataError(f"The {what} is {brief(text)}, which is no text.")
+    if not text.strip():
+        raise DataError(f"The {what} is empty.")
+    if not is_text(text):
+        raise DataError(f"The {what} is not valid text: it holds half of a surrogate pair.")

@@ -1,0 +1,42 @@
+"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends."""
+
+import signal
+from types import FrameType
+
+from training.errors import RunError
+
+
+class Interrupted(RunError):
+    """A run was told to stop and has saved itself. exit_code: as a shell reports the signal."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Interruption:
+    """While it is entered, the first signal is only noted; a second one acts as it always does."""
+
+    def __init__(self) -> None:
+        self.asked = 0  # the signal's number
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+                break
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        signal.signal(number, self._before[number])
+
+    def as_exit(self, step: int) -> Interrupted:
+        """What ends the run after it has been saved at `step`."""
+        return Interrupted(f"stopped after step {step}, which is saved; --resume goes on from there", 128 + self.asked)
