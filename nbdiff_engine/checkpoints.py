@@ -88,6 +88,7 @@ def load(
     dtype: Dtype = "auto",
     device: str = "auto",
     quantization: Quantization | None = None,
+    for_training: bool = False,
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
@@ -96,6 +97,7 @@ def load(
     dtype: "auto" is the checkpoint's own, except that float16 becomes bfloat16 on a CPU.
     device: "auto" is CUDA where there is one, else the CPU.
     quantization: "8bit" or "4bit" (nf4), through bitsandbytes.
+    for_training: keep 4-bit layers able to pass gradients; on some CPUs they then decode more slowly.
 
     A checkpoint without a `block_diffusion` entry in its config.json loads as AR-only (`spec` is None).
     Raises CheckpointError or SettingError with one sentence; never loads a checkpoint in part.
@@ -116,7 +118,23 @@ def load(
         )
     options = _weight_options(config, label, dtype, where, quantization)
     network = _load_network(folder, label, config, family, options)
+    if for_training and quantization == "4bit":
+        keep_gradients_of_4bit_layers(network)  # before the first forward, which BlockModel makes
     return BlockModel(network, tokenizer, spec, label, family is not None and family.bos_before_template)
+
+
+def keep_gradients_of_4bit_layers(network: PreTrainedModel) -> None:
+    """Keep bitsandbytes' 4-bit layers in the format that has a backward pass.
+
+    On a CPU with AVX512-BF16, the first forward in eval mode repacks a Linear4bit for a faster forward and rounds
+    its scales, after which it passes no gradient to its input: adapters below it learn little or nothing, and the
+    loss still falls.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for layer in network.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def resolve_device(device: str) -> torch.device:
@@ -249,6 +267,8 @@ def _weight_options(
     if quantization is not None:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise SettingError(f"{quantization} weights need the package bitsandbytes: pip install bitsandbytes.")
+        # It warns at every forward of every 8-bit layer that activations are quantised from float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=quantization == "8bit",
             load_in_4bit=quantization == "4bit",
