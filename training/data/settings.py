@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nbdiff_engine.errors import brief, first_problem
+from nbdiff_engine.settings import TEMPERATURES
 from training.errors import RecipeError
 
 CORPUS = "corpus"  # the problems that this project writes itself
@@ -14,6 +15,31 @@ SELF = "self"  # answers of the checkpoint that is adapted
 # What a column can be, and the format that reads it.
 ROLES = {"text": "text", "prompt": "prompt", "completion": "prompt", "input": "prompt", "messages": "messages"}
 FormatName = Literal["auto", "text", "prompt", "messages"]
+
+
+class SelfData(BaseModel):
+    """What the base writes where source is "self"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompts: str | None = Field(
+        default=None,
+        description='a .txt (a prompt a line) or .jsonl file, or "corpus" for its prompts, taken in turn; '
+        "empty: the model writes the prompts as well",
+    )
+    documents: int = Field(default=512, ge=1, description="documents that are written, the held-out ones included")
+    max_new_tokens: int = Field(default=256, ge=1, description="tokens after which an answer is cut")
+    temperature: float = Field(
+        default=1.0, ge=0, le=TEMPERATURES[1], description="1: the base's own distribution; 0: its best guess"
+    )
+
+    @model_validator(mode="after")
+    def _documents_differ(self) -> Self:
+        if self.temperature == 0 and self.prompts is None:
+            raise ValueError(
+                "self_data.temperature is 0, and without prompts all documents would be the same; set self_data.prompts"
+            )
+        return self
 
 
 class DataSettings(BaseModel):
@@ -43,11 +69,14 @@ class DataSettings(BaseModel):
     split: Annotated[str, Field(description="the split of a hub data set; files are all train")] = "train"
     held_out: Annotated[int, Field(description="documents kept for evaluation, never more than half of all")] = 64
     limit: Annotated[int | None, Field(description="read only so many documents, from the first on")] = None
-    seed: Annotated[int, Field(description="decides which documents are held out, and the corpus's problems")] = 0
+    seed: Annotated[
+        int, Field(description="decides which documents are held out, the corpus's problems, and what self samples")
+    ] = 0
     raw: Annotated[bool, Field(description="prompt and completion as plain text, without the chat template")] = False
     weights: Annotated[
         dict[str, float], Field(description="domain of the corpus to its share; none given: all domains equally")
     ] = {}
+    self_data: Annotated[SelfData, Field(description='what is written where source is "self"')] = SelfData()
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
@@ -121,4 +150,8 @@ class DataSettings(BaseModel):
             raise ValueError("raw is set, but a conversation is written by the chat template; use format prompt")
         if self.weights and self.source != CORPUS:
             raise ValueError(f"weights are of the corpus's domains, but source is {brief(self.source)}")
+        if self.source != SELF and self.self_data != SelfData():
+            raise ValueError(f"self_data is what the base writes itself, but source is {brief(self.source)}")
+        if self.source == SELF and self.limit is not None:
+            raise ValueError("limit is of data that is there already; self writes as many as self_data.documents says")
         return self

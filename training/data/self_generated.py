@@ -1,0 +1,382 @@
+"""Documents that the base writes itself, before the run: for self-distillation, with nothing from outside.
+
+They are sampled from the base's own distribution, its AR decoding at temperature 1 with nothing cut off, and kept
+in a cache, from which a run that was killed goes on. Document i is a function of (base, settings, i): its noise is
+that of row i of one large batch, in whatever batch it is written.
+
+With prompts, a document is the prompt and the answer, its one turn. Without, all of it is plain text: under a chat
+template the model writes the user's turn and then its answer, else it goes on from a BOS, or from an EOS where
+the tokenizer has no BOS.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.decoding import decode
+from nbdiff_engine.errors import PromptError
+from nbdiff_engine.events import DecodeEvent, Finish
+from nbdiff_engine.generate import prepare
+from nbdiff_engine.prompts import encode
+from nbdiff_engine.sampling import Prediction, Sampler
+from training.data.documents import Document, DocumentSource
+from training.data.given_prompts import read_prompts
+from training.data.settings import SELF, DataSettings
+from training.errors import DataError, RunError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 32  # documents written side by side, and at most so many are lost in a kill
+_FILE = "documents.jsonl"
+_FORMAT = 1  # of what a cache holds; another number, and older caches are passed over
+_POLL_SECONDS = 2.0
+# What of a checkpoint decides the documents: weights, how text becomes ids and where an answer ends.
+_OF_CHECKPOINT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "*.safetensors",
+)
+_TWO_CONTENTS = ("Hello", "42")  # two user turns that have no first and no last token in common
+
+
+# -- the cache --------------------------------------------------------------------------------------------
+
+
+def cache_folder(checkpoint: Path, settings: DataSettings, arithmetic: str) -> Path:
+    """The folder for what a checkpoint writes under these settings: its name is a hash of all that matters.
+
+    arithmetic: dtype and quantisation, in which the same weights write something else.
+    """
+    home = os.environ.get("NBDIFF_HOME") or platformdirs.user_cache_dir("nbdiff")
+    key = json.dumps(_facts(checkpoint, settings, arithmetic), sort_keys=True)
+    return Path(home).expanduser() / "self-data" / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def _facts(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dict[str, Any]:
+    prompts = json.dumps([prompt for _, prompt in read_prompts(settings)])
+    files = sorted(path for pattern in _OF_CHECKPOINT for path in checkpoint.glob(pattern))
+    return {
+        "format": _FORMAT,
+        "checkpoint": {path.name: _sha256(path) for path in files},
+        "arithmetic": arithmetic,
+        "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
+        "settings": settings.self_data.model_dump(exclude={"prompts"}),
+        "seed": settings.seed,
+        "raw": settings.raw,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_self_data(
+    model: BlockModel, settings: DataSettings, cache_folder: Path, progress: bool = True, batch_size: int = BATCH
+) -> Path:
+    """The file of the documents, once all of them are written: now, or those that are still missing, or none.
+
+    Ctrl-C and a kill lose the batch in hand. Raises DataError for prompts that cannot be used, RunError where the
+    file cannot be written.
+    """
+    file, count = cache_folder / _FILE, settings.self_data.documents
+    if _written(file) >= count:
+        logger.info("the %d documents that %s wrote before are in %s", count, model.name, cache_folder)
+        return file
+    author = Author.of(model, settings)
+    try:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        with _only_writer(cache_folder):
+            _write(author, file, count, progress, batch_size)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise RunError(
+            f"The documents cannot be written to {file}: {reason}; the first {_written(file)} of {count} are kept "
+            "and the next run goes on from there."
+        ) from error
+    except KeyboardInterrupt:
+        logger.warning("stopped with %d of %d documents written; the same command goes on", _written(file), count)
+        raise
+    return file
+
+
+def wait_for_self_data(settings: DataSettings, cache_folder: Path) -> Path:
+    """The file of the documents, once another process has written it."""
+    file = cache_folder / _FILE
+    while _written(file) < settings.self_data.documents:
+        time.sleep(_POLL_SECONDS)
+    return file
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Two runs that start from the same base would write into the same file."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process is writing the documents; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(author: "Author", file: Path, count: int, progress: bool, batch_size: int) -> None:
+    """Append the documents that are missing. What a kill has left of a line is cut off first."""
+    offsets = _offsets(file)
+    done = len(offsets) - 1
+    bar = tqdm(
+        total=count,
+        initial=done,
+        unit="document",
+        disable=not progress,
+        desc=f"{author.model.name} writes",
+        mininterval=1.0,
+        miniters=0,  # so that update(0) shows the tokens of a batch that is not done
+    )
+    with file.open("ab") as lines, bar:
+        lines.truncate(offsets[-1])
+        tokens = 0
+
+        def tick(event: DecodeEvent) -> None:
+            nonlocal tokens
+            if not isinstance(event, Finish):
+                tokens += len(event.fixed)
+                bar.set_postfix_str(f"{tokens} tokens", refresh=False)
+                bar.update(0)
+
+        # A batch that was written in part is decoded whole again: in bfloat16 a row alone is rounded otherwise.
+        for first in range(done // batch_size * batch_size, count, batch_size):
+            numbers = range(first, min(first + batch_size, count))
+            documents = author.documents(numbers, tick)
+            new = documents[max(done - first, 0) :]
+            lines.write(b"".join(_line(author.model, document) for document in new))
+            lines.flush()
+            os.fsync(lines.fileno())
+            bar.update(len(new))
+
+
+def _line(model: BlockModel, document: Document) -> bytes:
+    """A document as a line of the file. text: for people; nothing reads it back."""
+    fields = {"ids": document.ids, "turns": document.turns, "text": model.tokenizer.decode(list(document.ids))}
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _document(line: bytes) -> Document:
+    """A line of the file as a document. Raises ValueError for a damaged one."""
+    try:
+        fields = json.loads(line)
+        turns = fields["turns"]
+        document = Document(
+            tuple(map(int, fields["ids"])), None if turns is None else tuple((int(a), int(b)) for a, b in turns)
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError("no document") from error
+    if not document.ids:
+        raise ValueError("no document")
+    return document
+
+
+def _offsets(file: Path) -> list[int]:
+    """Where each document begins and the last one ends, up to the first line that is cut short or damaged."""
+    offsets = [0]
+    if file.exists():
+        with file.open("rb") as lines:
+            for line in lines:
+                try:
+                    _document(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                offsets.append(offsets[-1] + len(line))
+    return offsets
+
+
+def _written(file: Path) -> int:
+    return len(_offsets(file)) - 1
+
+
+# -- reading ----------------------------------------------------------------------------------------------
+
+
+def open_self(settings: DataSettings, file: Path) -> tuple[DocumentSource, DocumentSource]:
+    """The documents of a file that `write_self_data` wrote: those to train on, and those held out."""
+    offsets, count = _offsets(file), settings.self_data.documents
+    if len(offsets) <= count:
+        raise DataError(f"{file} holds {len(offsets) - 1} whole documents, not {count}; remove it and run again.")
+    held_out = min(settings.held_out, count // 2)
+    if held_out < settings.held_out:
+        logger.warning("%s has %d documents: %d are held out, not %d", SELF, count, held_out, settings.held_out)
+    order = np.random.default_rng(settings.seed).permutation(count)
+    kept, rest = np.sort(order[:held_out]).tolist(), np.sort(order[held_out:]).tolist()
+    return SelfSource(file, [offsets[number] for number in rest], SELF), SelfSource(
+        file, [offsets[number] for number in kept], f"{SELF}, held out"
+    )
+
+
+class SelfSource(DocumentSource):
+    """Documents of a file, read as they are asked for. offsets: where in the file each begins."""
+
+    def __init__(self, file: Path, offsets: Sequence[int], name: str) -> None:
+        self.name = name
+        self._file = file
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> Document:
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._offsets[index])
+                return _document(file.readline())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._file} was changed or removed while it was read; run again.") from error
+
+
+# -- writing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSampler(Sampler):
+    """A Sampler whose noise goes with the document, whichever row of a batch it is. numbers: row to document."""
+
+    numbers: tuple[int, ...] = ()
+
+    def predict(
+        self, logits_NV: Any, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
+    ) -> Prediction:
+        """As Sampler, each row under the number of its document."""
+        return Sampler.predict(self, logits_NV, [self.numbers[row] for row in rows], positions, with_entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """The base as it writes documents.
+
+    prompts: as ids, taken in turn; empty where a document begins with `opening` alone.
+    between: what comes between a user's turn that the model has ended with an EOS, and its answer; None where no
+    EOS stands between them, so that the model writes both in one go.
+    """
+
+    model: BlockModel
+    settings: DataSettings
+    prompts: Sequence[list[int]]
+    opening: list[int]
+    between: list[int] | None
+
+    @classmethod
+    def of(cls, model: BlockModel, settings: DataSettings) -> "Author":
+        """Raises DataError for a prompt that the model cannot read, and says where it stands."""
+        prompts = []
+        for where, prompt in read_prompts(settings):
+            try:
+                prompts.append(encode(model, prompt, settings.raw)[1])
+            except PromptError as error:
+                raise DataError(f"{where} cannot be used. {error}") from error
+        opening, between = ([], None) if prompts else _opening(model, settings.raw)
+        return cls(model, settings, prompts, opening, between)
+
+    def documents(self, numbers: Sequence[int], tick: Callable[[DecodeEvent], object]) -> list[Document]:
+        """Documents by number, side by side. tick: is called with every event."""
+        seed = self.settings.seed
+        if self.prompts:
+            prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
+            wholes = self._continued(prompts, numbers, seed, tick)
+            return [
+                Document(tuple(whole), ((len(prompt), len(whole)),))
+                for prompt, whole in zip(prompts, wholes, strict=True)
+            ]
+        wholes = self._continued([self.opening] * len(numbers), numbers, seed, tick)
+        if self.between is not None:
+            asked = [
+                index
+                for index, whole in enumerate(wholes)
+                if whole[-1] in self.model.eos_token_ids and self._has_room(whole)
+            ]
+            # The answer's noise is its own: that of the question would tie their first tokens together.
+            answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
+            prompts = [wholes[index] + self.between for index in asked]
+            answered = self._continued(prompts, [numbers[index] for index in asked], answer_seed, tick)
+            for index, whole in zip(asked, answered, strict=True):
+                wholes[index] = whole
+        return [Document(tuple(whole), None) for whole in wholes]
+
+    def _has_room(self, question: list[int]) -> bool:
+        return len(question) + len(self.between) < self.model.context_length
+
+    def _continued(
+        self, prompts: list[list[int]], numbers: Sequence[int], seed: int, tick: Callable[[DecodeEvent], object]
+    ) -> list[list[int]]:
+        """Prompts, each with what the model writes after it, through its EOS if it comes to one."""
+        if not prompts:
+            return []
+        how = self.settings.self_data
+        job = prepare(
+            self.model,
+            prompts,
+            strategy="ar",
+            temperature=how.temperature,
+            max_new_tokens=how.max_new_tokens,
+            seed=seed,
+            trace=False,
+        )
+        sampler = DocumentSampler(
+            temperature=how.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
+        )
+        wholes = [list(prompt) for prompt in job.prompts]
+        for event in decode(self.model, job.prompts, replace(job.plan, sampler=sampler)):
+            tick(event)
+            if isinstance(event, Finish):
+                wholes[event.row].extend(event.token_ids)
+        return wholes
+
+
+def _opening(model: BlockModel, raw: bool) -> tuple[list[int], list[int] | None]:
+    """What a document without a prompt begins with, and what `Author.between` says.
+
+    Of a chat template: what the prompts of two different users begin with, and what they end with.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer.chat_template and not raw:
+        one, other = (encode(model, content)[1] for content in _TWO_CONTENTS)
+        opening = _common_start(one, other)
+        ending = _common_start(one[::-1], other[::-1])[::-1]
+        place = next((place for place, token in enumerate(ending) if token in model.eos_token_ids), None)
+        if opening:
+            return opening, None if place is None else ending[place + 1 :]
+    starts = (tokenizer.bos_token_id, tokenizer.eos_token_id, *sorted(model.eos_token_ids))
+    start = next((token for token in starts if token is not None), None)
+    if start is None:
+        raise DataError(f"{model.name} names neither a BOS nor an EOS to begin with; give self_data.prompts.")
+    return [start], None
+
+
+def _common_start(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other))]
