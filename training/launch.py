@@ -7,15 +7,19 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from transformers.utils import logging as transformers_logging
 
+from nbdiff_engine import BlockModel
+from nbdiff_engine.checkpoints import find_checkpoint
 from nbdiff_engine.errors import brief
-from training.adapters import add_adapters, keep_gradients_of_quantised_layers
-from training.base import TrainedModel, load_base, with_spec
+from nbdiff_engine.spec import DiffusionSpec
+from training.adapters import add_adapters
+from training.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
 from training.data.formats import Encoder
-from training.data.settings import CORPUS
+from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
+from training.data.settings import CORPUS, SELF
 from training.errors import RecipeError, RunError
 from training.new_model import new_model, train_tokenizer
 from training.recipe import Recipe
@@ -32,16 +36,22 @@ def start(recipe: Recipe, output: Path, resume: bool) -> Path:
 
     Raises NBDiffError of one kind or another, one sentence each, before anything is written where it can.
     """
+    transformers_logging.disable_progress_bar()  # of shards that load and save; the run has its own bar
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    if accelerator.is_main_process and resume != folder.holds_a_run:
-        folder.open(recipe, resume)  # refuses, before anything is loaded
-    model, adapters = make_model(recipe, output.name)
-    train, held_out = open_documents(recipe, model)
+    folder.check(recipe, resume)  # before anything is loaded
+    base = load_network(recipe, output.name, accelerator.device)
+    self_written = write_documents(recipe, base, accelerator.is_local_main_process)
+    model, adapters = make_trainable(recipe, base)
+    train, held_out = open_documents(recipe, model, self_written)
+    if accelerator.device.type == "cuda":
+        # Skips the empty tiles of the mask. On a CPU it has no backward pass, and decoding has masks of its own.
+        model.network.set_attn_implementation("flex_attention")
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        folder.open(recipe, resume)
+        folder.create(recipe)
     accelerator.wait_for_everyone()
     if recipe.saving.trackers:
         accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
@@ -64,7 +74,6 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
             cpu=not torch.cuda.is_available(),
             log_with=list(recipe.saving.trackers) or None,
             project_dir=str(folder.path / "trackers"),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except (ValueError, RuntimeError) as error:
         raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
@@ -73,20 +82,42 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
     return accelerator
 
 
-def make_model(recipe: Recipe, name: str):
-    """The network to train, and the PeftModel around it where LoRA is trained. name: of what is made."""
+def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedModel:
+    """The base as its checkpoint is, or a new network. name: of what is made."""
     if recipe.kind == "pretrain":
         texts = tokenizer_texts(recipe)
         tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
-        return new_model(recipe.network, tokenizer, recipe.seed, name), None
+        return new_model(recipe.network, tokenizer, recipe.seed, name)
     if recipe.base is None:
         raise RecipeError("The recipe names no base checkpoint; give one with --base.")
-    dtype = "auto" if recipe.lora else "float32"
-    model = load_base(recipe.base, dtype, recipe.quantization)
+    dtype = None if recipe.lora else torch.float32
+    return load_base(recipe.base, dtype, recipe.quantization, str(device))
+
+
+def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
+    """For `--data self`: the file of documents that the base has written, now or in an earlier run.
+
+    To be called before the network is adapted. writes: one process of a machine does; the others wait for the
+    file, since a barrier would run out of time.
+    """
+    if recipe.data.source != SELF:
+        return None
+    arithmetic = f"{base.network.dtype}, {recipe.quantization or 'not quantised'}"
+    folder = cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
+    if not writes:
+        return wait_for_self_data(recipe.data, folder)
+    # MASK is settled first: it may be a token that the base could write, and no document may hold it.
+    spec = base.spec or DiffusionSpec(mask_token_id=choose_mask_token(base))
+    author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
+    return write_self_data(author, recipe.data, folder)
+
+
+def make_trainable(recipe: Recipe, model: TrainedModel):
+    """The network to train, with its MASK, and the PeftModel around it where LoRA is trained."""
+    if recipe.kind == "pretrain":
+        return model, None
     objective = recipe.objective
     model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
-    if recipe.quantization == "4bit":
-        keep_gradients_of_quantised_layers(model.network)
     adapters = None
     if recipe.lora:
         adapters = add_adapters(model.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
@@ -109,8 +140,12 @@ def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
         yield problem.answer
 
 
-def open_documents(recipe: Recipe, model: TrainedModel) -> tuple[DocumentSource, DocumentSource]:
-    """The documents to train on, and those to evaluate on."""
+def open_documents(
+    recipe: Recipe, model: TrainedModel, self_written: Path | None = None
+) -> tuple[DocumentSource, DocumentSource]:
+    """The documents to train on, and those to evaluate on. self_written: of `write_documents`."""
+    if self_written is not None:
+        return open_self(recipe.data, self_written)
     encoder = Encoder(
         model.tokenizer,
         model.eos_token_ids,

@@ -34,22 +34,25 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         return self.recipe_file.exists()
 
-    def open(self, recipe: Recipe, resume: bool) -> None:
-        """Make the folder for a new run, or check that it holds the one to resume.
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Whether a new run can begin here, or this one go on. Writes nothing.
 
-        Raises RunError, and touches nothing, where it holds another run or other files.
+        Raises RunError where the folder holds another run or other files.
         """
         if resume:
             self._check_resumable(recipe)
-            sweep(self.path)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "holds another run" if self.holds_a_run else "is not an empty folder"
             raise RunError(f"The output {self.path} {what}; give another --output, or --resume to go on with a run.")
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder and write the recipe down; remove what an interrupted save has left."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.recipe_file.write_text(recipe.to_yaml(), encoding="utf-8")
         except OSError as error:
             raise RunError(f"The output {self.path} cannot be written: {error.strerror or error}.") from error
+        sweep(self.path)
 
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.holds_a_run:

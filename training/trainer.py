@@ -11,6 +11,7 @@ import math
 import random
 import shutil
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -22,6 +23,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from nbdiff_engine.attention import PADDING
+from training.adapters import merged
 from training.base import TrainedModel
 from training.checkpointing import CheckpointStore, load_optimizer, publish, save_optimizer
 from training.data.documents import DocumentSource
@@ -51,6 +53,17 @@ class Progress:
     def read(cls, path: Path) -> "Progress":
         fields = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**fields, "cursor": Cursor(**fields["cursor"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step trains on."""
+
+    batches: list[Batch]  # micro-batches of all processes; process p takes p, p + processes, ...
+    block_size: int
+    target_count: int  # the normaliser of both losses, at least 1
+    tokens: int  # clean tokens, padding left out
+    cursor: Cursor  # where the next step reads
 
 
 class Trainer:
@@ -93,6 +106,9 @@ class Trainer:
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
+        # One thread reads everything: it packs a step's rows while the step before is computed.
+        self.reader = ThreadPoolExecutor(1, "batches")
+        self.ahead: Future[Step] | None = None
         self.progress = Progress()
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -100,7 +116,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, and write `final/`. Raises RunError where the run cannot go on."""
         recipe, steps, main = self.recipe, self.recipe.optimisation, self.accelerator.is_main_process
-        self._announce()
+        if main:
+            self._announce()
         bar = tqdm(
             total=steps.max_steps,
             initial=self.progress.step,
@@ -109,7 +126,7 @@ class Trainer:
             mininterval=1.0,
             desc=recipe.kind,
         )
-        with self.interruption, bar:
+        with self.interruption, self.reader, bar:
             while self.progress.step < steps.max_steps:
                 figures = self._step()
                 done = self.progress.step
@@ -135,16 +152,16 @@ class Trainer:
         started = time.perf_counter()
         steps, step = self.recipe.optimisation, self.progress.step
         fraction = step / steps.max_steps
-        block_size = self.schedule.at(step) if self.schedule else 1
         ar_weight = self._ar_weight(fraction)
-        batches, count, tokens, cursor = self._batches(step, block_size)
+        now = self._take()
+        count = now.target_count
         rate = rate_at(steps, step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
         torch.manual_seed(self._key("dropout", step, self.accelerator.process_index))
         sums = torch.zeros(4, dtype=torch.float64)  # mdm sum, ar sum, masked tokens, ar targets
-        own = batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        own = now.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         for number, batch in enumerate(own):
             last = number == len(own) - 1
             with self._synchronising_only(last):
@@ -168,35 +185,45 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        self.progress = Progress(step + 1, cursor, self.progress.tokens_seen + tokens, self.progress.seconds + seconds)
+        seen = self.progress.tokens_seen + now.tokens
+        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds)
         return {
             "step": step + 1,
             "loss": total,
             "loss_mdm": mdm_sum / count,
             "loss_ar": ar_sum / count,
-            "block_size": block_size,
+            "block_size": now.block_size,
             "lr": rate,
             "ar_weight": ar_weight,
             "masked_tokens": int(masked),
             "gradient_norm": norm,
             "tokens_seen": self.progress.tokens_seen,
-            "tokens_per_second": tokens / seconds,
+            "tokens_per_second": now.tokens / seconds,
             "seconds": self.progress.seconds,
         }
 
-    def _batches(self, step: int, block_size: int) -> tuple[list[Batch], int, int, Cursor]:
-        """The micro-batches of all processes, their target tokens, their tokens, and where the next step reads."""
+    def _take(self) -> "Step":
+        """What this step trains on; the next one's is begun at once, behind the step's own arithmetic."""
+        step, steps = self.progress.step, self.recipe.optimisation.max_steps
+        ahead = self.ahead or self.reader.submit(self._read, step, self.progress.cursor)
+        now = ahead.result()
+        self.ahead = self.reader.submit(self._read, step + 1, now.cursor) if step + 1 < steps else None
+        return now
+
+    def _read(self, step: int, cursor: Cursor) -> "Step":
+        """The micro-batches of a step, for all processes."""
         steps = self.recipe.optimisation
+        block_size = self.schedule.at(step) if self.schedule else 1
         number = steps.accumulation * self.accelerator.num_processes
-        packed, cursor = self.packer.batch(self.progress.cursor, steps.rows * number)
+        packed, cursor = self.packer.batch(cursor, steps.rows * number)
         how = self.noising(block_size)
         batches = []
         for part in range(number):
             rows = packed.rows(part * steps.rows, (part + 1) * steps.rows)
             draw = torch.Generator().manual_seed(self._key("noise", step, part))
             batches.append(noise(rows, how, draw, self.recipe.objective.context))
-        count = sum(each.target_count for each in batches)
-        return batches, max(count, 1), int((packed.document != PADDING).sum()), cursor
+        count = max(1, sum(each.target_count for each in batches))
+        return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)
 
     def noising(self, block_size: int) -> Noising:
         """How this run noises blocks of a size; pretraining is block size 1, where there is nothing to noise."""
@@ -234,7 +261,7 @@ class Trainer:
             return
         sizes = sorted({size for _, size in self.schedule.stages} | {1}) if self.schedule else [1]
         documents = min(self.recipe.data.held_out, len(self.held_out.source))
-        rows = list(self.held_out.all_rows(documents))
+        rows = self.reader.submit(lambda: list(self.held_out.all_rows(documents))).result()
         found = {}
         for size in sizes:
             draw = torch.Generator().manual_seed(self._key("evaluation", size, 0))
@@ -280,7 +307,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             model = self.model
             if self.adapters is not None:
-                model = replace(model, network=self.adapters.merge_and_unload())
+                model = replace(model, network=merged(self.adapters, model, self.recipe, self._final_dtype()))
 
             def write(folder: Path) -> None:
                 model.save(folder, self._final_dtype())

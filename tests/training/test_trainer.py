@@ -225,7 +225,9 @@ def test_lambda_is_annealed_linearly(tmp_path):
 
 def test_the_packed_length_is_cut_to_the_bases_context(tmp_path, caplog):
     recipe = small_recipe(
-        small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), optimisation={"packed_length": 8192, "rows": 1}
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        optimisation={"packed_length": 8192, "rows": 1},
     )
     with caplog.at_level("INFO"):
         start(recipe, tmp_path / "run", resume=False)
@@ -257,7 +259,9 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path):
         )
         wanted = 60 * (kill + 1)
         deadline = time.monotonic() + 120
-        while (not (run / "metrics.jsonl").exists() or len(losses_so_far(run)) < wanted) and time.monotonic() < deadline:
+        while (
+            not (run / "metrics.jsonl").exists() or len(losses_so_far(run)) < wanted
+        ) and time.monotonic() < deadline:
             time.sleep(0.02)
             assert process.poll() is None
         process.kill()
@@ -276,7 +280,7 @@ def losses_so_far(run: Path) -> list[str]:
 def test_two_processes_take_the_steps_of_one_with_twice_the_accumulation(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     start(small_recipe(base, data, optimisation={"accumulation": 2}), tmp_path / "one", resume=False)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, *torchrun, *command(small_recipe(base, data), tmp_path, tmp_path / "two")],
         cwd=ROOT,
