@@ -31,17 +31,9 @@ from tqdm import tqdm
 
 import nbdiff_engine as nb
 from nbdiff_engine.events import Commit, Prefill
+from nbdiff_engine.tasks import DOMAINS, held_out
 
-PROMPTS = (
-    "Tell a short story about Max, a mouse and a green key.",
-    "Tell a short story about Omar, a rabbit and a silver key.",
-    "Write a Python function solve that returns the sorted list of the negative numbers in a list.",
-    "Write a Python function compute that returns the sorted list of the positive numbers in a list.",
-    "What is the capital of Germany?",
-    "Name the capitals of Peru and Germany.",
-    "Which country has the capital Dublin?",
-    "Tell a short story about Anna, a fox and a golden coin.",
-)
+PROMPTS = tuple(problem.prompt for domain in DOMAINS for problem in held_out(domain, 2))
 BLOCK_SIZES = (4, 8, 16, 32)
 THRESHOLDS = (0.5, 0.7, 0.9)
 

@@ -15,11 +15,13 @@ from playground.lanes import Form, check, lane_kinds
 from playground.options import Options
 from playground.worker import UNKNOWN, QueueFullError, Worker
 
+# Held-out problems, one or two of each domain: nano was not trained on any of them.
 EXAMPLES = (
-    "What is the capital of Germany?",
-    "Name the capitals of Peru and Germany.",
-    "Tell a short story about Max, a mouse and a green key.",
-    "Write a Python function solve that returns the sorted list of the negative numbers in a list.",
+    "Tell me a story in the forest with Mia, a purple wagon and a mouse.",
+    "Zoe has 43 dollars. She pays 7 dollars for toys. She gets 6 dollars from Eva. How many dollars does Zoe have now?",
+    "Create a Python function run(row) that returns the maximum, or 0, of three times the numbers above 10 in row.",
+    "Name the money of the country whose capital is Athens.",
+    "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
 MAX_NEW_TOKENS = 96  # to begin with; Options has the limit
 

@@ -2,7 +2,8 @@
 
     python -m training adapt --recipe smoke
     python -m training pretrain --recipe nano-ar --output runs/nano-ar
-    torchrun --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
+    python -m training preview --recipe nano
+    torchrun --standalone --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
 
 Bad input is one sentence on standard error and exit code 2.
 """
@@ -16,7 +17,9 @@ from typing import Annotated
 import typer
 
 from nbdiff_engine.errors import NBDiffError
+from training import inspecting
 from training.errors import RecipeError, RunError
+from training.inspecting import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
 
 cli = typer.Typer(
     add_completion=False,
@@ -25,12 +28,7 @@ cli = typer.Typer(
     help="Adapt an AR checkpoint into a block-diffusion model.",
 )
 
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Bundled recipe or a YAML file.")]
-BaseOption = Annotated[str | None, typer.Option("--base", help="AR checkpoint: bundled name, folder or hub id.")]
-DataOption = Annotated[str | None, typer.Option("--data", help="File, folder, hub id, 'corpus' or 'self'.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run; by default under runs/.")]
-StepsOption = Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps; all phases scale with it.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")]
 
 
@@ -61,6 +59,9 @@ def pretrain(
     _run("pretrain", recipe, None, data, output, max_steps, overrides, resume)
 
 
+inspecting.register(cli)
+
+
 def _run(
     kind: str,
     recipe: str | None,
@@ -71,15 +72,11 @@ def _run(
     overrides: list[str] | None,
     resume: bool,
 ) -> None:
-    from training.recipe import Recipe
-
     if resume and output is None:
         raise RunError("--resume needs --output, the folder of the run to go on with.")
     if recipe is None and resume:
         recipe = str(output / "recipe.yaml")
-    if recipe is None:
-        raise RecipeError("Give a --recipe: a bundled name (python -m training recipes lists them) or a YAML file.")
-    settled = Recipe.read(recipe, overrides, base=base, data__source=data, optimisation__max_steps=max_steps)
+    settled = inspecting.settled(recipe, overrides, base, data, max_steps)
     if settled.kind != kind:
         raise RecipeError(f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it.")
     if output is None:

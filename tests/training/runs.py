@@ -5,27 +5,17 @@ import random
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tests.conftest import GOLDEN
-from tests.tiny import SHAPE
+from tests.training.bases import write_base
 from training.recipe import Recipe
 
 WORDS = ("red", "blue", "old", "new", "small", "cat", "dog", "bird", "house", "tree", "river", "walks", "sees", "finds")
 
 
 def small_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """A random AR checkpoint with a real tokenizer, saved to `folder`."""
-    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "tiny-block-diffusion")
-    shape = {**SHAPE, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "initializer_range": 0.05}
-    torch.manual_seed(seed)
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=torch.float32)
-    network.generation_config.eos_token_id = tokenizer.eos_token_id
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """A random AR checkpoint that is unsure of everything, saved to `folder`."""
+    return write_base(folder, family, seed=seed, initializer_range=0.05)
 
 
 def small_data(path: Path, rows: int = 60, seed: int = 0) -> Path:

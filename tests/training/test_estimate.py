@@ -11,7 +11,6 @@ import pytest
 from nbdiff_engine.errors import CheckpointError, SettingError
 from tests.training.bases import write_base
 from tests.training.runs import WORDS, small_recipe
-from tests.training.test_recipes import run  # noqa: F401  (a fixture)
 from training.estimate import estimate, table
 from training.recipe import Recipe, bundled_recipes
 from training.shapes import PUBLISHED, find_shape
@@ -108,7 +107,7 @@ def test_a_shape_that_is_not_known_is_one_sentence():
             estimate(Recipe.read("qwen3-0.6b-lora"), **{"flops": 1e12, **wrong})
 
 
-def test_the_command_prints_a_table_or_json(run):  # noqa: F811
+def test_the_command_prints_a_table_or_json(run):
     code, out, _ = run("estimate", "--recipe", "qwen3-0.6b-lora", "--flops", "1e12")
     assert code == 0
     assert "596,049,920" in out

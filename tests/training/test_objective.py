@@ -144,3 +144,16 @@ def test_the_loss_is_what_it_was():
     assert (losses.mdm_count, losses.ar_count) == (15, 37)
     assert losses.mdm_sum.item() == pytest.approx(104.687988, rel=1e-5)
     assert losses.ar_sum.item() == pytest.approx(241.312347, rel=1e-5)
+
+
+@torch.no_grad()
+def test_flex_attention_gives_the_losses_of_the_dense_mask():
+    """What CUDA trains with; on a CPU it runs forward alone, and here without compiling."""
+    network = tiny_model("llama", head_dim=16).network
+    batch = batch_of(rows())
+    dense = Objective(network)(batch)
+    network.set_attn_implementation("flex_attention")
+    with torch.compiler.set_stance("force_eager"):
+        flex = Objective(network)(batch)
+    torch.testing.assert_close(flex.mdm_sum, dense.mdm_sum, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(flex.ar_sum, dense.ar_sum, rtol=1e-4, atol=1e-4)

@@ -8,7 +8,6 @@ import pytest
 from nbdiff_engine.errors import NBDiffError
 from tests.training.bases import rename_entries, write_base
 from tests.training.runs import small_data
-from tests.training.test_recipes import run  # noqa: F401  (a fixture)
 from training.preview import Preview, attention, documents, preview
 from training.recipe import Recipe
 
@@ -20,7 +19,8 @@ def base(tmp_path):
 
 @pytest.fixture
 def recipe(base):
-    return Recipe.read("nano", ["optimisation.rows=4"], base=str(base))
+    optimisation = ["optimisation.rows=4", "optimisation.packed_length=256", "optimisation.max_steps=1000"]
+    return Recipe.read("smoke", [*optimisation, "blocks={b_max: 32, interval: 0.06}"], base=str(base))
 
 
 def test_a_document_is_shown_with_its_noised_copy(recipe):
@@ -107,10 +107,10 @@ def test_a_mask_that_is_not_chosen_yet_is_said(base):
 
 def test_files_and_plain_text(base, tmp_path):
     data = small_data(tmp_path / "data.jsonl")
-    assert "54 of" not in preview(Recipe.read("nano", base=str(base), data__source=str(data)), 1, 4)
+    assert "54 of" not in preview(Recipe.read("smoke", base=str(base), data__source=str(data)), 1, 4)
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"one\ntwo {n}"}) + "\n" for n in range(9)), encoding="utf-8")
-    text = preview(Recipe.read("nano", base=str(base), data__source=str(path)), 1, 4)
+    text = preview(Recipe.read("smoke", base=str(base), data__source=str(path)), 1, 4)
     assert "↵" in text
     assert "100.0 % of them answer" in text
 
@@ -133,7 +133,7 @@ def test_what_would_stop_a_run_stops_a_preview(recipe, tmp_path):
             preview(wrong)
 
 
-def test_the_command(run, base):  # noqa: F811
+def test_the_command(run, base):
     code, out, _ = run("preview", "--recipe", "nano", "--base", str(base), "--n", "1", "--block-size", "8")
     assert (code, out.count("document 1:"), out.count("document 2:")) == (0, 1, 0)
     for wrong in (["--n", "0"], ["--block-size", "0"], ["--set", "nosuch=1"]):

@@ -1,34 +1,18 @@
 """Bundled recipes: every one is valid, resolves to itself, scales with --max-steps, and trains."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.training.bases import ENTRIES, write_base
 from tests.training.runs import WORDS, small_data
-from training.__main__ import main
 from training.errors import RecipeError
 from training.launch import start
 from training.recipe import Recipe, bundled_recipes
 
 NAMES = list(bundled_recipes())
 PAPER = ["qwen3-4b-paper", "pangu-7b-paper", "pangu-7b-paper-2-long", "pangu-7b-paper-3-sft"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process; exit code, standard output, standard error."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["training", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 def test_all_of_them_are_there():
@@ -73,11 +57,11 @@ def test_the_paper_grows_over_2500_of_4000_steps():
 
 
 def test_set_overrides_single_settings():
-    recipe = Recipe.read("nano", ["optimisation.learning_rate=2e-3", "lora={rank: 4}", "data.source=x.jsonl"])
+    recipe = Recipe.read("smoke", ["optimisation.learning_rate=2e-3", "lora={rank: 4}", "data.source=x.jsonl"])
     assert recipe.optimisation.learning_rate == 2e-3
     assert recipe.lora.rank == 4
     assert recipe.data.source == "x.jsonl"
-    assert recipe.optimisation.rows == Recipe.read("nano").optimisation.rows
+    assert recipe.optimisation.rows == Recipe.read("smoke").optimisation.rows
 
 
 @pytest.mark.parametrize(
