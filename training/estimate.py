@@ -4,12 +4,12 @@ Memory is what autograd keeps, counted tensor by tensor on Llama and Qwen3 layer
 SDPA over a dense mask). With a bytes of an arithmetic value, S noised + clean tokens of a row, D hidden size,
 F feed-forward size, Q = heads x head size, K = key-value heads x head size and H heads, a layer keeps for each token:
 
-    fully trained   16 D + 5 D a + 4 Q a + 4 F a + S a + 4 H      (2 D a instead of 5 in float32, which copies nothing)
-    LoRA of rank r   8 D + (5 D + Q) a + 4 Q a + 4 F a + S a + 4 H + 7 r a
+    fully trained   16 D + 5 D a + 4 Q a + 4 F a + 4 H      (2 D a instead of 5 in float32, which copies nothing)
+    LoRA of rank r   8 D + (5 D + Q) a + 4 Q a + 4 F a + 4 H + 7 r a
     query-key norm   + (Q + K) (4 + a)
 
-S a is the mask, which SDPA turns into numbers anew in every layer. Gradient checkpointing keeps D values a layer, and
-all of the above of one. Time is floating-point operations at a measured rate of matrix products: a lower bound, which
+The mask takes S a beside, once for all layers. Gradient checkpointing keeps D values a layer, and all of the above of
+one. Time is floating-point operations at a measured rate of matrix products: a lower bound, which
 small networks on a CPU stay far above, and large ones less.
 """
 
@@ -134,11 +134,11 @@ class Layer:
             largest=max(sizes.values(), default=0),
         )
 
-    def kept(self, length: int, value: int, rank: int | None) -> int:
-        """Bytes that one layer keeps for one of the `length` tokens of a row. value: bytes of an arithmetic value."""
+    def kept(self, value: int, rank: int | None) -> int:
+        """Bytes that one layer keeps for one token. value: bytes of an arithmetic value."""
         d, f, q = self.hidden, self.feed_forward, self.queries
         copies = 5 if value < 4 else 2  # autocast casts the input of each matrix by itself
-        total = (4 * q + 4 * f + length) * value + 4 * self.heads + 8
+        total = (4 * q + 4 * f) * value + 4 * self.heads + 8
         if rank is None:
             total += 16 * d + copies * d * value
         else:
@@ -266,7 +266,7 @@ class _Sizes:
         optimizer = 8 * number
         if steps.optimizer == "muon":  # one momentum for the matrices of the layers, as optimizers.py sorts them
             optimizer -= 4 * sum(p.numel() for name, p in self.trained.items() if p.ndim == 2 and ".layers." in name)
-        kept = tokens * layer.kept(length, value, recipe.lora.rank if recipe.lora else None)
+        kept = tokens * layer.kept(value, recipe.lora.rank if recipe.lora else None)
         if getattr(self.network.config, "attention_dropout", 0):  # SDPA then keeps its scores, and the dropped ones
             kept += 2 * tokens * layer.heads * length * value
         copied = layer.matrices if stored != value else 0
@@ -277,7 +277,9 @@ class _Sizes:
         # Around the layers: the embedding, the last norm, rotary angles, and the scored places' own copy.
         activations += tokens * (layer.hidden * (residual + 8) + 8 * layer.queries // layer.heads)
         activations += 4 * layer.hidden * sum(self.places(block_size))
-        square = self.rows * length * length
+        # Bytes of the mask while it is boolean; FlexAttention has none.
+        square = 0 if self.device == "cuda" else self.rows * length * length
+        mask = square * value
         head, head_gradient = self._head(value, block_size)
         working = max(head, round(_BACKWARD_SHARE * kept) + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
@@ -289,13 +291,13 @@ class _Sizes:
             whole
             + allocator
             + max(
-                held + copies + activations + square + working,
-                held + _MASK_TEMPORARIES * square,
+                held + copies + activations + mask + working,
+                held + _MASK_TEMPORARIES * square + mask,
                 gradients + (kept if checkpointed else 0),
                 gradients + (6 * value * layer.largest if steps.optimizer == "muon" else 0),
             )
         )
-        return Memory(weights, copies, gradients, optimizer, activations, square, head, exchange, allocator, peak)
+        return Memory(weights, copies, gradients, optimizer, activations, mask, head, exchange, allocator, peak)
 
     def _weights(self, stored: int) -> int:
         """Bytes of all weights, the adapters' among them."""

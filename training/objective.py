@@ -39,6 +39,8 @@ class Objective(nn.Module):
         self.network = network
         self.context = context
         self.body = network.base_model  # compiled in place where a recipe asks for it
+        self.dtype = network.dtype
+        self.vocab_size = network.config.get_text_config().vocab_size
 
     def forward(self, batch: Batch, open_future: Tensor | None = None) -> Losses:
         """The summed losses of a batch.
@@ -59,13 +61,14 @@ class Objective(nn.Module):
 
     def mask(self, batch: Batch, open_future: Tensor | None):
         """Who sees whom, in the form that the network's attention takes."""
-        attention = self.network.config._attn_implementation
-        if attention == "flex_attention":
+        if self.network.config._attn_implementation == "flex_attention":
             return flex_mask(batch.tokens, batch.tokens, self.context, open_future)
         mask = dense_mask(batch.tokens, batch.tokens, self.context, open_future)
         # A place without a token sees nobody; its softmax would be 0/0, and the NaN would spread to the gradients.
         mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        return additive(mask, self.network.dtype) if attention == "eager" else mask
+        # As numbers, once: SDPA would turn a boolean mask into them in every layer, and keep each for the backward pass.
+        kind = mask.device.type
+        return additive(mask, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype)
 
     def cross_entropy(self, hidden_BND: Tensor, targets_BN: Tensor) -> tuple[Tensor, int]:
         """Summed cross-entropy at the places that have a target, and how many there are.
@@ -77,7 +80,7 @@ class Objective(nn.Module):
         hidden_TD, targets_T = hidden_BND[places], targets_BN[places]
         head = self.network.get_output_embeddings()
         total = hidden_TD.new_zeros((), dtype=torch.float32)
-        step = max(1, _CHUNK_LOGITS // head.weight.shape[0])
+        step = max(1, _CHUNK_LOGITS // self.vocab_size)
         for first in range(0, len(targets_T), step):
             part = (head, hidden_TD[first : first + step], targets_T[first : first + step])
             total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)
