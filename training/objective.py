@@ -66,7 +66,7 @@ class Objective(nn.Module):
         mask = dense_mask(batch.tokens, batch.tokens, self.context, open_future)
         # A place without a token sees nobody; its softmax would be 0/0, and the NaN would spread to the gradients.
         mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        # As numbers, once: SDPA would turn a boolean mask into them in every layer, and keep each for the backward pass.
+        # As numbers, once: SDPA would turn a boolean mask into them in every layer, and keep each for the backward.
         kind = mask.device.type
         return additive(mask, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype)
 
