@@ -24,6 +24,7 @@ from training.errors import RunError
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,12 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
         else:
             beside.rename(target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        # The libraries written in Rust raise exceptions of their own for what the file system says.
+        code = None if isinstance(error, OSError) else _OS_ERROR.search(str(error))
+        if code:
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
         raise
 
 

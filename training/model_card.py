@@ -15,13 +15,13 @@ def model_card(
 ) -> str:
     """Markdown with the metadata block that hubs read."""
     parameters = sum(each.numel() for each in model.network.parameters())
-    what = "block-diffusion language model" if model.spec else "autoregressive language model"
+    what = "A block-diffusion language model" if model.spec else "An autoregressive language model"
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
     if recipe.base:
         lines.append(f"base_model: {recipe.base}")
     lines += ["---", "", f"# {model.name}", ""]
     made = f"adapted from {recipe.base}" if recipe.kind == "adapt" else "trained from scratch"
-    lines += [f"A {what} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip(), ""]
+    lines += [f"{what} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip(), ""]
     if model.spec:
         lines += [
             f"Blocks of {model.spec.block_size} tokens, MASK id {model.spec.mask_token_id}, "

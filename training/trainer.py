@@ -293,14 +293,20 @@ class Trainer:
         newest = self.checkpoints.newest()
         if newest is None:
             logger.warning("no whole checkpoint in %s: starting from the beginning", self.folder.path)
-            self.folder.forget_after(0)
+            self._forget()
             return
         name = "model.safetensors" if self.adapters is None else "trained.safetensors"
         self.folder.load_tensors(newest.folder, name, self.parameters)
         load_optimizer(newest.folder / "optimizer.safetensors", self.optimizers, self.parameters)
         self.progress = Progress.read(newest.folder / "state.json")
-        self.folder.forget_after(self.progress.step)
+        self._forget()
         logger.info("resuming after step %d", self.progress.step)
+
+    def _forget(self) -> None:
+        """Drop what the logs say of steps that are to come again."""
+        if self.accelerator.is_main_process:
+            self.folder.forget_after(self.progress.step)
+        self.accelerator.wait_for_everyone()
 
     def _write_final(self) -> None:
         self.accelerator.wait_for_everyone()

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from training import checkpointing
 from training.checkpointing import MANIFEST, CheckpointStore, is_whole, load_optimizer, publish, save_optimizer, sweep
@@ -72,6 +74,28 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(tmp_path, code):
     with pytest.raises(RunError, match=r"step 2 .* the disk is full; the checkpoint of step 1 is kept"):
         store.save(2, full)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000001"]
+    assert store.newest().step == 1
+
+
+@pytest.fixture
+def one_megabyte(tmp_path):
+    """A disk of one megabyte, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_really_is_full_keeps_the_last_good_checkpoint(one_megabyte):
+    store = CheckpointStore(one_megabyte, keep=2)
+    small, large = torch.zeros(100_000), torch.zeros(200_000)
+    store.save(1, lambda folder: save_file({"weights": small}, folder / "model.safetensors"))
+    with pytest.raises(RunError, match=r"the disk is full; the checkpoint of step 1 is kept"):
+        store.save(2, lambda folder: save_file({"weights": large}, folder / "model.safetensors"))
+    assert [each.name for each in one_megabyte.iterdir()] == ["step-00000001"]
     assert store.newest().step == 1
 
 
