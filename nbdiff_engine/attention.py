@@ -24,6 +24,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 Context = Literal["token_causal", "block_causal"]
 
+_compiled_block_mask = torch.compile(create_block_mask)
+
 PADDING = -1  # the document of a token that is not there
 
 
@@ -138,6 +140,6 @@ def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | N
         )
 
     batch, queries = query.position.shape
-    return create_block_mask(
-        mask_mod, B=batch, H=None, Q_LEN=queries, KV_LEN=key.position.shape[1], device=query.position.device
-    )
+    # Compiled, it never holds the whole mask; on a CPU compiling takes longer than any mask it is asked for.
+    create = _compiled_block_mask if query.position.is_cuda else create_block_mask
+    return create(mask_mod, B=batch, H=None, Q_LEN=queries, KV_LEN=key.position.shape[1], device=query.position.device)

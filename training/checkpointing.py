@@ -62,6 +62,12 @@ class CheckpointStore:
             shutil.rmtree(old.folder, ignore_errors=True)
         return whole[-1]
 
+    def drop_after(self, chosen: Checkpoint) -> None:
+        """Remove what is newer than the checkpoint a run goes on from: damaged, or it would have been chosen."""
+        for each in self.all():
+            if each.step > chosen.step:
+                shutil.rmtree(each.folder, ignore_errors=True)
+
     def all(self) -> list[Checkpoint]:
         """Every checkpoint that has its final name, oldest first."""
         found = []
@@ -161,12 +167,9 @@ def save_optimizer(path: Path, optimizers: Mapping[str, torch.optim.Optimizer], 
 def load_optimizer(
     path: Path, optimizers: Mapping[str, torch.optim.Optimizer], parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Read what `save_optimizer` wrote, onto each parameter's device.
-
-    AdamW's step counter stays where the optimiser wants it, a float32 tensor.
-    """
+    """Read what `save_optimizer` wrote, onto each parameter's device: a fused AdamW wants its steps there, too."""
     for key, tensor in load_file(path).items():
         label, rest = key.split("/", 1)
         name, entry = rest.rsplit("/", 1)
         parameter = parameters[name]
-        optimizers[label].state[parameter][entry] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+        optimizers[label].state[parameter][entry] = tensor.to(parameter.device)

@@ -3,23 +3,26 @@
 import logging
 import os
 from collections.abc import Iterable
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine import BlockModel
 from nbdiff_engine.checkpoints import find_checkpoint
-from nbdiff_engine.errors import brief
 from nbdiff_engine.spec import DiffusionSpec
 from training.adapters import add_adapters
 from training.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
-from training.data.formats import Encoder
+from training.data.formats import Encoder, detect_format
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.data.settings import CORPUS, SELF
+from training.data.sources import load_rows
 from training.errors import RecipeError, RunError
 from training.new_model import new_model, train_tokenizer
 from training.recipe import Recipe
@@ -28,7 +31,7 @@ from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_RUNS = Path("runs")
+_PATIENCE = timedelta(hours=2)  # of processes that wait while the first one saves
 
 
 def start(recipe: Recipe, output: Path, resume: bool) -> Path:
@@ -49,6 +52,7 @@ def start(recipe: Recipe, output: Path, resume: bool) -> Path:
     if accelerator.device.type == "cuda":
         # Skips the empty tiles of the mask. On a CPU it has no backward pass, and decoding has masks of its own.
         model.network.set_attn_implementation("flex_attention")
+        model.network.config.attention_dropout = 0.0  # which FlexAttention has not
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.create(recipe)
@@ -74,6 +78,7 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
             cpu=not torch.cuda.is_available(),
             log_with=list(recipe.saving.trackers) or None,
             project_dir=str(folder.path / "trackers"),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
     except (ValueError, RuntimeError) as error:
         raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
@@ -127,14 +132,19 @@ def make_trainable(recipe: Recipe, model: TrainedModel):
 
 def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
     """What a new tokenizer learns from: the first documents of the data, as text."""
+    count = recipe.network.tokenizer.documents
+    if recipe.data.source == SELF:
+        raise RecipeError("A new network cannot write its own training data; give pretrain --data of another kind.")
     if recipe.data.source != CORPUS:
-        raise RecipeError(
-            f"pretrain reads the corpus; its tokenizer cannot be trained on {brief(recipe.data.source)} yet."
-        )
+        rows = load_rows(recipe.data)
+        layout = detect_format(rows.column_names, recipe.data)
+        for row in islice(rows, count):
+            yield from layout.texts(row)
+        return
     from nbdiff_engine.tasks import DOMAINS
     from training.corpus import example
 
-    for index in range(recipe.network.tokenizer.documents):
+    for index in range(count):
         problem = example(DOMAINS[index % len(DOMAINS)], "train", index, recipe.data.seed)
         yield problem.prompt
         yield problem.answer

@@ -34,6 +34,7 @@ class Noising:
     eps: float = 1e-3
     at_least_one: bool = False  # mask at least one token of each block
     complementary: bool = False  # each row twice, masked where the other is not (Fast-dLLM v2, arXiv 2509.26328)
+    multiple: int = 1  # the noised half is filled up with padding to a multiple of this
     ending_ids: frozenset[int] = frozenset()  # answers that end in one of these fill their last block with it
 
 
@@ -116,7 +117,8 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
             parts["start"].append(torch.full((width,), start))
             parts["document"].append(packed.document[row, first].expand(width))
         rows.append(parts)
-    width = max(1, *(sum(map(len, parts["id"])) for parts in rows))
+    longest = max(sum(map(len, parts["id"])) for parts in rows)
+    width = max(1, -(-longest // how.multiple)) * how.multiple
 
     def stacked(name: str, filler: int) -> Tensor:
         out = torch.full((len(rows), width), filler)

@@ -49,10 +49,10 @@ class RunFolder:
         """Make the folder and write the recipe down; remove what an interrupted save has left."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.recipe_file.write_text(recipe.to_yaml(), encoding="utf-8")
+            sweep(self.path)  # first: it may be what fills the disk
+            _replace(self.recipe_file, recipe.to_yaml())
         except OSError as error:
             raise RunError(f"The output {self.path} cannot be written: {error.strerror or error}.") from error
-        sweep(self.path)
 
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.holds_a_run:
@@ -84,9 +84,10 @@ class RunFolder:
             if not path.exists():
                 continue
             kept = [line for line in read_lines(path) if line["step"] <= step]
-            beside = path.with_suffix(".part")
-            beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(beside, path)
+            try:
+                _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+            except OSError as error:
+                raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
 
     # -- tensors -----------------------------------------------------------------------------------------
 
@@ -122,6 +123,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue
     return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or leave it as it was."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
 
 
 def _append(path: Path, figures: Mapping[str, Any]) -> None:

@@ -48,6 +48,7 @@ class Progress:
     cursor: Cursor = field(default_factory=Cursor)
     tokens_seen: int = 0  # clean tokens, padding left out
     seconds: float = 0.0  # of training, over all sessions, evaluation and saving left out
+    rows_per_step: int = 0  # of all processes: a resumed run must read as many
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
@@ -105,6 +106,7 @@ class Trainer:
             self.objective.body.compile(dynamic=True)
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
+        self.rows_per_step = steps.rows * steps.accumulation * accelerator.num_processes
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
         # One thread reads everything: it packs a step's rows while the step before is computed.
         self.reader = ThreadPoolExecutor(1, "batches")
@@ -145,6 +147,8 @@ class Trainer:
                     raise self.interruption.as_exit(done)
         if self.packer.cut:
             logger.warning("%d documents were longer than the packed length and lost their end", self.packer.cut)
+        if self.packer.refused:
+            logger.warning("%d times a document could not be used and was left out", self.packer.refused)
         self._write_final()
 
     def _step(self) -> dict[str, Any]:
@@ -164,10 +168,9 @@ class Trainer:
         own = now.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         for number, batch in enumerate(own):
             last = number == len(own) - 1
+            part = number * self.accelerator.num_processes + self.accelerator.process_index
             with self._synchronising_only(last):
-                losses = self.wrapped(
-                    batch.to(self.accelerator.device), self._open_future(batch, fraction, step, number)
-                )
+                losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))
                 loss = (losses.mdm_sum + ar_weight * losses.ar_sum) / count
                 # A distributed wrapper averages gradients over processes; the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
@@ -176,17 +179,15 @@ class Trainer:
             )
         mdm_sum, ar_sum, masked, _ = self._summed(sums)
         total = (mdm_sum + ar_weight * ar_sum) / count
-        if not math.isfinite(total):
-            self._refuse_to_go_on(step, total)
-        norm = None
-        if steps.clip:
-            norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip))
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self._refuse_to_go_on(step, total, norm)
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
         seen = self.progress.tokens_seen + now.tokens
-        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds)
+        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds, self.rows_per_step)
         return {
             "step": step + 1,
             "loss": total,
@@ -215,7 +216,7 @@ class Trainer:
         steps = self.recipe.optimisation
         block_size = self.schedule.at(step) if self.schedule else 1
         number = steps.accumulation * self.accelerator.num_processes
-        packed, cursor = self.packer.batch(cursor, steps.rows * number)
+        packed, cursor = self.packer.batch(cursor, self.rows_per_step)
         how = self.noising(block_size)
         batches = []
         for part in range(number):
@@ -235,6 +236,8 @@ class Trainer:
             at_least_one=objective.at_least_one_mask,
             complementary=objective.complementary_masks,
             ending_ids=frozenset(self.model.eos_token_ids),
+            # FlexAttention is compiled for a length: the fewer there are, the better.
+            multiple=128 if self.accelerator.device.type == "cuda" else 1,
         )
 
     def _ar_weight(self, fraction: float) -> float:
@@ -245,12 +248,12 @@ class Trainer:
         end = objective.ar_weight if objective.ar_weight_end is None else objective.ar_weight_end
         return objective.ar_weight + (end - objective.ar_weight) * fraction
 
-    def _open_future(self, batch: Batch, fraction: float, step: int, number: int) -> torch.Tensor | None:
+    def _open_future(self, batch: Batch, fraction: float, step: int, part: int) -> torch.Tensor | None:
         """For the mask-annealing ablation: which keys are seen from before them; None once all are."""
         share = self.recipe.objective.mask_annealing
         if share == 0 or fraction >= share or self.schedule is None:
             return None
-        draw = torch.Generator().manual_seed(self._key("anneal", step, number * self.accelerator.num_processes))
+        draw = torch.Generator().manual_seed(self._key("anneal", step, part))
         return (torch.rand(batch.ids.shape, generator=draw) < fraction / share).to(self.accelerator.device)
 
     # -- evaluation, checkpoints, the end -----------------------------------------------------------------
@@ -267,7 +270,7 @@ class Trainer:
             draw = torch.Generator().manual_seed(self._key("evaluation", size, 0))
             noised = [noise(each, self.noising(size), draw, self.recipe.objective.context) for each in rows]
             mine = islice(noised, self.accelerator.process_index, None, self.accelerator.num_processes)
-            found[size] = evaluate(self.wrapped, mine, self.accelerator)
+            found[size] = evaluate(self.objective, mine, self.accelerator)
         if self.accelerator.is_main_process:
             self.folder.log_evaluation({"step": self.progress.step, "losses": {str(k): v for k, v in found.items()}})
 
@@ -298,7 +301,16 @@ class Trainer:
         name = "model.safetensors" if self.adapters is None else "trained.safetensors"
         self.folder.load_tensors(newest.folder, name, self.parameters)
         load_optimizer(newest.folder / "optimizer.safetensors", self.optimizers, self.parameters)
-        self.progress = Progress.read(newest.folder / "state.json")
+        progress = Progress.read(newest.folder / "state.json")
+        if progress.rows_per_step != self.rows_per_step:
+            raise RunError(
+                f"The run in {self.folder.path} read {progress.rows_per_step} rows a step, and on "
+                f"{self.accelerator.num_processes} process(es) it would read {self.rows_per_step}; "
+                "resume it on as many processes as it was started on."
+            )
+        self.progress = progress
+        if self.accelerator.is_main_process:
+            self.checkpoints.drop_after(newest)
         self._forget()
         logger.info("resuming after step %d", self.progress.step)
 
@@ -335,6 +347,9 @@ class Trainer:
     # -- small matters ------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
+        if self.schedule and self.schedule.stages[-1][0] >= self.recipe.optimisation.max_steps:
+            first, size = self.schedule.stages[-1]
+            logger.warning("blocks grow to %d at step %d, which this run does not reach", size, first + 1)
         trained = sum(each.numel() for each in self.parameters.values())
         whole = sum(each.numel() for each in self.model.network.parameters())
         logger.info(
@@ -366,12 +381,12 @@ class Trainer:
         asked = torch.tensor(float(self.interruption.asked))
         return self._summed(asked[None])[0] > 0
 
-    def _refuse_to_go_on(self, step: int, loss: float) -> NoReturn:
+    def _refuse_to_go_on(self, step: int, loss: float, norm: float) -> NoReturn:
         newest = self.checkpoints.newest()
         kept = f"the checkpoint of step {newest.step} is kept" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"The loss of step {step + 1} is {loss}; the run is stopped and {kept}. "
-            "Lower optimisation.learning_rate or lengthen the warm-up, and resume."
+            f"The loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}; the run is stopped and {kept}. "
+            "Start another run with a lower optimisation.learning_rate or a longer optimisation.warmup."
         )
 
 

@@ -242,7 +242,7 @@ def test_a_quantised_base_trains_under_bf16_autocast(tmp_path, quantization, dty
     folder = write_base(tmp_path / "base", dtype=dtype, **WIDE)
     recipe = small_recipe(folder, folder, lora={"rank": 4}, quantization=quantization, precision="bf16")
     accelerator = make_accelerator(recipe, RunFolder(tmp_path / "run"))
-    model, _ = make_trainable(recipe, load_network(recipe, "run"))
+    model, _ = make_trainable(recipe, load_network(recipe, "run", accelerator.device))
     stir(model.network)
     for _ in range(2):
         found, trained = gradients(model.network, accelerator)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 import nbdiff_engine as nb
 from tests.training.runs import losses, small_base, small_data, small_recipe, written
@@ -137,8 +138,40 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(re
         return whole(self)
 
     monkeypatch.setattr(Trainer, "_step", poisoned)
-    with pytest.raises(RunError, match=r"loss of step 4 is nan; .* the checkpoint of step 2 is kept"):
+    with pytest.raises(RunError, match=r"loss of step 4 is nan .* the checkpoint of step 2 is kept"):
         start(recipe, tmp_path / "run", resume=False)
+
+
+def test_a_gradient_that_is_no_number_is_never_stepped(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, parameters, norm: torch.tensor(torch.inf))
+    with pytest.raises(RunError, match=r"gradient's norm inf; .* there is no checkpoint yet"):
+        start(recipe, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_row_that_cannot_be_encoded_is_left_out_and_counted(tmp_path, caplog):
+    data = small_data(tmp_path / "data.jsonl")
+    lines = data.read_text().splitlines()
+    lines[30] = json.dumps({"prompt": "a <mask> here", "completion": "red"})
+    data.write_text("\n".join(lines))
+    recipe = small_recipe(small_base(tmp_path / "base"), data, optimisation={"max_steps": 12, "rows": 4})
+    start(recipe, tmp_path / "run", resume=False)
+    assert "Row 31 of data.jsonl" in caplog.text
+    assert "could not be used and was left out" in caplog.text
+
+
+def test_pretraining_reads_any_data(tmp_path):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    recipe = small_recipe(
+        tmp_path,
+        small_data(tmp_path / "data.jsonl"),
+        kind="pretrain",
+        base=None,
+        network={"config": {**shape, "num_key_value_heads": 2}, "tokenizer": {"vocab_size": 300}},
+    )
+    model = nb.load(start(recipe, tmp_path / "run", resume=False))
+    assert model.spec is None
+    assert model.tokenizer.decode(model.tokenizer("red dog")["input_ids"]) == "red dog"
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, unbroken, tmp_path, monkeypatch):
@@ -296,3 +329,30 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_accumulation(tmp_pat
     evaluations = [(tmp_path / name / "evaluations.jsonl").read_text().splitlines()[-1] for name in ("one", "two")]
     one, two = (json.loads(line)["losses"]["8"] for line in evaluations)
     assert two == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_held_out_row_and_a_resume(tmp_path):
+    """A process without a row to evaluate waits for no other; the logs have one writer; the batch stays what it was."""
+    recipe = small_recipe(
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        data={"held_out": 1},
+        saving={"save_every": 3},
+    )
+    run = tmp_path / "run"
+    half = command(recipe, tmp_path, run)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 240}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, *torchrun, *half], env=env, **options)
+    assert done.returncode == 0, done.stderr
+    whole = losses(run)
+    newest = run / "checkpoints" / "step-00000006" / "state.json"
+    newest.write_text("damaged")
+    alone = subprocess.run([sys.executable, *half, "--resume"], env=env, **options)
+    assert alone.returncode == 2
+    assert "resume it on as many processes as it was started on" in alone.stderr
+    done = subprocess.run([sys.executable, *torchrun, *half, "--resume"], env=env, **options)
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == pytest.approx(whole)

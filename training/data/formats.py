@@ -56,6 +56,13 @@ class Format:
                 raise DataError(f"Its {column!r} is {brief(value)}, which is no text.")
         return all(value.strip() for value in values)
 
+    def texts(self, row: Mapping[str, Any]) -> list[str]:
+        """All text of a row, for a tokenizer to learn from."""
+        values = [row[column] for column in self.columns]
+        if self.kind == "messages":
+            return [message["content"] for message in read_messages(values[0])]
+        return [value for value in values if isinstance(value, str)]
+
     def encode(self, row: Mapping[str, Any], encoder: "Encoder") -> Document:
         """The Document of a row."""
         values = [row[column] for column in self.columns]

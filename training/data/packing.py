@@ -48,6 +48,7 @@ class Packer:
     seed: int
     largest_block: int
     cut: int = field(default=0, init=False)  # documents that did not fit into a row and lost their end
+    refused: int = field(default=0, init=False)  # documents that cannot be encoded, and are left out
 
     def __post_init__(self) -> None:
         if len(self.source) == 0:
@@ -66,8 +67,8 @@ class Packer:
             barren = 0 if pieces else barren + 1
             if barren > len(self.source):
                 raise DataError(
-                    f"No document of {self.source.name} leaves room for an answer in {self.length} tokens; "
-                    "raise the packed length."
+                    f"No document of {self.source.name} can be used: {self.refused} were refused, and none of the "
+                    f"others leaves room for an answer in {self.length} tokens; raise the packed length."
                 )
             for number in range(cursor.piece, len(pieces)):
                 size = len(pieces[number].ids)
@@ -91,9 +92,15 @@ class Packer:
         return _order(len(self.source), self.seed, epoch)
 
     def _pieces(self, number: int) -> list[Piece]:
-        """The pieces of document `number` of the whole run; none where no answer token would be left."""
+        """The pieces of document `number` of the whole run; none where it has no answer token that can be used."""
         epoch, index = divmod(number, len(self.source))
-        document = self.source[self.order(epoch)[index]]
+        try:
+            document = self.source[self.order(epoch)[index]]
+        except DataError as error:  # one bad row among many must not end a run of days
+            self.refused += 1
+            if self.refused == 1:
+                logger.warning("left out: %s", error)
+            return []
         if document.turns is None:
             return self._pieces_of_text(document, number)
         if len(document.ids) <= self.length:
