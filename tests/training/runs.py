@@ -30,7 +30,7 @@ def small_data(path: Path, rows: int = 60, seed: int = 0) -> Path:
     return path
 
 
-def small_recipe(base: Path, data: Path, **sections: Any) -> Recipe:
+def small_recipe(base: Path, data: Path, /, **sections: Any) -> Recipe:
     """Six float32 steps from block size 1 to 8; `sections` overrides settings, section by section."""
     fields: dict[str, Any] = {
         "base": str(base),

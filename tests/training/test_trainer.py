@@ -162,13 +162,8 @@ def test_a_row_that_cannot_be_encoded_is_left_out_and_counted(tmp_path, caplog):
 
 def test_pretraining_reads_any_data(tmp_path):
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    recipe = small_recipe(
-        tmp_path,
-        small_data(tmp_path / "data.jsonl"),
-        kind="pretrain",
-        base=None,
-        network={"config": {**shape, "num_key_value_heads": 2}, "tokenizer": {"vocab_size": 300}},
-    )
+    network = {"config": {**shape, "num_key_value_heads": 2}, "tokenizer": {"vocab_size": 300}}
+    recipe = small_recipe(tmp_path, small_data(tmp_path / "data.jsonl"), kind="pretrain", network=network)
     model = nb.load(start(recipe, tmp_path / "run", resume=False))
     assert model.spec is None
     assert model.tokenizer.decode(model.tokenizer("red dog")["input_ids"]) == "red dog"
