@@ -1,26 +1,29 @@
 """The model card of a run: what was trained on what, for how long, and what was measured, from the run's own logs."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from training.recipe import Recipe
 
 
 def model_card(
+    name: str,
     recipe: Recipe,
     model: Any,
     progress: Any,
     metrics: Sequence[Mapping[str, Any]],
     evaluations: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Markdown with the metadata block that hubs read."""
+    """Markdown with the metadata block that hubs read. name: of what was made."""
+    base = Path(recipe.base).name if recipe.base and Path(recipe.base).exists() else recipe.base
     parameters = sum(each.numel() for each in model.network.parameters())
     what = "A block-diffusion language model" if model.spec else "An autoregressive language model"
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if recipe.base:
-        lines.append(f"base_model: {recipe.base}")
-    lines += ["---", "", f"# {model.name}", ""]
-    made = f"adapted from {recipe.base}" if recipe.kind == "adapt" else "trained from scratch"
+    if base:
+        lines.append(f"base_model: {base}")
+    lines += ["---", "", f"# {name}", ""]
+    made = f"adapted from {base}" if recipe.kind == "adapt" else "trained from scratch"
     lines += [f"{what} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip(), ""]
     if model.spec:
         lines += [

@@ -109,7 +109,8 @@ class RunFolder:
     def write_card(self, folder: Path, recipe: Recipe, model: Any, progress: Any) -> None:
         from training.model_card import model_card
 
-        text = model_card(recipe, model, progress, read_lines(self.metrics), read_lines(self.evaluations))
+        logs = read_lines(self.metrics), read_lines(self.evaluations)
+        text = model_card(self.path.name, recipe, model, progress, *logs)
         (folder / "README.md").write_text(text, encoding="utf-8")
 
 
