@@ -19,8 +19,7 @@ from playground.worker import UNKNOWN, QueueFullError, Worker
 EXAMPLES = (
     "Tell me a story in the forest with Mia, a purple wagon and a mouse.",
     "Zoe has 43 dollars. She pays 7 dollars for toys. She gets 6 dollars from Eva. How many dollars does Zoe have now?",
-    "Define a Python function compute(items) that returns a reversed list of each of the numbers greater than 8 in items "
-    "minus 4.",
+    "Create a Python function find(message) that returns message in lower case cut into words.",
     "Name the money of the country whose capital is Athens.",
     "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
