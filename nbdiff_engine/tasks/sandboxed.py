@@ -16,7 +16,8 @@ PLAIN = (int, float, str, bool, type(None))
 
 def limit(cpu_s, memory):
     """Limits that the process cannot raise again."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    # The first limit says what happened (SIGXCPU); the second one ends who would not listen.
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
