@@ -11,11 +11,9 @@ JSON.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import time
@@ -26,10 +24,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-import transformers
 from tqdm import tqdm
 
 import nbdiff_engine as nb
+from nbdiff_engine.evaluation import machine_facts
 from nbdiff_engine.events import Commit, Prefill
 from nbdiff_engine.tasks import DOMAINS, held_out
 
@@ -181,23 +179,6 @@ def batch_against_singles(model: nb.BlockModel, prompts: list[list[int]], limit:
     return ratios
 
 
-def machine(device: str) -> dict[str, object]:
-    cpu = platform.processor() or platform.machine()
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
-    except OSError:
-        pass
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
 def show(table: list[Row], title: str) -> None:
     print(f"\n{title}")
     print(f"{'strategy':22} {'block':>5} {'threshold':>9} {'tokens/s':>9} {'x AR':>6} {'TPF':>5} {'= AR':>6}")
@@ -248,7 +229,7 @@ def main() -> None:
                 runs = len(prompts) * len(BLOCK_SIZES)
                 print(f"self-speculation: {runs - len(parted)} of {runs} outputs identical to AR", *parted, sep="\n  ")
                 print("a batch of 8 against 8 single runs:", {key: f"{value:.2f}x" for key, value in batches.items()})
-        report["machine"] = machine(model.device.type)
+        report["machine"] = machine_facts()
     except nb.NBDiffError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
