@@ -177,6 +177,3 @@ def test_a_template_that_refuses_and_one_that_is_not_there():
     for encoder in (encoder_with(None), encoder_with(CHATML, raw=True)):
         with pytest.raises(DataError, match="needs a chat template"):
             encoder.encode_messages(said("a", "b"))
-
-
-# Formats.
