@@ -1,6 +1,7 @@
 """The playground as its users meet it: a process of its own, on a free port."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) 
             env={**os.environ, **environment},
             stdout=file,
             stderr=subprocess.STDOUT,
+            # A shell starts background jobs deaf to Ctrl+C, and their children with them: this one is to hear it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     server = Server(f"http://127.0.0.1:{port}", process, output)
     try:
