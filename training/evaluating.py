@@ -20,16 +20,18 @@ def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accele
     sums = torch.zeros(4, dtype=torch.float64)
     try:
         for batch in batches:
-            losses = objective(batch.to(accelerator.device))
-            sums += torch.tensor(
-                [losses.mdm_sum.item(), losses.ar_sum.item(), losses.mdm_count, losses.ar_count], dtype=torch.float64
-            )
+            sums += objective(batch.to(accelerator.device)).numbers()
     finally:
         objective.train(was_training)
-    if accelerator.num_processes > 1:
-        sums = accelerator.reduce(sums.to(accelerator.device), "sum")
-    mdm_sum, ar_sum, masked, scored = sums.tolist()
+    mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
     return {
         "loss_mdm": mdm_sum / masked if masked else None,
         "loss_ar": ar_sum / scored if scored else None,
     }
+
+
+def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:
+    """Numbers added up over all processes."""
+    if accelerator.num_processes == 1:
+        return sums.tolist()
+    return accelerator.reduce(sums.to(accelerator.device), "sum").tolist()

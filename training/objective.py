@@ -30,6 +30,11 @@ class Losses:
     mdm_count: int  # masked tokens scored
     ar_count: int
 
+    def numbers(self) -> Tensor:
+        """The four fields in their order, float64 [4] on the CPU, to be added up over batches and processes."""
+        figures = [self.mdm_sum.item(), self.ar_sum.item(), self.mdm_count, self.ar_count]
+        return torch.tensor(figures, dtype=torch.float64)
+
 
 class Objective(nn.Module):
     """A causal LM and the two losses it is adapted with. Its forward is what a distributed wrapper wraps."""

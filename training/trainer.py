@@ -29,7 +29,7 @@ from training.checkpointing import CheckpointStore, load_optimizer, publish, sav
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor, Packer
 from training.errors import RecipeError, RunError
-from training.evaluating import evaluate
+from training.evaluating import evaluate, summed
 from training.interruption import Interruption
 from training.noising import Batch, Noising, noise
 from training.objective import Objective
@@ -174,10 +174,8 @@ class Trainer:
                 loss = (losses.mdm_sum + ar_weight * losses.ar_sum) / count
                 # A distributed wrapper averages gradients over processes; the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
-            sums += torch.tensor(
-                [losses.mdm_sum.item(), losses.ar_sum.item(), losses.mdm_count, losses.ar_count], dtype=torch.float64
-            )
-        mdm_sum, ar_sum, masked, _ = self._summed(sums)
+            sums += losses.numbers()
+        mdm_sum, ar_sum, masked, _ = summed(sums, self.accelerator)
         total = (mdm_sum + ar_weight * ar_sum) / count
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -367,11 +365,6 @@ class Trainer:
     def _key(self, purpose: str, step: int, part: int) -> int:
         return random.Random(f"{self.recipe.seed}/{purpose}/{step}/{part}").getrandbits(62)
 
-    def _summed(self, sums: torch.Tensor) -> list[float]:
-        if self.accelerator.num_processes == 1:
-            return sums.tolist()
-        return self.accelerator.reduce(sums.to(self.accelerator.device), "sum").tolist()
-
     def _synchronising_only(self, last: bool) -> AbstractContextManager:
         """Processes exchange gradients once a step, in the backward pass of its last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
@@ -379,7 +372,7 @@ class Trainer:
     def _asked_to_stop(self) -> bool:
         """Whether any process was told to stop: all stop together, or the others would wait for it for ever."""
         asked = torch.tensor(float(self.interruption.asked))
-        return self._summed(asked[None])[0] > 0
+        return summed(asked[None], self.accelerator)[0] > 0
 
     def _refuse_to_go_on(self, step: int, loss: float, norm: float) -> NoReturn:
         newest = self.checkpoints.newest()
