@@ -54,6 +54,15 @@ def test_a_prompt_has_one_answer_and_one_key_so_its_split_is_a_property_of_the_p
         assert seen.setdefault(draft.problem.prompt, found) == found
 
 
+def test_bare_sums_are_for_training_and_share_no_prompt_with_the_test_split_of_math():
+    train = problems("sums", "train", 3_000)
+    assert all(problem.domain == "math" for problem in train)
+    assert all(check(problem, problem.answer).correct for problem in train)
+    test = {problem.prompt for seed in (0, 1, 7) for problem in problems("math", "test", 2_000, seed)}
+    assert not test & {problem.prompt for problem in train}
+    assert "sums" not in DOMAINS
+
+
 def test_about_a_twentieth_of_the_keys_is_for_tests():
     problem = held_out("math", 1)[0]
     splits = Counter(Draft(f"key {number}", problem).split for number in range(10_000))

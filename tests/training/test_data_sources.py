@@ -282,6 +282,7 @@ def corpus(monkeypatch):
     problem = namedtuple("problem", "prompt answer")
     tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus")
     tasks.DOMAINS = ("add", "sort", "date")
+    package.PARTS = tasks.DOMAINS
     package.example = lambda domain, split, index, seed=0: problem(f"{domain} {split} {index} {seed}", "Yes.")
     monkeypatch.setitem(sys.modules, "nbdiff_engine.tasks", tasks)
     monkeypatch.setitem(sys.modules, "training.corpus", package)

@@ -41,6 +41,18 @@ def draw(rng: Random) -> Draft:
             worked = _puzzle(rng, rng.choice(_PUZZLES[steps]))
         else:
             worked = _story(rng, rng.choice(SCENES), steps)
+    return _drafted(rng, worked)
+
+
+def draw_sum(rng: Random) -> Draft:
+    """A bare sum of two to four steps: more carries to a token than a word problem has."""
+    worked = None
+    while worked is None:
+        worked = _plain(rng, rng.choice((2, 3, 4)))
+    return _drafted(rng, worked)
+
+
+def _drafted(rng: Random, worked: Worked) -> Draft:
     skeleton, equations = worked
     slots = two_people(rng)
     slots |= {"things": rng.choice(THINGS), "boxes": rng.choice(CONTAINERS), "goods": rng.choice(GOODS)}

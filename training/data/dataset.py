@@ -138,18 +138,18 @@ class CorpusSource:
         self, split: str, seed: int, weights: Mapping[str, float] | None, encoder: Encoder, count: int = ENDLESS
     ) -> None:
         from nbdiff_engine.tasks import DOMAINS
-        from training.corpus import example
+        from training.corpus import PARTS, example
 
         weights = dict(weights or dict.fromkeys(DOMAINS, 1.0))
         for domain in weights:
-            if domain not in DOMAINS:
-                raise DataError(f"The corpus has no domain {brief(domain)}; it has {', '.join(DOMAINS)}.")
+            if domain not in PARTS:
+                raise DataError(f"The corpus has no domain {brief(domain)}; it has {', '.join(PARTS)}.")
         self.split = split
         self.seed = seed
         self.encoder = encoder
         self._count = count
         self._example = example
-        self._domains = [domain for domain in DOMAINS if weights.get(domain, 0) > 0]
+        self._domains = [domain for domain in PARTS if weights.get(domain, 0) > 0]
         self._borders = list(accumulate(weights[domain] for domain in self._domains))
 
     def __len__(self) -> int:
