@@ -43,17 +43,18 @@ class Pass:
     wanted: Sequence[int]
 
     @classmethod
-    def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True) -> list[Self]:
-        """Read a prompt from position 0 and keep it, PREFILL_CHUNK tokens a pass; logits of its last token.
+    def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True, start: int = 0) -> list[Self]:
+        """Read a prompt, or more of one, from position `start` and keep it, PREFILL_CHUNK tokens a pass; logits of
+        its last token.
 
         Causal unless block_size > 1. Chunks end on block borders, since a block must be seen whole.
         """
         step = max(block_size, PREFILL_CHUNK // block_size * block_size)
         chunks = []
-        for start in range(0, len(tokens), step):
-            part = tokens[start : start + step]
-            is_last = start + step >= len(tokens)
-            chunks.append(cls(part, start, False, block_size, [len(part) - 1] if is_last and want_next else []))
+        for first in range(0, len(tokens), step):
+            part = tokens[first : first + step]
+            wanted = [len(part) - 1] if want_next and first + step >= len(tokens) else []
+            chunks.append(cls(part, start + first, False, block_size, wanted))
         return chunks
 
     @classmethod

@@ -15,9 +15,13 @@ class Reason(StrEnum):
 
     AR = "ar"  # AR logits of the last committed token
     OVER_THRESHOLD = "over_threshold"  # confidence strictly above the threshold
-    MOST_CONFIDENT = "most_confident"  # the most confident of its pass, so that every pass makes progress
+    OVER_FACTOR = "over_factor"  # sure enough to be fixed together with all that are surer, by the factor rule
+    OVER_MARGIN = "over_margin"  # its lead over the second-best token is strictly above the margin
+    MOST_CONFIDENT = "most_confident"  # the surest of its pass by the policy's measure: every pass makes progress
     TOP_K = "top_k"  # among the k most confident of its pass
     LOWEST_ENTROPY = "lowest_entropy"  # among the k positions of least entropy
+    WITHIN_ENTROPY_BOUND = "within_entropy_bound"  # among the positions of least entropy that the bound lets through
+    SCHEDULED = "scheduled"  # among the most confident, as many as the schedule of fixed steps asks for
     DRAFT = "draft"  # guessed in a denoise pass, to be verified
     ACCEPTED_DRAFT = "accepted_draft"  # a draft that the AR pass agrees with
     CORRECTION = "correction"  # AR's token where the draft was wrong
@@ -134,5 +138,20 @@ class Finish:
     token_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A reader has changed the canvas by hand, and decoding goes on from it: no forward, and no time.
+
+    The canvas is cut at `start`, and everything before it is context; from there on it holds `tokens`, None where
+    masked. changed: the positions that the reader meant; others may have been masked again because of them.
+    """
+
+    row: int
+    time: float
+    start: int
+    tokens: tuple[int | None, ...]
+    changed: tuple[int, ...] = ()
+
+
 Forward = Prefill | Denoise | Commit | Verify
-DecodeEvent = Forward | Finish
+DecodeEvent = Forward | Edit | Finish

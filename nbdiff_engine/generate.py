@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.decoding import Plan, decode, make_plan
+from nbdiff_engine.decoding import Plan, Start, check_start, decode, make_plan
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.events import DecodeEvent, Finish, FinishReason
 from nbdiff_engine.metrics import Metrics, measure
@@ -34,6 +34,7 @@ class Job:
     plan: Plan
     texts: list[str | None]
     prompts: list[list[int]]
+    begin: Start | None = None  # where the answer begins, for one that is there in part
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -41,7 +42,7 @@ class Job:
 
     def events(self) -> Iterator[DecodeEvent]:
         """Decode. Closing the iterator stops within one forward."""
-        return decode(self.model, self.prompts, self.plan)
+        return decode(self.model, self.prompts, self.plan, begin=self.begin)
 
     def output(self, row: int, events: Sequence[DecodeEvent]) -> Output:
         """The answer of one row, from its events."""
@@ -78,13 +79,27 @@ class Job:
         return text[: min(ends)] if ends else text
 
 
-def prepare(model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any) -> Job:
-    """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each."""
+def prepare(
+    model: BlockModel,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    raw: bool = False,
+    start: Start | None = None,
+    **settings: Any,
+) -> Job:
+    """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each.
+
+    start: go on with an answer that is there in part, of one prompt (see `forking.fork`).
+    """
     if not isinstance(model, BlockModel):
         raise SettingError(f"The model is a {type(model).__name__}; load one with nbdiff_engine.load(name).")
     plan = make_plan(model, DecodeSettings.of(**settings))
     encoded = [encode(model, each, raw) for each in (prompt if is_batch(prompt) else [prompt])]
-    return Job(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded])
+    if start is not None:
+        if len(encoded) != 1:
+            raise SettingError(f"An answer to go on from belongs to one prompt; {len(encoded)} were given.")
+        check_start(model, plan, encoded[0][1], start)
+    return Job(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
 
 
 def stream(

@@ -9,7 +9,7 @@ Confidence is always the plain softmax probability of the predicted token: a thr
 every temperature. Shape suffixes: N positions, V vocabulary, C candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ class Prediction:
     tokens: list[int]
     confidence: list[float]
     entropy: list[float] | None = None  # nats
+    margin: list[float] | None = None  # probability of the best token less that of the second best
     runners_up: list[tuple[tuple[int, float], ...]] | None = None
 
     def part(self, first: int, last: int) -> "Prediction":
@@ -34,6 +35,7 @@ class Prediction:
             self.tokens[first:last],
             self.confidence[first:last],
             self.entropy and self.entropy[first:last],
+            self.margin and self.margin[first:last],
             self.runners_up and self.runners_up[first:last],
         )
 
@@ -51,14 +53,15 @@ class Sampler:
 
     @torch.inference_mode()
     def predict(
-        self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
+        self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], needs: Collection[str] = ()
     ) -> Prediction:
         """Token and confidence for N positions, position i of row rows[i] at output index positions[i].
 
-        Writes -inf over the forbidden entries of `logits_NV`, in place.
+        needs: what else an unmasking policy asks for, of "entropy" and "margin"; both are of the plain softmax,
+        whichever token was sampled. Writes -inf over the forbidden entries of `logits_NV`, in place.
         """
         if len(logits_NV) == 0:
-            return Prediction([], [], [] if with_entropy else None)
+            return Prediction([], [], *([] if name in needs else None for name in ("entropy", "margin")))
         for token in self.forbidden:
             logits_NV[:, token] = -torch.inf
         if self.temperature == 0:
@@ -67,9 +70,13 @@ class Sampler:
             tokens_N = self._sample(logits_NV / self.temperature, rows, positions)
         p_NV = logits_NV.softmax(dim=-1)
         confidence_N = p_NV.gather(1, tokens_N[:, None])[:, 0]
-        # xlogy: 0 log 0 is 0, as it is for a forbidden token.
-        entropy = (-torch.special.xlogy(p_NV, p_NV).sum(dim=-1)).tolist() if with_entropy else None
-        return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy)
+        entropy = margin = None
+        if "entropy" in needs:  # xlogy: 0 log 0 is 0, as it is for a forbidden token
+            entropy = (-torch.special.xlogy(p_NV, p_NV).sum(dim=-1)).tolist()
+        if "margin" in needs:
+            best_N2 = p_NV.topk(2, dim=-1).values
+            margin = (best_N2[:, 0] - best_N2[:, 1]).tolist()
+        return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy, margin)
 
     @torch.inference_mode()
     def runners_up(self, logits_NV: Tensor, prediction: Prediction) -> list[tuple[tuple[int, float], ...]]:

@@ -1,5 +1,6 @@
 """DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake."""
 
+import math
 import warnings
 from typing import Annotated, Any, Self
 
@@ -25,7 +26,11 @@ class DecodeSettings(BaseModel):
     sub_block_size: Annotated[int | None, Field(description="tokens per sub-block, filled left to right")] = None
     unmasking: Annotated[str | None, Field(description="unmasking policy: " + ", ".join(POLICIES))] = None
     threshold: Annotated[float | None, Field(description="confidence threshold, in (0, 1]")] = None
+    factor: Annotated[float, Field(description="parallelism of factor, above 0: more is bolder")] = 1.0
+    margin: Annotated[float, Field(description="lead over the second-best token that margin asks for, in (0, 1]")] = 0.8
+    entropy_bound: Annotated[float, Field(description="nats that entropy_bound may spend a step, from 0")] = 0.1
     tokens_per_step: Annotated[int, Field(description="tokens fixed per step by top_k and entropy")] = 1
+    steps_per_block: Annotated[int, Field(description="denoise passes per sub-block of fixed_steps")] = 8
     draft_steps: Annotated[int, Field(description="denoise passes per draft of self_speculative")] = 1
     max_new_tokens: Annotated[int, Field(description="the answer is cut here")] = 128
     temperature: Annotated[float, Field(description="0 is greedy")] = 0.0
@@ -65,7 +70,15 @@ class DecodeSettings(BaseModel):
             raise ValueError(f"unmasking is {brief(value)}; choose one of {', '.join(POLICIES)}")
         return value
 
-    @field_validator("block_size", "sub_block_size", "tokens_per_step", "draft_steps", "max_new_tokens", "top_k")
+    @field_validator(
+        "block_size",
+        "sub_block_size",
+        "tokens_per_step",
+        "steps_per_block",
+        "draft_steps",
+        "max_new_tokens",
+        "top_k",
+    )
     @classmethod
     def _at_least_one(cls, value: int | None, info: Any) -> int | None:
         if value is not None and value < 1:
@@ -74,11 +87,25 @@ class DecodeSettings(BaseModel):
             raise ValueError(f"block_size is {brief(value)}; it must be at most {MAX_BLOCK_SIZE}")
         return value
 
-    @field_validator("threshold", "top_p")
+    @field_validator("threshold", "margin", "top_p")
     @classmethod
     def _a_share(cls, value: float | None, info: Any) -> float | None:
         if value is not None and not 0 < value <= 1:
             raise ValueError(f"{info.field_name} is {value:g}; it must be above 0 and at most 1")
+        return value
+
+    @field_validator("factor")
+    @classmethod
+    def _a_factor(cls, value: float) -> float:
+        if not 0 < value < math.inf:
+            raise ValueError(f"factor is {value:g}; it must be above 0 and finite")
+        return value
+
+    @field_validator("entropy_bound")
+    @classmethod
+    def _an_entropy(cls, value: float) -> float:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"entropy_bound is {value:g}; it must be at least 0 nats and finite")
         return value
 
     @field_validator("temperature")

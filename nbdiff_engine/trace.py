@@ -1,6 +1,6 @@
 """Trace: one answer's events, what they mean in text, and a file format to keep and replay them.
 
-A trace file is JSON: `{"format": "nbdiff-trace", "version": 1, ...}`. Events are stored as deltas, each only
+A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. Events are stored as deltas, each only
 what its forward changed, as short arrays; `docs/trace-format.md` describes them field by field. Token texts
 are stored once each under `pieces`, so a reader needs no tokenizer.
 """
@@ -19,6 +19,7 @@ from nbdiff_engine.events import (
     Commit,
     DecodeEvent,
     Denoise,
+    Edit,
     Finish,
     FinishReason,
     Fixed,
@@ -30,7 +31,8 @@ from nbdiff_engine.events import (
 from nbdiff_engine.metrics import Metrics, measure
 
 FORMAT = "nbdiff-trace"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 2 knows one kind of event more, the edit
 
 
 class Canvas:
@@ -55,6 +57,9 @@ class Canvas:
                 self.committed = event.start + 1 + event.accepted
                 del self.tokens[self.committed :]
                 self._place(event.fixed)
+            case Edit():
+                self.tokens[event.start :] = event.tokens
+                self.committed = event.start
             case Finish():
                 self.tokens = list(event.token_ids)
                 self.committed = len(self.tokens)
@@ -116,16 +121,20 @@ class Trace:
             "prompt": self.prompt,
             "prompt_ids": list(self.prompt_ids),
             "pieces": {str(token): text for token, text in self.pieces.items()},
-            "events": [_pack(event) for event in self.events],
+            "events": [pack(event) for event in self.events],
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """The inverse of `to_json`. Raises TraceError for anything that is not a whole trace of this version."""
+    def from_json(cls, data: Any, whole: bool = True) -> Self:
+        """The inverse of `to_json`. Raises TraceError for anything that is no trace, or none that has happened.
+
+        whole: whether it must have its finish; without it, a trace may have been cut after any of its events.
+        """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise TraceError("This is not a trace: it has no entry 'format' that says 'nbdiff-trace'.")
-        if data.get("version") != VERSION:
-            raise TraceError(f"This trace has version {data.get('version')!r}; this engine reads version {VERSION}.")
+        if data.get("version") not in READABLE or isinstance(data["version"], bool):
+            known = " and ".join(map(str, READABLE))
+            raise TraceError(f"This trace has version {brief(data.get('version'))}; this engine reads {known}.")
         try:
             trace = cls(
                 model=str(data["model"]),
@@ -136,7 +145,7 @@ class Trace:
                 events=tuple(_unpack(packed) for packed in data["events"]),
                 pieces={int(token): str(text) for token, text in data["pieces"].items()},
             )
-            _check_order(trace.events, len(trace.prompt_ids))
+            _check_order(trace.events, len(trace.prompt_ids), whole)
             return trace
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error
@@ -174,6 +183,9 @@ def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
         if isinstance(event, Finish):
             ids.update(event.token_ids)
             continue
+        if isinstance(event, Edit):
+            ids.update(token for token in event.tokens if token is not None)
+            continue
         for fixed in event.fixed:
             ids.add(fixed.token)
             ids.update(token for token, _ in fixed.runners_up)
@@ -185,7 +197,8 @@ def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
 # -- one event as a JSON array, and back ----------------------------------------------------------------
 
 
-def _pack(event: DecodeEvent) -> list[Any]:
+def pack(event: DecodeEvent) -> list[Any]:
+    """An event as the JSON array that docs/trace-format.md describes."""
     time = round(event.time, 6)
     match event:
         case Prefill():
@@ -199,6 +212,8 @@ def _pack(event: DecodeEvent) -> list[Any]:
         case Verify():
             span = [event.block, event.start, event.stop, event.accepted]
             return ["verify", event.row, time, *span, _pack_fixed(event.fixed)]
+        case Edit():
+            return ["edit", event.row, time, event.start, list(event.tokens), list(event.changed)]
         case Finish():
             return ["finish", event.row, time, event.reason.value, list(event.token_ids)]
 
@@ -217,6 +232,9 @@ def _unpack(packed: Sequence[Any]) -> DecodeEvent:
             return Commit(row, time, *map(_whole, (block, start, stop)), _unpack_fixed(fixed))
         case "verify", [block, start, stop, accepted, fixed]:
             return Verify(row, time, *map(_whole, (block, start, stop, accepted)), _unpack_fixed(fixed))
+        case "edit", [start, tokens, changed]:
+            held = tuple(None if token is None else _whole(token) for token in tokens)
+            return Edit(row, time, _whole(start), held, tuple(map(_whole, changed)))
         case "finish", [reason, token_ids]:
             return Finish(row, time, FinishReason(reason), tuple(_whole(token) for token in token_ids))
     raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
@@ -259,14 +277,24 @@ def _share(value: Any, most: float = 1.0) -> float:
     return value
 
 
-def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int) -> None:
+def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool) -> None:
     """Refuse events that could not have happened in this order, or that a replay could not hold."""
-    if not events or not isinstance(events[-1], Finish):
+    if whole and not (events and isinstance(events[-1], Finish)):
         raise ValueError("its last event is no finish")
     reach = 0  # end of the canvas so far
-    for event in events[:-1]:
+    for number, event in enumerate(events, start=1):
         if isinstance(event, Finish):
-            raise ValueError("it goes on after its finish")
+            if number < len(events):
+                raise ValueError("it goes on after its finish")
+            return
+        if isinstance(event, Edit):
+            end = event.start + len(event.tokens)
+            if not 0 <= event.start <= reach or end > _MOST_POSITIONS:
+                raise ValueError(f"an edit from {event.start} to {end} lies outside the answer")
+            if not all(event.start <= position < end for position in event.changed):
+                raise ValueError("an edit has changed what it does not hold")
+            reach = end
+            continue
         if not isinstance(event, Prefill):
             if not -prompt_tokens <= event.start < event.stop <= _MOST_POSITIONS or event.start > reach:
                 raise ValueError(f"a block from {event.start} to {event.stop} lies outside the answer")

@@ -2,5 +2,6 @@
 
 from nbdiff_engine.decoding.loop import PROGRAMS, decode
 from nbdiff_engine.decoding.plan import Plan, make_plan
+from nbdiff_engine.decoding.start import Start, check_start
 
-__all__ = ["PROGRAMS", "Plan", "decode", "make_plan"]
+__all__ = ["PROGRAMS", "Plan", "Start", "check_start", "decode", "make_plan"]

@@ -19,18 +19,23 @@ def block_diffusion(row: Row) -> Program:
     plan, spec = row.plan, row.plan.spec
     mask, from_ar = spec.mask_token_id, spec.first_token == "ar"
 
-    # 1. Read the prompt, up to where the first block starts.
-    start = len(row.prompt)
+    # 1. Read the prompt, up to where the first block starts, and what is committed already. Where committed tokens
+    # see their block, blocks are read whole; the prompt is laid in blocks too where the grid is absolute.
+    size = plan.settings.block_size
+    start = len(row.context)
     if spec.block_grid == "absolute":
-        start -= start % plan.settings.block_size
-    known = row.prompt[start:]
-    bidirectional = spec.context == "block_causal" and spec.block_grid == "absolute"
-    predicted = yield from row.read_prompt(
-        start, plan.settings.block_size if bidirectional else 1, want_next=from_ar and not known
+        start -= start % size
+    known = row.context[start:]
+    whole_blocks = spec.context == "block_causal"
+    predicted = yield from row.read(
+        start,
+        block_size=size if whole_blocks else 1,
+        first_block=len(row.prompt) if whole_blocks and spec.block_grid == "prompt_end" else 0,
+        want_next=from_ar and not known and not row.begin.block,
     )
-    opening = predicted.tokens
+    opening = [mask if token is None else token for token in row.begin.block] or predicted.tokens
 
-    number = 0
+    number, step, sub_block_step = row.begin.number, row.begin.step, row.begin.sub_block_step
     while True:
         # 2. Open a block: what is known of it, MASK for the rest.
         block = known + opening
@@ -39,13 +44,14 @@ def block_diffusion(row: Row) -> Program:
         reason = _settle(row, block, start)
 
         # 3. Denoise until nothing is masked.
-        step = 0
         while reason is None and mask in block:
             masked = _masked_of_sub_block(block, mask, plan.settings.sub_block_size)
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
-            row.unmask(block, start, masked, predicted, plan.policy.select(predicted), number, step)
+            chosen = plan.policy.select(predicted, sub_block_step)
+            row.unmask(block, start, masked, predicted, chosen, number, step)
             reason = _settle(row, block, start)
             step += 1
+            sub_block_step = 0 if len(chosen) == len(masked) else sub_block_step + 1
         if reason is not None:
             return reason
 
@@ -55,7 +61,7 @@ def block_diffusion(row: Row) -> Program:
         fixed = tuple(row.fixed(predicted, i, stop, Reason.AR) for i in range(len(predicted.tokens)))
         row.emit(Commit(row.index, row.time, number, first, stop, fixed))
         start, known, opening = start + len(block), [], predicted.tokens
-        number += 1
+        number, step, sub_block_step = number + 1, 0, 0
 
 
 def _settle(row: Row, block: list[int], start: int) -> FinishReason | None:

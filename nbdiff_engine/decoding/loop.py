@@ -7,6 +7,7 @@ done. So a row neither waits for its neighbours nor sees them.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from nbdiff_engine.block_model import PREFILL_CHUNK, BlockModel, Pass
@@ -15,6 +16,7 @@ from nbdiff_engine.decoding.block_diffusion import block_diffusion
 from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.decoding.row import Program, Row
 from nbdiff_engine.decoding.self_speculative import self_speculative
+from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.events import DecodeEvent
 from nbdiff_engine.sampling import Prediction
 
@@ -43,22 +45,42 @@ class Clock:
 
 
 def decode(
-    model: BlockModel, prompts: Sequence[Sequence[int]], plan: Plan, cache: str = "slots"
+    model: BlockModel,
+    prompts: Sequence[Sequence[int]],
+    plan: Plan,
+    cache: str = "slots",
+    begin: Start | None = None,
 ) -> Iterator[DecodeEvent]:
     """Answer prompts (token ids) side by side; the events of all rows, in the order they happen.
+
+    begin: where every answer begins, for one that is there in part; checked by `check_start`.
 
     Closing the iterator stops before the next forward and frees the cache; the model is ready for another call.
     """
     clock = Clock()
-    rows = [Row(index, prompt, plan) for index, prompt in enumerate(prompts)]
+    rows = [Row(index, prompt, plan, begin) for index, prompt in enumerate(prompts)]
     longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
     # Two blocks of room: the last block is decoded whole, and a short row is filled up to the others' width.
-    room = min(longest, plan.context_length) + 2 * plan.settings.block_size
-    if max(len(row.prompt) for row in rows) > PREFILL_CHUNK:
+    widest = max(plan.settings.block_size, len(begin.block) if begin else 0)
+    room = min(longest, plan.context_length) + 2 * widest
+    if max(len(row.context) for row in rows) > PREFILL_CHUNK:
         room += PREFILL_CHUNK
-    session = model.open(len(rows), room, cache)
-    live = [(row, PROGRAMS[plan.settings.strategy](row)) for row in rows]
-    passes = [next(program) for _, program in live]
+    live: list[tuple[Row, Program]] = []
+    passes: list[Pass] = []
+    for row in rows:
+        program = PROGRAMS[plan.settings.strategy](row)
+        try:
+            if row.ended is None:
+                passes.append(next(program))
+                live.append((row, program))
+        except StopIteration as stop:
+            row.ended = stop.value
+        if row.ended is not None:  # what was there already ends the answer
+            row.finish(row.ended)
+            yield from row.drain()
+    if not live:
+        return
+    session = model.open(len(live), room, cache)
     while live:
         logits = session.run(passes)
         predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
@@ -90,12 +112,10 @@ def _predict(plan: Plan, logits, rows: Sequence[Row], passes: Sequence[Pass], cl
     positions = [
         each.start + index + plan.shift - len(row.prompt) for row, each in zip(rows, passes) for index in each.wanted
     ]
-    with_entropy = plan.policy is not None and plan.policy.needs_entropy
-    whole = plan.sampler.predict(logits, owners, positions, with_entropy)
+    whole = plan.sampler.predict(logits, owners, positions, () if plan.policy is None else plan.policy.needs)
     if plan.settings.trace:
         clock.pause()
-        runners_up = plan.sampler.runners_up(logits, whole)
-        whole = Prediction(whole.tokens, whole.confidence, whole.entropy, runners_up)
+        whole = replace(whole, runners_up=plan.sampler.runners_up(logits, whole))
         clock.resume()
     ends = [0]
     for each in passes:

@@ -46,7 +46,6 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
     if settings.stop and model.tokenizer is None:
         raise SettingError(f"{model.name} has no tokenizer, so stop strings cannot be looked for.")
     chosen: dict[str, object] = {"strategy": strategy}
-    policy = None
     if strategy == "ar":
         chosen |= {"block_size": 1, "sub_block_size": None, "unmasking": None, "threshold": None}
     else:
@@ -59,8 +58,8 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
         # A draft is guessed whole: sub-blocks order what is final, and no draft is.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
-        policy = POLICIES[chosen["unmasking"]](chosen["threshold"], settings.tokens_per_step)
     settled = settings.model_copy(update=chosen)
+    policy = None if settled.unmasking is None else POLICIES[settled.unmasking](settled)
     return Plan(
         settings=settled,
         spec=spec,

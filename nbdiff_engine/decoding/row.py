@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 from nbdiff_engine.sampling import Prediction
 
@@ -14,17 +15,23 @@ Reading = Generator[Pass, Prediction, Prediction]  # a part of one: its value is
 
 
 class Row:
-    """The state of one answer. Strategies read `prompt`, `output` and `plan`, and speak through `emit`."""
+    """The state of one answer. Strategies read `context`, `begin`, `output` and `plan`, and speak through `emit`.
 
-    def __init__(self, index: int, prompt: Sequence[int], plan: Plan):
+    begin: where the answer begins; with an empty one, as always but in a fork, right behind the prompt.
+    """
+
+    def __init__(self, index: int, prompt: Sequence[int], plan: Plan, begin: Start | None = None):
         self.index = index
         self.prompt = list(prompt)
         self.plan = plan
+        self.begin = begin or Start()
+        self.context = [*self.prompt, *self.begin.committed]  # to be read before anything is decoded
         self.output: list[int] = []  # settled: never changes again
         self._spoken: list[int] = []  # of these, what leaves a trace in the text
         self.time = 0.0  # engine time of the forward being answered
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
+        self.ended = self.settle(self.begin.committed)  # why, where what is there already ends the answer
 
     @property
     def end(self) -> int:
@@ -51,18 +58,30 @@ class Row:
         tail = self.plan.to_text(self._spoken[-longest - 4 :])
         return any(text in tail for text in self.plan.settings.stop)
 
-    def read_prompt(self, stop: int, block_size: int = 1, want_next: bool = True) -> Reading:
-        """Prefill the prompt's first `stop` tokens, a chunk a forward; the prediction for what follows them.
+    def read(self, stop: int, block_size: int = 1, first_block: int = 0, want_next: bool = True) -> Reading:
+        """Prefill the context's first `stop` tokens, a chunk a forward; the prediction for what follows them.
 
-        Every chunk is an event, so that a caller can stop between any two.
+        Causally, but for blocks of `block_size` from `first_block` on. Every chunk is an event, so that a caller
+        can stop between any two.
         """
         predicted = Prediction([], [])
-        for each in Pass.prefill(self.prompt[:stop], block_size, want_next):
+        passes = Pass.prefill(self.context[:first_block], 1, want_next and first_block == stop)
+        passes += Pass.prefill(self.context[first_block:stop], block_size, want_next, first_block)
+        for each in passes:
             predicted = yield each
             end = each.start + len(each.tokens)
             fixed = tuple(self.fixed(predicted, i, end - len(self.prompt), Reason.AR) for i in range(len(each.wanted)))
             self.emit(Prefill(self.index, self.time, end, fixed))
         return predicted
+
+    def read_to_last_token(self) -> Generator[Pass, Prediction, int]:
+        """For strategies that go token by token: read and settle all that is there but its last token, which is
+        the value; where nothing is there, the answer's first token from AR logits."""
+        *before, last = self.begin.leading or (None,)
+        self.context += before
+        self.ended = self.settle(before)
+        predicted = yield from self.read(len(self.context), want_next=last is None)
+        return predicted.tokens[0] if last is None else last
 
     def fixed(self, prediction: Prediction, index: int, position: int, reason: Reason) -> Fixed:
         """Prediction `index` as a token fixed at an output position."""

@@ -16,9 +16,8 @@ def self_speculative(row: Row) -> Program:
     """Drafts of `block_size` by `draft_steps` denoise passes; the last pass fills whatever is still masked."""
     plan = row.plan
     mask = plan.spec.mask_token_id
-    predicted = yield from row.read_prompt(len(row.prompt))
-    opening = predicted.tokens[0]
-    number = 0
+    opening = yield from row.read_to_last_token()
+    number = row.begin.number
     while (reason := row.settle([opening])) is None:
         start, first = row.end - 1, len(row.output) - 1
         block = [opening] + [mask] * (plan.block_width(start) - 1)
@@ -30,7 +29,7 @@ def self_speculative(row: Row) -> Program:
                 break
             predicted = yield Pass.denoise(block, start, [index - 1 for index in masked])
             last = step == plan.settings.draft_steps - 1
-            chosen = range(len(masked)) if last else plan.policy.select(predicted)
+            chosen = range(len(masked)) if last else plan.policy.select(predicted, step)
             row.unmask(block, start, masked, predicted, dict.fromkeys(chosen, Reason.DRAFT), number, step)
 
         # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.

@@ -78,15 +78,51 @@ CHOICES = {
     "entropy": lambda probs: (
         torch.distributions.Categorical(probs).entropy().topk(min(2, len(probs)), largest=False).indices.tolist()
     ),
+    "factor": lambda probs: _largest(probs.max(-1).values.neg(), lambda n, worst: (n + 1) * (1 + worst) < 1.7),
+    "margin": lambda probs: _leading(probs.topk(2).values, 0.05),
+    "entropy_bound": lambda probs: _within(torch.distributions.Categorical(probs).entropy(), 3.3),
 }
+POLICY_SETTINGS = {"tokens_per_step": 2, "factor": 1.7, "margin": 0.05, "entropy_bound": 3.3}
+
+
+def _largest(values: torch.Tensor, passes) -> list[int]:
+    """The smallest values, as many as pass; at least one."""
+    order = values.argsort().tolist()
+    return order[: max([n for n in range(1, len(order) + 1) if passes(n, values[order[n - 1]])], default=1)]
+
+
+def _leading(best: torch.Tensor, margin: float) -> list[int]:
+    lead = best[:, 0] - best[:, 1]
+    return [i for i in range(len(lead)) if lead[i] > margin] or [int(lead.argmax())]
+
+
+def _within(entropy: torch.Tensor, bound: float) -> list[int]:
+    order = entropy.argsort().tolist()
+    return [index for n, index in enumerate(order) if entropy[order[:n]].sum() <= bound]
 
 
 @pytest.mark.parametrize("unmasking", CHOICES)
 def test_cached_decoding_by_the_other_policies_is_uncached_decoding(any_model, unmasking):
-    settings = {"block_size": 7, "sub_block_size": 4, "unmasking": unmasking, "tokens_per_step": 2}
+    settings = {"block_size": 7, "sub_block_size": 4, "unmasking": unmasking, **POLICY_SETTINGS}
     for prompt in PROMPTS[:2]:
         decoded = ids(any_model, prompt, max_new_tokens=17, **settings)
         assert decoded == naive_block_diffusion(any_model, prompt, 17, 7, CHOICES[unmasking], 4)
+
+
+def test_cached_decoding_by_fixed_steps_is_uncached_decoding(any_model):
+    def two_steps():
+        """Half of a sub-block's masks, rounded up, then the rest."""
+        left = 0
+        while True:
+            probs = yield
+            count = left or -(-len(probs) // 2)
+            left = len(probs) - count
+            yield probs.max(-1).values.topk(count).indices.tolist()
+
+    rule = two_steps()
+    settings = {"block_size": 7, "sub_block_size": 4, "unmasking": "fixed_steps", "steps_per_block": 2}
+    decoded = ids(any_model, PROMPTS[0], max_new_tokens=17, **settings)
+    assert decoded == naive_block_diffusion(any_model, PROMPTS[0], 17, 7, lambda p: (next(rule), rule.send(p))[1], 4)
 
 
 @pytest.mark.parametrize("spec", [{}, UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}])

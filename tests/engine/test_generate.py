@@ -97,7 +97,7 @@ def test_the_settings_of_an_answer_are_those_it_was_decoded_with(golden_model):
         ({"seed": -1}, "seed is -1"),
         ({"draft_steps": 0}, "draft_steps is 0"),
         ({"strategy": "magic"}, "strategy is 'magic'; choose one of ar, block_diffusion, self_speculative"),
-        ({"unmasking": "magic"}, "unmasking is 'magic'; choose one of confidence, top_k, entropy"),
+        ({"unmasking": "magic"}, "unmasking is 'magic'; choose one of confidence, factor, margin, top_k"),
         ({"block_size": 8, "sub_block_size": 9}, "sub_block_size is 9; it must be at most the block size, 8"),
         ({"stop": ""}, "a stop string is empty"),
         ({"block_size": "wide"}, "block_size is 'wide'"),

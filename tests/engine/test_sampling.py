@@ -105,10 +105,22 @@ def test_confidence_is_the_plain_probability_at_any_temperature():
 def test_a_forbidden_token_has_no_probability_at_all():
     logits = torch.zeros(1, 4)
     logits[0, 2] = 50.0
-    made = Sampler(forbidden=(2,)).predict(logits, [0], [0], with_entropy=True)
+    made = Sampler(forbidden=(2,)).predict(logits, [0], [0], needs=("entropy", "margin"))
     assert made.tokens != [2]
     assert made.confidence == pytest.approx([1 / 3])
     assert made.entropy == pytest.approx([math.log(3)])
+    assert made.margin == pytest.approx([0.0])
+
+
+def test_the_margin_is_the_lead_of_the_best_token_whichever_was_sampled():
+    logits = torch.randn(9, 30, generator=torch.Generator().manual_seed(8)) * 2
+    expected = [row[-1] - row[-2] for row in (sorted(each) for each in logits.softmax(-1).tolist())]
+    for settings in ({}, {"temperature": 3.0}, {"temperature": 0.5, "top_k": 3}):
+        made = Sampler(**settings).predict(logits.clone(), [0] * 9, list(range(9)), needs={"margin"})
+        assert made.margin == pytest.approx(expected, abs=1e-6)
+        assert made.entropy is None
+        assert made.part(2, 5).margin == made.margin[2:5]
+    assert Sampler().predict(logits.clone(), [0] * 9, list(range(9))).margin is None
 
 
 def test_runners_up_are_the_best_other_tokens_in_order():

@@ -1,0 +1,39 @@
+"""AUP, accuracy under parallelism: one number for a curve of accuracy against tokens per forward."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from nbdiff_engine.errors import SettingError
+
+MOST_LOST = 5.0  # points of accuracy below the least parallel setting, beyond which a setting does not count
+STEEPNESS = 3.0
+
+
+def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> float:
+    """The area under the curve, with accuracy that is lost weighing more the more is lost (hao-ai-lab's AUP).
+
+    points: (tokens per forward, accuracy in percent) of each setting, in any order. best: the accuracy that loses
+    nothing, by default the best of the points; give the same one to curves that are to be compared.
+    Raises SettingError for points that are no such pairs, or none at all.
+    """
+    if not points:
+        raise SettingError("AUP needs at least one point of tokens per forward and accuracy.")
+    for rate, accuracy in points:
+        if not (math.isfinite(rate) and rate > 0 and 0 <= accuracy <= 100):
+            raise SettingError(
+                f"The point ({rate:g}, {accuracy:g}) is none of AUP's: tokens per forward must be above 0, accuracy "
+                "from 0 to 100 percent."
+            )
+    ordered = sorted(points)
+    least = ordered[0][1] - MOST_LOST
+    kept = [(rate, accuracy) for rate, accuracy in ordered if accuracy >= least]
+    best = max(accuracy for _, accuracy in kept) if best is None else best
+
+    def worth(accuracy: float) -> float:
+        return accuracy * min(math.exp(-STEEPNESS * (1 - accuracy / best)), 1.0) if best else 0.0
+
+    area = kept[0][0] * kept[0][1]
+    for (before, was), (rate, accuracy) in pairwise(kept):
+        area += (rate - before) * (worth(accuracy) + worth(was)) / 2
+    return area

@@ -1,0 +1,72 @@
+"""Start: an answer of which some is there already, so that a strategy begins in the midst of it."""
+
+from dataclasses import dataclass
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.errors import SettingError, brief
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a decoder begins. Positions go on counting from the prompt's end, as if it had decoded all of this.
+
+    committed: the answer's first tokens, context from now on. block: the block in work behind them, None where
+    masked. Block diffusion fills it; it gets as wide as the block size asks, never narrower than given. AR and
+    self-speculation go on behind its tokens up to the first mask. number: of that block. step, sub_block_step:
+    denoise passes that the block, and the sub-block in work, have had before.
+    """
+
+    committed: tuple[int, ...] = ()
+    block: tuple[int | None, ...] = ()
+    number: int = 0
+    step: int = 0
+    sub_block_step: int = 0
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The block's tokens before its first mask."""
+        end = self.block.index(None) if None in self.block else len(self.block)
+        return self.block[:end]
+
+
+def check_start(model: BlockModel, plan: Plan, prompt: list[int], start: Start) -> None:
+    """Raises SettingError, one sentence, where a decoder could not begin there."""
+    spec, size = plan.spec, plan.settings.block_size
+    mask = None if model.spec is None else model.spec.mask_token_id
+    for token in (*start.committed, *(each for each in start.block if each is not None)):
+        if type(token) is not int or not 0 <= token < model.vocab_size:
+            raise SettingError(
+                f"The answer to go on from holds the token id {brief(token)}; "
+                f"{model.name} has ids 0 to {model.vocab_size - 1}."
+            )
+        if token == mask:
+            raise SettingError(
+                f"The answer to go on from holds the MASK token (id {mask}) as a token; a masked position is None."
+            )
+    whole = len(prompt) + len(start.committed) + len(start.block)
+    if whole > model.context_length:
+        raise SettingError(
+            f"The prompt and the answer to go on from are {whole} tokens long; "
+            f"{model.name} has a context of {model.context_length}."
+        )
+    if plan.settings.strategy != "block_diffusion":
+        return
+    tail = 0
+    if spec.block_grid == "absolute":
+        end = len(prompt) + len(start.committed)
+        tail = end % size
+        if (start.committed and tail) or tail + len(start.block) > size:
+            raise SettingError(
+                f"{model.name} lays its blocks at multiples of the block size, {size}, and the answer to go on from "
+                "has its blocks elsewhere; keep the block size that it was decoded with."
+            )
+    elif spec.context == "block_causal" and len(start.committed) % size:
+        raise SettingError(
+            f"{model.name} reads committed blocks whole, {size} tokens each, and the answer to go on from has its "
+            "blocks elsewhere; keep the block size that it was decoded with."
+        )
+    if spec.first_token == "ar" and not tail and start.block and start.block[0] is None:
+        raise SettingError(
+            f"The first token of a block cannot be masked: {model.name} takes it from AR logits, of the token before."
+        )

@@ -1,0 +1,233 @@
+"""Forks: with nothing changed they give what the trace gave; with a token changed, what a naive canvas gives."""
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.decoding import Start
+from nbdiff_engine.events import Commit, Denoise, Edit, Finish, Verify
+from nbdiff_engine.forking import continued, fork
+from nbdiff_engine.trace import Canvas, Trace
+from tests.reference import causal, logits_of
+from tests.tiny import FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
+
+PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
+WAYS = [
+    {"strategy": "ar"},
+    {"strategy": "block_diffusion", "block_size": 16},
+    {"strategy": "block_diffusion", "block_size": 8, "sub_block_size": 4, "threshold": 0.95},
+    {"strategy": "block_diffusion", "block_size": 16, "unmasking": "fixed_steps", "steps_per_block": 5},
+    {"strategy": "block_diffusion", "block_size": 16, "unmasking": "fixed_steps", "sub_block_size": 8},
+    {"strategy": "block_diffusion", "block_size": 16, "unmasking": "entropy_bound", "temperature": 0.9, "seed": 3},
+    {"strategy": "self_speculative", "block_size": 16},
+    {"strategy": "self_speculative", "block_size": 8, "draft_steps": 2, "temperature": 1.0, "seed": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> nb.BlockModel:
+    return nb.load("nano", dtype="float32")
+
+
+def traced(model: nb.BlockModel, prompt=PROMPT, **settings) -> Trace:
+    return nb.generate(model, prompt, trace=True, max_new_tokens=40, **settings).trace
+
+
+def go_on(model: nb.BlockModel, trace: Trace, after: int, changes=None, **settings) -> Trace:
+    """The fork, decoded to its end, through its file format."""
+    edit, start = fork(trace, after, changes or {})
+    job = nb.prepare(model, list(trace.prompt_ids), start=start, **{**trace.settings, **settings})
+    made = job.trace(0, list(continued(trace.events[:after], edit, job)))
+    assert Trace.from_json(made.to_json()).to_json() == made.to_json()
+    return made
+
+
+def outline(events):
+    """What was fixed where and why. Reading a context at once rounds otherwise than reading it bit by bit, so
+    probabilities differ in their last digits."""
+    return [
+        (type(event), getattr(event, "block", None), [(each.position, each.token, each.reason) for each in event.fixed])
+        for event in events
+        if isinstance(event, Denoise | Commit | Verify)
+    ]
+
+
+@pytest.mark.parametrize("settings", WAYS, ids=str)
+def test_a_fork_that_changes_nothing_gives_the_very_same(model, settings):
+    trace = traced(model, **settings)
+    for after in range(1, len(trace.events) + 1):
+        forked = go_on(model, trace, after)
+        assert forked.token_ids == trace.token_ids, after
+        in_a_draft = settings["strategy"] == "self_speculative" and isinstance(trace.events[after - 1], Denoise)
+        if not in_a_draft:  # a draft is made anew
+            assert outline(forked.events) == outline(trace.events), after
+
+
+@pytest.mark.parametrize("settings", WAYS, ids=str)
+def test_a_fork_can_be_forked(model, settings):
+    trace = traced(model, **settings)
+    half = len(trace.events) // 2
+    once = go_on(model, trace, half)
+    twice = go_on(model, once, len(once.events) - 2)
+    assert twice.token_ids == trace.token_ids
+    assert sum(isinstance(event, Edit) for event in twice.events) == 2
+
+
+@pytest.mark.parametrize("spec", [UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}], ids=str)
+def test_other_kinds_of_checkpoints_fork_too(spec):
+    """Unshifted, block-causal, blocks at absolute positions with the prompt's tail in the first."""
+    model = tiny_model("llama", spec=spec)
+    trace = traced(model, prompt_ids(11), strategy="block_diffusion", block_size=4, threshold=0.4)
+    for after in range(1, len(trace.events) + 1):
+        assert go_on(model, trace, after).token_ids == trace.token_ids, after
+    changed = go_on(model, trace, len(trace.events), {9: 7})
+    assert changed.token_ids[9] == 7
+    kept = next(event.start for event in changed.events if isinstance(event, Edit))
+    assert 5 <= kept <= 9
+    assert changed.token_ids[:kept] == trace.token_ids[:kept]
+
+
+def test_another_threshold_from_here_on(model):
+    trace = traced(model, strategy="block_diffusion", block_size=16, unmasking="top_k")
+    forked = go_on(model, trace, 4, unmasking="confidence", threshold=0.5)
+    assert forked.settings["threshold"] == 0.5
+    assert len(forked.events) < len(trace.events) / 2
+    assert forked.events[4].tokens == tuple(canvas_after(trace, 4))
+
+
+def canvas_after(trace: Trace, after: int) -> list[int | None]:
+    canvas = Canvas()
+    for event in trace.events[:after]:
+        canvas.apply(event)
+    return list(canvas.tokens)
+
+
+def test_a_changed_token_of_the_block_in_work_stays_and_the_rest_is_decoded_around_it(model):
+    trace = traced(model, strategy="block_diffusion", block_size=16, unmasking="top_k")
+    forked = go_on(model, trace, 4, {3: 77})
+    edit = forked.events[4]
+    assert isinstance(edit, Edit)
+    expected = canvas_after(trace, 4)
+    expected[3] = 77
+    assert (edit.start, list(edit.tokens), edit.changed) == (0, expected, (3,))
+    after = [list(canvas.tokens) for _, canvas in forked.replay()][4:]
+    assert all(tokens[3] == 77 for tokens in after)  # a pinned token is never changed
+    naive = naive_block(model, list(trace.prompt_ids), expected)
+    assert list(forked.token_ids[:16]) == naive
+
+
+def naive_block(model: nb.BlockModel, prompt: list[int], block: list[int | None]) -> list[int]:
+    """The block filled one most confident token a step, the whole sequence through the network each time."""
+    mask = model.spec.mask_token_id
+    ids = [*prompt, *(mask if token is None else token for token in block)]
+    allowed = causal(len(ids))
+    allowed[len(prompt) :, len(prompt) :] = True
+    while mask in ids:
+        masked = [index for index, token in enumerate(ids) if token == mask]
+        probs = logits_of(model, ids, allowed)[[index - 1 for index in masked]].softmax(-1)
+        best = int(probs.max(-1).values.argmax())
+        ids[masked[best]] = int(probs[best].argmax())
+    return ids[len(prompt) :]
+
+
+def test_a_masked_token_is_decoded_again(model):
+    trace = traced(model, strategy="block_diffusion", block_size=16)
+    whole = len(trace.events)
+    forked = go_on(model, trace, whole, {5: None})
+    assert forked.token_ids[:16] == trace.token_ids[:16]  # what it was sure of, it is sure of again
+
+
+def test_a_change_in_a_finished_block_masks_what_stood_behind_it(model):
+    trace = traced(model, strategy="block_diffusion", block_size=16)
+    edit, start = fork(trace, len(trace.events), {4: 77})
+    assert edit.tokens == (*trace.token_ids[:4], 77, *[None] * 11)
+    assert (start.number, start.step) == (0, 0)
+
+
+def test_later_blocks_go_with_a_change(model):
+    trace = traced(model, strategy="block_diffusion", block_size=8)
+    edit, start = fork(trace, len(trace.events), {10: 77})
+    assert edit.start == 8
+    assert start.committed == trace.token_ids[:8]
+    assert start.number == 1
+    assert len(edit.tokens) == 8
+    forked = go_on(model, trace, len(trace.events), {10: 77})
+    assert forked.token_ids[:8] == trace.token_ids[:8]
+    assert forked.token_ids[10] == 77
+
+
+@pytest.mark.parametrize("strategy", ["ar", "self_speculative"])
+def test_ar_goes_on_behind_a_change_as_if_it_had_written_it(model, strategy):
+    trace = traced(model, strategy=strategy)
+    after = len(trace.events)
+    forked = go_on(model, trace, after, {3: 77, 4: 78})
+    assert forked.token_ids[:5] == (*trace.token_ids[:3], 77, 78)
+    prefix = [*trace.prompt_ids, *forked.token_ids[:5]]
+    expected = nb.generate(model, prefix, strategy="ar", max_new_tokens=35).token_ids
+    assert list(forked.token_ids[5:]) == expected
+    assert all(event.block >= 0 for event in forked.events if isinstance(event, Commit | Verify))
+
+
+def test_the_figures_of_a_fork_are_of_what_it_decoded(model):
+    trace = traced(model, strategy="ar")
+    forked = go_on(model, trace, len(trace.events), {19: 77})
+    metrics = forked.metrics
+    assert metrics.output_tokens == len(forked.token_ids) - 20
+    assert metrics.decode_forwards == metrics.output_tokens
+    assert metrics.tokens_per_forward == 1.0
+    assert metrics.prefill_seconds < forked.events[-1].time - trace.events[-1].time
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({-1: 5}, "Position -1 is not on the canvas, which holds"),
+        ({900: 5}, "Position 900 is not on the canvas"),
+        ({2: 5, 20: 6}, "not of one block"),
+        ({2: 10**6}, "holds the token id 1000000; nano has ids 0 to"),
+        ({2: 1}, "holds the MASK token (id 1) as a token"),
+        ({0: None}, "The first token of a block cannot be masked"),
+    ],
+)
+def test_what_cannot_be_changed_is_said_in_one_sentence(model, changes, sentence):
+    trace = traced(model, strategy="block_diffusion", block_size=8)
+    with pytest.raises(nb.SettingError) as caught:
+        go_on(model, trace, len(trace.events), changes)
+    assert sentence in str(caught.value)
+
+
+def test_a_start_belongs_to_one_prompt(model):
+    with pytest.raises(nb.SettingError, match="belongs to one prompt; 2 were given"):
+        nb.prepare(model, ["a", "b"], start=Start())
+
+
+def test_a_trace_may_be_cut_and_is_then_no_whole_one(model):
+    data = traced(model, strategy="ar").to_json()
+    data["events"] = data["events"][:4]
+    assert len(Trace.from_json(data, whole=False).events) == 4
+    with pytest.raises(nb.TraceError, match="its last event is no finish"):
+        Trace.from_json(data)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ["edit", 0, 0.1, -1, [5], []],
+        ["edit", 0, 0.1, 99, [5], []],
+        ["edit", 0, 0.1, 0, [5], [3]],
+        ["edit", 0, 0.1, 0, ["x"], []],
+        ["edit", 0, 0.1, 0, [5]],
+    ],
+)
+def test_a_damaged_edit_is_refused(model, event):
+    data = traced(model, strategy="ar").to_json()
+    data["events"].insert(-1, event)
+    with pytest.raises(nb.TraceError, match="This trace is damaged"):
+        Trace.from_json(data)
+
+
+def test_a_trace_of_version_1_is_read(model):
+    trace = traced(model, strategy="ar")
+    assert Trace.from_json({**trace.to_json(), "version": 1}).to_json() == trace.to_json()
+    with pytest.raises(nb.TraceError, match="has version 3; this engine reads 1 and 2"):
+        Trace.from_json({**trace.to_json(), "version": 3})
+    assert isinstance(trace.events[-1], Finish)
