@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 # torch reads this once, when it is imported: waiting threads must not spin, or the page and the model fight for cores.
@@ -42,14 +43,30 @@ def parse(arguments: list[str]) -> Options:
         ("port", int, "port to bind"),
         ("max-new-tokens", int, "most tokens of an answer"),
         ("max-prompt-chars", int, "most characters of a prompt"),
+        ("max-lanes", int, "most lanes of a run"),
+        ("max-problems", int, "most held-out problems of a run in Block sizes"),
         ("queue", int, "most runs that may wait"),
+        ("trace-mb", float, "most megabytes of trace that a run may keep"),
         ("wall-seconds", float, "most seconds of a run"),
         ("lease-seconds", float, "a run that nobody has watched for so long is ended"),
+        ("max-models", int, "most models that are loaded at once"),
+        ("max-model-gb", float, "most gigabytes of a model that the page may load"),
     ):
         value = getattr(default, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=kind, default=value, metavar=name.upper(), help=f"{text} ({value})")
+    parser.add_argument(
+        "--model-root",
+        dest="model_roots",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="the page may load checkpoints inside this folder; may be given several times",
+    )
+    parser.add_argument("--hub", action="store_true", help="the page may load models from the hub by their id")
+    given = vars(parser.parse_args(arguments))
+    given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
     try:
-        return Options(login=os.environ.get("NBDIFF_LOGIN"), **vars(parser.parse_args(arguments)))
+        return Options(login=os.environ.get("NBDIFF_LOGIN"), **given)
     except playground.StartError as error:
         parser.error(str(error))
 

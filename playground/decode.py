@@ -1,19 +1,26 @@
-"""The decode tab: a prompt, Run, Stop, and the lanes that fill as the worker decodes."""
+"""The decode tab: a prompt, lanes to answer it, Run, Stop, and the stage on which they race."""
 
 import secrets
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine import BlockModel, NBDiffError
-from playground import web
-from playground.frames import summary_frame
-from playground.lanes import Form, check, lane_kinds
+from playground import lanes_editor, turns, web
+from playground.decode_figures import build_figures, figures_of
+from playground.forks import check_fork
+from playground.frames import race
+from playground.imported import check_race
+from playground.lanes import Request, check
 from playground.options import Options
-from playground.worker import UNKNOWN, QueueFullError, Worker
+from playground.presets import presets
+from playground.recorded import recorded_race
+from playground.shelf import Shelf
+from playground.spec import RunSpec
+from playground.transport import transport
+from playground.verdict import summary_frame
+from playground.worker import QueueFullError, Worker
 
 # Held-out problems, one or two of each domain: nano was not trained on any of them.
 EXAMPLES = (
@@ -23,126 +30,268 @@ EXAMPLES = (
     "Name the money of the country whose capital is Athens.",
     "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
+EXAMPLE_LABELS = ("A story", "A word problem", "A Python function", "A fact", "Another story")
+RAW, FIXED, KEEP = SWITCHES = ("Raw prompt", "Fixed length", "Keep the conversation")
 MAX_NEW_TOKENS = 96  # to begin with; Options has the limit
+ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
-RUN_ID = Field(max_length=64)
-
-
-class Poll(BaseModel):
-    """What the page sends to read on. viewer: an id that the page has made up for itself."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    run: str = RUN_ID
-    viewer: str = Field(min_length=1, max_length=64)
-    cursor: int = 0
+_SHOW_LINK = """(link) => {
+    if (!link) return link;
+    const url = new URL(location.href);
+    url.hash = "run=" + link;
+    history.replaceState(null, "", url);
+    navigator.clipboard?.writeText(url.href).catch(() => {});
+    return url.href;
+}"""
+_READ_LINK = "() => [location.hash.startsWith('#run=') ? location.hash.slice(5) : '']"
 
 
 class Shown(BaseModel):
-    """The part of the stage's value that names its run."""
+    """The parts of the stage's value that say what is on it."""
 
-    run: str | None = RUN_ID
+    model_config = ConfigDict(extra="ignore")
+
+    run: str | None = Field(default=None, max_length=64)
+    keep: int = Field(default=0, ge=0, le=200)
+    lanes: list[Any] = Field(default_factory=list, max_length=200)
 
 
-def build_tab(model: BlockModel, worker: Worker, options: Options) -> None:
-    """Lay out the tab in the Blocks being built."""
-    with gr.Column(elem_id="ask"):
-        prompt = gr.Textbox(
-            label="Prompt",
-            value=EXAMPLES[0],
-            lines=2,
-            max_lines=10,
-            placeholder="Ask something. Shift + Enter runs it.",
+class DecodeTab:
+    """The tab's handlers around its worker and shelf. `build` lays it out in the Blocks being built."""
+
+    def __init__(self, shelf: Shelf, model: BlockModel, worker: Worker, options: Options):
+        """model: what the presets are for, the one that the server was started with."""
+        self.shelf = shelf
+        self.worker = worker
+        self.options = options
+        beside = next((name for name in shelf.names() if name == f"{model.name}-ar"), None)
+        self.presets = presets(model, beside)
+
+    # -- layout ------------------------------------------------------------------------------------------
+
+    def build(self, blocks: gr.Blocks) -> gr.HTML:
+        """Lay out the tab in `blocks`; returns the lanes editor, whose models other tabs change."""
+        first = next(iter(self.presets))
+        options = self.options
+        with gr.Row(elem_id="ask"):
+            with gr.Column(scale=3, min_width=320):
+                prompt = gr.Textbox(
+                    label="Prompt",
+                    value=EXAMPLES[0],
+                    lines=3,
+                    max_lines=10,
+                    placeholder="Ask something. Shift + Enter runs it.",
+                )
+                # Shown whole as buttons that fill the prompt; nothing is run or cached ahead.
+                gr.Examples(
+                    [[text] for text in EXAMPLES],
+                    inputs=prompt,
+                    label="Examples",
+                    example_labels=list(EXAMPLE_LABELS),
+                    api_visibility="private",
+                )
+            with gr.Column(scale=2, min_width=320, elem_id="controls"):
+                with gr.Row():
+                    preset = gr.Dropdown(list(self.presets), value=first, label="Preset", min_width=150)
+                    limit = gr.Number(
+                        min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens", min_width=120
+                    )
+                switches = gr.CheckboxGroup(
+                    list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
+                )
+                with gr.Row():
+                    run = gr.Button("Run", variant="primary", min_width=110, elem_id="run")
+                    stop = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="stop")
+                    link = gr.Button("Copy link", min_width=110)
+        editor = lanes_editor.build(self.shelf, options, self.presets[first])
+        address = gr.Textbox(
+            label="A link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
-        # Shown whole as buttons that fill the prompt; nothing is run or cached ahead.
-        gr.Examples([[text] for text in EXAMPLES], inputs=prompt, label="Examples", api_visibility="private")
-        with gr.Row(elem_id="controls"):
-            block_size, threshold = _diffusion_fields(model)
-            max_new_tokens = gr.Number(
-                min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens", min_width=110
-            )
-            seed = gr.Number(0, label="Seed", min_width=110)
-            run = gr.Button("Run", variant="primary", min_width=110, elem_id="run")
-            stop = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="stop")
-    stage = web.stage(_value(model), _transport(worker))
+        conversation = turns.build()
+        recorded = recorded_race()
+        stage = web.stage(self._value(race=recorded, recorded=True), transport(self.worker))
+        figures, map_lane = build_figures(recorded)
 
-    asked = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    gr.on(
-        [run.click, prompt.submit],
-        partial(_start, model, worker, options),
-        inputs=[stage, prompt, block_size, threshold, max_new_tokens, seed],
-        outputs=[stage, stop],
-        **asked,
+        on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds to it
+        asked = gr.State("")  # the prompt of the run under way
+        form = [prompt, editor, limit, switches, conversation.turns]
+        gr.on(
+            [run.click, prompt.submit],
+            self.start,
+            [stage, *form],
+            [stage, stop, asked],
+            **ASKED,
+        )
+        stop.click(self.stop, stage, None, **ASKED)
+        preset.input(self.choose, preset, editor, **ASKED)
+        stage.ended(
+            self.ended,
+            [stage, on_stage, asked, switches, conversation.turns],
+            [stop, on_stage, *conversation.shown, *figures, map_lane],
+            **ASKED,
+        )
+        stage.fork(self.fork, stage, [stage, stop], **ASKED)
+        map_lane.input(lambda race, lane: figures_of(race, lane)[-1], [on_stage, map_lane], figures[-1], **ASKED)
+        conversation.list.input(self.show_turn, [conversation.turns, conversation.list], [stage, on_stage], **ASKED)
+        conversation.clear.click(turns.cleared, None, conversation.shown, **ASKED)
+        stage.imported(self.imported, stage, [stage, on_stage, *figures, map_lane], **ASKED)
+        link.click(self.link, [stage, *form], [stage, address], **ASKED).then(
+            None, address, address, js=_SHOW_LINK, api_visibility="private"
+        )
+        opened = gr.State(False)
+        blocks.load(
+            self.restore,
+            address,
+            [stage, prompt, editor, limit, switches, opened],
+            js=_READ_LINK,
+            **ASKED,
+        ).then(self.start_opened, [opened, stage, *form], [stage, stop, asked], **ASKED)
+        return editor
+
+    def _value(self, **news: Any) -> dict[str, Any]:
+        """The stage's value. `serial` makes every one new, or the page would not notice the same message twice."""
+        value = {
+            "run": None,
+            "race": None,
+            "recorded": False,
+            "lanes": [],
+            "keep": 0,
+            "title": "",
+            "error": "",
+            "note": "",
+        }
+        return {**value, "policies": list(lanes_editor.POLICIES), "serial": secrets.token_hex(4), **news}
+
+    # -- what visitors ask -------------------------------------------------------------------------------
+
+    def start(self, shown: Any, prompt: Any, *fields: Any) -> tuple[Any, Any, Any]:
+        """Queue what the visitor asks for, or say in one sentence why not; a run that is under way then goes on."""
+        try:
+            request = check(self.shelf, _spec(prompt, *fields), self.options)
+            value = self._submit(request, title=prompt)
+        except (NBDiffError, QueueFullError) as error:
+            return self._refused(shown, error), gr.skip(), gr.skip()
+        return value, gr.update(interactive=True), prompt
+
+    def fork(self, shown: Any, event: gr.EventData) -> tuple[Any, Any]:
+        """Continue a changed trace in a new lane beside those on the stage."""
+        on_it = _shown(shown)
+        try:
+            data = dict(event._data)
+            request = check_fork(self.shelf, data, self.options)
+            keep = data.get("lanes")
+            keep = keep if isinstance(keep, int) and 0 <= keep < 200 else on_it.keep + len(on_it.lanes)
+            value = self._submit(request, keep=keep)
+        except (NBDiffError, QueueFullError, TypeError, ValueError) as error:
+            return self._refused(shown, error), gr.skip()
+        return value, gr.update(interactive=True)
+
+    def _submit(self, request: Request, **news: Any) -> dict[str, Any]:
+        run_id = self.worker.submit(request.lanes, summary_frame)
+        lanes = [{"name": name, "about": about} for name, about in zip(request.names, request.abouts)]
+        return self._value(run=run_id, lanes=lanes, note=request.note, **news)
+
+    def _refused(self, shown: Any, error: Exception) -> dict[str, Any]:
+        """What is on the stage stays there, under the sentence."""
+        on_it = _shown(shown)
+        return self._value(run=on_it.run, keep=on_it.keep, lanes=on_it.lanes, error=str(error))
+
+    def stop(self, shown: Any) -> None:
+        """End the run on the stage."""
+        if (run_id := _shown(shown).run) is not None:
+            self.worker.stop(run_id)
+
+    def ended(self, shown: Any, before: Any, asked: str, switches: Any, so_far: list) -> tuple[Any, ...]:
+        """A run is over: its figures, its turn, and Stop gone, unless a new run has begun since."""
+        on_it = _shown(shown)
+        live = on_it.run is not None and self.worker.is_live(on_it.run)
+        stop = gr.update(interactive=live)
+        if live:
+            return stop, *[gr.skip()] * 8
+        if on_it.run is None:  # a race that was put there whole
+            return stop, *[gr.skip()] * 4, *_drawn(before)
+        log = self.worker.log(on_it.run)
+        done = race(log, asked)
+        if on_it.keep and isinstance(before, dict):
+            done["lanes"] = [*before.get("lanes", [])[: on_it.keep], *done["lanes"]]
+        elif KEEP in _on(switches):
+            so_far = turns.added(so_far, asked, done)
+        return stop, done, so_far, *turns.choices(so_far), *_drawn(done)
+
+    def imported(self, shown: Any, event: gr.EventData) -> tuple[Any, ...]:
+        """The figures of a race that the page has read from a file."""
+        try:
+            read = check_race((event._data or {}).get("race"))
+        except (NBDiffError, AttributeError) as error:
+            return self._refused(shown, error), *[gr.skip()] * 5
+        return gr.skip(), read, *_drawn(read)
+
+    def choose(self, name: str) -> Any:
+        """The lanes of a preset, for the editor."""
+        return lanes_editor.value(self.shelf, self.options, self.presets.get(name) or [])
+
+    def show_turn(self, so_far: list, chosen: Any) -> tuple[Any, Any]:
+        """Put an earlier turn's race on the stage."""
+        if not isinstance(chosen, int) or not 0 <= chosen < len(so_far):
+            return gr.skip(), gr.skip()
+        shown = so_far[chosen]["race"]
+        return self._value(race=shown), shown
+
+    # -- links -------------------------------------------------------------------------------------------
+
+    def link(self, shown: Any, *fields: Any) -> tuple[Any, Any]:
+        """The form as a link."""
+        try:
+            return gr.skip(), gr.update(value=_spec(*fields).to_link(), visible=True)
+        except NBDiffError as error:
+            return self._refused(shown, error), gr.skip()
+
+    def restore(self, link: str) -> tuple[Any, ...]:
+        """Fill the form from a link; without one it stays as it is, but for models that were loaded since."""
+        if not link:
+            editor = lanes_editor.value(self.shelf, self.options, next(iter(self.presets.values())))
+            return gr.skip(), gr.skip(), editor, *[gr.skip()] * 2, False
+        try:
+            spec = RunSpec.from_link(link)
+        except NBDiffError as error:
+            return self._value(race=recorded_race(), recorded=True, error=str(error)), *[gr.skip()] * 4, False
+        editor = lanes_editor.value(self.shelf, self.options, spec.lanes)
+        on = [name for name, is_on in ((RAW, spec.raw), (FIXED, spec.ignore_eos)) if is_on]
+        return gr.skip(), spec.prompt, editor, spec.max_new_tokens, on, True
+
+    def start_opened(self, opened: bool, *fields: Any) -> tuple[Any, Any, Any]:
+        """A link that was opened runs."""
+        return self.start(*fields) if opened else (gr.skip(), gr.skip(), gr.skip())
+
+
+def _drawn(shown: Any) -> tuple[Any, ...]:
+    """The three figures of a race, and the list of its lanes for the map."""
+    lanes = shown.get("lanes", []) if isinstance(shown, dict) else []
+    names = [lane["name"] for lane in lanes]
+    chosen = next((name for name in names if name.startswith("Block")), names[0] if names else None)
+    return *figures_of(shown, chosen), gr.update(choices=names, value=chosen)
+
+
+def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = None) -> RunSpec:
+    on = _on(switches)
+    return RunSpec.of(
+        prompt=prompt,
+        lanes=lanes_editor.lanes_of(editor),
+        max_new_tokens=limit,
+        raw=RAW in on,
+        ignore_eos=FIXED in on,
+        history=turns.history(so_far) if KEEP in on else (),
     )
-    stop.click(partial(_stop, worker), inputs=stage, outputs=None, **asked)
-    stage.ended(partial(_ended, worker), inputs=stage, outputs=stop, **asked)
 
 
-def _diffusion_fields(model: BlockModel) -> tuple[gr.Number, gr.Number]:
-    """Block size and threshold, as the checkpoint has them. No bounds of Gradio's: the server says what is wrong."""
-    spec = model.spec
-    block_size = gr.Number(spec and spec.block_size, label="Block size", min_width=110, visible=spec is not None)
-    threshold = gr.Number(
-        spec and spec.threshold, label="Threshold", step=0.05, min_width=110, visible=spec is not None
-    )
-    return block_size, threshold
+def _on(switches: Any) -> list[str]:
+    """The switches that are on, as the page says."""
+    return [name for name in SWITCHES if name in switches] if isinstance(switches, list) else []
 
 
-def _value(model: BlockModel, **news: Any) -> dict[str, Any]:
-    """The stage's value. `serial` makes every one new, or the page would not notice the same message twice."""
-    lanes = [{"name": kind.name, "about": ""} for kind in lane_kinds(model)]
-    return {"run": None, "lanes": lanes, "error": "", "note": "", "serial": secrets.token_hex(4), **news}
-
-
-def _start(
-    model: BlockModel, worker: Worker, options: Options, shown: Any, *fields: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Queue what the visitor asks for, or say in one sentence why not; a run that is under way then goes on."""
+def _shown(value: Any) -> Shown:
+    """What is on the stage, as the page says; nothing for anything that is no such value."""
     try:
-        request = check(model, Form(*fields), options)
-        names = [lane.name for lane in request.lanes]
-        run_id = worker.submit(request.lanes, partial(summary_frame, names))
-    except (NBDiffError, QueueFullError) as error:
-        return _value(model, run=_run_of(shown), error=str(error)), gr.skip()
-    lanes = [{"name": name, "about": about} for name, about in zip(names, request.abouts)]
-    return _value(model, run=run_id, lanes=lanes, note=request.note), gr.update(interactive=True)
-
-
-def _stop(worker: Worker, shown: Any) -> None:
-    if (run_id := _run_of(shown)) is not None:
-        worker.stop(run_id)
-
-
-def _ended(worker: Worker, shown: Any) -> dict[str, Any]:
-    """Stop is there while a run is live. Asked of the worker: a new run may have begun since the page said so."""
-    run_id = _run_of(shown)
-    return gr.update(interactive=run_id is not None and worker.is_live(run_id))
-
-
-def _run_of(shown: Any) -> str | None:
-    """The run on the stage, as the page says; None for anything that is no such value."""
-    try:
-        return Shown.model_validate(shown).run
+        return Shown.model_validate(value)
     except ValidationError:
-        return None
-
-
-def _transport(worker: Worker) -> tuple[Callable, Callable]:
-    """The functions that stage.js calls as server.poll and server.leave."""
-
-    # Coroutines, although nothing in them waits: Gradio would take a thread of its pool for each call otherwise.
-    async def poll(message: Any) -> dict[str, Any]:
-        try:
-            asked = Poll.model_validate(message)
-        except ValidationError:
-            return UNKNOWN.to_json()
-        return worker.poll(asked.run, asked.viewer, asked.cursor).to_json()
-
-    async def leave(message: Any) -> None:
-        try:
-            asked = Poll.model_validate(message)
-        except ValidationError:
-            return
-        worker.leave(asked.run, asked.viewer)
-
-    return poll, leave
+        return Shown()

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 class StartError(ValueError):
@@ -14,7 +15,9 @@ class Options:
     """Checked on creation; raises StartError.
 
     login: "name:password"; without one, only this machine may be bound. wall_seconds: of one run, all its lanes
-    together. lease_seconds: a run is ended when no viewer has asked for it for so long.
+    together. lease_seconds: a run is ended when no viewer has asked for it for so long. trace_mb: of one run, as
+    JSON. model_roots: folders inside which visitors may load checkpoints. hub: whether they may load from the hub.
+    max_models: loaded at once. max_model_gb: memory of one.
     """
 
     model: str = "nano"
@@ -23,20 +26,38 @@ class Options:
     login: str | None = field(default=None, repr=False)  # not into a log
     max_new_tokens: int = 512
     max_prompt_chars: int = 8000
+    max_lanes: int = 6
+    max_problems: int = 50
     queue: int = 8
+    trace_mb: float = 8.0
     wall_seconds: float = 120.0
     lease_seconds: float = 5.0
+    model_roots: tuple[Path, ...] = ()
+    hub: bool = False
+    max_models: int = 4
+    max_model_gb: float = 20.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
             raise StartError(f"The port is {self.port}; it must be from 1 to 65535.")
-        for name in ("max_new_tokens", "max_prompt_chars", "queue"):
+        for name in ("max_new_tokens", "max_prompt_chars", "max_lanes", "max_problems", "queue", "max_models"):
             if getattr(self, name) < 1:
                 raise StartError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("wall_seconds", "lease_seconds"):
-            seconds = getattr(self, name)
-            if not (math.isfinite(seconds) and seconds > 0):
-                raise StartError(f"--{name.replace('_', '-')} is {seconds:g}; it must be a positive number of seconds.")
+        for name, unit in (
+            ("wall_seconds", "seconds"),
+            ("lease_seconds", "seconds"),
+            ("trace_mb", "megabytes"),
+            ("max_model_gb", "gigabytes"),
+        ):
+            amount = getattr(self, name)
+            if not (math.isfinite(amount) and amount > 0):
+                raise StartError(f"--{name.replace('_', '-')} is {amount:g}; it must be a positive number of {unit}.")
+        roots = []
+        for root in self.model_roots:
+            if not Path(root).is_dir():
+                raise StartError(f"--model-root is {root}, which is no folder.")
+            roots.append(Path(root).resolve())
+        object.__setattr__(self, "model_roots", tuple(roots))
         if self.login is not None and not all(self.login.partition(":")):
             raise StartError("NBDIFF_LOGIN must read name:password, neither of them empty.")
         if self.login is None and not self.is_local:

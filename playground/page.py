@@ -6,10 +6,14 @@ import threading
 
 import gradio as gr
 
-from nbdiff_engine import BlockModel, NBDiffError, choose_threads, load
-from playground import address, decode, web
-from playground.lanes import warm_up
+from nbdiff_engine import BlockModel, NBDiffError
+from playground import address, api, lanes_editor, web
+from playground.block_sizes import BlockSizesTab
+from playground.decode import DecodeTab
+from playground.lanes import guarded_warm_up
+from playground.models import ModelsTab
 from playground.options import Options, StartError
+from playground.shelf import Shelf, first_models
 from playground.worker import Limits, Worker
 
 TITLE = "NBDiff playground"
@@ -24,18 +28,21 @@ class Playground:
     def __init__(self, options: Options):
         """Raises StartError for a model that cannot be loaded, or cannot be asked."""
         try:
-            model = load(options.model)
+            self.shelf = first_models(options)
         except NBDiffError as error:
             raise StartError(str(error)) from error
-        if model.tokenizer is None:
-            raise StartError(f"{model.name} has no tokenizer, so the page cannot ask it anything.")
-        choose_threads(model)
+        name = self.shelf.names()[0]
         self.options = options
         self.worker = Worker(
-            Limits(queue=options.queue, wall_seconds=options.wall_seconds, lease_seconds=options.lease_seconds),
-            warm_up=lambda: warm_up(model),
+            Limits(
+                queue=options.queue,
+                wall_seconds=options.wall_seconds,
+                lease_seconds=options.lease_seconds,
+                log_bytes=int(options.trace_mb * 1e6),
+            ),
+            warm_up=lambda: guarded_warm_up(self.shelf, name),
         )
-        self.blocks = _page(model, self.worker, options)
+        self.blocks = _page(self.shelf, self.worker, options)
 
     def launch(self) -> None:
         """Serve the page, print its address, and return after Ctrl+C."""
@@ -73,10 +80,28 @@ class Playground:
             self.blocks.close(verbose=False)
 
 
-def _page(model: BlockModel, worker: Worker, options: Options) -> gr.Blocks:
+def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
+    model = shelf.get(shelf.names()[0])
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_header(model), js_on_load=None, apply_default_css=False, elem_id="header")
-        decode.build_tab(model, worker, options)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Decode", id="decode"):
+                editor = DecodeTab(shelf, model, worker, options).build(blocks)
+            with gr.Tab("Block sizes", id="block-sizes"):
+                sizes = BlockSizesTab(shelf, worker, options)
+                sizes.build(blocks)
+            with gr.Tab("Models", id="models"):
+                changed = ModelsTab(shelf, worker, options).build(blocks)
+        changed.change(
+            lambda shown: lanes_editor.refreshed(shelf, options, shown),
+            editor,
+            editor,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        api.build(shelf, worker, options)
+        sizes.build_api()
     return blocks
 
 
@@ -92,7 +117,8 @@ def _theme() -> gr.Theme:
 
 def _header(model: BlockModel) -> str:
     about = html.escape(f"{model.name}, {_about(model)}")
-    return f"<header><h1>{TITLE}</h1><p>The same checkpoint decoded two ways: {about}</p></header>"
+    what = "Watch a language model write several tokens at once, beside the same model writing one by one"
+    return f"<header><h1>{TITLE}</h1><p>{what}: {about}</p></header>"
 
 
 def _about(model: BlockModel) -> str:

@@ -1,16 +1,21 @@
 """The page's own HTML, CSS and JavaScript, from assets/web, and the Gradio component they make up."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "web"
+from playground import replay
 
 
 def read(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8")
+    """The text of a file in assets/web."""
+    return replay.read(name)
+
+
+def sources() -> dict[str, str]:
+    """What the page makes an offline replay file of: {"page", "css", "html", "js"}."""
+    return replay.sources()
 
 
 def stage(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTML:
@@ -22,8 +27,8 @@ def stage(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTM
     component = gr.HTML(
         value=value,
         html_template=read("stage.html"),
-        css_template=read("stage.css"),
-        js_on_load=read("lane.js") + read("stage.js"),
+        css_template=replay.styles(),
+        js_on_load=replay.script("stage.js"),
         server_functions=list(server_functions),
         apply_default_css=False,
         elem_id="stage",

@@ -186,6 +186,11 @@ class Worker:
             if run is not None and run.live:
                 self._end(run, "stopped", "Stopped.")
 
+    def log(self, run_id: str) -> list[Frame]:
+        """All frames of a run so far; none for a run that is not known."""
+        with self._changed:
+            return list(self._runs[run_id].log) if run_id in self._runs else []
+
     def is_live(self, run_id: str) -> bool:
         """Whether a run waits or decodes."""
         with self._changed:

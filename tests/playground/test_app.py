@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nbdiff_engine import Trace
 from playground.options import Options, StartError
 from tests.playground.serving import PATCHED_APP, ROOT, Server, free_port, run_app, serving
 
@@ -19,7 +20,7 @@ def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() 
     start = time.monotonic()
     result = run_app("--help")
     assert result.returncode == 0
-    for text in ("--host", "127.0.0.1", "--port", "7860", "--model", "nano", "--max-new-tokens", "NBDIFF_LOGIN"):
+    for text in ("--host", "127.0.0.1", "--port", "7860", "nano", "--max-new-tokens", "--model-root", "NBDIFF_LOGIN"):
         assert text in result.stdout
     assert time.monotonic() - start < 3
 
@@ -34,6 +35,8 @@ def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() 
         (["--host", "example.org"], "set NBDIFF_LOGIN=name:password"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0; it must be at least 1."),
         (["--wall-seconds", "nan"], "--wall-seconds is nan; it must be a positive number"),
+        (["--trace-mb", "-1"], "--trace-mb is -1; it must be a positive number of megabytes."),
+        (["--model-root", "/no/such/folder"], "--model-root is /no/such/folder, which is no folder."),
     ],
 )
 def test_a_bad_option_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
@@ -82,21 +85,24 @@ def test_half_a_login_is_refused(login: str) -> None:
 
 def test_the_entry_is_short_and_imports_only_the_playground() -> None:
     source = (ROOT / "app.py").read_text()
-    assert len(source.splitlines()) < 80
+    assert len(source.splitlines()) < 100
     names = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for alias in node.names}
     assert names == {"argparse", "logging", "os", "playground", "sys"}
 
 
-@pytest.mark.parametrize("name", ["stage.html", "stage.css"])
+WEB = ROOT / "assets" / "web"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in WEB.iterdir() if path.suffix in (".html", ".css")))
 def test_nothing_in_a_template_is_evaluated(name: str) -> None:
     """Gradio runs these through Handlebars and then as a JavaScript template literal."""
-    text = (ROOT / "assets" / "web" / name).read_text()
+    text = (WEB / name).read_text()
     assert not any(sign in text for sign in ("`", "${", "{{", "\\"))
 
 
-@pytest.mark.parametrize("name", ["lane.js", "stage.js"])
+@pytest.mark.parametrize("name", sorted(path.name for path in WEB.glob("*.js")))
 def test_no_text_is_painted_as_html(name: str) -> None:
-    source = (ROOT / "assets" / "web" / name).read_text()
+    source = (WEB / name).read_text()
     assert not any(
         sink in source for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
     )
@@ -121,6 +127,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Se
         yield server
 
 
+LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 32, "threshold": 0.9}
+
+
 class Visitor:
     """Talks to the server as the page does, with whatever values."""
 
@@ -131,11 +140,11 @@ class Visitor:
         self.start = self._event("click", self._component("run"))
         self.open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
-    def run(
-        self, prompt: object = "Hello", block: object = 32, threshold: object = 0.9, new: object = 8, seed: object = 0
-    ):
+    def run(self, prompt: object = "Hello", new: object = 8, lanes: object = None, **first_lane: object):
         """The stage's value after Run."""
-        data = [{"run": None}, prompt, block, threshold, new, seed]
+        if lanes is None:
+            lanes = [{**LANE, **first_lane}]
+        data = [{"run": None}, prompt, {"lanes": lanes}, new, [], None]
         body = {"data": data, "fn_index": self.start, "session_hash": "test"}
         return self._post("/gradio_api/run/predict", body)["data"][0]
 
@@ -163,7 +172,8 @@ def visitor(server: Server) -> Visitor:
 
 
 def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
-    run = visitor.run("What is the capital of Germany?")["run"]
+    lanes = [LANE, {"model": "nano-ar", "strategy": "ar"}, {**LANE, "on": False}]
+    run = visitor.run("What is the capital of Germany?", lanes=lanes)["run"]
     frames, cursor, state = [], 0, "queued"
     end = time.monotonic() + 20
     while state in ("queued", "running"):
@@ -172,29 +182,38 @@ def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
         frames, cursor, state = frames + reply["frames"], reply["cursor"], reply["state"]
         time.sleep(0.05)
     assert state == "finished"
-    assert [frame["text"] != "" for frame in frames if frame["kind"] == "finish"] == [True, True]
+    assert [frame["text"] != "" for frame in frames if frame["kind"] == "done"] == [True, True]
     assert frames[-1]["kind"] == "summary"
+    assert [frame["header"]["model"] for frame in frames if frame["kind"] == "open"] == ["nano", "nano-ar"]
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"prompt": ""}, "The prompt is empty"),
-        ({"prompt": None}, "The prompt must be text."),
+        ({"prompt": None}, "prompt"),
         ({"prompt": "x" * 2_000_000}, "The prompt is 2,000,000 characters long; this server takes at most 2,000."),
         ({"prompt": "ß" * 1990}, "has a context of 1024"),
         ({"new": 0}, "max_new_tokens"),
         ({"new": 10**6}, "this server allows at most 512"),
         ({"new": "<b>many</b>"}, "max_new_tokens"),
         ({"new": None}, "max_new_tokens is empty"),
-        ({"new": [1, 2]}, "max_new_tokens must be a number"),
+        ({"new": [1, 2]}, "max_new_tokens"),
         ({"threshold": 0}, "threshold"),
         ({"threshold": 1.01}, "threshold is 1.01"),
-        ({"threshold": "9" * 10_000}, "threshold must be a number"),
-        ({"block": -3}, "block_size"),
-        ({"block": 2.5}, "block_size"),
+        ({"threshold": "9" * 10_000}, "threshold"),
+        ({"block_size": -3}, "block_size"),
+        ({"block_size": 2.5}, "block_size"),
         ({"seed": -1}, "seed is -1"),
-        ({"seed": {"a": 1}}, "seed must be a number"),
+        ({"seed": {"a": 1}}, "seed"),
+        ({"unmasking": "magic"}, "unmasking is 'magic'"),
+        ({"model": "nosuch"}, "No model 'nosuch' is loaded; there are nano, nano-ar."),
+        ({"model": "../../etc"}, "No model"),
+        ({"lanes": []}, "No lane is switched on"),
+        ({"lanes": [{**LANE, "on": False}]}, "No lane is switched on"),
+        ({"lanes": [LANE] * 7}, "7 lanes are asked for; this server allows at most 6."),
+        ({"lanes": "<script>"}, "lanes"),
+        ({"lanes": [{"model": "nano-ar", "strategy": "block_diffusion"}]}, "nano-ar is an autoregressive checkpoint"),
     ],
 )
 def test_a_bad_wish_is_answered_in_one_sentence(visitor: Visitor, fields: dict, sentence: str) -> None:
@@ -205,7 +224,7 @@ def test_a_bad_wish_is_answered_in_one_sentence(visitor: Visitor, fields: dict, 
 
 
 def test_a_block_beyond_training_is_decoded_with_a_note(visitor: Visitor) -> None:
-    value = visitor.run(block=64)
+    value = visitor.run(block_size=64)
     assert value["run"]
     assert "trained for blocks of 32" in value["note"]
 
@@ -227,6 +246,47 @@ def test_a_block_beyond_training_is_decoded_with_a_note(visitor: Visitor) -> Non
 )
 def test_a_hostile_poll_gets_a_plain_answer(visitor: Visitor, message: object) -> None:
     assert visitor.poll(message)["state"] == "unknown"
+
+
+@pytest.fixture(scope="module")
+def client(server: Server):
+    gradio_client = pytest.importorskip("gradio_client")
+    return gradio_client.Client(server.url, verbose=False)
+
+
+def test_programs_can_ask_for_an_answer_and_its_trace(client) -> None:
+    assert client.predict(api_name="/models") == ["nano", "nano-ar"]
+    settings = {"block_size": 16, "threshold": 0.9}
+    out = client.predict(
+        "What is the capital of Germany?", "", "block_diffusion", 24, settings=settings, api_name="/generate"
+    )
+    assert "Berl" in out["text"]
+    assert out["metrics"]["tokens_per_forward"] > 1
+    trace = Trace.from_json(out["trace"])
+    assert trace.settings["block_size"] == 16
+    assert len(trace.token_ids) == out["metrics"]["output_tokens"]
+    fixed = client.predict("Hello", "nano-ar", "ar", 12, ignore_eos=True, api_name="/generate")
+    assert fixed["metrics"]["output_tokens"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("", "nano", "ar", 8), "The prompt is empty"),
+        (("Hi", "nosuch", "ar", 8), "No model 'nosuch' is loaded"),
+        (("Hi", "nano", "magic", 8), "strategy"),
+        (("Hi", "nano", "ar", 10**6), "this server allows at most 512"),
+    ],
+)
+def test_a_program_gets_the_same_sentences(client, arguments: tuple, sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        client.predict(*arguments, api_name="/generate")
+
+
+def test_frame_endpoints_are_private(client) -> None:
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(named) <= {"/generate", "/models", "/sweep"}
+    assert {"/generate", "/models"} <= set(named)
 
 
 def test_no_file_of_the_repository_is_served(server: Server) -> None:

@@ -1,0 +1,203 @@
+// The canvas of one lane: its tokens as inline text, each state told by shape as well as by colour.
+//
+// Nodes are made once a position and changed in place, and only where what they show has changed.
+
+const VIEWS = ["confidence", "order", "step"];
+const ZERO_WIDTH_SPACE = "\u200b"; // a line may break between any two tokens, and breaks inside of none
+const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
+
+// Tokens come in chunks that the browser lays out apart from each other, and not at all while they are out of sight:
+// one token that changes its width would otherwise lay out a thousand anew. Few answers are longer than one chunk.
+const CHUNK = 128;
+
+class Grid {
+  // on: { look(position, pinned) } called when a token is pointed at, focused or pinned; null when none is.
+  constructor(canvas, state, on) {
+    this.canvas = canvas;
+    this.state = state;
+    this.on = on;
+    this.cells = [];
+    this.chunks = [];
+    this.k = -1;
+    this.view = "confidence";
+    this.scale = 1;
+    this.fashion = 0; // counts the times that all tokens had to be dressed anew
+    this.overlay = new Map(); // by position: what a fork would put there, [text] or null for a mask
+    this.roving = 0;
+    canvas.textContent = "";
+    canvas.addEventListener("mouseover", (event) => this.#pointed(event, false));
+    canvas.addEventListener("focusin", (event) => this.#pointed(event, false));
+    canvas.addEventListener("mouseleave", () => on.look(null, false));
+    canvas.addEventListener("click", (event) => this.#pointed(event, true));
+    canvas.addEventListener("keydown", (event) => this.#pressed(event));
+  }
+
+  // Show the state after event k.
+  paint(k, view = this.view) {
+    const count = k < 0 ? 0 : this.state.shown[k];
+    const scale = view === "order" ? Math.max(1, this.state.forwards.at(-1) ?? 1) : Math.max(1, this.#steps());
+    if (view !== this.view || scale !== this.scale) this.fashion += 1;
+    Object.assign(this, { k, view, scale });
+    this.canvas.dataset.view = view;
+    this.#reach(count);
+    this.chunks.forEach((chunk, index) => {
+      if (chunk.hidden !== index * CHUNK >= count) chunk.hidden = index * CHUNK >= count;
+    });
+    if (this.roving >= count && count) this.#rove(0); // or the tab key would find no token
+    // The cells of a chunk that is hidden whole are left as they are, and caught up with when it is shown again.
+    const end = Math.min(this.cells.length, Math.ceil(count / CHUNK) * CHUNK);
+    for (let at = 0; at < end; at += 1) {
+      const cell = this.cells[at];
+      const entry = at < count ? this.state.entry(at, k) : null;
+      const look = entry ? this.#look(at, k, entry) : -1;
+      const over = this.overlay.get(at);
+      if (cell.entry === entry && cell.look === look && cell.over === over && cell.fashion === this.fashion) continue;
+      Object.assign(cell, { entry, look, over, fashion: this.fashion });
+      this.#dress(cell, at, k, entry);
+    }
+  }
+
+  pin(position) {
+    this.canvas.querySelector(".pinned")?.classList.remove("pinned");
+    if (position !== null) this.cells[position]?.node.classList.add("pinned");
+    this.pinned = position;
+  }
+
+  // Where a canvas must be scrolled to for what the event has just fixed to be in sight; null where it may stay. Those
+  // who chose a token are let read on. It only measures: a change between two measurements would lay all out again.
+  toFollow() {
+    if (this.chunks.length === 0 || typeof this.pinned === "number" || this.canvas.contains(document.activeElement)) return null;
+    const seen = (state) => this.canvas.querySelector(`.chunk:not([hidden]) span:not([hidden]) > .${state}`);
+    const node = seen("new") ?? seen("mask");
+    if (!node || this.canvas.scrollHeight <= this.canvas.clientHeight + 4) return null;
+    const [box, at] = [this.canvas.getBoundingClientRect(), node.getBoundingClientRect()];
+    const inSight = at.top >= box.top && at.bottom <= box.bottom - 24;
+    return inSight ? null : this.canvas.scrollTop + at.top - box.top - box.height / 3;
+  }
+
+  #steps() {
+    if (this.stepsOf !== this.state.last) {
+      for (let k = (this.stepsOf ?? -1) + 1; k <= this.state.last; k += 1) {
+        this.mostSteps = Math.max(this.mostSteps ?? 1, (this.state.places[k]?.[1] ?? 0) + 1);
+      }
+      this.stepsOf = this.state.last;
+    }
+    return this.mostSteps ?? 1;
+  }
+
+  #reach(count) {
+    while (this.cells.length < count) {
+      const at = this.cells.length;
+      const slot = make("span");
+      const node = make("span");
+      node.dataset.at = at;
+      node.tabIndex = at === this.roving ? 0 : -1;
+      node.setAttribute("role", "button");
+      slot.append("", node, "");
+      if (at % CHUNK === 0) this.chunks.push(this.canvas.appendChild(make("div", "chunk")));
+      this.chunks.at(-1).append(slot);
+      this.cells.push({ slot, node, entry: undefined, look: undefined, over: undefined });
+    }
+  }
+
+  // All that decides how a cell looks, beside its entry, as one number.
+  #look(at, k, entry) {
+    const fresh = entry.at === k && entry.fixed && !entry.kept && !entry.rejected && this.state.events[k][0] !== "finish";
+    return this.state.stateOf(at, k, entry) + (fresh ? 8 : 0) + this.state.border(at, k) * 16;
+  }
+
+  #dress({ slot, node, look, over }, at, k, entry) {
+    slot.hidden = !entry;
+    if (!entry) return;
+    const masked = over === null || (over === undefined && !entry.fixed);
+    const text = over ? over[0] : entry.fixed ? this.state.textOf(entry.token) : "";
+    const [before, shown, after] = masked ? ["", "···", ""] : splitText(text);
+    slot.firstChild.data = at % CHUNK === 0 ? "" : before || ZERO_WIDTH_SPACE;
+    if (node.textContent !== shown) node.textContent = shown;
+    slot.lastChild.data = after;
+    const border = Math.floor(look / 16);
+    const edited = over !== undefined || entry.edited;
+    const name = STATE_NAMES[over === null ? MASK : over ? OPEN : look % 8];
+    node.className = `token ${name}${look & 8 ? " new" : ""}${border ? " opens" : ""}${edited ? " edited" : ""}`
+      + `${entry.reason === "accepted_draft" ? " accepted" : ""}${this.pinned === at ? " pinned" : ""}`;
+    node.dataset.state = name;
+    if (border) node.dataset.block = border;
+    const [mark, level] = this.#marked(entry, edited);
+    if (mark) node.dataset.mark = mark;
+    else delete node.dataset.mark;
+    node.style.setProperty("--p", level.toFixed(2));
+    if (shown.trim()) node.removeAttribute("aria-label");
+    else node.setAttribute("aria-label", "space"); // a button needs a name
+  }
+
+  // What stands small beside the token, and how far its shade is along the ramp.
+  #marked(entry, edited) {
+    if (this.view === "confidence" || !entry.fixed || entry.rejected) {
+      return [edited ? MARKS.edited : MARKS[entry.reason] ?? "", entry.p ?? 1];
+    }
+    if (this.view === "order") return [String(entry.order ?? 0), (entry.order ?? 0) / this.scale];
+    const step = entry.step ?? entry.draftStep;
+    return step === null || step === undefined ? ["", 0] : [String(step + 1), (step + 1) / this.scale];
+  }
+
+  #pointed(event, pinned) {
+    const node = event.target.closest?.("[data-at]");
+    if (!node) return;
+    const at = Number(node.dataset.at);
+    if (event.type === "focusin") this.#rove(at);
+    if (event.type === "focusin") node.setAttribute("aria-label", this.#label(at));
+    this.on.look(at, pinned);
+  }
+
+  #label(at) {
+    const entry = this.state.entry(at, this.k);
+    if (!entry) return `position ${at}`;
+    const state = STATE_NAMES[this.state.stateOf(at, this.k, entry)];
+    const text = entry.token === null ? "" : `“${inline(this.state.textOf(entry.token))}”`;
+    const sure = entry.p === null ? "" : percent(entry.p);
+    if (!entry.fixed) return ["masked", text && `so far ${text} at ${sure}`, `position ${at}`].filter(Boolean).join(", ");
+    return [text, state, sure, `position ${at}`].filter(Boolean).join(", ");
+  }
+
+  #rove(at) {
+    if (this.cells[this.roving]) this.cells[this.roving].node.tabIndex = -1;
+    this.cells[at].node.tabIndex = 0;
+    this.roving = at;
+  }
+
+  // Arrows walk the tokens; up and down go to the nearest token of the neighbouring line.
+  #pressed(event) {
+    const node = event.target.closest("[data-at]");
+    if (!node || event.ctrlKey || event.metaKey || event.altKey) return;
+    const at = Number(node.dataset.at);
+    const last = (this.k < 0 ? 0 : this.state.shown[this.k]) - 1;
+    const to = {
+      ArrowLeft: () => at - 1,
+      ArrowRight: () => at + 1,
+      ArrowUp: () => this.#beyond(at, -1, last),
+      ArrowDown: () => this.#beyond(at, 1, last),
+      Home: () => 0,
+      End: () => last,
+    }[event.key];
+    if (to) this.cells[Math.max(0, Math.min(last, to()))].node.focus();
+    else if (event.key === "Enter") this.on.look(at, true);
+    else if (event.key === "Escape") this.on.look(null, true);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  #beyond(at, way, last) {
+    const from = this.cells[at].node.getBoundingClientRect();
+    let [best, top] = [at, null];
+    for (let next = at + way; next >= 0 && next <= last; next += way) {
+      const box = this.cells[next].node.getBoundingClientRect();
+      if (Math.abs(box.top - from.top) < 4) continue;
+      top ??= box.top;
+      if (Math.abs(box.top - top) >= 4) break;
+      const distance = (node) => Math.abs(node.left - from.left);
+      if (best === at || distance(box) < distance(this.cells[best].node.getBoundingClientRect())) best = next;
+    }
+    return best;
+  }
+}

@@ -1,0 +1,268 @@
+// The panel for one token: why it stands there, how sure the model was, and what a fork would change.
+
+// The confidence that a token must exceed; null where no threshold decides, as with drafts, AR and other policies.
+function limitOf({ strategy, unmasking, threshold }, { fixed, reason }) {
+  if (fixed && !["over_threshold", "most_confident"].includes(reason)) return null;
+  return strategy === "block_diffusion" && unmasking === "confidence" && typeof threshold === "number" ? threshold : null;
+}
+
+const SPARK = { width: 260, height: 64, left: 4, right: 4, top: 5, bottom: 5 };
+
+class Inspector {
+  // on: { fork(payload), changed(lane) }; policies: names of unmasking policies that a fork may choose.
+  constructor(root, on, { forks, policies }) {
+    this.root = root;
+    this.on = on;
+    this.forks = forks;
+    this.policies = policies;
+    // A file has no engine behind it: there the controls of a fork are taken off the page, and only kept in hand.
+    const fork = root.querySelector("[data-fork]");
+    if (!forks) fork.remove();
+    this.part = (key) => root.querySelector(`[data-${key}]`) ?? fork.querySelector(`[data-${key}]`) ?? fork;
+    this.lane = null;
+    this.position = null;
+    this.pinned = false;
+    this.changes = new Map(); // by position: {token, text}; token null for a mask, or a string typed by hand
+    this.still = false;
+    this.part("replace").addEventListener("click", () => this.#ask());
+    this.part("replacement").addEventListener("submit", (event) => this.#replace(event));
+    this.part("remask").addEventListener("click", () => this.#change({ token: null, text: null }));
+    this.part("pinguess").addEventListener("click", () => this.#pinGuess());
+    this.part("continue").addEventListener("click", () => this.#continue());
+    this.part("unpin").addEventListener("click", () => this.on.unpin());
+    this.part("limit").addEventListener("input", () => this.#forkable());
+    this.part("policy").addEventListener("input", () => {
+      this.#field();
+      this.#forkable();
+    });
+    this.draw();
+  }
+
+  // The token to show; null goes back to the hint.
+  show(lane, position, pinned) {
+    if (this.lane !== lane && lane) this.#forget(lane);
+    Object.assign(this, { lane: lane ?? this.lane, position, pinned });
+    this.part("replacement").hidden = true;
+    this.draw();
+  }
+
+  // Another moment: what was to be changed at the last one is no longer meant.
+  moved() {
+    if (this.changes.size) this.#forget(this.lane);
+    this.draw();
+  }
+
+  reset() {
+    this.changes.clear();
+    Object.assign(this, { lane: null, position: null, pinned: false });
+    this.draw();
+  }
+
+  // Whether the race stands still at an event: only then is there something to continue from.
+  paused(still) {
+    if (this.still === still) return;
+    this.still = still;
+    this.#forkable();
+  }
+
+  draw() {
+    const { lane, position } = this;
+    const k = lane?.k ?? -1;
+    const entry = lane?.state && position !== null ? lane.state.entry(position, k) : null;
+    this.entry = entry;
+    this.part("hint").hidden = entry !== null;
+    this.part("details").hidden = entry === null;
+    this.part("unpin").hidden = !this.pinned;
+    if (entry) {
+      const { state } = lane;
+      const text = entry.token === null ? "" : inline(state.textOf(entry.token));
+      this.part("token").textContent = entry.fixed ? text : text ? `${text} ?` : "···";
+      this.part("token").dataset.state = STATE_NAMES[state.stateOf(position, k, entry)];
+      this.part("sure").textContent = entry.p === null ? "" : percent(entry.p);
+      this.part("where").textContent = [lane.name, ...this.#where(state, k, entry)].join(" · ");
+      this.part("why").textContent = this.#why(state, entry);
+      this.#history(state, k, entry);
+      this.#others(state, entry);
+    }
+    this.#forkable();
+  }
+
+  #where(state, k, entry) {
+    const block = state.widest > 1 ? state.blockOf(this.position, k) : 0;
+    const at = [`position ${this.position}`];
+    if (block) at.push(`block ${block}`);
+    if (!entry.fixed || entry.rejected) return at;
+    const kind = state.events[entry.at]?.[0];
+    const made = {
+      prefill: "fixed with the prompt",
+      denoise: entry.block === null ? "" : `fixed in step ${entry.step + 1} of block ${entry.block + 1}`,
+      commit: state.widest > 1 ? `fixed as block ${entry.block + 1} was committed` : "",
+      verify: `fixed as block ${entry.block + 1} was verified`,
+      edit: entry.kept ? "" : "written by hand",
+    }[kind];
+    return [...at, made, `after ${seconds(state.times[entry.at])}`].filter(Boolean);
+  }
+
+  #why(state, entry) {
+    if (entry.rejected) return "A draft that the AR pass did not agree with: rejected, and taken off the canvas.";
+    if (entry.fixed) return why(entry, state.settings, state.textOf, state.mates(entry));
+    if (entry.edited) return "Masked again by hand, where the run was forked.";
+    if (entry.token === null) return "Masked, and not looked at yet.";
+    const limit = limitOf(state.settings, entry);
+    const below = limit !== null && entry.p <= limit ? `, not above the threshold ${limit}` : "";
+    return `Still masked: the best guess so far is at ${share(entry.p)}${below}.`;
+  }
+
+  // The confidence over the forwards that looked at this position, with the threshold where one decides.
+  #history(state, k, entry) {
+    const points = state.confidences(this.position, k);
+    const box = this.part("history");
+    box.hidden = points.length === 0;
+    if (!points.length) return;
+    const { width, height, left, right, top, bottom } = SPARK;
+    const x = (index) => (points.length === 1 ? width / 2 : left + (index / (points.length - 1)) * (width - left - right));
+    const y = (p) => top + (1 - p) * (height - top - bottom);
+    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMinYMid meet" });
+    svg.setAttribute("aria-label", `Confidence: ${points.map(([, p]) => percent(p)).join(", ")}`);
+    for (const p of [0, 0.5, 1]) svg.append(drawn("line", { class: "rule", x1: 0, x2: width, y1: y(p), y2: y(p) }));
+    const limit = limitOf(state.settings, entry);
+    if (typeof limit === "number") {
+      svg.append(drawn("line", { class: "limit", x1: 0, x2: width, y1: y(limit), y2: y(limit) }));
+    }
+    svg.append(drawn("polyline", { class: "curve", points: points.map(([, p], i) => `${x(i)},${y(p)}`).join(" ") }));
+    points.forEach(([at, p, token], i) => {
+      const last = i === points.length - 1 && entry.fixed && at === entry.at;
+      const dot = drawn("circle", { class: last ? "dot fixed" : "dot", cx: x(i), cy: y(p), r: last ? 4.5 : 3 });
+      const title = drawn("title", {});
+      title.textContent = `${inline(state.textOf(token))} at ${percent(p)}`;
+      dot.append(title);
+      svg.append(dot);
+    });
+    this.part("spark").replaceChildren(svg);
+    const guesses = points.map(([, , token]) => inline(state.textOf(token))).filter((text, i, all) => text !== all[i - 1]);
+    this.part("guesses").textContent = guesses.length > 1 ? `Guesses: ${guesses.slice(-6).join(" → ")}` : "";
+    const over = points.length === 1 ? "in one forward" : `over ${points.length} forwards`;
+    this.part("over").textContent = `Confidence ${over}${typeof limit === "number" ? `, threshold ${limit}` : ""}`;
+  }
+
+  #others(state, entry) {
+    const rows = entry.fixed && entry.p !== null ? [[entry.token, entry.p], ...(entry.others ?? [])] : [];
+    this.part("others").hidden = rows.length < 2;
+    this.part("bars").replaceChildren(...rows.slice(0, 5).map(([token, p], index) => {
+      const row = make("li", index ? "" : "chosen");
+      row.style.setProperty("--p", p);
+      row.append(make("span", "text", inline(state.textOf(token))), make("span", "bar"), make("span", "value", percent(p)));
+      return row;
+    }));
+  }
+
+  // -- a fork ------------------------------------------------------------------------------------------
+
+  #forget(lane) {
+    this.changes.clear();
+    for (const each of new Set([this.lane, lane])) {
+      if (each?.grid) each.grid.overlay = new Map();
+      if (each) this.on.changed(each);
+    }
+    this.fieldsOf = null;
+  }
+
+  #forkable() {
+    const { lane, entry } = this;
+    const possible = this.forks && this.still && Boolean(lane?.state) && lane.k >= 0;
+    this.part("fork").hidden = !possible || !(this.pinned || this.changes.size);
+    if (!possible) return;
+    const { settings } = lane.state;
+    if (this.fieldsOf !== lane) {
+      this.fieldsOf = lane;
+      // A block drafted in one pass has no policy: all of it is guessed at once.
+      this.part("knobs").hidden = settings.strategy === "ar"
+        || (settings.strategy === "self_speculative" && (settings.draft_steps ?? 1) === 1);
+      const names = [...new Set([...this.policies, settings.unmasking].filter(Boolean))];
+      this.part("policy").replaceChildren(...names.map((name) => new Option(POLICIES[name]?.[0] ?? name, name)));
+      this.part("policy").value = settings.unmasking ?? names[0];
+      this.#field();
+    }
+    const there = Boolean(entry) && !entry.rejected;
+    this.part("replace").disabled = !there;
+    this.part("remask").disabled = !there || (!entry.fixed && !this.changes.has(this.position)) || settings.strategy === "ar";
+    this.part("pinguess").disabled = !there || entry.fixed || entry.token === null;
+    this.part("changes").replaceChildren(...[...this.changes].map(([position, { text }]) => {
+      const item = make("li", "", text === null ? `${position}: masked again` : `${position}: “${inline(text)}”`);
+      const undo = make("button", "undo", "×");
+      undo.type = "button";
+      undo.setAttribute("aria-label", `Take back the change at position ${position}`);
+      undo.addEventListener("click", () => this.#change(null, position));
+      item.append(undo);
+      return item;
+    }));
+    this.part("continue").disabled = !this.changes.size && !Object.keys(this.#settings()).length;
+    this.part("from").textContent = `Continues ${lane.name} from ${seconds(lane.state.times[lane.k])} in a new lane.`;
+  }
+
+  // The number that goes with the chosen policy.
+  #field() {
+    const policy = POLICIES[this.part("policy").value];
+    this.part("limitbox").hidden = !policy;
+    if (!policy) return;
+    const [, field, label, least, most] = policy;
+    this.part("limitname").textContent = label;
+    const limit = this.part("limit");
+    Object.assign(limit, { min: least, max: most ?? "", step: least === 1 ? 1 : "any" });
+    limit.value = this.lane.state.settings[field] ?? "";
+  }
+
+  #settings() {
+    const { settings } = this.lane.state;
+    const wanted = {};
+    if (this.part("knobs").hidden) return wanted;
+    const policy = this.part("policy").value;
+    const [, field] = POLICIES[policy] ?? [];
+    const limit = this.part("limit");
+    if (field && limit.value !== "" && limit.validity.valid && Number(limit.value) !== settings[field]) {
+      wanted[field] = Number(limit.value);
+    }
+    if (policy !== settings.unmasking) wanted.unmasking = policy;
+    return wanted;
+  }
+
+  #ask() {
+    const form = this.part("replacement");
+    form.hidden = !form.hidden;
+    if (form.hidden) return;
+    const field = form.querySelector("input");
+    field.value = this.entry.token === null ? "" : this.lane.state.textOf(this.entry.token);
+    field.select();
+    field.focus();
+  }
+
+  #replace(event) {
+    event.preventDefault();
+    const text = this.part("replacement").querySelector("input").value;
+    if (text) this.#change({ token: text, text });
+    this.part("replacement").hidden = true;
+  }
+
+  #pinGuess() {
+    const { token } = this.entry;
+    this.#change({ token, text: this.lane.state.textOf(token) });
+  }
+
+  #change(change, position = this.position) {
+    if (change) this.changes.set(position, change);
+    else this.changes.delete(position);
+    this.lane.grid.overlay = new Map([...this.changes].map(([at, { text }]) => [at, text === null ? null : [text]]));
+    this.on.changed(this.lane);
+    this.#forkable();
+  }
+
+  #continue() {
+    const { lane } = this;
+    this.on.fork({
+      trace: lane.cutAfter(lane.k),
+      name: lane.name,
+      changes: [...this.changes].sort(([a], [b]) => a - b).map(([position, { token }]) => [position, token]),
+      settings: this.#settings(),
+    }, lane);
+  }
+}

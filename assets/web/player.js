@@ -1,0 +1,302 @@
+// The player: lanes, one clock over them, and the panels that explain what is seen.
+//
+// It knows neither Gradio nor a server. stage.js feeds it a live run; replay.js a race out of the page itself.
+
+const FOLLOW_MS = 120;
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+
+class Player {
+  // on: { ended(), fork(payload), imported(race), sources() }, each of them optional.
+  constructor(root, on, policies = POLICY_NAMES) {
+    this.root = root;
+    this.on = on;
+    this.part = (key) => root.querySelector(`[data-${key}]`);
+    this.lanes = [];
+    this.live = false;
+    this.view = "confidence";
+    this.chosen = null; // the lane that the mask view shows
+    Object.assign(this, { title: "", verdict: "", label: "" });
+    this.scrubber = new Scrubber(this.part("transport"), {
+      seek: (time, playing) => this.#seek(time, playing),
+      pause: () => this.#told(),
+    });
+    this.part("transport").addEventListener("speed", () => this.#labels());
+    this.inspector = new Inspector(this.part("inspector"), {
+      fork: (payload, lane) => this.on.fork?.({ ...payload, lane: this.lanes.indexOf(lane), lanes: this.lanes.length }),
+      changed: (lane) => lane.grid?.paint(lane.k),
+      unpin: () => this.#look(null, null, true),
+    }, { forks: Boolean(on.fork), policies });
+    this.mask = new MaskView(this.part("maskview"));
+    this.#wire();
+    new ResizeObserver(([{ contentRect: { width } }]) => {
+      if (this.width && Math.abs(width - this.width) > 1) this.#reserve();
+      this.width = width;
+    }).observe(root);
+  }
+
+  #wire() {
+    for (const button of this.root.querySelectorAll("[data-view]")) {
+      if (button.tagName === "INPUT") button.addEventListener("change", () => this.#see(button.value));
+    }
+    this.root.addEventListener("keydown", (event) => this.#pressed(event));
+    this.part("showmask").addEventListener("click", () => this.#toggleMask());
+    this.part("masklane").addEventListener("change", () => {
+      this.chosen = this.lanes[Number(this.part("masklane").value)] ?? null;
+      this.mask.draw(this.chosen);
+    });
+    this.part("exportjson").addEventListener("click", () => this.#exportJson());
+    this.part("exporthtml").addEventListener("click", () => this.#exportHtml());
+    this.part("import").addEventListener("click", () => this.part("file").click());
+    this.part("file").addEventListener("change", () => this.#import());
+    this.part("exporthtml").hidden = !this.on.sources;
+    if (!this.on.fork) this.part("forkhint").remove();
+  }
+
+  say(key, text) {
+    this.part(key).textContent = text ?? "";
+    this.part(key).hidden = !text;
+  }
+
+  // -- what is shown -----------------------------------------------------------------------------------
+
+  // Lanes that a run is going to fill, behind the first `keep` of those there are.
+  begin(wanted, keep, title) {
+    const kept = this.lanes.slice(0, keep);
+    this.#fill([...kept, ...wanted.map((lane) => new Lane(this.#template, lane, this.#look4lane))]);
+    this.title = title || (kept.length ? this.title : "");
+    this.live = wanted.length > 0;
+    this.label = this.live ? "Live" : "";
+    this.#settle(kept.length ? this.verdict : ""); // a fork has no verdict of its own; what was said of the others stands
+    this.scrubber.set([], []);
+    for (const lane of this.lanes) lane.show(lane.state ? lane.state.last : -1, this.view);
+  }
+
+  // One frame of a live run; `lane` counts from the first that is not kept.
+  frame(frame, keep) {
+    if (frame.kind === "summary") {
+      if (frame.verdict || keep === 0) this.#settle(frame.verdict);
+      return;
+    }
+    const lane = this.lanes[keep + frame.lane];
+    if (!lane) return;
+    if (frame.kind === "open") {
+      lane.rename(frame.name ?? lane.name, frame.about ?? lane.about);
+      lane.open({ ...frame.header, context: frame.context ?? frame.header.context ?? null,
+        token_shift: frame.token_shift ?? frame.header.token_shift ?? null });
+      this.#listLanes();
+      this.#labels();
+    } else if (frame.kind === "event") lane.add(frame.event, frame.pieces);
+    else if (frame.kind === "done") lane.done(frame.metrics, frame.text);
+  }
+
+  // Paint what the frames have brought.
+  paintLive() {
+    const moved = this.lanes.filter((lane) => lane.state && lane.k !== lane.state.last);
+    for (const lane of moved) lane.show(lane.state.last, this.view);
+    if (moved.length) this.#follow();
+    this.inspector.draw();
+    this.mask.draw(this.chosen);
+  }
+
+  // Scroll the lanes to what is new in them: first all are measured, then all are scrolled. Both cost a layout, so it is
+  // done some times a second, not with every frame of a drag.
+  #follow() {
+    this.following ??= setTimeout(() => {
+      this.following = null;
+      const tops = this.lanes.map((lane) => lane.grid?.toFollow() ?? null);
+      this.lanes.forEach((lane, index) => {
+        if (tops[index] !== null) lane.grid.canvas.scrollTop = tops[index];
+      });
+    }, FOLLOW_MS);
+  }
+
+  // The run is over: from now on all of it can be replayed.
+  end(stopped) {
+    this.live = false;
+    for (const lane of this.lanes) {
+      lane.stopped = lane.finished ? "" : stopped || "not finished";
+      if (!lane.finished) lane.badge(lane.stopped, "stopped");
+    }
+    this.label = "";
+    this.#replayable();
+    const whole = this.lanes.length > 0 && this.lanes.every((lane) => lane.finished);
+    if (whole && !STILL.matches) this.#fromTheStart();
+    else this.scrubber.seek(this.scrubber.duration);
+    this.on.ended?.();
+  }
+
+  // A whole race, out of a file or recorded before.
+  load(race, label) {
+    this.live = false;
+    this.#fill(race.lanes.map((lane) => Lane.of(this.#template, lane, this.#look4lane)));
+    Object.assign(this, { title: race.title ?? "", label });
+    this.#settle(race.verdict ?? "");
+    this.#replayable();
+    if (STILL.matches) this.scrubber.seek(this.scrubber.duration);
+    else this.#fromTheStart();
+    this.on.ended?.();
+  }
+
+  // The race as its file has it: every lane that came to its end.
+  race() {
+    const lanes = this.lanes.map((lane) => lane.toJSON()).filter(Boolean);
+    return { format: "nbdiff-race", version: 1, title: this.title || lanes[0]?.name || "", verdict: this.verdict, lanes };
+  }
+
+  get #template() {
+    return this.root.querySelector("template");
+  }
+
+  #look4lane = { look: (lane, position, pinned) => this.#look(lane, position, pinned) };
+
+  #fill(lanes) {
+    this.inspector.reset();
+    for (const lane of lanes) lane.grid?.pin(null);
+    this.pinned = null;
+    this.lanes = lanes;
+    this.chosen = null;
+    this.part("lanes").replaceChildren(...lanes.map((lane) => lane.root));
+    this.part("lanes").dataset.count = Math.min(4, lanes.length);
+    this.#listLanes();
+  }
+
+  #listLanes() {
+    const select = this.part("masklane");
+    select.replaceChildren(...this.lanes.map((lane, index) => new Option(lane.name, String(index))));
+    this.chosen ??= this.lanes.find((lane) => lane.state?.widest > 1) ?? this.lanes[1] ?? this.lanes[0] ?? null;
+    select.value = String(this.lanes.indexOf(this.chosen));
+  }
+
+  #settle(verdict) {
+    this.verdict = verdict;
+    this.say("verdict", verdict);
+  }
+
+  #replayable() {
+    this.chosen = null;
+    this.#listLanes();
+    const states = this.lanes.map((lane) => lane.state).filter(Boolean);
+    const blocks = states.flatMap((state) => state.blockEvents.map((k) => state.times[k]));
+    this.scrubber.set(states.flatMap((state) => state.times), blocks);
+    this.#labels();
+    this.#reserve();
+  }
+
+  #reserve() {
+    if (this.live) return;
+    const shown = this.lanes.filter((lane) => lane.state?.events.length);
+    for (const lane of shown) lane.grid.canvas.style.minHeight = ""; // all of them: those beside it stretch a lane
+    for (const lane of shown) lane.reserve(this.view);
+  }
+
+  #fromTheStart() {
+    this.scrubber.seek(0);
+    this.scrubber.play();
+  }
+
+  #seek(time, playing) {
+    const moved = this.lanes.filter((lane) => lane.state && lane.state.eventAt(time) !== lane.k);
+    for (const lane of moved) lane.show(lane.state.eventAt(time), this.view);
+    if (moved.length) this.#follow();
+    if (moved.includes(this.inspector.lane)) this.inspector.moved();
+    this.root.dataset.playing = playing;
+    this.inspector.paused(!playing && !this.live);
+    this.mask.draw(this.chosen);
+  }
+
+  // Standing still: the state in words, for those who do not see it.
+  #told() {
+    this.root.dataset.playing = false;
+    this.inspector.paused(!this.live);
+    const said = this.lanes.filter((lane) => lane.state).map((lane) => `${lane.name}: ${lane.state.summary(lane.k)}`);
+    this.part("summary").textContent = said.join(" ");
+  }
+
+  #labels() {
+    const replay = `Replay at ${speedName(this.scrubber?.rate ?? 1)}`;
+    const has = this.lanes.some((lane) => lane.state);
+    this.part("replaying").textContent = this.live || !has ? this.label : [this.label, replay].filter(Boolean).join(" · ");
+    this.part("replaying").dataset.kind = this.label.toLowerCase();
+    this.say("title", this.label === "Live" ? "" : this.title);
+    this.part("transport").hidden = this.live || !has;
+    const all = ["blocks", "drafts", "edits"].filter((what) => this.lanes.some((lane) => lane.state?.has[what]));
+    for (const item of this.root.querySelectorAll("[data-when]")) item.hidden = has && !all.includes(item.dataset.when);
+    const whole = this.lanes.some((lane) => lane.finished) && !this.live;
+    for (const key of ["exportjson", "exporthtml"]) this.part(key).disabled = !whole;
+  }
+
+  #see(view) {
+    this.view = view;
+    for (const lane of this.lanes) lane.grid?.paint(lane.k, view);
+    this.root.dataset.shows = view;
+  }
+
+  // A token that is pointed at, or pinned: a pinned one stays until another is pinned or it is let go.
+  #look(lane, position, pin) {
+    if (pin) {
+      const again = this.pinned && this.pinned.lane === lane && this.pinned.position === position;
+      this.pinned?.lane.grid?.pin(null);
+      this.pinned = position === null || again ? null : { lane, position };
+      if (this.pinned) lane.grid.pin(position);
+    } else if (this.pinned) return;
+    this.inspector.show(lane, position, this.pinned !== null);
+    if (lane && this.mask.open && pin && this.pinned) {
+      this.chosen = lane;
+      this.#listLanes();
+      this.mask.draw(lane);
+    }
+  }
+
+  #pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || this.live) return;
+    const { target } = event;
+    if (event.key === "Escape" && this.pinned) {
+      this.#look(null, null, true);
+      this.root.focus({ preventScroll: true }); // what had the focus may be hidden now
+      return;
+    }
+    const isRange = target === this.scrubber.range;
+    if (!isRange && target.closest("input:not([type=radio]), textarea, select, [contenteditable]")) return;
+    if (target.matches("input[type=radio]") && event.key.startsWith("Arrow")) return; // chooses the view
+    if (event.key === " " && target.closest("button")) return; // presses the button
+    if (this.scrubber.pressed(event.key)) event.preventDefault();
+  }
+
+  #toggleMask() {
+    this.mask.open = !this.mask.open;
+    this.part("showmask").setAttribute("aria-expanded", this.mask.open);
+    this.part("maskview").hidden = !this.mask.open;
+    this.mask.draw(this.chosen);
+  }
+
+  // -- files -------------------------------------------------------------------------------------------
+
+  #exportJson() {
+    const race = this.race();
+    download(`${fileName(race.title)}.json`, "application/json", JSON.stringify(race));
+  }
+
+  async #exportHtml() {
+    this.say("error", "");
+    const sources = await this.on.sources();
+    if (!sources?.page) return this.say("error", "The server did not send what the replay page is made of.");
+    const race = this.race();
+    download(`${fileName(race.title)}.html`, "text/html", replayPage(sources, race));
+  }
+
+  async #import() {
+    const [file] = this.part("file").files;
+    this.part("file").value = "";
+    if (!file) return;
+    this.say("error", "");
+    try {
+      const race = await readRace(file);
+      if (this.live) throw new FileProblem("A run is under way; stop it before you import a file.");
+      this.load(race, "Imported");
+      this.on.imported?.(race);
+    } catch (error) {
+      if (!(error instanceof FileProblem)) throw error;
+      this.say("error", error.message);
+    }
+  }
+}

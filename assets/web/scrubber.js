@@ -1,0 +1,170 @@
+// The transport: one clock for all lanes, in seconds of engine work.
+
+const SPEEDS = [1, 1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50];
+const GOOD_REPLAY = 4; // seconds on the wall: the speed that comes nearest is the first choice
+const LONGEST_FRAME = 0.1; // a tab that was away goes on where it was
+
+class Scrubber {
+  // on: { seek(time, playing) paint; pause(time) tell }
+  constructor(root, on) {
+    this.root = root;
+    this.on = on;
+    this.part = (key) => root.querySelector(`[data-${key}]`);
+    Object.assign(this, { time: 0, duration: 0, moments: [], blocks: [], playing: false, wanted: null });
+    const { speed, range } = this;
+    for (const each of SPEEDS) speed.append(new Option(speedName(each), String(each)));
+    for (const key of ["play", "back", "forward", "previous", "next"]) {
+      this.part(key).addEventListener("click", () => this[key]());
+    }
+    speed.addEventListener("change", () => this.#labels());
+    range.addEventListener("input", () => {
+      this.#halt();
+      this.#soon(Number(range.value) / 1e6);
+    });
+    range.addEventListener("change", () => this.on.pause());
+    this.set([], []);
+  }
+
+  get speed() {
+    return this.part("speed");
+  }
+
+  get range() {
+    return this.part("range");
+  }
+
+  get rate() {
+    return Number(this.speed.value);
+  }
+
+  // moments: the times of all events; blocks: the times at which blocks begin.
+  set(moments, blocks) {
+    this.#halt();
+    const sorted = (times) => [...new Set(times)].sort((a, b) => a - b);
+    this.moments = sorted(moments);
+    this.blocks = sorted(blocks);
+    this.duration = this.moments.at(-1) ?? 0;
+    this.range.max = Math.max(1, Math.round(this.duration * 1e6));
+    this.speed.value = String(speedFor(this.duration));
+    for (const control of this.root.querySelectorAll("button, input, select")) control.disabled = !this.moments.length;
+    this.part("previous").disabled = this.part("next").disabled = !this.blocks.length;
+    this.time = Math.min(this.time, this.duration);
+    this.#labels();
+  }
+
+  play() {
+    if (this.playing) return this.pause();
+    if (!this.moments.length) return;
+    if (this.time >= this.duration) this.seek(0);
+    this.playing = true;
+    this.#labels();
+    let last = null;
+    const tick = (now) => {
+      if (!this.playing) return;
+      const passed = last === null ? 0 : Math.min(LONGEST_FRAME, (now - last) / 1000);
+      last = now;
+      this.#go(Math.min(this.duration, this.time + passed * this.rate));
+      if (this.time >= this.duration) this.pause();
+      else requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  }
+
+  pause() {
+    this.#halt();
+    this.on.pause();
+  }
+
+  seek(time) {
+    this.wanted = null;
+    this.#go(Math.max(0, Math.min(this.duration, time)));
+  }
+
+  // By one event of any lane, by one block, or to an end.
+  forward() {
+    this.#jump(this.moments.find((moment) => moment > this.time + 1e-9) ?? this.duration);
+  }
+
+  back() {
+    this.#jump(this.moments.findLast((moment) => moment < this.time - 1e-9) ?? 0);
+  }
+
+  next() {
+    this.#jump(this.blocks.find((moment) => moment > this.time + 1e-9) ?? this.duration);
+  }
+
+  previous() {
+    this.#jump(this.blocks.findLast((moment) => moment < this.time - 1e-9) ?? 0);
+  }
+
+  // A key pressed on the stage, outside of what takes text. True where it was ours.
+  pressed(key) {
+    const act = {
+      " ": () => this.play(),
+      ArrowRight: () => this.forward(),
+      ArrowLeft: () => this.back(),
+      Home: () => this.#jump(0),
+      End: () => this.#jump(this.duration),
+      "[": () => this.previous(),
+      "]": () => this.next(),
+    }[key];
+    if (!act || !this.moments.length) return false;
+    act();
+    return true;
+  }
+
+  #jump(time) {
+    this.#halt();
+    this.seek(time);
+    this.on.pause();
+  }
+
+  #halt() {
+    if (!this.playing) return;
+    this.playing = false;
+    this.#labels();
+  }
+
+  // Many inputs a frame, one painting.
+  #soon(time) {
+    if (this.wanted === null) {
+      requestAnimationFrame(() => {
+        if (this.wanted !== null) this.seek(this.wanted);
+      });
+    }
+    this.wanted = time;
+  }
+
+  #go(time) {
+    this.time = time;
+    const micros = String(Math.round(time * 1e6));
+    if (this.range.value !== micros) this.range.value = micros;
+    this.range.style.setProperty("--done", `${this.duration ? (100 * time) / this.duration : 0}%`);
+    this.part("clock").textContent = `${clock(time)} / ${clock(this.duration)} s`;
+    this.range.setAttribute("aria-valuetext", `${clock(time)} of ${clock(this.duration)} seconds of engine work`);
+    this.on.seek(time, this.playing);
+  }
+
+  #labels() {
+    const play = this.part("play");
+    play.dataset.playing = this.playing;
+    play.setAttribute("aria-label", this.playing ? "Pause" : "Play");
+    play.title = this.playing ? "Pause (space)" : "Play (space)";
+    this.part("clock").textContent = `${clock(this.time)} / ${clock(this.duration)} s`;
+    this.root.dispatchEvent(new Event("speed"));
+  }
+}
+
+function clock(time) {
+  return time.toFixed(3);
+}
+
+function speedName(speed) {
+  return speed === 1 ? "true speed" : `1/${Math.round(1 / speed)} speed`;
+}
+
+// A nano model is done in a tenth of a second, which nobody sees; a large one takes as long as one cares to watch.
+function speedFor(duration) {
+  const off = (speed) => Math.abs(Math.log(Math.max(duration, 1e-6) / speed / GOOD_REPLAY));
+  return SPEEDS.reduce((best, speed) => (off(speed) < off(best) ? speed : best));
+}

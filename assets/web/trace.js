@@ -1,0 +1,265 @@
+// The answer of one lane as it stood after any of its events: what every view of the player reads.
+//
+// Events come packed, as docs/trace-format.md describes them, one by one. Each position keeps the list of what
+// happened to it, in order, so that its state after event k is found by a search among a handful of entries.
+
+const MASK = 0; // still masked; the entry holds the model's guess so far, if it was looked at
+const DRAFT = 1; // guessed, to be verified
+const OPEN = 2; // fixed, in a block that is not context yet
+const COMMITTED = 3; // context now
+const REJECTED = 4; // a draft that this very event threw away
+const STATE_NAMES = ["mask", "draft", "open", "committed", "rejected"];
+
+// Of a sorted list, the index of the last item whose `key` is at most `limit`; -1 where there is none.
+function lastUpTo(list, limit, key) {
+  let [low, high] = [0, list.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (key(list[middle]) <= limit) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
+const itself = (value) => value;
+const atOf = (entry) => entry.at;
+const firstOf = (pair) => pair[0];
+
+class TraceState {
+  // header: a trace's JSON; its events are left alone, `add` takes them.
+  constructor(header) {
+    this.header = header;
+    this.settings = header.settings ?? {};
+    this.pieces = new Map(Object.entries(header.pieces ?? {}));
+    this.events = [];
+    this.times = []; // by event: seconds of engine work
+    this.lengths = []; // by event: positions on the canvas
+    this.shown = []; // by event: the same, with the drafts that it rejected
+    this.committed = []; // by event: positions that are context
+    this.masked = []; // by event: positions that are masked
+    this.places = []; // by event: [block, step] being worked on, both from 0, null where there is none
+    this.forwards = []; // by event: forwards so far, the prefill not counted
+    this.denoised = []; // by event: those of them that were denoise passes
+    this.has = { blocks: false, drafts: false, edits: false }; // what a legend must explain
+    this.histories = []; // by position: its entries, oldest first
+    this.borders = []; // by position: [event, number of the block that begins here or 0], oldest first
+    this.blockEvents = []; // events that began a block
+    this.widest = 0; // tokens of the widest block
+    this.now = []; // by position: its entry at present
+    this.waiting = 0; // masked at present
+  }
+
+  get last() {
+    return this.events.length - 1;
+  }
+
+  get finished() {
+    return this.events.length > 0 && this.events.at(-1)[0] === "finish";
+  }
+
+  textOf = (token) => this.pieces.get(String(token)) ?? `⟨${token}⟩`;
+
+  add(event, pieces = null) {
+    for (const [token, text] of Object.entries(pieces ?? {})) this.pieces.set(token, String(text));
+    const k = this.events.length;
+    const [kind, , time, ...rest] = event;
+    const previous = k ? [this.committed[k - 1], this.places[k - 1], this.forwards[k - 1]] : [0, null, 0];
+    let [committed, place, forwards] = previous;
+    let shown = 0;
+    this.events.push(event);
+    this.denoised.push((k ? this.denoised[k - 1] : 0) + (kind === "denoise" ? 1 : 0));
+    this.has.drafts ||= kind === "verify" || this.settings.strategy === "self_speculative";
+    this.has.edits ||= kind === "edit";
+    if (kind === "denoise" || kind === "commit" || kind === "verify") forwards += 1;
+    const how = { at: k, pass: forwards, block: null, step: null };
+    if (kind === "denoise") {
+      const [block, step, start, stop, , pending] = rest;
+      Object.assign(how, { block, step });
+      place = [block, step];
+      this.#open(block, start, stop, k);
+      this.#reach(stop, k);
+      for (const [position, token, p] of pending) {
+        if (position >= 0) this.#put(position, { ...how, fixed: false, token, p });
+      }
+    } else if (kind === "commit") {
+      how.block = rest[0];
+      committed = rest[2];
+      this.widest = Math.max(this.widest, rest[2] - rest[1]);
+      if (rest[2] - rest[1] === 1) place = null;
+    } else if (kind === "verify") {
+      const [block, start, stop, accepted] = rest;
+      how.block = block;
+      committed = start + 1 + accepted;
+      shown = this.#reject(committed, Math.min(stop, this.now.length), how);
+    } else if (kind === "edit") {
+      committed = rest[0];
+      this.#edit(rest, how);
+    } else if (kind === "finish") {
+      committed = this.#finish(rest[1], how);
+    }
+    for (const [position, token, p, reason, others] of fixedOf(kind, rest)) {
+      if (position >= 0) this.#fix(position, { ...how, fixed: true, token, p, reason, others });
+    }
+    this.times.push(time);
+    this.lengths.push(this.now.length);
+    this.shown.push(Math.max(shown, this.now.length));
+    this.committed.push(committed);
+    this.masked.push(this.waiting);
+    this.places.push(place);
+    this.forwards.push(forwards);
+  }
+
+  // -- what the views ask ------------------------------------------------------------------------------
+
+  // The last event at or before a time of the clock, -1 before the first.
+  eventAt(time) {
+    return lastUpTo(this.times, time + 1e-9, itself);
+  }
+
+  // What is at a position after event k; null where the canvas does not reach.
+  entry(position, k) {
+    if (k < 0 || position >= this.shown[k]) return null;
+    const history = this.histories[position];
+    const entry = history[lastUpTo(history, k, atOf)] ?? null;
+    return entry && (position < this.lengths[k] || (entry.rejected && entry.at === k)) ? entry : null;
+  }
+
+  // Which of the five states an entry is in after event k.
+  stateOf(position, k, entry) {
+    if (entry.rejected) return REJECTED;
+    if (!entry.fixed) return MASK;
+    if (position < this.committed[k]) return COMMITTED;
+    return entry.reason === "draft" ? DRAFT : OPEN;
+  }
+
+  // The number (from 1) of the block that begins at a position, 0 where none does.
+  border(position, k) {
+    const list = this.borders[position];
+    return list ? (list[lastUpTo(list, k, firstOf)]?.[1] ?? 0) : 0;
+  }
+
+  // The number of the block that a position belongs to, 0 in a lane without blocks.
+  blockOf(position, k) {
+    for (let at = position; at >= 0; at -= 1) {
+      const number = this.border(at, k);
+      if (number) return number;
+    }
+    return 0;
+  }
+
+  // The confidences of all that the same event fixed for the same reason as an entry.
+  mates(entry) {
+    const [kind, , , ...rest] = this.events[entry.at];
+    return fixedOf(kind, rest).filter((each) => each[3] === entry.reason).map((each) => each[2]);
+  }
+
+  // How sure the model was of a position up to event k: [[event, confidence, token], ...].
+  confidences(position, k) {
+    return (this.histories[position] ?? [])
+      .filter((entry) => entry.at <= k && entry.p !== null && entry.token !== null && !entry.rejected)
+      .map((entry) => [entry.at, entry.p, entry.token]);
+  }
+
+  // The text after event k, masks as one sign a run.
+  text(k) {
+    const parts = [];
+    for (let at = 0; k >= 0 && at < this.lengths[k]; at += 1) {
+      const entry = this.entry(at, k);
+      if (entry?.fixed) parts.push(this.textOf(entry.token));
+      else if (parts.at(-1) !== " … ") parts.push(" … ");
+    }
+    return parts.join("").trim();
+  }
+
+  // One sentence on the state after event k, for those who do not see it.
+  summary(k) {
+    if (k < 0) return "nothing decoded yet.";
+    const masked = this.masked[k];
+    const fixed = `${plural(this.lengths[k] - masked, "token")} fixed`;
+    const place = this.places[k];
+    const where = this.events[k][0] === "finish" ? "finished" : place && `step ${place[1] + 1} of block ${place[0] + 1}`;
+    const text = this.text(k);
+    return [where, fixed, masked && `${masked} masked`].filter(Boolean).join(", ") + (text ? `: ${text}` : ".");
+  }
+
+  // -- how events change the canvas --------------------------------------------------------------------
+
+  #put(position, entry) {
+    const history = (this.histories[position] ??= []);
+    const before = this.now[position];
+    if (before) this.waiting -= before.fixed ? 0 : 1;
+    this.waiting += entry.fixed ? 0 : 1;
+    if (history.at(-1)?.at === entry.at) history.pop(); // one event, one entry
+    history.push(entry);
+    this.now[position] = entry;
+  }
+
+  #fix(position, entry) {
+    this.#reach(position + 1, entry.at);
+    const history = this.histories[position];
+    const drafted = [...history].reverse().find((each) => each.reason === "draft" || each.rejected);
+    const current = this.now[position];
+    entry.before = entry.reason === "correction" ? drafted?.token ?? null : null;
+    const agreed = entry.reason === "accepted_draft" && drafted && drafted.token === entry.token ? drafted : null;
+    entry.order = agreed?.order ?? entry.pass;
+    entry.draftStep = agreed?.step ?? null;
+    if (current?.fixed && current.at === entry.at) return;
+    this.#put(position, entry);
+  }
+
+  #reach(length, k) {
+    while (this.now.length < length) {
+      this.#put(this.now.length, { at: k, fixed: false, token: null, p: null });
+    }
+  }
+
+  #cut(length) {
+    for (const entry of this.now.splice(length)) this.waiting -= entry.fixed ? 0 : 1;
+  }
+
+  // A block wider than one token shows where it begins.
+  #open(block, start, stop, k) {
+    this.widest = Math.max(this.widest, stop - start);
+    if (stop - start < 2) return;
+    this.has.blocks = true;
+    const list = (this.borders[Math.max(start, 0)] ??= []);
+    if (list.at(-1)?.[1] === block + 1) return;
+    list.push([k, block + 1]);
+    this.blockEvents.push(k);
+  }
+
+  // Drafts in [from, stop) are rolled back; they are seen struck for this one event. Returns how far it is to be seen.
+  #reject(from, stop, how) {
+    for (let at = from; at < stop; at += 1) {
+      const draft = this.now[at];
+      if (draft.fixed) this.histories[at].push({ ...draft, at: how.at, rejected: true });
+    }
+    this.#cut(from);
+    return stop;
+  }
+
+  #edit([start, tokens, changed], how) {
+    const before = this.now.slice();
+    for (let at = start; at < this.borders.length; at += 1) {
+      if (this.borders[at]?.at(-1)?.[1]) this.borders[at].push([how.at, 0]);
+    }
+    this.#cut(start);
+    const byHand = new Set(changed);
+    tokens.forEach((token, index) => {
+      const at = start + index;
+      const old = before[at];
+      const entry = { ...how, fixed: token !== null, token, p: null, others: [], edited: byHand.has(at) };
+      if (token !== null && !entry.edited && old?.fixed && old.token === token) this.#put(at, { ...old, at: how.at, kept: true });
+      else this.#put(at, { ...entry, reason: token === null ? undefined : "edited", order: how.pass });
+    });
+  }
+
+  #finish(ids, how) {
+    this.#cut(ids.length);
+    ids.forEach((token, at) => {
+      if (this.now[at]?.fixed && this.now[at].token === token) return;
+      this.#put(at, { ...how, fixed: true, token, p: null, reason: "answer", others: [], order: how.pass });
+    });
+    return ids.length;
+  }
+}

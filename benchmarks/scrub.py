@@ -1,0 +1,138 @@
+"""How fluently a long trace scrubs in the race player: frames a second over drags across the whole range.
+
+    python -m benchmarks.scrub [--tokens 1024] [--drags 6] [--frames 120]
+
+Two lanes of a made-up race, AR and block diffusion, in headless Chromium without a GPU. A slow drag goes over the whole
+range once, a fast one four times to and fro in as many frames; jumps land anywhere, as clicks on the range would. Every
+frame shows another moment. The last line is JSON: the median and the worst drag and the jumps, in frames a second, and
+the longest single frame of a drag in milliseconds.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from playground.replay import replay_html
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
+WORDS = 400  # different tokens
+DRAGS = ("slow", "fast")
+DRAG = """
+async ([frames, how]) => {
+  const range = document.querySelector("[data-range]");
+  const frame = () => new Promise(requestAnimationFrame);
+  const times = [];
+  await frame();
+  let last = performance.now();
+  for (let i = 0; i < frames; i += 1) {
+    const share = how === "jumps" ? ((i * 37) % frames) / frames : i / (frames - 1);
+    const turned = how === "fast" ? 1 - Math.abs(((4 * share) % 2) - 1) : share;
+    range.value = String(Math.round(Number(range.max) * turned));
+    range.dispatchEvent(new Event("input"));
+    await frame(); // the player changes the page in this one; the next begins when it was laid out and painted
+    const now = performance.now();
+    times.push(now - last);
+    last = now;
+  }
+  range.dispatchEvent(new Event("change"));
+  return times;
+}
+"""
+
+
+def made_up_race(tokens: int, width: int = 32) -> dict[str, Any]:
+    """AR a token at a time, and blocks that lose a third of their masks a pass."""
+    answer = [(at * 7919) % WORDS for at in range(tokens)]
+
+    def fixed(at: int, reason: str) -> list[Any]:
+        p = 0.5 + (at * 37 % 50) / 100
+        return [at, answer[at], p, reason, [[(answer[at] + 1) % WORDS, (1 - p) / 2]]]
+
+    ar: list[Any] = [["prefill", 0, 0.01, 2, [fixed(0, "ar")]]]
+    for at in range(1, tokens):
+        ar.append(["commit", 0, round(0.01 + at * 0.005, 6), at - 1, at - 1, at, [fixed(at, "ar")]])
+    ar.append(["finish", 0, ar[-1][2], "length", answer])
+
+    blocks: list[Any] = [["prefill", 0, 0.01, 2, []]]
+    time = 0.01
+    for block, start in enumerate(range(0, tokens, width)):
+        stop = min(start + width, tokens)
+        left, step = list(range(start, stop)), 0
+        while left:
+            time = round(time + 0.008, 6)
+            now, left = left[::3], [at for place, at in enumerate(left) if place % 3]
+            pending = [[at, answer[at], 0.3] for at in left]
+            made = [fixed(at, "over_threshold") for at in now]
+            blocks.append(["denoise", 0, time, block, step, start, stop, made, pending])
+            step += 1
+        time = round(time + 0.008, 6)
+        blocks.append(["commit", 0, time, block, start, stop, []])
+    blocks.append(["finish", 0, time, "length", answer])
+    lanes = [_lane("AR", "ar", ar), _lane("Block diffusion", "block_diffusion", blocks)]
+    return {"format": "nbdiff-race", "version": 1, "title": f"{tokens} tokens", "verdict": "", "lanes": lanes}
+
+
+def _lane(name: str, strategy: str, events: list[Any]) -> dict[str, Any]:
+    trace = {
+        "format": "nbdiff-trace",
+        "version": 1,
+        "model": "made up",
+        "settings": {"strategy": strategy, "unmasking": "confidence", "threshold": 0.9, "temperature": 0.0},
+        "mask_token_id": WORDS,
+        "prompt": "Count",
+        "prompt_ids": [0, 1],
+        "pieces": {str(token): f" word{token}" for token in range(WORDS)},
+        "events": events,
+    }
+    return {"name": name, "about": "", "trace": trace, "context": "token_causal", "token_shift": True, "text": ""}
+
+
+def measured(tokens: int, drags: int, frames: int) -> dict[str, Any]:
+    """Open the race's replay file and drag."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = Path(folder) / "race.html"
+        path.write_text(replay_html(made_up_race(tokens)), encoding="utf-8")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+        page.goto(path.as_uri())
+        cells = page.locator(".canvas .token").count()
+        page.evaluate(DRAG, [20, "jumps"])  # warm
+        rates, longest = [], 0.0
+        for drag in range(drags):
+            times = page.evaluate(DRAG, [frames, DRAGS[drag % 2]])
+            rates.append(1000 * len(times) / sum(times))
+            longest = max(longest, *times)
+            print(
+                f"drag {drag + 1}, {DRAGS[drag % 2]}: {rates[-1]:.0f} frames/s, longest {max(times):.0f} ms", flush=True
+            )
+        times = page.evaluate(DRAG, [frames, "jumps"])
+        jumps = 1000 * len(times) / sum(times)
+        browser.close()
+    return {
+        "tokens": tokens,
+        "cells": cells,
+        "frames_per_second_median": round(statistics.median(rates), 1),
+        "frames_per_second_worst": round(min(rates), 1),
+        "frames_per_second_jumps": round(jumps, 1),
+        "longest_frame_ms": round(longest, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--drags", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=120)
+    asked = parser.parse_args()
+    print(json.dumps(measured(asked.tokens, asked.drags, asked.frames)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What watching costs: the same answers decoded with and without the page's view, in turns.
+
+    python benchmarks/view.py               without a browser
+    python benchmarks/view.py --browser     also in the playground, unwatched and watched by a Chromium
+
+"Engine" is the clock that every figure on the page is taken from: it stands still while a reader works. "Wall" is
+what a visitor waits, the work of the view included: events as frames, the runner-up tokens, the log. Each number is
+the median over the pairs of (with / without - 1). The last line is JSON.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import nbdiff_engine as nb
+from nbdiff_engine.evaluation import machine_facts
+from playground.frames import lane_frames
+from playground.worker import Lane, Worker
+
+PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
+STRATEGIES = ("ar", "block_diffusion", "self_speculative")
+PORT = 7871
+
+
+def without_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
+    """Seconds by the engine's clock and by the wall."""
+    started = time.perf_counter()
+    out = nb.generate(model, PROMPT, trace=False, **settings)
+    return out.metrics.decode_seconds, time.perf_counter() - started
+
+
+def with_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
+    """The same as the playground's worker does it, read by a poll every 50 ms."""
+    job = nb.prepare(model, PROMPT, **settings)
+    worker = Worker()
+    worker.start()
+    times: list[float] = []
+
+    def frames():
+        started = time.perf_counter()
+        yield from lane_frames("lane", "", job)
+        times.append(time.perf_counter() - started)
+
+    run = worker.submit([Lane("lane", frames)])
+    cursor, seconds = 0, None
+    while seconds is None:
+        reply = worker.poll(run, "reader", cursor)
+        cursor = reply.cursor
+        seconds = next((each["metrics"]["decode_seconds"] for each in reply.frames if each["kind"] == "done"), None)
+        time.sleep(0 if reply.more else 0.05)
+    worker.close()
+    return seconds, times[0]
+
+
+def compare(model: nb.BlockModel, settings: dict[str, Any], pairs: int) -> dict[str, float]:
+    """Cost of the view, as shares, over pairs whose order alternates."""
+    engine, wall, rates = [], [], []
+    for number in tqdm(range(pairs + 1), desc=settings["strategy"], leave=False, disable=None):
+        both: dict[Callable, tuple[float, float]] = {}
+        for way in (without_view, with_view) if number % 2 else (with_view, without_view):
+            both[way] = way(model, settings)
+        if number:  # the first pair warms up
+            engine.append(both[with_view][0] / both[without_view][0] - 1)
+            wall.append(both[with_view][1] / both[without_view][1] - 1)
+            rates.append((settings["max_new_tokens"] - 1) / both[without_view][0])
+    return {
+        "engine": statistics.median(engine),
+        "wall": statistics.median(wall),
+        "tokens_per_second_without": statistics.median(rates),
+    }
+
+
+def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens per second by the engine's clock: asked through the API, and watched in a browser, in turns."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or "/usr/bin/chromium"
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        for line in server.stdout:
+            if "is on http" in line:
+                break
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{PORT}")
+            page.get_by_label("Fixed length").check()
+            page.get_by_role("textbox", name="Prompt").fill(PROMPT)
+            page.get_by_label("Max new tokens").fill(str(tokens))
+            found: dict[str, dict[str, list[float]]] = {name: {"unwatched": [], "watched": []} for name in STRATEGIES}
+            for _ in tqdm(range(rounds), desc="playground", leave=False, disable=None):
+                page.locator("[data-play]").click()
+                for name in STRATEGIES:
+                    found[name]["unwatched"].append(_asked(name, tokens))
+                page.get_by_role("button", name="Run", exact=True).click()
+                page.locator("[data-replaying]", has_text="Live").wait_for()
+                page.locator("[data-status]", has_text="Finished.").wait_for(timeout=120_000)
+                page.locator("[data-range]").press("End")
+                rates = page.locator("[data-lanes] section").evaluate_all(
+                    "nodes => nodes.map(node => Number([...node.querySelectorAll('dt')]"
+                    ".find(each => each.textContent === 'Output tokens/s').nextElementSibling"
+                    ".textContent.replaceAll(',', '')))"
+                )
+                for name, rate in zip(STRATEGIES, rates, strict=True):
+                    found[name]["watched"].append(rate)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+    return {
+        name: {way: statistics.median(rates) for way, rates in ways.items()}
+        | {"cost": statistics.median(a / b - 1 for a, b in zip(ways["unwatched"], ways["watched"], strict=True))}
+        for name, ways in found.items()
+    }
+
+
+def _asked(strategy: str, tokens: int) -> float:
+    from gradio_client import Client
+
+    client = Client(f"http://127.0.0.1:{PORT}", verbose=False)
+    settings = {"block_size": 16} if strategy != "ar" else {}
+    out = client.predict(PROMPT, "", strategy, tokens, False, True, settings, api_name="/generate")
+    return out["metrics"]["tokens_per_second"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for each strategy")
+    parser.add_argument("--tokens", type=int, default=512, help="tokens of an answer")
+    parser.add_argument("--browser", action="store_true", help="also with the playground open in Chromium")
+    options = parser.parse_args()
+
+    model = nb.load("nano")
+    nb.choose_threads(model)
+    report: dict[str, Any] = {"pairs": options.pairs, "tokens": options.tokens}
+    print(f"{'strategy':<18}{'tokens/s':>10}{'engine':>9}{'wall':>9}   (cost of the view, no browser)")
+    report["view"] = {}
+    for strategy in STRATEGIES:
+        settings = {"strategy": strategy, "max_new_tokens": options.tokens, "ignore_eos": True}
+        if strategy != "ar":
+            settings["block_size"] = 16
+        cost = report["view"][strategy] = compare(model, settings, options.pairs)
+        rate = cost["tokens_per_second_without"]
+        print(f"{strategy:<18}{rate:>10.0f}{cost['engine']:>9.1%}{cost['wall']:>9.1%}")
+    if options.browser:
+        report["browser"] = in_the_playground(options.tokens, rounds=5)
+        print(f"\n{'strategy':<18}{'unwatched':>10}{'watched':>9}{'cost':>9}   (tokens/s by the engine's clock)")
+        for strategy, row in report["browser"].items():
+            print(f"{strategy:<18}{row['unwatched']:>10.0f}{row['watched']:>9.0f}{row['cost']:>9.1%}")
+    print(json.dumps({**report, "machine": machine_facts()}))
+
+
+if __name__ == "__main__":
+    main()

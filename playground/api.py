@@ -1,0 +1,52 @@
+"""Endpoints for programs: `gradio_client.Client(url).predict(..., api_name="/generate")`."""
+
+import gradio as gr
+
+from nbdiff_engine import NBDiffError
+from playground.following import outcome
+from playground.frames import race
+from playground.lanes import check
+from playground.options import Options
+from playground.shelf import Shelf
+from playground.spec import RunSpec
+from playground.verdict import summary_frame
+from playground.worker import QueueFullError, Worker
+
+
+def build(shelf: Shelf, worker: Worker, options: Options) -> None:
+    """Register them in the Blocks being built. They wait in the same queue as the page's visitors."""
+
+    def generate(
+        prompt: str,
+        model: str = "",
+        strategy: str = "block_diffusion",
+        max_new_tokens: int = 96,
+        raw: bool = False,
+        ignore_eos: bool = False,
+        settings: dict | None = None,
+    ) -> dict:
+        """Decode a prompt. raw: no chat template. ignore_eos: decode on to max_new_tokens. settings: further fields
+        of a lane, such as {"block_size": 16, "threshold": 0.9}.
+
+        Returns {"text", "metrics", "trace"}; a mistake is an error of one sentence.
+        """
+        try:
+            lane = {**(settings or {}), "model": model or shelf.names()[0], "strategy": strategy}
+            spec = RunSpec.of(
+                prompt=prompt, lanes=[lane], max_new_tokens=max_new_tokens, raw=raw, ignore_eos=ignore_eos
+            )
+            run_id = worker.submit(check(shelf, spec, options).lanes, summary_frame)
+        except (NBDiffError, QueueFullError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        reply = outcome(worker, run_id)
+        if reply.state != "finished":
+            raise gr.Error(reply.message, print_exception=False)
+        lane = race(reply.frames, prompt)["lanes"][0]
+        return {"text": lane["text"], "metrics": lane["metrics"], "trace": lane["trace"]}
+
+    def models() -> list:
+        """The models that a lane may name."""
+        return list(shelf.names())
+
+    gr.api(generate, api_name="generate")
+    gr.api(models, api_name="models")

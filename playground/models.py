@@ -1,0 +1,134 @@
+"""The tab of models: what is loaded and where from, and loading more, under the operator's limits."""
+
+import secrets
+from typing import Any
+
+import gradio as gr
+
+from nbdiff_engine import NBDiffError
+from playground.following import outcome
+from playground.lanes import guarded_warm_up
+from playground.options import Options
+from playground.shelf import QUANTIZATIONS, Row, Shelf
+from playground.worker import Frame, Lane, QueueFullError, Worker
+
+HEADERS = ["Name", "From", "Parameters", "Blocks", "Numbers", "Memory", "Context", "Device"]
+PRIVATE = {"api_visibility": "private"}
+
+
+class ModelsTab:
+    """`build` lays it out in the Blocks being built."""
+
+    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
+        self.shelf = shelf
+        self.worker = worker
+        self.options = options
+
+    def build(self, blocks: gr.Blocks) -> gr.State:
+        """Returns a state whose value changes whenever this page has loaded or unloaded a model."""
+        changed = gr.State("")
+        gr.Markdown(self._rules(), elem_id="model-rules")
+        table = gr.Dataframe(
+            self._rows(),
+            headers=HEADERS,
+            column_widths=["13%", "13%", "9%", "33%", "9%", "8%", "10%", "5%"],
+            interactive=False,
+            show_label=False,
+            wrap=True,
+            elem_id="models",
+        )
+        with gr.Row(elem_classes="asking"):
+            name = gr.Textbox(
+                label="Load a model", placeholder="bundled name, folder or hub id", scale=3, min_width=220, max_lines=1
+            )
+            how = gr.Radio(list(QUANTIZATIONS), value="As stored", label="Weights", scale=2, min_width=220)
+            load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
+        with gr.Row(elem_classes="asking"):
+            which = gr.Dropdown(self.shelf.names(), label="Unload a model", scale=3, min_width=220)
+            unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
+        news = gr.Markdown("", elem_id="model-news")
+        # The worker loads, as it decodes: one thing at a time, so that no lane's clock runs while a model is read.
+        gr.on(
+            [load.click, name.submit],
+            self.load,
+            [name, how],
+            [news, table, which, changed],
+            show_progress="minimal",
+            show_progress_on=news,
+            concurrency_limit=4,
+            **PRIVATE,
+        )
+        unload.click(self.unload, which, [news, table, which, changed], queue=False, **PRIVATE)
+        blocks.load(self.refreshed, None, [table, which], queue=False, show_progress="hidden", **PRIVATE)
+        return changed
+
+    def load(self, name: str, how: str) -> tuple[Any, ...]:
+        """Load what was named; a sentence on what came of it."""
+        got: list[str] = []
+
+        def frames():
+            got.append(self.shelf.load(name, QUANTIZATIONS.get(how, how)))
+            yield {"kind": "loaded"}
+            guarded_warm_up(self.shelf, got[0])
+
+        try:
+            run_id = self.worker.submit([Lane("load", _refusals(frames, got))])
+        except QueueFullError as error:
+            return _plain(str(error)), gr.skip(), gr.skip(), gr.skip()
+        reply = outcome(self.worker, run_id)
+        refused = next((frame["sentence"] for frame in reply.frames if frame["kind"] == "refused"), "")
+        if refused or not got:
+            return _plain(refused or reply.message), gr.skip(), gr.skip(), gr.skip()
+        return _plain(f"{got[0]} is loaded."), *self.refreshed(), secrets.token_hex(4)
+
+    def unload(self, name: str) -> tuple[Any, ...]:
+        """Give a model's memory back."""
+        try:
+            self.shelf.unload(name)
+        except NBDiffError as error:
+            return _plain(str(error)), gr.skip(), gr.skip(), gr.skip()
+        return _plain(f"{name} is unloaded."), *self.refreshed(), secrets.token_hex(4)
+
+    def refreshed(self) -> tuple[Any, Any]:
+        """The table and the list as they are now."""
+        return self._rows(), gr.update(choices=self.shelf.names(), value=None)
+
+    def _rows(self) -> list[list[str]]:
+        return [_cells(row) for row in self.shelf.rows()]
+
+    def _rules(self) -> str:
+        options = self.options
+        where = ["bundled models"]
+        if options.model_roots:
+            where.append(f"folders inside {len(options.model_roots)} allowed root(s)")
+        if options.hub:
+            where.append("models of the hub")
+        return (
+            f"This server loads {', '.join(where)}; at most {options.max_models} at once, each of at most "
+            f"{options.max_model_gb:g} GB, from safetensors alone and never with code out of a checkpoint."
+        )
+
+
+def _refusals(frames: Any, got: list[str]) -> Any:
+    """The frames of loading, with a refusal as a frame: the worker would report it as a fault of the server."""
+
+    def opened():
+        try:
+            yield from frames()
+        except NBDiffError as error:
+            yield Frame(kind="refused", sentence=str(error))
+
+    return opened
+
+
+def _cells(row: Row) -> list[str]:
+    size = row.parameters
+    parameters = f"{size / 1e9:.2f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
+    memory = f"{row.memory / 1e9:.2f} GB" if row.memory >= 1e9 else f"{row.memory / 1e6:.0f} MB"
+    context = f"{row.context_length:,} tokens"
+    return [row.name, row.origin, parameters, row.about_blocks, row.dtype, memory, context, row.device]
+
+
+def _plain(text: str) -> str:
+    """A sentence as Markdown that shows it as it is, whatever a visitor has typed into it."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~$&:" else letter for letter in text)

@@ -1,0 +1,123 @@
+"""RunSpec: all that a visitor may ask of the decode tab, checked on the server whatever the page has checked.
+
+The same object is the form, the presets, the link and the API call, so that each can stand for the others.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nbdiff_engine import SettingError
+from nbdiff_engine.errors import first_problem
+
+MOST_LANES = 6
+_LINK_CHARS = 20_000  # a link longer than this is no link of this page's
+_LINK_BYTES = 200_000  # nor is one that unpacks to more
+
+Whole = Annotated[int, Field(strict=True)]
+Number = float
+
+
+class Turn(BaseModel):
+    """A message of the conversation so far."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class LaneSpec(BaseModel):
+    """One lane. None: as the checkpoint says. The engine checks the values themselves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(max_length=400)
+    strategy: Literal["ar", "block_diffusion", "self_speculative"]
+    on: bool = True
+    block_size: Whole | None = None
+    sub_block_size: Whole | None = None
+    unmasking: str | None = Field(default=None, max_length=40)
+    threshold: Number | None = None
+    factor: Number | None = None
+    margin: Number | None = None
+    entropy_bound: Number | None = None
+    steps_per_block: Whole | None = None
+    tokens_per_step: Whole | None = None
+    draft_steps: Whole | None = None
+    temperature: Number | None = None
+    top_k: Whole | None = None
+    top_p: Number | None = None
+    seed: Whole | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole_floats(cls, value: Any) -> Any:
+        """JavaScript has one kind of number: 16.0 is 16."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    def settings(self) -> dict[str, Any]:
+        """What the engine is asked for: the fields that were given."""
+        given = self.model_dump(exclude={"model", "on"})
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class RunSpec(BaseModel):
+    """A run. ignore_eos: decode on to max_new_tokens, so that lanes can be timed at one length."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    lanes: tuple[LaneSpec, ...]
+    max_new_tokens: Whole = 96
+    raw: bool = False
+    ignore_eos: bool = False
+    history: tuple[Turn, ...] = Field(default=(), max_length=100)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """Check a form. Raises SettingError with one sentence for the first thing that is wrong."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise SettingError(first_problem(error).rstrip(".") + ".") from error
+
+    @field_validator("max_new_tokens", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("max_new_tokens is empty; give a whole number")
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    @property
+    def running(self) -> list[LaneSpec]:
+        """The lanes that are switched on."""
+        return [lane for lane in self.lanes if lane.on]
+
+    def to_link(self) -> str:
+        """The run as text that a URL may hold."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        packed = zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+    @classmethod
+    def from_link(cls, text: str) -> Self:
+        """The inverse of `to_link`. Raises SettingError."""
+        broken = SettingError("This link cannot be read; it may have been cut off.")
+        if not isinstance(text, str) or len(text) > _LINK_CHARS:
+            raise broken
+        try:
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), _LINK_BYTES)
+            if not unpacker.eof:
+                raise broken
+            fields = json.loads(data)
+        except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+            raise broken from error
+        if not isinstance(fields, dict):
+            raise broken
+        return cls.of(**fields)

@@ -1,0 +1,144 @@
+"""Made-up races, and pages that replay them in Chromium, for the tests of the race player."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playground.replay import replay_html
+
+sync_api = pytest.importorskip("playwright.sync_api")
+Browser, Locator, Page = sync_api.Browser, sync_api.Locator, sync_api.Page
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+BROWSER_TEST = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no Chromium here"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+HOSTILE = '</script><img src=x onerror="window.hacked=1">'
+SETTINGS = {"temperature": 0.0, "tokens_per_step": 1, "threshold": 0.9, "unmasking": "confidence", "block_size": 4}
+
+
+def lane(name: str, events: list[Any], pieces: dict[str, str], **settings: Any) -> dict[str, Any]:
+    trace = {
+        "format": "nbdiff-trace",
+        "version": 1,
+        "model": "made up",
+        "settings": {**SETTINGS, "strategy": "block_diffusion", **settings},
+        "mask_token_id": 1,
+        "prompt": "Say it",
+        "prompt_ids": [5, 6],
+        "pieces": pieces,
+        "events": events,
+    }
+    beside = {"context": "token_causal", "token_shift": True, "metrics": None, "text": ""}
+    return {"name": name, "about": "for a test", "trace": trace, **beside}
+
+
+def small_race() -> dict[str, Any]:
+    """A block of four in two steps, and a draft of which one token is accepted and two are thrown away."""
+    pieces = {str(token): text for token, text in enumerate([" one", " two", " three", " four", HOSTILE, " six"])}
+    diffusion = [
+        ["prefill", 0, 0.01, 2, [[0, 0, 0.6, "ar", [[1, 0.3]]]]],
+        ["denoise", 0, 0.02, 0, 0, 0, 4, [[1, 1, 0.97, "over_threshold", [[2, 0.02]]]], [[2, 3, 0.4], [3, 3, 0.5]]],
+        ["denoise", 0, 0.03, 0, 1, 0, 4, [[3, 4, 0.7, "most_confident", []]], [[2, 2, 0.65]]],
+        ["denoise", 0, 0.04, 0, 2, 0, 4, [[2, 2, 0.95, "over_threshold", []]], []],
+        ["finish", 0, 0.04, "length", [0, 1, 2, 4]],
+    ]
+    drafts = [[1, 1, 0.9, "draft", []], [2, 3, 0.6, "draft", []], [3, 5, 0.3, "draft", []]]
+    accepted = [[1, 1, 0.99, "accepted_draft", []], [2, 2, 0.8, "correction", [[3, 0.1]]]]
+    speculative = [
+        ["prefill", 0, 0.01, 2, [[0, 0, 0.6, "ar", []]]],
+        ["denoise", 0, 0.025, 0, 0, 0, 4, drafts, []],
+        ["verify", 0, 0.035, 0, 0, 4, 1, accepted],
+        ["finish", 0, 0.05, "length", [0, 1, 2]],
+    ]
+    lanes = [
+        lane("Block diffusion", diffusion, pieces),
+        lane("Self-speculation", speculative, pieces, strategy="self_speculative"),
+    ]
+    return {"format": "nbdiff-race", "version": 1, "title": f"A race {HOSTILE}", "verdict": HOSTILE, "lanes": lanes}
+
+
+def long_race(tokens: int = 1024, width: int = 32) -> dict[str, Any]:
+    events: list[Any] = [["prefill", 0, 0.01, 2, []]]
+    time = 0.01
+    for block in range(tokens // width):
+        start = block * width
+        left = list(range(start, start + width))
+        step = 0
+        while left:
+            time += 0.01
+            now, left = left[::3], [at for i, at in enumerate(left) if i % 3]
+            fixed = [[at, at % 50, 0.5 + at % 50 / 100, "over_threshold", []] for at in now]
+            pending = [[at, at % 50, 0.3] for at in left]
+            events.append(["denoise", 0, round(time, 3), block, step, start, start + width, fixed, pending])
+            step += 1
+        time += 0.01
+        events.append(["commit", 0, round(time, 3), block, start, start + width, []])
+    events.append(["finish", 0, round(time, 3), "length", [at % 50 for at in range(tokens)]])
+    pieces = {str(token): f" word{token}" for token in range(50)}
+    return {
+        "format": "nbdiff-race",
+        "version": 1,
+        "title": "Long",
+        "verdict": "",
+        "lanes": [lane("Long", events, pieces)],
+    }
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, folder: Path, race: dict[str, Any], change: Callable[[str], str] = str, **context: Any
+) -> Iterator[Page]:
+    """The race's replay file in a tab that may ask for nothing and complain of nothing."""
+    with page_of(browser, folder, change(replay_html(race)), **context) as page:
+        yield page
+
+
+@contextmanager
+def page_of(browser: Browser, folder: Path, html: str, **context: Any) -> Iterator[Page]:
+    """A page out of a file; what it asks the network for, and what it complains of, fails the test."""
+    path = folder / "page.html"
+    path.write_text(html, encoding="utf-8")
+    page = browser.new_context(**{"reduced_motion": "reduce", **context}).new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: request.url.startswith(("file:", "blob:")) or asked.append(request.url))
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    try:
+        yield page
+        assert asked == []
+        assert complaints == []
+    finally:
+        page.context.close()
+
+
+def tokens(page: Page, name: str = "Block diffusion", kind: str = "") -> Locator:
+    return page.get_by_role("region", name=name, exact=True).locator(f".token{kind}:visible")
+
+
+def clock(page: Page) -> float:
+    return float(page.locator("[data-clock]").inner_text().split()[0])
+
+
+def move_to(page: Page, time: float) -> None:
+    page.keyboard.press("Home")
+    for _ in range(50):
+        if clock(page) >= time:
+            return
+        page.keyboard.press("ArrowRight")
+    raise AssertionError("the clock did not get there")

@@ -1,0 +1,335 @@
+"""The race player in a real browser, out of the one HTML file that replays a race: no server, no network."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playground.replaying import (
+    BROWSER_TEST,
+    HOSTILE,
+    Browser,
+    Page,
+    clock,
+    launched,
+    long_race,
+    move_to,
+    opened,
+    small_race,
+    sync_api,
+    tokens,
+)
+
+expect = sync_api.expect
+pytestmark = BROWSER_TEST
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+def test_a_race_replays_by_itself_and_says_how(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race(), reduced_motion="no-preference") as page:
+        expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at 1/50 speed")
+        page.wait_for_function("document.querySelector('[data-play]').dataset.playing === 'true'")
+        page.get_by_role("button", name="Pause").click()
+        assert clock(page) < 0.05
+
+
+def test_those_who_asked_for_no_motion_see_the_end(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        assert clock(page) == 0.05
+        expect(tokens(page, kind=".mask")).to_have_count(0)
+        assert tokens(page).first.evaluate("node => getComputedStyle(node).transitionDuration") in ("0s", "")
+
+
+def test_keys_go_through_the_events_and_a_summary_is_said(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        page.keyboard.press("Home")
+        expect(tokens(page)).to_have_count(0)
+        seen = []
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+            seen.append(clock(page))
+        assert seen == [0.01, 0.02, 0.025, 0.03]
+        summary = page.locator("[data-summary]")
+        expect(summary).to_contain_text("Block diffusion: step 2 of block 1, 3 tokens fixed, 1 masked: one two")
+        page.keyboard.press("[")
+        assert clock(page) == 0.025  # where the other lane's block begins
+        page.keyboard.press("ArrowLeft")
+        assert clock(page) == 0.02
+        page.keyboard.press("End")
+        page.keyboard.press(" ")
+        assert page.locator("[data-play]").get_attribute("aria-label") == "Pause"
+
+
+def test_every_state_has_a_shape(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        move_to(page, 0.025)
+        expect(tokens(page, kind=".mask")).to_have_count(2)
+        expect(tokens(page, kind=".open")).to_have_count(2)
+        expect(tokens(page, kind=".new")).to_have_count(1)
+        expect(tokens(page, "Self-speculation", ".draft")).to_have_count(3)
+        move_to(page, 0.035)
+        expect(tokens(page, "Self-speculation", ".accepted")).to_have_text(["two"])
+        expect(tokens(page, "Self-speculation", ".rejected")).to_have_text(["six"])
+        assert tokens(page, "Self-speculation").nth(2).get_attribute("data-mark") == "≠"
+        states = "nodes => nodes.map(node => node.dataset.state)"
+        seen = tokens(page, "Self-speculation").evaluate_all(states)
+        assert seen == ["committed", "committed", "open", "rejected"]
+        page.keyboard.press("End")
+        expect(tokens(page, "Self-speculation")).to_have_count(3)
+
+
+def test_views_number_the_tokens(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        marks = "nodes => nodes.map(node => node.dataset.mark ?? '')"
+        page.get_by_label("Order of unmasking").check()
+        assert tokens(page).evaluate_all(marks) == ["0", "1", "3", "2"]
+        page.get_by_label("Step", exact=True).check()
+        assert tokens(page).evaluate_all(marks) == ["", "1", "3", "2"]
+        page.get_by_label("Confidence").check()
+        assert tokens(page).evaluate_all(marks) == ["", "", "", ""]
+
+
+def test_the_speed_suits_the_race_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        speed = page.get_by_label("Speed of the replay")
+        names = ["true speed", "1/2 speed", "1/5 speed", "1/10 speed", "1/20 speed", "1/50 speed"]
+        assert speed.locator("option").all_inner_texts() == names
+        speed.select_option(label="true speed")
+        expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at true speed")
+        page.get_by_role("button", name="Play").click()
+        expect(page.get_by_role("button", name="Play")).to_be_visible()  # 50 ms later it is over
+        assert clock(page) == 0.05
+    with opened(browser, tmp_path, long_race()) as page:  # four seconds of engine work
+        assert speed_of(page) == "true speed"
+
+
+def speed_of(page: Page) -> str:
+    return page.get_by_label("Speed of the replay").evaluate("select => select.selectedOptions[0].text")
+
+
+def test_buttons_go_by_event_and_by_block(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, long_race(tokens=96)) as page:
+        page.keyboard.press("Home")
+        starts = []
+        for _ in range(3):
+            page.get_by_role("button", name="Next block").click()
+            starts.append(page.locator("[data-badge]").inner_text())
+        assert starts == ["11 fixed, 21 masked", "43 fixed, 21 masked", "75 fixed, 21 masked"]
+        page.get_by_role("button", name="Previous block").click()
+        expect(page.locator("[data-badge]")).to_have_text("43 fixed, 21 masked")
+        page.get_by_role("button", name="Step forward").click()
+        expect(page.locator("[data-badge]")).to_have_text("50 fixed, 14 masked")
+        page.get_by_role("button", name="Step back").click()
+        expect(page.locator("[data-badge]")).to_have_text("43 fixed, 21 masked")
+
+
+def test_figures_of_a_lane(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        region = page.get_by_role("region", name="Self-speculation", exact=True)
+        pairs = region.locator("dl > div:visible").evaluate_all(
+            "all => all.map(pair => pair.innerText.split(/\\s*\\n/))"
+        )
+        assert dict(pairs) == {
+            "Output tokens/s": "50",
+            "Tokens/forward": "1.00",
+            "Total": "50.0 ms",
+            "Forwards": "2",
+            "Denoise": "1",
+            "Commit": "1",
+            "Output tokens": "3",
+            "Drafts kept": "1 of 3",
+            "Prefill": "10.0 ms",
+            "First token": "10.0 ms",
+        }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with opened(browser, tmp_path, small_race(), with_engine, color_scheme=scheme) as page:
+        move_to(page, 0.025)
+        for view in ("Confidence", "Order of unmasking", "Step"):
+            page.get_by_label(view, exact=True).check()
+            assert serious(axe.run(page)) == []
+        tokens(page).nth(2).click()
+        page.get_by_role("button", name="Who sees whom").click()
+        assert serious(axe.run(page)) == []
+
+
+def serious(results: Any) -> list[tuple[str, str]]:
+    found = results.response["violations"]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+
+
+def with_engine(html: str) -> str:
+    """The page as if it had a server that can continue a fork."""
+    return html.replace('data-stage]"), {})', 'data-stage]"), { fork: (asked) => { window.asked = asked; } })')
+
+
+def test_arrows_walk_the_tokens_once_one_has_the_focus(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        tokens(page).first.focus()
+        page.keyboard.press("ArrowRight")
+        expect(tokens(page).nth(1)).to_be_focused()
+        assert "committed, 97.0 %, position 1" in tokens(page).nth(1).get_attribute("aria-label")
+        assert clock(page) == 0.05
+        page.keyboard.press("Enter")
+        expect(tokens(page, kind=".pinned")).to_have_text(["two"])
+        page.keyboard.press("Escape")
+        expect(tokens(page, kind=".pinned")).to_have_count(0)
+
+
+def test_what_a_model_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        expect(tokens(page).nth(3)).to_have_text(HOSTILE)
+        tokens(page).nth(3).click()
+        expect(page.locator("[data-token]")).to_have_text(HOSTILE)
+        expect(page.locator("[data-verdict]")).to_have_text(HOSTILE)
+        assert page.locator("img").count() == 0
+        assert page.evaluate("window.hacked") is None
+
+
+def test_the_mask_is_drawn_and_put_into_words(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race()) as page:
+        page.get_by_role("button", name="Who sees whom").click()
+        view = page.locator("[data-maskview]")
+        expect(view).to_contain_text("sees all 2 context tokens and the whole block, in both directions")
+        view.get_by_label("Who sees whom in").select_option(label="Self-speculation")
+        expect(view).to_contain_text("Verification: each token of block 1 sees all 2 context tokens, itself and those")
+        assert view.locator("canvas").bounding_box()["width"] > 20
+
+
+def test_a_race_goes_out_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+    race = small_race()
+    with opened(browser, tmp_path, race) as page:
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Export JSON").click()
+        waiting.value.save_as(tmp_path / "out.json")
+        out = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert [each["trace"] for each in out["lanes"]] == [each["trace"] for each in race["lanes"]]
+        assert out["lanes"][1]["metrics"]["accepted"] == 1
+        page.locator("[data-file]").set_input_files(tmp_path / "out.json")
+        expect(page.locator("[data-replaying]")).to_contain_text("Imported")
+        single = tmp_path / "trace.json"
+        single.write_text(json.dumps(race["lanes"][0]["trace"]), encoding="utf-8")
+        page.locator("[data-file]").set_input_files(single)
+        expect(page.get_by_role("region")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda race: "{", "This file is not JSON; it may have been cut off."),
+        (lambda race: [1], "This file holds no race and no trace"),
+        (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
+        (lambda race: {**race, "lanes": []}, "This race has no lanes."),
+        (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "its end is not where the events end"),
+        (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(6, 1 << 30) or race, "event 1 is not what a"),
+        (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(0, "toString") or race, "event 1 is not"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(
+    browser: Browser, tmp_path: Path, change: Callable[[dict[str, Any]], Any], sentence: str
+) -> None:
+    changed = change(small_race())
+    (tmp_path / "in.json").write_text(changed if isinstance(changed, str) else json.dumps(changed), encoding="utf-8")
+    with opened(browser, tmp_path, small_race()) as page:
+        page.locator("[data-file]").set_input_files(tmp_path / "in.json")
+        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text(sentence)
+        expect(page.get_by_role("region")).to_have_count(2)
+
+
+def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, small_race(), with_engine) as page:
+        move_to(page, 0.02)
+        tokens(page).nth(2).click()
+        page.get_by_role("button", name="Pin its guess").click()
+        tokens(page).nth(1).click()
+        page.get_by_role("button", name="Replace…").click()
+        page.get_by_label("Text to put here").fill(" zwei")
+        page.keyboard.press("Enter")
+        expect(tokens(page).nth(1)).to_have_text("zwei")
+        page.get_by_role("spinbutton", name="Threshold").fill("0.5")
+        page.get_by_role("button", name="Continue from here").click()
+        asked = page.evaluate("window.asked")
+        assert asked["changes"] == [[1, " zwei"], [2, 3]]
+        assert asked["settings"] == {"threshold": 0.5}
+        assert (asked["lane"], asked["lanes"], len(asked["trace"]["events"])) == (0, 2, 2)
+        page.keyboard.press("Escape")
+        page.locator("[data-forward]").click()  # an event of the other lane: this one stands where it stood
+        expect(page.locator("[data-changes] li")).to_have_count(2)
+        page.locator("[data-forward]").click()
+        expect(page.locator("[data-changes] li")).to_have_count(0)
+
+
+def test_an_edit_event_cuts_the_canvas_and_is_seen(browser: Browser, tmp_path: Path) -> None:
+    race = small_race()
+    events = race["lanes"][0]["trace"]["events"]
+    events[2:] = [
+        ["edit", 0, 0.02, 0, [0, 5, None, None], [1]],
+        ["denoise", 0, 0.03, 0, 1, 0, 4, [[2, 2, 0.95, "over_threshold", []], [3, 3, 0.92, "over_threshold", []]], []],
+        ["finish", 0, 0.03, "length", [0, 5, 2, 3]],
+    ]
+    with opened(browser, tmp_path, race) as page:
+        move_to(page, 0.02)
+        expect(tokens(page, kind=".edited")).to_have_text(["six"])
+        expect(tokens(page, kind=".mask")).to_have_count(2)
+        page.keyboard.press("End")
+        tokens(page).nth(1).hover()
+        expect(page.locator("[data-why]")).to_have_text("Written by hand, where the run was forked.")
+
+
+def test_nothing_below_moves_while_a_race_is_replayed(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, long_race(tokens=96), viewport={"width": 420, "height": 900}) as page:
+        page.keyboard.press("Home")
+        tops = set()
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+            tops.add(page.locator(".figures").evaluate("node => node.offsetTop"))
+        assert len(tops) == 1
+        page.set_viewport_size({"width": 1200, "height": 900})
+        page.wait_for_function("top => document.querySelector('.figures').offsetTop < top - 100", arg=min(tops))
+
+
+@pytest.mark.parametrize("width", [380, 768, 1440, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_sideways(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 900}
+    with opened(browser, tmp_path, small_race(), viewport=size, color_scheme=scheme) as page:
+        page.get_by_role("button", name="Who sees whom").click()
+        tokens(page).nth(2).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+SCRUB = """
+async () => {
+  const range = document.querySelector("[data-range]");
+  const frame = () => new Promise(requestAnimationFrame);
+  await frame();
+  const begun = performance.now();
+  const frames = 90;
+  for (let i = 0; i < frames; i += 1) {
+    range.value = String(Math.round((Number(range.max) * i) / (frames - 1)));
+    range.dispatchEvent(new Event("input"));
+    await frame();
+  }
+  return frames / ((performance.now() - begun) / 1000);
+}
+"""
+
+
+def test_a_trace_of_1024_tokens_scrubs_fluently(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, long_race(), viewport={"width": 1280, "height": 900}) as page:
+        expect(tokens(page, "Long")).to_have_count(1024)
+        rates = [page.evaluate(SCRUB) for _ in range(3)]
+        print(f"a drag over the whole range: {', '.join(f'{rate:.0f}' for rate in rates)} frames/s")
+        assert re.match(r"\d", page.locator("[data-clock]").inner_text())
+        assert max(rates) >= 30
