@@ -30,7 +30,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parse(arguments: list[str]) -> Options:
     """Command line to options. Exits with code 2 and one sentence where it makes no sense."""
-    default = Options()
+    # A Space is a container that its owner has published: its proxy reaches the server from another address.
+    space = "SPACE_ID" in os.environ
+    default = Options(host="0.0.0.0", space=True) if space else Options()
     parser = OneLineParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,7 +68,7 @@ def parse(arguments: list[str]) -> Options:
     given = vars(parser.parse_args(arguments))
     given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
     try:
-        return Options(login=os.environ.get("NBDIFF_LOGIN"), **given)
+        return Options(login=os.environ.get("NBDIFF_LOGIN"), space=space, **given)
     except playground.StartError as error:
         parser.error(str(error))
 

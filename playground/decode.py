@@ -31,7 +31,7 @@ EXAMPLES = (
     "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
 EXAMPLE_LABELS = ("A story", "A word problem", "A Python function", "A fact", "Another story")
-RAW, FIXED, KEEP = SWITCHES = ("Raw prompt", "Fixed length", "Keep the conversation")
+RAW, FIXED, KEEP = SWITCHES = ("Raw prompt", "Fixed length", "Chat: keep turns")
 MAX_NEW_TOKENS = 96  # to begin with; Options has the limit
 ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 

@@ -15,12 +15,12 @@ def build_figures(race: dict[str, Any] | None) -> tuple[list[gr.Plot], gr.Dropdo
     with gr.Accordion("Figures", open=True, elem_id="figures"):
         with gr.Row():
             with gr.Column(min_width=320):
-                gr.Markdown("#### Output tokens over time")
+                gr.Markdown("### Output tokens over time")
                 over_time = gr.Plot(drawn[0], show_label=False, container=False)
             with gr.Column(min_width=320):
-                gr.Markdown("#### Tokens fixed by each forward: filled by denoising, hollow by a commit")
+                gr.Markdown("### Tokens fixed by each forward: filled by denoising, hollow by a commit")
                 per_step = gr.Plot(drawn[1], show_label=False, container=False)
-        gr.Markdown("#### How sure the model was of each position, forward by forward")
+        gr.Markdown("### How sure the model was of each position, forward by forward")
         lane = gr.Dropdown(names, value=chosen, label="Lane", min_width=200, elem_id="map-lane")
         confidence = gr.Plot(drawn[2], show_label=False, container=False)
     return [over_time, per_step, confidence], lane

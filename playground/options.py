@@ -14,7 +14,8 @@ class StartError(ValueError):
 class Options:
     """Checked on creation; raises StartError.
 
-    login: "name:password"; without one, only this machine may be bound. wall_seconds: of one run, all its lanes
+    login: "name:password"; without one, only this machine may be bound. space: the server is a published Space, whose
+    own front door lets visitors in; it needs no login then. wall_seconds: of one run, all its lanes
     together. lease_seconds: a run is ended when no viewer has asked for it for so long. trace_mb: of one run, as
     JSON. model_roots: folders inside which visitors may load checkpoints. hub: whether they may load from the hub.
     max_models: loaded at once. max_model_gb: memory of one.
@@ -24,6 +25,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 7860
     login: str | None = field(default=None, repr=False)  # not into a log
+    space: bool = False
     max_new_tokens: int = 512
     max_prompt_chars: int = 8000
     max_lanes: int = 6
@@ -60,7 +62,7 @@ class Options:
         object.__setattr__(self, "model_roots", tuple(roots))
         if self.login is not None and not all(self.login.partition(":")):
             raise StartError("NBDIFF_LOGIN must read name:password, neither of them empty.")
-        if self.login is None and not self.is_local:
+        if self.login is None and not self.is_local and not self.space:
             raise StartError(
                 f"The host {self.host} can be reached from other machines; "
                 "set NBDIFF_LOGIN=name:password to ask for a login, or leave --host out."

@@ -107,7 +107,11 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
 
 def _theme() -> gr.Theme:
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="md", font=FONT, font_mono=MONOSPACE)
-    return theme.set(  # dark enough for its white label, in both schemes
+    return theme.set(  # dark enough for its white label, and quiet text that can still be read, in both schemes
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_300",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",

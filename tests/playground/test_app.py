@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nbdiff_engine import Trace
 from playground.options import Options, StartError
@@ -75,6 +76,23 @@ def test_any_other_host_needs_a_login(host: str) -> None:
     options = Options(host=host, login="ada:secret")
     assert options.auth == ("ada", "secret")
     assert "secret" not in repr(options)
+
+
+def test_a_space_is_reached_through_its_own_front_door(tmp_path: Path) -> None:
+    assert Options(host="0.0.0.0", space=True).auth is None
+    assert not Options(host="0.0.0.0", space=True).is_local
+    with serving(tmp_path, SPACE_ID="someone/some-space") as server:
+        assert b"NBDiff" in server.get()
+        assert "is on http" in server.output.read_text()
+
+
+def test_the_readme_describes_a_space() -> None:
+    _, front, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert (said["sdk"], said["app_file"], said["python_version"]) == ("gradio", "app.py", "3.11")
+    assert said["sdk_version"].startswith("6.")
+    assert (ROOT / said["app_file"]).exists()
+    assert (ROOT / "requirements.txt").exists()
 
 
 @pytest.mark.parametrize("login", ["ada", "ada:", ":secret", ""])

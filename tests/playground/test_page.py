@@ -338,7 +338,7 @@ def test_a_fork_goes_on_from_a_changed_token_in_a_new_lane(page: Page) -> None:
 
 
 def test_the_conversation_keeps_its_turns(page: Page) -> None:
-    page.get_by_label("Keep the conversation").check()
+    page.get_by_label("Chat: keep turns").check()
     run(page, "What is the capital of Germany?")
     turn = page.get_by_label("1. What is the capital of Germany?")
     expect(turn).to_be_visible()
@@ -490,6 +490,19 @@ def test_tokens_can_be_read_at_every_confidence(browser: Browser, server: Server
         )
         assert min(tokens.evaluate_all(CONTRASTS)) > 4.5
         assert min(page.get_by_role("button", name="Run", exact=True).evaluate_all(CONTRASTS)) > 4.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_tab(browser: Browser, server: Server, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
+        lane_form(page, 0)
+        for tab in ("Decode", "Block sizes", "Models"):
+            page.get_by_role("tab", name=tab).click()
+            expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+            found = axe.Axe().run(page).response["violations"]
+            serious = [(each["id"], each["help"]) for each in found if each["impact"] in ("serious", "critical")]
+            assert serious == [], tab
 
 
 def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Server) -> None:
