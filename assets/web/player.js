@@ -126,7 +126,7 @@ class Player {
   }
 
   // A whole race, out of a file or recorded before.
-  load(race, label) {
+  load(race, label, told = () => this.on.ended?.()) {
     this.live = false;
     this.#fill(race.lanes.map((lane) => Lane.of(this.#template, lane, this.#look4lane)));
     Object.assign(this, { title: race.title ?? "", label });
@@ -134,7 +134,7 @@ class Player {
     this.#replayable();
     if (STILL.matches) this.scrubber.seek(this.scrubber.duration);
     else this.#fromTheStart();
-    this.on.ended?.();
+    told();
   }
 
   // The race as its file has it: every lane that came to its end.
@@ -292,8 +292,7 @@ class Player {
     try {
       const race = await readRace(file);
       if (this.live) throw new FileProblem("A run is under way; stop it before you import a file.");
-      this.load(race, "Imported");
-      this.on.imported?.(race);
+      this.load(race, "Imported", () => this.on.imported?.(race));
     } catch (error) {
       if (!(error instanceof FileProblem)) throw error;
       this.say("error", error.message);

@@ -314,6 +314,7 @@ def test_a_race_goes_out_as_json_and_html_and_comes_back(page: Page, tmp_path: P
     expect(page.locator("#stage .title")).to_have_text(STORY)
     page.locator("[data-range]").press("End")
     expect(lanes(page)[1]).to_contain_text("Max")
+    expect(page.locator("#figures .js-plotly-plot")).to_have_count(3)
     alone = page.context.new_page()
     alone.goto((tmp_path / "race.html").as_uri())
     alone.locator("[data-range]").press("End")
