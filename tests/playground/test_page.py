@@ -63,10 +63,17 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # what each open context was made with
+
+
 @contextmanager
 def opened(browser: Browser, server: Server, at: str = "", **context: object) -> Iterator[Page]:
     """A tab on the playground that may neither leave this machine nor complain."""
-    page = browser.new_context(**context).new_page()
+    # Tabs of one kind share a context, and with it the scripts that have been read and compiled.
+    kind = context or {"reduced_motion": "reduce"}
+    shared = next((each for each in browser.contexts if kinds[each] == kind), None) or browser.new_context(**kind)
+    kinds[shared] = kind
+    page = shared.new_page()
     page.set_default_timeout(PATIENCE)
     outside, complaints = [], []
     page.on("request", lambda request: note_request(request.url, server, outside))
@@ -80,7 +87,7 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
         assert outside == []
         assert complaints == []
     finally:
-        page.context.close()
+        page.close()
 
 
 def note_request(url: str, server: Server, outside: list[str]) -> None:
@@ -148,11 +155,12 @@ def run(page: Page, prompt: str | None = None, max_new_tokens: str | None = None
 # -- the first sight ---------------------------------------------------------------------------------------
 
 
-def test_the_page_opens_on_a_recorded_race_that_replays(page: Page) -> None:
-    expect(page.locator("[data-replaying]")).to_contain_text("Recorded · Replay at 1/")
-    expect(page.locator("[data-play]")).to_have_attribute("aria-label", "Pause")
-    expect(lanes(page)[0].locator(".token.committed").nth(5)).to_be_visible()
-    expect(page.locator("[data-verdict]")).to_contain_text("than AR")
+def test_the_page_opens_on_a_recorded_race_that_replays(browser: Browser, server: Server) -> None:
+    with opened(browser, server, reduced_motion="no-preference") as page:
+        expect(page.locator("[data-replaying]")).to_contain_text("Recorded · Replay at 1/")
+        expect(page.locator("[data-play]")).to_have_attribute("aria-label", "Pause")
+        expect(lanes(page)[0].locator(".token.committed").nth(5)).to_be_visible()
+        expect(page.locator("[data-verdict]")).to_contain_text("than AR")
 
 
 def test_run_replaces_the_recorded_race(page: Page) -> None:
@@ -182,13 +190,14 @@ def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").inner_text())
 
 
-def test_a_finished_race_is_replayed_on_one_clock(page: Page) -> None:
-    run(page, STORY)
-    expect(page.locator("[data-play]")).to_have_attribute("aria-label", "Pause")
-    page.locator("[data-play]").click()
-    page.locator("[data-range]").press("Home")
-    for lane in lanes(page):
-        expect(lane.locator(".token:visible")).to_have_count(0)
+def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
+    with opened(browser, server, reduced_motion="no-preference") as page:
+        run(page, STORY)
+        expect(page.locator("[data-play]")).to_have_attribute("aria-label", "Pause")
+        page.locator("[data-play]").click()
+        page.locator("[data-range]").press("Home")
+        for lane in lanes(page):
+            expect(lane.locator(".token:visible")).to_have_count(0)
 
 
 def test_a_token_says_why_it_was_fixed(page: Page) -> None:
