@@ -99,7 +99,8 @@ def test_a_race_that_was_exported_is_read_and_its_figures_measured_anew(whole: d
     sent = copy.deepcopy(whole)
     sent["lanes"][0]["metrics"] = {"tokens_per_second": 10**9}
     read = check_race(sent)
-    rates = [each["lanes"][0].pop("metrics")["tokens_per_second"] for each in (read, kept := copy.deepcopy(whole))]
+    kept = copy.deepcopy(whole)
+    rates = [each["lanes"][0].pop("metrics")["tokens_per_second"] for each in (read, kept)]
     assert rates[0] == pytest.approx(rates[1], rel=1e-2)  # a file has its times to the microsecond
     assert read == kept
 
