@@ -76,10 +76,13 @@ class Row:
 
     def read_to_last_token(self) -> Generator[Pass, Prediction, int]:
         """For strategies that go token by token: read and settle all that is there but its last token, which is
-        the value; where nothing is there, the answer's first token from AR logits."""
+        the value; where nothing is there, the answer's first token from AR logits. Sets `ended` where what is
+        settled ends the answer, and then reads nothing."""
         *before, last = self.begin.leading or (None,)
         self.context += before
         self.ended = self.settle(before)
+        if self.ended is not None:
+            return last
         predicted = yield from self.read(len(self.context), want_next=last is None)
         return predicted.tokens[0] if last is None else last
 

@@ -18,7 +18,7 @@ def self_speculative(row: Row) -> Program:
     mask = plan.spec.mask_token_id
     opening = yield from row.read_to_last_token()
     number = row.begin.number
-    while (reason := row.settle([opening])) is None:
+    while (reason := row.ended or row.settle([opening])) is None:
         start, first = row.end - 1, len(row.output) - 1
         block = [opening] + [mask] * (plan.block_width(start) - 1)
 

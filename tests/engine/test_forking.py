@@ -231,3 +231,14 @@ def test_a_trace_of_version_1_is_read(model):
     with pytest.raises(nb.TraceError, match="has version 3; this engine reads 1 and 2"):
         Trace.from_json({**trace.to_json(), "version": 3})
     assert isinstance(trace.events[-1], Finish)
+
+
+@pytest.mark.parametrize("strategy", ["ar", "self_speculative"])
+def test_an_end_among_the_given_tokens_is_the_end(model, strategy):
+    trace = traced(model, strategy=strategy)
+    eos = min(model.eos_token_ids)
+    edit, start = fork(trace, len(trace.events), {4: eos, 5: 77, 6: 78})
+    assert edit.tokens == (eos, 77, 78)
+    job = nb.prepare(model, list(trace.prompt_ids), start=start, **trace.settings)
+    (end,) = list(job.events())
+    assert end.token_ids == (*trace.token_ids[:4], eos)
