@@ -1,5 +1,6 @@
 # make demo    set up once, then open the playground on http://127.0.0.1:7860
-# make test    the same set-up, what the tests need, then every test
+# make test    the same set-up, what the tests need, then the tests (under 15 minutes on two cores)
+# make test-slow  the tests that take longer; CI runs both
 #
 # make demo ARGS="--port 7861 --model path/to/checkpoint"
 # make demo TORCH_INDEX=<index url>     another build of torch (CUDA, ROCm)
@@ -14,13 +15,16 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 CORE := $(VENV)/.core-installed
 TEST := $(VENV)/.test-installed
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-slow test-fast lint clean
 
 demo: $(CORE)
 	$(BIN)/python app.py $(ARGS)
 
 test: $(TEST)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(TEST)
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-fast: $(TEST)
 	$(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
