@@ -5,7 +5,6 @@ name and is swept away by the next run. Nothing is pickled: tensors are safetens
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -20,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import RunError
+from training.manifest import MANIFEST, facts_of, is_whole
 
-MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -92,7 +91,7 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         write(beside)
         files = sorted(path for path in beside.rglob("*") if path.is_file())
-        facts = {path.relative_to(beside).as_posix(): _facts(path) for path in files}
+        facts = {path.relative_to(beside).as_posix(): facts_of(path) for path in files}
         (beside / MANIFEST).write_text(json.dumps({"files": facts}, indent=1) + "\n", encoding="utf-8")
         for path in [*files, beside / MANIFEST]:
             _sync(path)
@@ -115,28 +114,11 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether every file of the manifest is there with its size and content."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all(_facts(folder / name) == facts for name, facts in files.items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return False
-
-
 def sweep(folder: Path) -> None:
     """Remove what interrupted saves have left in a run's folder."""
     for pattern in (f"*{_UNFINISHED}", "*.retired"):
         for path in folder.rglob(pattern):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends."""
+"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends. SIGUSR1: it is saved, and goes on."""
 
 import signal
 from types import FrameType
@@ -19,6 +19,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = 0  # the signal's number
+        self.save = False  # a checkpoint is asked for; whoever saves it takes this back
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -26,7 +27,9 @@ class Interruption:
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: whoever runs it there stops it otherwise
-                break
+                return self
+        if hasattr(signal, "SIGUSR1"):
+            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_save)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -36,6 +39,9 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
         signal.signal(number, self._before[number])
+
+    def _note_save(self, number: int, frame: FrameType | None) -> None:
+        self.save = True
 
     def as_exit(self, step: int) -> Interrupted:
         """What ends the run after it has been saved at `step`."""

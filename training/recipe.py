@@ -3,6 +3,7 @@
 Read from YAML, a bundled name or a file. `--set section.key=value` overrides single settings.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -163,6 +164,26 @@ class Recipe(Section):
         fields = _fields_of(name)
         for text in overrides or []:
             _override(fields, text)
+        return cls._settled(fields, name, given)
+
+    @classmethod
+    def parse(cls, source: str, settings: Mapping[str, Any] | None = None, **given: Any) -> Self:
+        """A bundled name or a whole recipe as YAML text, never a path; settings: dotted keys and their values.
+
+        Safe with the text of a stranger: an alias, with which a few lines can stand for gigabytes, is refused.
+        """
+        known = bundled_recipes()
+        if source in known:
+            name, fields = source, _fields_of(source)
+        else:
+            name = "that was given as text" if "\n" in source else repr(brief_text(source))
+            fields = _fields_in(source, name, "; the bundled recipes are " + ", ".join(known))
+        for key, value in (settings or {}).items():
+            _put(fields, key.strip().split("."), value, key)
+        return cls._settled(fields, name, given)
+
+    @classmethod
+    def _settled(cls, fields: dict[str, Any], name: str, given: Mapping[str, Any]) -> Self:
         for key, value in given.items():
             if value is not None:
                 _put(fields, key.split("__"), value, key)
@@ -191,12 +212,21 @@ def _fields_of(name: str) -> dict[str, Any]:
             f"There is no recipe {brief(name)}: not a bundled name ({', '.join(known)}) and not a file that "
             "can be read."
         ) from error
+    return _fields_in(text, name)
+
+
+def _fields_in(text: str, name: str, else_known: str = "") -> dict[str, Any]:
     try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise RecipeError(f"The recipe {brief_text(name)} uses a YAML alias; write each value out.")
         fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"The recipe {brief_text(name)} is not YAML: {brief_text(str(error), 160)}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        why = brief_text(str(error), 160)
+        raise RecipeError(f"The recipe {brief_text(name)} is not YAML: {why}{else_known}") from error
     if not isinstance(fields, dict):
-        raise RecipeError(f"The recipe {brief_text(name)} holds no settings.")
+        raise RecipeError(f"The recipe {brief_text(name)} holds no settings{else_known}.")
     return fields
 
 

@@ -140,8 +140,8 @@ class Trainer:
                 last = done == steps.max_steps
                 if last or (recipe.saving.eval_every and done % recipe.saving.eval_every == 0):
                     self.evaluate()
-                stopped = self._asked_to_stop()
-                if last or stopped or done % recipe.saving.save_every == 0:
+                stopped, saving = self._asked()
+                if last or stopped or saving or done % recipe.saving.save_every == 0:
                     self.save()
                 if stopped and not last:
                     raise self.interruption.as_exit(done)
@@ -369,10 +369,12 @@ class Trainer:
         """Processes exchange gradients once a step, in the backward pass of its last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
-    def _asked_to_stop(self) -> bool:
-        """Whether any process was told to stop: all stop together, or the others would wait for it for ever."""
-        asked = torch.tensor(float(self.interruption.asked))
-        return summed(asked[None], self.accelerator)[0] > 0
+    def _asked(self) -> tuple[bool, bool]:
+        """Whether any process was told to stop, or to save: all do it together, or would wait for it for ever."""
+        asked = torch.tensor([float(self.interruption.asked), float(self.interruption.save)])
+        self.interruption.save = False
+        stop, save = summed(asked, self.accelerator)
+        return stop > 0, save > 0
 
     def _refuse_to_go_on(self, step: int, loss: float, norm: float) -> NoReturn:
         newest = self.checkpoints.newest()

@@ -1,0 +1,300 @@
+"""The store: a row a job in SQLite, and every transition with its time and reason. One lock for all of it.
+
+Everything is read and written under the lock, in one transaction: a kill leaves the rows as they were before it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from training.jobs import states
+from training.jobs.places import Places, is_id
+from training.jobs.processes import Identity
+
+_PATIENCE = 60.0  # seconds of waiting for the lock
+_RESERVE = 512 * 1024  # bytes set aside for the day the disk is full, when a failure must still be written down
+
+_SCHEMA = """
+create table if not exists jobs (
+    number integer primary key autoincrement, id text unique not null, name text, spec text, kind text,
+    state text, reason text, created text, started text, finished text, place integer, max_steps integer,
+    threads integer, token text, attempts integer default 0,
+    runner_pid integer, runner_started real, pid integer, pid_started real, boot text,
+    stop_at real, killed integer default 0);
+create table if not exists transitions (
+    number integer primary key autoincrement, job text not null, state text, time text, reason text);
+create index if not exists transitions_of_a_job on transitions (job);
+"""
+
+
+class StoreError(Exception):
+    """The store cannot be used, in one sentence."""
+
+
+class DamagedRow(Exception):
+    """A row that no code of ours has written."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A job as the store knows it."""
+
+    id: str
+    number: int  # rises with each job submitted
+    name: str
+    spec: str  # JSON
+    kind: str  # adapt or pretrain: the command that runs it
+    state: str
+    reason: str
+    created: str  # ISO time, UTC, as all times
+    started: str | None
+    finished: str | None
+    place: int | None  # in the queue, in rising order
+    max_steps: int | None
+    threads: int | None
+    token: str | None  # of the latest start: a runner with another one has nothing to do here
+    attempts: int  # starts in a row whose runner died before there was a trainer
+    runner: Identity | None
+    trainer: Identity | None
+    stop_at: float | None  # time (seconds of the epoch) from which it is killed
+    killed: bool  # whether we have
+
+
+class Ledger:
+    """The store while its lock is held and a transaction is open."""
+
+    def __init__(self, connection: sqlite3.Connection):
+        self._connection = connection
+
+    def ids(self) -> list[str]:
+        """Of all jobs, newest first. Rows whose id could not be a folder's name are dropped from the store."""
+        found = [row["id"] for row in self._connection.execute("select id from jobs order by number desc")]
+        for job in found:
+            if not is_id(job):
+                self._connection.execute("delete from jobs where id is ?", (job,))
+        return [job for job in found if is_id(job)]
+
+    def rows(self) -> list[Row]:
+        """All jobs, newest first. A damaged row is set aside: mended so far that it can be shown, and failed."""
+        self.ids()
+        found = []
+        for raw in self._connection.execute("select * from jobs order by number desc").fetchall():
+            try:
+                found.append(_row(raw))
+            except (DamagedRow, TypeError, ValueError) as error:
+                found.append(self._set_aside(raw, str(error)))
+        return found
+
+    def get(self, job: str) -> Row | None:
+        """The row of a job; None if there is none."""
+        raw = self._connection.execute("select * from jobs where id = ?", (job,)).fetchone()
+        if raw is None or not is_id(job):
+            return None
+        try:
+            return _row(raw)
+        except (DamagedRow, TypeError, ValueError) as error:
+            return self._set_aside(raw, str(error))
+
+    def add(self, job: str, **columns: Any) -> None:
+        """A new job at the end of the queue."""
+        columns = {"id": job, "state": states.QUEUED, "reason": "", "created": now(), **columns}
+        columns["place"] = self._last_place() + 1
+        marks = ", ".join("?" for _ in columns)
+        self._connection.execute(f"insert into jobs ({', '.join(columns)}) values ({marks})", tuple(columns.values()))
+        self._note(job, states.QUEUED, "")
+
+    def move_to(self, row: Row, state: str, reason: str = "", **columns: Any) -> None:
+        """A transition, with its time and reason; `columns` change with it. Raises ValueError for one that is none."""
+        if state not in states.FOLLOWING[row.state]:
+            raise ValueError(f"a job that is {row.state} cannot become {state}")
+        columns |= {"state": state, "reason": reason}
+        if state == states.QUEUED:
+            columns |= {"place": self._last_place() + 1, "finished": None} if row.state != states.STARTING else {}
+            columns |= _NO_PROCESS
+        elif state in states.ENDED:
+            columns |= {"finished": now(), "place": None, **_NO_PROCESS}
+        self.change(row.id, **columns)
+        self._note(row.id, state, reason)
+        row.state, row.reason = state, reason
+
+    def change(self, job: str, **columns: Any) -> None:
+        """Set columns that are no transition."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self._connection.execute(f"update jobs set {names} where id = ?", (*columns.values(), job))
+
+    def queue(self) -> list[Row]:
+        """Queued jobs, the next one first."""
+        waiting = [row for row in self.rows() if row.state == states.QUEUED]
+        return sorted(waiting, key=lambda row: (row.place or 0, row.number))
+
+    def delete(self, job: str) -> None:
+        """Forget a job."""
+        self._connection.execute("delete from jobs where id = ?", (job,))
+        self._connection.execute("delete from transitions where job = ?", (job,))
+
+    def transitions(self, job: str) -> list[tuple[str, str, str]]:
+        """State, time and reason of each transition, the first one first."""
+        query = "select state, time, reason from transitions where job = ? order by number"
+        return [tuple(row) for row in self._connection.execute(query, (job,))]
+
+    def _last_place(self) -> int:
+        places = [row[0] for row in self._connection.execute("select place from jobs where place is not null")]
+        return max((each for each in places if isinstance(each, int)), default=0)
+
+    def _note(self, job: str, state: str, reason: str) -> None:
+        values = (job, state, now(), reason)
+        self._connection.execute("insert into transitions (job, state, time, reason) values (?, ?, ?, ?)", values)
+
+    def _set_aside(self, raw: sqlite3.Row, why: str) -> Row:
+        reason = f"its row in the store was damaged ({why}); its folder is untouched"
+        mended = {
+            "name": _text(raw["name"]),
+            "spec": raw["spec"] if _is_json(raw["spec"]) else "{}",
+            "kind": raw["kind"] if raw["kind"] in ("adapt", "pretrain") else "adapt",
+            "created": _text(raw["created"]) or now(),
+            "started": None,
+            "max_steps": raw["max_steps"] if isinstance(raw["max_steps"], int) else None,
+            "threads": raw["threads"] if isinstance(raw["threads"], int) else None,
+            "attempts": 0,
+            **{"state": states.FAILED, "reason": reason, "finished": now(), "place": None, **_NO_PROCESS},
+        }
+        self.change(raw["id"], **mended)
+        self._note(raw["id"], states.FAILED, reason)
+        return _row(self._connection.execute("select * from jobs where id = ?", (raw["id"],)).fetchone())
+
+
+_NO_PROCESS = dict.fromkeys(("token", "runner_pid", "runner_started", "pid", "pid_started", "boot", "stop_at"))
+_NO_PROCESS["killed"] = 0
+
+
+class Store:
+    """The store of one home. Safe to use from any number of processes and threads."""
+
+    def __init__(self, home: Path):
+        self.places = Places(home)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever submitted here."""
+        return self.places.database.exists()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Ledger]:
+        """Hold the lock, and one transaction: committed at the end, or as if it had never been.
+
+        Raises StoreError where the home cannot be written, the lock is held for a minute, or the file is no store.
+        """
+        try:
+            self.places.jobs.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.places.lock, timeout=_PATIENCE, poll_interval=0.01)
+            with lock, contextlib.closing(self._connect()) as connection:
+                connection.execute("begin immediate")
+                try:
+                    yield Ledger(connection)
+                except BaseException:
+                    connection.execute("rollback")
+                    raise
+                connection.execute("commit")
+            self._set_reserve()
+        except Timeout as error:
+            raise StoreError(f"The store in {self.places.home} is busy; try again.") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"The store {self.places.database} cannot be used: {error}.") from error
+        except OSError as error:
+            raise StoreError(f"The folder {self.places.home} cannot be used: {error.strerror or error}.") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # On a full disk a failure must still be written down, and SQLite needs room of its own even to read.
+        if shutil.disk_usage(self.places.home).free < _RESERVE:
+            self.places.reserve.unlink(missing_ok=True)
+        connection = sqlite3.connect(self.places.database, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma synchronous = full")
+            if connection.execute("pragma user_version").fetchone()[0] == 0:
+                connection.executescript(_SCHEMA + "pragma user_version = 1;")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_reserve(self) -> None:
+        if self.places.reserve.exists() or shutil.disk_usage(self.places.home).free < 4 * _RESERVE:
+            return
+        beside = self.places.reserve.with_suffix(".part")
+        try:
+            beside.write_bytes(os.urandom(_RESERVE))  # noise: a file system may keep zeros without room for them
+            os.replace(beside, self.places.reserve)
+        except OSError:
+            beside.unlink(missing_ok=True)
+
+
+def now() -> str:
+    """The time, as ISO, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def clock() -> float:
+    """The time, in seconds of the epoch."""
+    return time.time()
+
+
+def _row(raw: sqlite3.Row) -> Row:
+    state = raw["state"]
+    if state not in states.ALL:
+        raise DamagedRow("no such state")
+    if not _is_json(raw["spec"]):
+        raise DamagedRow("no spec")
+    for name in ("name", "reason", "created"):
+        if not isinstance(raw[name], str):
+            raise DamagedRow(f"no {name}")
+    if raw["kind"] not in ("adapt", "pretrain"):
+        raise DamagedRow("no kind")
+    for name in ("place", "max_steps", "threads", "stop_at"):
+        if not isinstance(raw[name], int | float | None):
+            raise DamagedRow(f"no {name}")
+    runner = _identity(raw["runner_pid"], raw["runner_started"], raw["boot"])
+    trainer = _identity(raw["pid"], raw["pid_started"], raw["boot"])
+    if state in (states.RUNNING, states.STOPPING) and trainer is None:
+        raise DamagedRow("no process")
+    if state == states.STARTING and runner is None:
+        raise DamagedRow("no runner")
+    return Row(
+        **{name: raw[name] for name in ("id", "number", "name", "spec", "kind", "state", "reason", "created")},
+        **{name: raw[name] for name in ("started", "finished", "place", "max_steps", "threads", "token")},
+        attempts=int(raw["attempts"] or 0),
+        runner=runner,
+        trainer=trainer,
+        stop_at=raw["stop_at"],
+        killed=bool(raw["killed"]),
+    )
+
+
+def _identity(pid: Any, started: Any, boot: Any) -> Identity | None:
+    if pid is None:
+        return None
+    if not (isinstance(pid, int) and pid > 1 and isinstance(started, int | float) and isinstance(boot, str)):
+        raise DamagedRow("no process")
+    return Identity(pid, float(started), boot)
+
+
+def _is_json(text: Any) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
