@@ -3,6 +3,7 @@
     python -m training adapt --recipe smoke
     python -m training pretrain --recipe nano-ar --output runs/nano-ar
     python -m training preview --recipe nano
+    python -m training jobs submit --recipe smoke
     torchrun --standalone --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
 
 Bad input is one sentence on standard error and exit code 2.
@@ -20,6 +21,7 @@ from nbdiff_engine.errors import NBDiffError
 from training import inspecting
 from training.errors import RecipeError, RunError
 from training.inspecting import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
+from training.jobs.command import cli as jobs_cli
 
 cli = typer.Typer(
     add_completion=False,
@@ -60,6 +62,7 @@ def pretrain(
 
 
 inspecting.register(cli)
+cli.add_typer(jobs_cli, name="jobs")
 
 
 def _run(

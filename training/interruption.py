@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends. SIGUSR1: it is saved, and goes on."""
+"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends. SIGUSR1: saved, and on it goes."""
 
 import signal
 from types import FrameType

@@ -6,6 +6,7 @@ It imports no torch, so that it weighs little beside a trainer that may live for
 goes on, and whoever next looks at the jobs gives it a runner that watches it.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -84,10 +85,8 @@ class Runner:
             os.nice(_NICENESS)
             # Ignored until the trainer takes it up: a "save now" that comes too soon would end it.
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-            try:
+            with contextlib.suppress(OSError):  # another system, or not allowed
                 Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_FIRST, encoding="ascii")
-            except OSError:
-                pass  # another system, or not allowed
             env = {**environment(), MARK: self.job, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
             argv = command(kind, self.folder)
             os.execve(argv[0], argv, env)

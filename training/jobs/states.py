@@ -1,10 +1,10 @@
 """The states of a job, and which can follow which.
 
-    queued -> starting -> running -> finished | failed | stopped | lost
-                 |           |
-                 |           +-> stopping -> stopped (or any other end that came first)
-                 +-> queued (its runner died before the trainer was there) | stopped | failed
-    stopped | failed | lost -> queued (resume);  queued -> stopped (cancelled)
+queued -> starting -> running -> finished | failed | stopped | lost
+             |           |
+             |           +-> stopping -> stopped (or any other end that came first)
+             +-> queued (its runner died before the trainer was there) | stopped | failed
+stopped | failed | lost -> queued (resume);  queued -> stopped (cancelled)
 """
 
 QUEUED = "queued"

@@ -166,7 +166,11 @@ class Ledger:
             "max_steps": raw["max_steps"] if isinstance(raw["max_steps"], int) else None,
             "threads": raw["threads"] if isinstance(raw["threads"], int) else None,
             "attempts": 0,
-            **{"state": states.FAILED, "reason": reason, "finished": now(), "place": None, **_NO_PROCESS},
+            "state": states.FAILED,
+            "reason": reason,
+            "finished": now(),
+            "place": None,
+            **_NO_PROCESS,
         }
         self.change(raw["id"], **mended)
         self._note(raw["id"], states.FAILED, reason)
