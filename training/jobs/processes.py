@@ -95,9 +95,13 @@ def kill_left_over(job: str) -> None:
                 process.kill()
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
+def threads_each(slots: int) -> int:
+    """CPU threads of each of so many trainers at once: OMP_NUM_THREADS, or a share of this process's cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
     try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    return max(1, cores // slots)

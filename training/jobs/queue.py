@@ -17,7 +17,7 @@ from nbdiff_engine.errors import brief
 from training.checkpointing import Checkpoint, CheckpointStore
 from training.jobs import places, states
 from training.jobs.errors import JobError
-from training.jobs.processes import cores
+from training.jobs.processes import threads_each
 from training.jobs.progress import json_lines, last_step, log_lines
 from training.jobs.spec import JobSpec
 from training.jobs.store import Ledger, Row, Store, StoreError
@@ -119,7 +119,7 @@ class Jobs:
 
         Raises JobError for a spec that is not valid, and where the home cannot be written.
         """
-        recipe = spec.standing_alone(max(1, cores() // self._supervisor.slots))
+        recipe = spec.standing_alone(threads_each(self._supervisor.slots))
         label = _one_line(name) or (spec.label if spec.label != "of its own" else "own recipe")
         with self._open(reconcile=False) as ledger:
             job = _new_id(self._store)

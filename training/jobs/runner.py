@@ -16,7 +16,7 @@ from pathlib import Path
 from training.jobs import states
 from training.jobs.failures import verdict
 from training.jobs.places import is_id
-from training.jobs.processes import MARK, Identity, cores, kill_left_over
+from training.jobs.processes import MARK, Identity, kill_left_over, threads_each
 from training.jobs.store import Row, Store, StoreError, clock
 from training.jobs.supervisor import Supervisor, command, environment
 
@@ -57,7 +57,7 @@ class Runner:
             os.close(write)
             os.waitpid(child, 0)
             return
-        os.write(write, f"{row.kind} {row.threads or cores()}".encode())
+        os.write(write, f"{row.kind} {row.threads or threads_each(self.supervisor.slots)}".encode())
         os.close(write)
         self._see_to_its_end(row, lambda: _ended(child))
         kill_left_over(self.job)  # while the trainer's pid is still its own

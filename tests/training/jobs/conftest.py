@@ -1,0 +1,100 @@
+"""Jobs of a home of their own, with a stand-in for the trainer, and nothing left running after a test."""
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.training.jobs.stand_in import loss_after
+from training.jobs import Job, Jobs, JobSpec
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A home whose trainers are stand-ins."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("NBDIFF_HOME", str(folder))
+    monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield folder
+    for process in processes_of(folder):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+@pytest.fixture
+def jobs(home) -> Jobs:
+    return Jobs(home)
+
+
+def spec(steps: int = 10, about: str = "", **fields: Any) -> JobSpec:
+    return JobSpec.of(recipe="smoke", max_steps=steps, settings={"about": about}, **fields)
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Runners, trainers and what they have started, of the jobs of a home."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(home) in word for word in process.cmdline()[1:]):
+                found.append(process)
+    return found
+
+
+def until(met: Callable[[], Any], seconds: float = 30) -> Any:
+    """What `met` gives once it gives something true."""
+    deadline = time.monotonic() + seconds
+    while not (found := met()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
+    return found
+
+
+def in_state(jobs: Jobs, job: Job, *states: str, seconds: float = 30) -> Job:
+    """The job once it is in one of these states."""
+    found = None
+    deadline = time.monotonic() + seconds
+    while found is None or found.state not in states:
+        assert time.monotonic() < deadline, f"{found}: {jobs.log_tail(job.id)}"
+        time.sleep(0.02)
+        found = jobs.get(job.id)
+    return found
+
+
+def stepping(jobs: Jobs, job: Job, step: int = 1) -> Job:
+    """The job once it has done a step."""
+    return until(lambda: (found := jobs.get(job.id)).step >= step and found)
+
+
+def assert_unbroken(jobs: Jobs, job: Job) -> None:
+    """The job has finished, and its log is the log of a run that nothing interrupted."""
+    job = jobs.get(job.id)
+    assert job.state == "finished", (job, jobs.log_tail(job.id), jobs.transitions(job.id))
+    expected, loss = [], 0.3
+    for step in range(1, job.max_steps + 1):
+        loss = loss_after(loss)
+        expected.append({"step": step, "loss": loss})
+    assert jobs.metrics(job.id) == expected
+    assert json.loads((job.run / "final" / "state.json").read_text()) == expected[-1]
+    assert not (job.folder / "double").exists()
+
+
+def damage(home: Path, job: Job, **columns: Any) -> None:
+    """Write columns of a job's row past everything that checks them."""
+    with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as connection:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        connection.execute(f"update jobs set {names} where id = ?", (*columns.values(), job.id))
+        connection.commit()
+
+
+def column(home: Path, job: Job, name: str) -> Any:
+    with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as connection:
+        return connection.execute(f"select {name} from jobs where id = ?", (job.id,)).fetchone()[0]

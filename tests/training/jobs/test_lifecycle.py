@@ -1,0 +1,314 @@
+"""A job from its submission to its end: states, signals, and how each end is named."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.training.jobs.conftest import (
+    assert_unbroken,
+    column,
+    damage,
+    in_state,
+    processes_of,
+    spec,
+    stepping,
+    until,
+)
+from training.jobs import JobError, Jobs
+
+
+def states_of(jobs: Jobs, job) -> list[str]:
+    return [state for state, _, _ in jobs.transitions(job.id)]
+
+
+def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home):
+    first, second = jobs.submit(spec(), "first"), jobs.submit(spec(), "second")
+    assert (first.state, second.state, second.queue_place) == ("starting", "queued", 1)
+    assert first.folder == home / "jobs" / first.id
+    # Nobody asks for states meanwhile: the first one's runner starts the second.
+    until(lambda: (second.run / "final").exists(), 20)
+    assert in_state(jobs, second, "finished").finished
+    assert [job.name for job in jobs.list()] == ["second", "first"]
+    for job in (first, second):
+        assert_unbroken(jobs, job)
+        assert states_of(jobs, job) == ["queued", "starting", "running", "finished"]
+    until(lambda: not processes_of(home))
+
+
+def test_nothing_is_written_before_something_is_submitted(home):
+    jobs = Jobs()
+    assert jobs.home == home
+    assert jobs.list() == []
+    with pytest.raises(JobError, match="no job"):
+        jobs.get("0123abcd")
+    assert not home.exists()
+
+
+def test_the_pid_is_the_trainers_own_and_it_belongs_to_nobody(jobs):
+    job = stepping(jobs, jobs.submit(spec(100)))
+    trainer = psutil.Process(job.pid)
+    assert trainer.cmdline() == jobs.command(job.id)[: len(trainer.cmdline())]
+    assert os.getsid(job.pid) == os.getpgid(job.pid) == job.pid
+    assert trainer.nice() >= 10
+    assert os.readlink(f"/proc/{job.pid}/fd/0") == "/dev/null"
+    assert os.readlink(f"/proc/{job.pid}/fd/1") == str(job.folder / "log.txt")
+    jobs.stop(job.id)
+    assert in_state(jobs, job, "stopped").pid is None
+
+
+def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs):
+    job = stepping(jobs, jobs.submit(spec(25)), 3)
+    assert jobs.stop(job.id).state == "stopping"
+    stopped = in_state(jobs, job, "stopped")
+    assert f"stopped after step {stopped.step}, which is saved" in stopped.reason
+    assert [each.step for each in jobs.checkpoints(job.id)] == [stopped.step]
+    assert jobs.stop(job.id).state == "stopped"
+    assert "--resume" in jobs.command(job.id)
+    assert jobs.resume(job.id).state in ("starting", "running")
+    in_state(jobs, job, "finished")
+    assert_unbroken(jobs, job)
+    with pytest.raises(JobError, match="is finished"):
+        jobs.resume(job.id)
+
+
+def test_a_stop_that_is_not_heard_ends_in_a_kill_of_the_whole_group(home):
+    jobs = Jobs(home, grace=0.5)
+    job = stepping(jobs, jobs.submit(spec(1000, "deaf child")))
+    assert len(psutil.Process(job.pid).children()) == 1
+    jobs.stop(job.id)
+    # The runner does it; nobody need ask.
+    until(lambda: not processes_of(home), 10)
+    assert "killed, since it had not ended 0.5 s after" in in_state(jobs, job, "stopped").reason
+
+
+def test_what_a_trainer_leaves_running_is_ended_with_it(jobs, home):
+    job = stepping(jobs, jobs.submit(spec(5, "child")))
+    in_state(jobs, job, "finished")
+    until(lambda: not processes_of(home), 5)
+
+
+def test_save_now_saves_and_goes_on(jobs):
+    job = stepping(jobs, jobs.submit(spec(60)), 2)
+    jobs.save_now(job.id)
+    until(lambda: jobs.checkpoints(job.id))
+    assert jobs.checkpoints(job.id)[0].step < 10
+    assert jobs.get(job.id).state == "running"
+    jobs.stop(job.id)
+    in_state(jobs, job, "stopped")
+    with pytest.raises(JobError, match="only one that is running can save"):
+        jobs.save_now(job.id)
+
+
+def test_save_now_that_comes_before_the_trainer_listens_does_no_harm(jobs):
+    job = in_state(jobs, jobs.submit(spec(3)), "running")
+    jobs.save_now(job.id)
+    in_state(jobs, job, "finished")
+
+
+def test_the_queue_is_reordered_and_a_queued_job_cancelled(jobs):
+    running, *waiting = [jobs.submit(spec(100), str(number)) for number in range(5)]
+    jobs.move(waiting[3].id, 1)
+    jobs.move(waiting[0].id, 99)
+    jobs.stop(waiting[1].id)
+    order = {job.name: job.queue_place for job in jobs.list() if job.queue_place}
+    assert order == {"4": 1, "3": 2, "1": 3}
+    assert jobs.get(waiting[1].id).state == "stopped"
+    assert "cancelled" in jobs.get(waiting[1].id).reason
+    with pytest.raises(JobError, match="only queued jobs have a place"):
+        jobs.move(running.id, 1)
+    for job in jobs.list():
+        if job.state == "queued":
+            jobs.stop(job.id)
+    jobs.stop(running.id)
+    in_state(jobs, running, "stopped")
+
+
+def test_two_slots_run_two_at_once(home):
+    jobs = Jobs(home, slots=2)
+    found = [jobs.submit(spec(20, "slots=2")) for _ in range(3)]
+    assert [jobs.get(job.id).state == "queued" for job in found] == [False, False, True]
+    for job in found:
+        in_state(jobs, job, "finished")
+        assert_unbroken(jobs, job)
+
+
+# -- ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ("no final", "ended without an error, but the model in its final/ is missing or not whole"),
+        ("spoilt", "ended without an error, but the model in its final/ is missing or not whole"),
+        ("exit1 words:MemoryError", "out of memory: lower optimisation.rows"),
+        ("exit1 words:torch.OutOfMemoryError: CUDA out of memory. Tried", "out of memory: lower"),
+        ("exit2 words:error: Row 31 of data.jsonl cannot be used. No.", "bad data row: Row 31 of data.jsonl"),
+        ("exit2 words:error: Line 7 of data.jsonl is not JSON: no", "bad data row: Line 7"),
+        ("exit2 words:error: There is no file /nosuch.jsonl.", "missing file: There is no file"),
+        ("exit2 words:error: The checkpoint of step 4 cannot be written to c: the disk is full; x.", "disk full: The"),
+        (
+            "exit2 words:error: The loss of step 4 is nan and its gradient's norm nan; the run is stopped and the "
+            "checkpoint of step 2 is kept.",
+            "NaN loss: The loss of step 4 is nan",
+        ),
+        ("exit3 words:Bus error", "it ended with exit code 3; its last line: Bus error"),
+        ("exit143 words:going down", "told to end from outside"),
+    ],
+)
+def test_an_end_is_named(jobs, about, reason):
+    job = in_state(jobs, jobs.submit(spec(1, about)), "failed", "stopped", "finished")
+    assert reason in job.reason
+    assert job.state == ("stopped" if "exit143" in about else "failed")
+
+
+def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs):
+    job = stepping(jobs, jobs.submit(spec(100)), 11)
+    os.kill(job.pid, signal.SIGKILL)
+    failed = in_state(jobs, job, "failed", seconds=3)
+    assert "out of memory, most likely" in failed.reason
+    assert "gradient_checkpointing=true" in failed.reason
+    assert "# started" in jobs.log_tail(job.id)
+    jobs.resume(job.id)
+    stepping(jobs, job, 12)
+    assert [line["step"] for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
+    jobs.stop(job.id)
+
+
+def test_a_run_killed_before_it_had_begun_starts_afresh(jobs):
+    job = stepping(jobs, jobs.submit(spec(12)), 2)
+    os.kill(job.pid, signal.SIGKILL)
+    in_state(jobs, job, "failed")
+    (job.run / "recipe.yaml").rename(job.run / "recipe.yaml.part")
+    jobs.resume(job.id)
+    in_state(jobs, job, "finished")
+    assert_unbroken(jobs, job)
+
+
+def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs):
+    job = stepping(jobs, jobs.submit(spec(35)), 21)
+    os.kill(job.pid, signal.SIGKILL)
+    in_state(jobs, job, "failed")
+    with (job.run / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 22, "lo')
+    before = jobs.metrics(job.id)
+    assert jobs.get(job.id).step == before[-1]["step"]
+    newest = jobs.checkpoints(job.id)[-1].folder / "state.json"
+    newest.write_text(newest.read_text()[:-4])
+    jobs.resume(job.id)
+    in_state(jobs, job, "finished")
+    assert_unbroken(jobs, job)
+
+
+# -- who a pid is ------------------------------------------------------------------------------------------
+
+
+def lose_the_runner(home, job) -> None:
+    runner = column(home, job, "runner_pid")
+    os.kill(runner, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(runner) or psutil.Process(runner).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home):
+    job = stepping(jobs, jobs.submit(spec(1000)))
+    lose_the_runner(home, job)
+    damage(home, job, pid_started=column(home, job, "pid_started") - 100)
+    stranger = psutil.Process(job.pid)
+    environment = stranger.environ()
+    assert environment["NBDIFF_JOB"] == job.id
+    # Another process with the same pid has another environment.
+    damage(home, job, id="0000aaaa")
+    (home / "jobs" / job.id).rename(home / "jobs" / "0000aaaa")
+    found = jobs.get("0000aaaa")
+    assert found.state == "failed"
+    assert "ended while nothing watched it" in found.reason
+    jobs.stop("0000aaaa")
+    assert stranger.is_running()
+    stranger.kill()
+
+
+def test_a_reboot_is_told_from_a_crash(jobs, home):
+    job = stepping(jobs, jobs.submit(spec(1000)))
+    waiting = jobs.submit(spec(3))
+    lose_the_runner(home, job)
+    os.kill(job.pid, signal.SIGKILL)
+    damage(home, job, boot="another boot")
+    lost = jobs.get(job.id)
+    assert lost.state == "lost"
+    assert "the machine was restarted while it ran" in lost.reason
+    in_state(jobs, waiting, "finished")
+    assert jobs.resume(job.id).state in ("queued", "starting", "running")
+    jobs.stop(job.id)
+
+
+def test_a_runner_that_is_lost_is_replaced_and_the_queue_goes_on(jobs, home):
+    job, following = jobs.submit(spec(40)), jobs.submit(spec(3))
+    stepping(jobs, job)
+    lose_the_runner(home, job)
+    assert jobs.get(job.id).state == "running"
+    until(lambda: (following.run / "final").exists(), 20)  # unasked
+    in_state(jobs, following, "finished")
+    assert_unbroken(jobs, job)
+
+
+def test_a_runner_that_dies_before_the_trainer_is_there_puts_the_job_back(jobs, home, monkeypatch):
+    monkeypatch.setattr("training.jobs.supervisor.environment", lambda: {**os.environ, "PYTHONHOME": "/nosuch"})
+    job = jobs.submit(spec(3))
+    assert "3 times" in in_state(jobs, job, "failed").reason
+    assert states_of(jobs, job).count("starting") == 3
+    monkeypatch.undo()
+
+
+# -- deletion ----------------------------------------------------------------------------------------------
+
+
+def test_delete_takes_the_jobs_own_folder_and_nothing_else(jobs, home, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.txt").write_text("kept")
+    job, other = jobs.submit(spec(1)), jobs.submit(spec(1))
+    for each in (job, other):
+        in_state(jobs, each, "finished")
+    (job.folder / "a link").symlink_to(outside, target_is_directory=True)
+    jobs.delete(job.id)
+    assert not job.folder.exists()
+    assert (outside / "kept.txt").exists()
+    assert [each.id for each in jobs.list()] == [other.id]
+    other.folder.rename(tmp_path / "elsewhere")
+    other.folder.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    jobs.delete(other.id)
+    assert (tmp_path / "elsewhere" / "recipe.yaml").exists()
+    assert list((home / "jobs").glob("*-*")) == list((home / "jobs").glob(".deleted*")) == []
+
+
+@pytest.mark.parametrize("id", ["../outside", "..", "", "/etc", "0123abcd", "0123ABCD", "a\x00b", "x" * 10**6, None, 7])
+def test_an_id_that_is_none_is_refused_everywhere(jobs, home, id):
+    jobs.submit(spec(1))
+    calls = (jobs.get, jobs.stop, jobs.resume, jobs.save_now, jobs.delete, jobs.command, jobs.transitions)
+    for call in calls:
+        with pytest.raises(JobError, match=r"There is no job") as said:
+            call(id)
+        assert len(str(said.value)) < 120
+
+
+def test_a_live_job_is_not_deleted(jobs):
+    job = stepping(jobs, jobs.submit(spec(100)))
+    with pytest.raises(JobError, match="stop it before"):
+        jobs.delete(job.id)
+    assert job.folder.exists()
+    jobs.stop(job.id)
+    in_state(jobs, job, "stopped")
+    jobs.delete(job.id)
+
+
+def test_the_json_of_a_job_is_whole(jobs):
+    job = in_state(jobs, jobs.submit(spec(1), "one"), "finished")
+    found = json.loads(json.dumps(job.to_json()))
+    assert found["folder"] == str(job.folder)
+    wanted = "id name state reason pid step max_steps folder created finished"
+    assert set(wanted.split()) <= set(found)
+    assert found["spec"]["recipe"] == "smoke"
+    assert time.strptime(found["created"][:19], "%Y-%m-%dT%H:%M:%S")
