@@ -1,0 +1,254 @@
+"""kill -9 of whoever asks, of the trainer, of its runner, of all at once: nothing is lost, and nothing is left over."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.training.jobs.conftest import (
+    assert_unbroken,
+    column,
+    in_state,
+    processes_of,
+    spec,
+    stepping,
+    until,
+)
+from training.jobs import JobError, Jobs
+from training.jobs.states import ENDED, LIVE, RESUMABLE
+
+
+class App:
+    """A process that submits and polls as the page does: a fork of this one, which has everything imported."""
+
+    def __init__(self, act: Callable[[], None]):
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                act()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def busy(home: Path, told: Path, seed: int) -> Callable[[], None]:
+    """Submit, poll and resume for ever; ids of what was submitted go to the file `told`."""
+
+    def act() -> None:
+        draw = random.Random(seed)
+        jobs = Jobs(home, grace=5)
+        with told.open("a") as file:
+            while True:
+                found = jobs.list()
+                if sum(job.state == "queued" for job in found) < 2 and draw.random() < 0.3:
+                    file.write(jobs.submit(spec(30)).id + "\n")
+                    file.flush()
+                for job in found:
+                    if job.state in RESUMABLE:
+                        jobs.resume(job.id)
+                time.sleep(0.03)
+
+    return act
+
+
+def kill_rounds(home: Path, told: Path, rounds: int, seed: int) -> None:
+    draw = random.Random(seed)
+    jobs = Jobs(home)
+    app = App(busy(home, told, seed))
+    for number in range(rounds):
+        time.sleep(draw.uniform(0.02, 0.6))
+        victims = draw.choice(["app", "trainer", "app trainer", "runner", "app trainer runner"])
+        if "app" in victims:
+            app.kill()
+        # What a dead app leaves is looked at without mending it: the next app is to find it so.
+        for process in processes_of(home):
+            of_runner = "training.jobs.runner" in process.cmdline()
+            if ("runner" if of_runner else "trainer") in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+        if "app" in victims:
+            app = App(busy(home, told, seed + number + 1))
+    app.kill()
+    ids = told.read_text().split()
+
+    def settled() -> bool:
+        found = jobs.list()
+        for job in found:
+            if job.state in RESUMABLE:
+                jobs.resume(job.id)
+        return all(job.state == "finished" for job in found)
+
+    until(settled, 120)
+    found = jobs.list()
+    assert len(ids) >= 2
+    assert set(ids) <= {job.id for job in found}
+    for job in found:
+        assert_unbroken(jobs, job)
+    assert not list((home / "jobs").glob("double"))
+    until(lambda: not processes_of(home), 10)
+
+
+def test_ten_rounds_of_kills(home, tmp_path):
+    kill_rounds(home, tmp_path / "told", rounds=10, seed=1)
+
+
+@pytest.mark.slow
+def test_fifty_rounds_of_kills(home, tmp_path):
+    kill_rounds(home, tmp_path / "told", rounds=50, seed=2)
+
+
+def test_a_trainer_outlives_who_started_it_and_the_next_one_adopts_it(home):
+    jobs = Jobs(home)
+
+    def act() -> None:
+        jobs.submit(spec(60))
+        time.sleep(60)
+
+    app = App(act)
+    (job,) = until(lambda: Jobs(home)._store.exists and jobs.list())
+    pid = stepping(jobs, job).pid
+    app.kill()
+    after = jobs.get(job.id)
+    assert (after.state, after.pid) == ("running", pid)
+    jobs.stop(job.id)
+    in_state(jobs, job, "stopped")
+
+
+# -- races -----------------------------------------------------------------------------------------------
+
+
+def at_once(*acts: Callable[[], None]) -> None:
+    apps = [App(act) for act in acts]
+    assert [app.wait() for app in apps] == [0] * len(apps)
+
+
+def starts(job) -> int:
+    path = job.folder / "starts.txt"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_many_that_submit_and_poll_at_once_start_each_job_once(home):
+    def act() -> None:
+        jobs = Jobs(home)
+        for _ in range(2):
+            jobs.submit(spec(2))
+        for _ in range(20):
+            jobs.list()
+
+    at_once(*[act] * 3)
+    jobs = Jobs(home)
+    until(lambda: all(job.state == "finished" for job in jobs.list()), 60)
+    found = jobs.list()
+    assert len(found) == 6
+    for job in found:
+        assert starts(job) == 1
+        assert [state for state, _, _ in jobs.transitions(job.id)].count("starting") == 1
+        assert_unbroken(jobs, job)
+    assert not list((home / "jobs").glob("double"))
+
+
+def test_many_that_resume_one_job_start_it_once(home):
+    jobs = Jobs(home)
+    job = stepping(jobs, jobs.submit(spec(30)))
+    jobs.stop(job.id)
+    in_state(jobs, job, "stopped")
+    at_once(*[lambda: Jobs(home).resume(job.id)] * 4)
+    in_state(jobs, job, "finished")
+    assert starts(job) == 2
+    assert_unbroken(jobs, job)
+
+
+def test_two_stops_are_one(home):
+    jobs = Jobs(home)
+    job = stepping(jobs, jobs.submit(spec(200)))
+    at_once(*[lambda: Jobs(home).stop(job.id)] * 4)
+    stopped = in_state(jobs, job, "stopped")
+    assert "which is saved" in stopped.reason  # a second signal would have ended it unsaved
+    assert [state for state, _, _ in jobs.transitions(job.id)].count("stopping") == 1
+
+
+@pytest.mark.parametrize("delay", [0, 0.03, 0.06, 0.1, 0.15, 0.25])
+def test_a_stop_during_the_start_stops_it(home, delay):
+    jobs = Jobs(home)
+    job = jobs.submit(spec(100))
+    time.sleep(delay)
+    jobs.stop(job.id)
+    ended = in_state(jobs, job, "stopped", seconds=10)
+    until(lambda: not processes_of(home), 10)
+    assert ended.state in ENDED
+    assert starts(job) <= 1
+
+
+def test_stops_starts_and_deletions_at_random_keep_to_the_rules(home):
+    jobs = Jobs(home, grace=2)
+    for _ in range(4):
+        jobs.submit(spec(10))
+
+    def act(seed: int) -> Callable[[], None]:
+        def run() -> None:
+            draw, mine = random.Random(seed), Jobs(home, grace=2)
+            for _ in range(25):
+                job = draw.choice(mine.list())
+                with contextlib.suppress(JobError):
+                    draw.choice([mine.stop, mine.resume, mine.resume, mine.save_now, lambda id: mine.move(id, 1)])(
+                        job.id
+                    )
+                assert sum(each.state in LIVE for each in mine.list()) <= 1
+                time.sleep(draw.uniform(0, 0.1))
+
+        return run
+
+    at_once(act(1), act(2), act(3))
+
+    def settled() -> bool:
+        for job in jobs.list():
+            if job.state in RESUMABLE:
+                jobs.resume(job.id)
+        return all(job.state == "finished" for job in jobs.list())
+
+    until(settled, 60)
+    for job in jobs.list():
+        assert_unbroken(jobs, job)
+    assert not list((home / "jobs").glob("double"))
+
+
+def test_a_start_that_is_never_written_down_has_not_happened(home, monkeypatch):
+    """The app is killed after it has started a runner, before the store knows."""
+    jobs = Jobs(home)
+    job = jobs.submit(spec(3))
+    in_state(jobs, job, "finished")
+
+    def act() -> None:
+        from training.jobs.store import Ledger
+
+        whole = Ledger.move_to
+
+        def die(self, row, state, reason="", **columns):
+            if state == "starting":
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole(self, row, state, reason, **columns)
+
+        monkeypatch.setattr(Ledger, "move_to", die)
+        Jobs(home).submit(spec(3))
+
+    assert App(act).wait() == -signal.SIGKILL
+    newest = jobs.list()[0]
+    assert newest.id != job.id
+    in_state(jobs, newest, "finished")
+    assert starts(newest) == 1
+    assert column(home, newest, "attempts") == 0
