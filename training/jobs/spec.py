@@ -11,7 +11,7 @@ from nbdiff_engine.checkpoints import bundled_models
 from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
 from training.data.settings import CORPUS, SELF
 from training.jobs.errors import JobError
-from training.recipe import Recipe, bundled_recipes
+from training.recipe import Recipe, bundled_recipes, plain_yaml
 
 _LONGEST_RECIPE = 64 * 1024  # characters; the longest of ours has 2,000
 _LONGEST_SETTINGS = 64 * 1024
@@ -121,11 +121,9 @@ def settings_of(overrides: list[str]) -> dict[str, Any]:
         if not sign or not key.strip():
             raise JobError(f"--set {brief_text(text)!r} is no key=value, such as optimisation.learning_rate=1e-4.")
         try:
-            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(value)):
-                raise JobError(f"--set {brief_text(text)!r}: the value uses a YAML alias; write it out.")
-            found[key.strip()] = yaml.safe_load(value) if value else None
-        except (yaml.YAMLError, RecursionError) as error:
-            raise JobError(f"--set {brief_text(text)!r}: the value is not YAML.") from error
+            found[key.strip()] = plain_yaml(value) if value else None
+        except ValueError as error:
+            raise JobError(f"--set {brief_text(text)!r}: the value is not YAML: {error}.") from error
     return found
 
 

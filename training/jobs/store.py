@@ -23,6 +23,7 @@ from training.jobs.processes import Identity
 
 _PATIENCE = 60.0  # seconds of waiting for the lock
 _RESERVE = 512 * 1024  # bytes set aside for the day the disk is full, when a failure must still be written down
+_TOO_LITTLE = 128 * 1024  # bytes free, below which they are given up
 
 _SCHEMA = """
 create table if not exists jobs (
@@ -219,7 +220,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         # On a full disk a failure must still be written down, and SQLite needs room of its own even to read.
-        if shutil.disk_usage(self.places.home).free < _RESERVE:
+        if shutil.disk_usage(self.places.home).free < _TOO_LITTLE:
             self.places.reserve.unlink(missing_ok=True)
         connection = sqlite3.connect(self.places.database, isolation_level=None)
         try:

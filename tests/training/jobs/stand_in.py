@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +27,14 @@ def loss_after(loss: float) -> float:
     return 3.9 * loss * (1 - loss)
 
 
-def publish(folder: Path, state: dict) -> None:
+def publish(folder: Path, state: dict, weight: int = 0) -> None:
     beside = folder.with_name(folder.name + ".unfinished")
     beside.mkdir(parents=True, exist_ok=True)
+    try:
+        (beside / "weights").write_bytes(os.urandom(weight))
+    except OSError:
+        shutil.rmtree(beside)
+        raise
     (beside / "state.json").write_text(json.dumps(state))
     (beside / MANIFEST).write_text(json.dumps({"files": {"state.json": facts_of(beside / "state.json")}}))
     if not folder.exists():
@@ -91,7 +97,7 @@ def main() -> int:
         with metrics.open("a") as file:
             file.write(json.dumps(state) + "\n")
         if state["step"] % 10 == 0 or asked:
-            publish(run / "checkpoints" / f"step-{state['step']:08d}", state)
+            publish(run / "checkpoints" / f"step-{state['step']:08d}", state, 700_000 if "large" in about else 0)
             asked.pop("save", None)
         if asked:
             print(f"error: stopped after step {state['step']}, which is saved; --resume goes on", file=sys.stderr)

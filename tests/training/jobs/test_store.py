@@ -1,0 +1,154 @@
+"""The store: damaged rows, a damaged file, a full disk, and many jobs."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests.training.jobs.conftest import assert_unbroken, damage, in_state, spec, stepping
+from training.jobs import JobError, Jobs
+
+
+@pytest.fixture
+def full_disk(tmp_path, monkeypatch):
+    """A home on a disk of 3 MB; a function that fills it to the last byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+
+    def fill() -> None:
+        with (disk / "filler").open("wb", buffering=0) as file:
+            for size in (1 << 16, 1):
+                try:
+                    while True:
+                        file.write(os.urandom(size))
+                except OSError:
+                    continue
+
+    yield disk, fill
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"state": "bananas"},
+        {"state": None},
+        {"spec": "{not json"},
+        {"spec": b"\x00\xff"},
+        {"spec": "[" * 100_000},
+        {"kind": "sudo"},
+        {"place": "first"},
+        {"name": b"\xff"},
+        {"created": None, "reason": b"\x00"},
+        {"state": "running", "pid": None},
+        {"state": "running", "pid": "ten", "pid_started": 1.0, "boot": "x"},
+        {"state": "stopping", "pid": -1, "pid_started": 1.0, "boot": "x"},
+        {"state": "starting", "runner_pid": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, columns):
+    running = jobs.submit(spec(4))
+    bad, good = jobs.submit(spec(2)), jobs.submit(spec(2))
+    damage(home, bad, **columns)
+    found = {job.id: job for job in jobs.list()}
+    assert found[bad.id].state == "failed"
+    assert "was damaged" in found[bad.id].reason
+    for job in (running, good):
+        in_state(jobs, job, "finished")
+        assert_unbroken(jobs, job)
+    assert bad.folder.exists()
+    jobs.get(bad.id).to_json()
+    jobs.delete(bad.id)
+    assert not bad.folder.exists()
+
+
+def test_a_row_whose_id_is_a_path_leads_nowhere(jobs, home, tmp_path):
+    (tmp_path / "outside").mkdir()
+    first = jobs.submit(spec(2))
+    bad = jobs.submit(spec(2))
+    damage(home, bad, id="../../outside")
+    assert [job.id for job in jobs.list()] == [first.id]
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_job_whose_folder_is_gone_fails_and_the_next_one_starts(jobs, home):
+    running, bad, good = jobs.submit(spec(4)), jobs.submit(spec(2)), jobs.submit(spec(2))
+    shutil.rmtree(bad.folder)
+    for job in (running, good):
+        in_state(jobs, job, "finished")
+    assert "recipe.yaml is gone" in jobs.get(bad.id).reason
+    with pytest.raises(JobError, match="cannot be resumed"):
+        jobs.resume(bad.id)
+
+
+def test_a_file_that_is_no_store_is_one_sentence(home):
+    home.mkdir()
+    (home / "jobs.sqlite").write_text("this is no database" * 100)
+    with pytest.raises(JobError, match="cannot be used"):
+        Jobs(home).list()
+    with pytest.raises(JobError, match="cannot be used"):
+        Jobs(home).submit(spec(1))
+
+
+def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match="cannot be used"):
+        Jobs(tmp_path / "file" / "home").submit(spec(1))
+
+
+@pytest.mark.parametrize(("slots", "grace"), [(0, 1), (65, 1), (1, -1), (1, float("nan"))])
+def test_numbers_out_of_range_are_refused(home, slots, grace):
+    with pytest.raises(JobError, match="must be from"):
+        Jobs(home, slots=slots, grace=grace)
+
+
+def test_two_hundred_queued_jobs_stay_fast(jobs):
+    first = jobs.submit(spec(600))
+    asked = spec(5)
+    began = time.perf_counter()
+    for _ in range(200):
+        jobs.submit(asked)
+    submitting = time.perf_counter() - began
+    stepping(jobs, first)
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = jobs.list()
+        took.append(time.perf_counter() - began)
+    assert len(found) == 201
+    assert min(took) < 1
+    assert submitting < 60
+    last = jobs.move(found[0].id, 1)
+    assert last.queue_place == 1
+    for job in jobs.list()[1:-1]:
+        damage(jobs.home, job, state="stopped", place=None)  # stopping 199 one by one would only take time
+    jobs.stop(first.id)
+    in_state(jobs, last, "finished")
+
+
+def test_a_full_disk_is_named_and_written_down(full_disk, home, monkeypatch):
+    disk, fill = full_disk
+    jobs = Jobs(disk / str(home.name))
+    job, following = jobs.submit(spec(400, "large")), jobs.submit(spec(12, "large"))
+    stepping(jobs, job, 11)
+    fill()
+    failed = in_state(jobs, job, "failed", "lost", "stopped", "finished")
+    assert failed.state == "failed"
+    assert "disk full" in failed.reason
+    assert [each.step for each in jobs.checkpoints(job.id)][:1] == [10]
+    assert "disk full" in in_state(jobs, following, "failed", "stopped", "finished").reason
+    (disk / "filler").unlink()
+    for each in (following, job):
+        jobs.resume(each.id)
+    in_state(jobs, following, "finished")
+    assert_unbroken(jobs, following)
+    assert stepping(jobs, job, 12).state == "running"
+    jobs.stop(job.id)
+    in_state(jobs, job, "stopped")
+    assert (disk / home.name / "jobs.reserve").exists()
