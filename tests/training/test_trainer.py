@@ -128,6 +128,24 @@ def test_a_signal_saves_and_ends(recipe, unbroken, tmp_path, monkeypatch):
     assert losses(tmp_path / "run") == unbroken
 
 
+def test_a_run_that_is_told_to_save_does_and_goes_on(recipe, unbroken, tmp_path, monkeypatch):
+    whole, seen = Trainer._step, {}
+    recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
+
+    def signalled(self):
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        seen[self.progress.step] = [each.step for each in self.checkpoints.all()]
+        return whole(self)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    before = signal.getsignal(signal.SIGUSR1)
+    start(recipe, tmp_path / "run", resume=False)
+    assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3]}
+    assert losses(tmp_path / "run") == unbroken
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path, monkeypatch):
     whole = Trainer._step
 

@@ -1,5 +1,7 @@
 """What a job may be asked for: hostile names, settings and recipes do no harm, or are one sentence."""
 
+from itertools import pairwise
+
 import pytest
 
 from tests.training.jobs.conftest import assert_unbroken, in_state, spec
@@ -99,8 +101,8 @@ def test_hostile_texts_are_refused_or_harmless(jobs, home, text):
     for field in ("base", "data"):
         try:
             found = JobSpec.of(recipe="smoke", **{field: text})
-        except JobError as error:
-            assert "\n" not in str(error)
+        except JobError:
+            assert not text.isprintable()
         else:
             argv = jobs.command(found)
             assert argv[argv.index(f"--{field}") + 1] == text
@@ -134,7 +136,7 @@ def test_the_command_of_a_spec_trains_the_same(jobs):
     argv = jobs.command(asked)
     assert argv[1:4] == ["-m", "training", "adapt"]
     options = dict(zip(argv[4:-1:2], argv[5::2], strict=False))
-    sets = [value for option, value in zip(argv, argv[1:], strict=False) if option == "--set"]
+    sets = [value for option, value in pairwise(argv) if option == "--set"]
     found = settled(options["--recipe"], sets, options["--base"], None, int(options["--max-steps"]))
     assert found == asked.resolved()
 
