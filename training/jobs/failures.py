@@ -45,7 +45,8 @@ def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace:
     if killed:
         return states.STOPPED, f"killed, since it had not ended {grace:g} s after it was told to; resume it to go on"
     saved = _SAVED.search("\n".join(lines))
-    if saved or code in _TOLD_TO_END:
+    unheard = stopping and code is None and not _sentence(lines)
+    if saved or unheard or code in _TOLD_TO_END:
         by_whom = "" if stopping else "told to end from outside; "
         return states.STOPPED, by_whom + (
             f"stopped after step {saved[1]}, which is saved" if saved else "stopped before it could save a checkpoint"
@@ -59,7 +60,7 @@ _TOLD_TO_END = {sign * number + base for number in (2, 15) for sign, base in ((-
 def named(code: int | None, lines: list[str], disk_is_full: bool = False) -> str:
     """What went wrong, by its name where it has one. lines: the last that the trainer printed."""
     text = "\n".join(lines)
-    sentence = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    sentence = _sentence(lines)
     if _NOT_A_NUMBER.search(sentence):
         return f"NaN loss: {sentence}"
     if _DISK_FULL.search(text) or (disk_is_full and not sentence):
@@ -80,6 +81,11 @@ def named(code: int | None, lines: list[str], disk_is_full: bool = False) -> str
         with contextlib.suppress(ValueError):
             return f"it was killed by {signal.Signals(-code).name}{_and_last(lines)}"
     return f"it ended with exit code {code}{_and_last(lines)}"
+
+
+def _sentence(lines: list[str]) -> str:
+    """What the trainer said was wrong, as every command of the project says it; empty if it did not."""
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
 
 
 def _and_last(lines: list[str]) -> str:

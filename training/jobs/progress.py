@@ -7,6 +7,7 @@ from typing import Any
 
 START = "# started "  # begins the line of the log from which a start's own output follows
 _TAIL = 64 * 1024  # bytes of a log that are looked at from its end
+_FEW_LINES = 8 * 1024  # bytes that hold some lines of metrics.jsonl
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -20,7 +21,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 def last_step(metrics: Path) -> int:
     """The step of the last whole line of metrics.jsonl; 0 before the first."""
-    for line in reversed(_end_of(metrics).split("\n")):
+    for line in reversed(_end_of(metrics, _FEW_LINES).split("\n")):
         found = _object(line)
         if found is not None and isinstance(step := found.get("step"), int):
             return step
@@ -57,11 +58,11 @@ def _shown(line: str) -> str:
     return next((part for part in reversed(line.split("\r")) if part.strip()), "")
 
 
-def _end_of(path: Path) -> str:
+def _end_of(path: Path, most: int = _TAIL) -> str:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
+            file.seek(max(0, size - most))
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""

@@ -21,7 +21,7 @@ _LONGEST_TEXT = 4096
 class JobSpec(BaseModel):
     """A job as it is asked for. Make one with `of`, which says in one sentence what is wrong."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str = Field(description="a bundled recipe's name, or a whole recipe as YAML text; never a path")
     settings: dict[str, Any] = Field(default_factory=dict, description='dotted keys, as "optimisation.max_steps"')

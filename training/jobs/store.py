@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from training.jobs import states
 from training.jobs.places import Places, is_id
-from training.jobs.processes import Identity
+from training.jobs.processes import Identity, kill_left_over
 
 _PATIENCE = 60.0  # seconds of waiting for the lock
 _RESERVE = 512 * 1024  # bytes set aside for the day the disk is full, when a failure must still be written down
@@ -157,7 +157,8 @@ class Ledger:
         self._connection.execute("insert into transitions (job, state, time, reason) values (?, ?, ?, ?)", values)
 
     def _set_aside(self, raw: sqlite3.Row, why: str) -> Row:
-        reason = f"its row in the store was damaged ({why}); its folder is untouched"
+        reason = f"its row in the store was damaged ({why}); its folder is untouched, and it can be resumed"
+        kill_left_over(raw["id"])  # who it was that ran is no longer to be trusted
         mended = {
             "name": _text(raw["name"]),
             "spec": raw["spec"] if _is_json(raw["spec"]) else "{}",

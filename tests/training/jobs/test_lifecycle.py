@@ -254,6 +254,18 @@ def test_a_runner_that_is_lost_is_replaced_and_the_queue_goes_on(jobs, home):
     assert_unbroken(jobs, job)
 
 
+def test_a_stop_with_nobody_there_to_see_it_is_a_stop(jobs, home):
+    job = stepping(jobs, jobs.submit(spec(1000)))
+    lose_the_runner(home, job)
+    jobs.stop(job.id)
+    assert "which is saved" in in_state(jobs, job, "stopped").reason
+    job = stepping(jobs, jobs.submit(spec(1000, "deaf")))
+    jobs.stop(job.id)
+    lose_the_runner(home, job)
+    psutil.Process(job.pid).kill()
+    assert "before it could save" in in_state(jobs, job, "stopped").reason
+
+
 def test_a_runner_that_dies_before_the_trainer_is_there_puts_the_job_back(jobs, home, monkeypatch):
     monkeypatch.setattr("training.jobs.supervisor.environment", lambda: {**os.environ, "PYTHONHOME": "/nosuch"})
     job = jobs.submit(spec(3))

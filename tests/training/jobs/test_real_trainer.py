@@ -23,7 +23,7 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
-        optimisation={"max_steps": 400},
+        optimisation={"max_steps": 260},
         saving={"save_every": 20, "eval_every": 0, "keep": 3},
     )
     start(recipe, tmp_path / "unbroken", resume=False)
@@ -35,7 +35,7 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     assert "out of memory, most likely" in in_state(jobs, job, "failed", seconds=5).reason
     jobs.resume(job.id)
 
-    stepping(jobs, job, 125)
+    stepping(jobs, job, 105)
     for process in processes_of(home):
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -43,10 +43,10 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     newest = jobs.checkpoints(job.id)[-1].folder / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
     with (job.run / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 126, "lo')
+        log.write('{"step": 106, "lo')
     jobs.resume(job.id)
 
-    stepping(jobs, job, 205)
+    stepping(jobs, job, 165)
     jobs.save_now(job.id)
     until(lambda: any(each.step % 20 for each in jobs.checkpoints(job.id)))
     jobs.stop(job.id)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.training.jobs.conftest import assert_unbroken, damage, in_state, spec, stepping, until
+from tests.training.jobs.conftest import assert_unbroken, damage, in_state, processes_of, spec, stepping, until
 from training.jobs import JobError, Jobs, JobSpec
 
 
@@ -66,6 +66,16 @@ def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, columns):
     jobs.get(bad.id).to_json()
     jobs.delete(bad.id)
     assert not bad.folder.exists()
+
+
+def test_what_runs_of_a_damaged_row_is_ended_and_can_be_resumed(jobs, home):
+    job = stepping(jobs, jobs.submit(spec(30)), 11)
+    damage(home, job, name=b"\x00")
+    assert jobs.get(job.id).state == "failed"
+    until(lambda: not processes_of(home), 5)
+    jobs.resume(job.id)
+    in_state(jobs, job, "finished")
+    assert_unbroken(jobs, job)
 
 
 def test_a_row_whose_id_is_a_path_leads_nowhere(jobs, home, tmp_path):
