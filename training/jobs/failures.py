@@ -49,7 +49,9 @@ def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace:
     if saved or unheard or code in _TOLD_TO_END:
         by_whom = "" if stopping else "told to end from outside; "
         return states.STOPPED, by_whom + (
-            f"stopped after step {saved[1]}, which is saved" if saved else "stopped before it could save a checkpoint"
+            f"stopped after step {saved[1]}, which is saved"
+            if saved
+            else "stopped before it could save; what it had saved before is kept"
         )
     return states.FAILED, named(code, lines, _is_full(folder))
 

@@ -270,6 +270,9 @@ def _row(raw: sqlite3.Row) -> Row:
     for name in ("place", "max_steps", "threads", "stop_at"):
         if not isinstance(raw[name], int | float | None):
             raise DamagedRow(f"no {name}")
+    for name in ("started", "finished", "token"):
+        if not isinstance(raw[name], str | None):
+            raise DamagedRow(f"no {name}")
     runner = _identity(raw["runner_pid"], raw["runner_started"], raw["boot"])
     trainer = _identity(raw["pid"], raw["pid_started"], raw["boot"])
     if state in (states.RUNNING, states.STOPPING) and trainer is None:

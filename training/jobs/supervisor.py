@@ -58,8 +58,12 @@ class Supervisor:
         """Settle what has ended unseen, and start what there is a slot for."""
         _spawned[:] = [each for each in _spawned if each.poll() is None]
         for row in ledger.rows():
-            if row.state in states.LIVE:
+            if row.state not in states.LIVE:
+                continue
+            try:
                 self._settle(ledger, row)
+            except (OSError, ValueError, ArithmeticError) as error:  # one job never keeps the others waiting
+                ledger.move_to(row, states.FAILED, f"it cannot be looked after: {error}")
         self._start_next(ledger)
 
     def _settle(self, ledger: Ledger, row: Row) -> None:

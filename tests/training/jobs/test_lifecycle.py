@@ -168,7 +168,7 @@ def test_an_end_is_named(jobs, about, reason):
 def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs):
     job = stepping(jobs, jobs.submit(spec(100)), 11)
     os.kill(job.pid, signal.SIGKILL)
-    failed = in_state(jobs, job, "failed", seconds=3)
+    failed = in_state(jobs, job, "failed", seconds=5)
     assert "out of memory, most likely" in failed.reason
     assert "gradient_checkpointing=true" in failed.reason
     assert "# started" in jobs.log_tail(job.id)
