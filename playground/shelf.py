@@ -77,6 +77,12 @@ class Shelf:
                 )
             return self._places[name].model
 
+    def source(self, name: str) -> str:
+        """The folder or hub id that a loaded model was read from."""
+        with self._lock:
+            self.get(name)
+            return self._places[name].source
+
     def rows(self) -> list[Row]:
         with self._lock:
             return [_row(name, place) for name, place in self._places.items()]
@@ -118,6 +124,13 @@ class Shelf:
             raise SettingError(f"The quantisation is {brief(quantization)}; choose 8bit, 4bit or none.")
         if quantization is not None:
             name = f"{name} ({quantization})"
+        return self._loaded(where, name, origin, asked, quantization)
+
+    def load_made_here(self, folder: Path, name: str, origin: str) -> str:
+        """Load a checkpoint that this server has made itself, so that no root has to allow it; the name it has."""
+        return self._loaded(folder, name, origin, name, None)
+
+    def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
         with self._lock:
             for known, place in self._places.items():
                 if (place.source, place.quantization) == (str(where), quantization):

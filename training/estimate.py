@@ -36,7 +36,7 @@ _BACKWARD_SHARE = 0.5  # gradients alive in a layer's backward, as a share of wh
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
 # glibc keeps freed pieces of up to 32 MB for itself: 51 to 172 MiB of four runs, against 12 MiB too many without that.
 _ALLOCATOR = 2**27
-_PROGRAM = 6 * 2**30 // 10  # Python, torch and transformers, before a weight is there
+PROGRAM = 6 * 2**30 // 10  # Python, torch and transformers, before a weight is there
 # Attention forward is 2 products of S x S x Q; its backward recomputes one and makes four.
 _ATTENTION_BACKWARD = 2.5
 
@@ -365,7 +365,7 @@ def table(found: Estimate, device: str) -> str:
     ]
     there = memory_of_machine(device)
     if there is not None:
-        needed = memory.peak + (_PROGRAM if device == "cpu" else 0)
+        needed = memory.peak + (PROGRAM if device == "cpu" else 0)
         verdict = "fits" if needed < 0.9 * there else "does not fit; see optimisation.gradient_checkpointing, lora"
         rows.append(("  this machine", f"{_gigabytes(there)}: {verdict}"))
     rows += [("", ""), ("operations", "of one step of one process, at the first and the last block size")]
