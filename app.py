@@ -65,6 +65,12 @@ def parse(arguments: list[str]) -> Options:
         help="the page may load checkpoints inside this folder; may be given several times",
     )
     parser.add_argument("--hub", action="store_true", help="the page may load models from the hub by their id")
+    parser.add_argument(
+        "--training",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the page may start training jobs (on where only this machine is bound, else off)",
+    )
     given = vars(parser.parse_args(arguments))
     given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
     try:

@@ -18,7 +18,8 @@ class Options:
     own front door lets visitors in; it needs no login then. wall_seconds: of one run, all its lanes
     together. lease_seconds: a run is ended when no viewer has asked for it for so long. trace_mb: of one run, as
     JSON. model_roots: folders inside which visitors may load checkpoints. hub: whether they may load from the hub.
-    max_models: loaded at once. max_model_gb: memory of one.
+    max_models: loaded at once. max_model_gb: memory of one. training: whether visitors may start training jobs;
+    None: where only this machine can reach the host.
     """
 
     model: str = "nano"
@@ -38,6 +39,7 @@ class Options:
     hub: bool = False
     max_models: int = 4
     max_model_gb: float = 20.0
+    training: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -67,6 +69,11 @@ class Options:
                 f"The host {self.host} can be reached from other machines; "
                 "set NBDIFF_LOGIN=name:password to ask for a login, or leave --host out."
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether the page has a training tab."""
+        return self.is_local if self.training is None else self.training
 
     @property
     def is_local(self) -> bool:

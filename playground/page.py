@@ -3,6 +3,7 @@
 import html
 import os
 import threading
+from typing import Any
 
 import gradio as gr
 
@@ -14,6 +15,8 @@ from playground.lanes import guarded_warm_up
 from playground.models import ModelsTab
 from playground.options import Options, StartError
 from playground.shelf import Shelf, first_models
+from playground.spec import LaneSpec
+from playground.training import TrainingTab
 from playground.worker import Limits, Worker
 
 TITLE = "NBDiff playground"
@@ -64,7 +67,8 @@ class Playground:
                 run_history=False,
                 footer_links=[],
                 allowed_paths=[],
-                max_file_size="1mb",  # nothing is uploaded here, but Gradio's route for it stays open
+                # Training data alone is uploaded; Gradio's route for it stays open where there is none.
+                max_file_size="512mb" if options.trains else "1mb",
                 quiet=True,
                 prevent_thread_lock=True,
             )
@@ -84,14 +88,22 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
     model = shelf.get(shelf.names()[0])
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_header(model), js_on_load=None, apply_default_css=False, elem_id="header")
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Decode", id="decode"):
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Decode", id="decode") as decode:
                 editor = DecodeTab(shelf, model, worker, options).build(blocks)
-            with gr.Tab("Block sizes", id="block-sizes"):
+            with gr.Tab("Block sizes", id="block-sizes") as block_sizes:
                 sizes = BlockSizesTab(shelf, worker, options)
                 sizes.build(blocks)
-            with gr.Tab("Models", id="models"):
+            with gr.Tab("Models", id="models") as models:
                 changed = ModelsTab(shelf, worker, options).build(blocks)
+            jobs = _jobs() if options.trains else None
+            if jobs is not None:
+                with gr.Tab("Training", id="training") as own:
+                    opened = gr.State(None)
+                    training = TrainingTab(shelf, worker, options, jobs)
+                    training.build(blocks, opened)
+                training.wire(blocks, tabs, own, [decode, block_sizes, models])
+                _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
         changed.change(
             lambda shown: lanes_editor.refreshed(shelf, options, shown),
             editor,
@@ -103,6 +115,29 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
         api.build(shelf, worker, options)
         sizes.build_api()
     return blocks
+
+
+def _jobs() -> Any:
+    """The store of jobs; None in a build that has none."""
+    try:
+        from training.jobs import Jobs
+    except ModuleNotFoundError:
+        return None
+    return Jobs()
+
+
+def _race_what_is_opened(
+    opened: gr.State, shelf: Shelf, options: Options, editor: gr.HTML, tabs: gr.Tabs, changed: gr.State
+) -> None:
+    """A checkpoint that the training tab has loaded goes to the lanes of the decode tab, and the page there."""
+
+    def shown(value: dict) -> tuple:
+        if not value:
+            return gr.skip(), gr.skip(), gr.skip()
+        lanes = [LaneSpec(**lane) for lane in value["lanes"]]
+        return lanes_editor.value(shelf, options, lanes), gr.update(selected="decode"), value["serial"]
+
+    opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _theme() -> gr.Theme:

@@ -57,8 +57,8 @@ class RunFolder:
     def _check_resumable(self, recipe: Recipe) -> None:
         if not self.holds_a_run:
             raise RunError(f"There is no run to resume in {self.path}: it has no recipe.yaml.")
-        before = _flat(Recipe.read(str(self.recipe_file)).model_dump(mode="json"))
-        now = _flat(recipe.model_dump(mode="json"))
+        before = flat(Recipe.read(str(self.recipe_file)).model_dump(mode="json"))
+        now = flat(recipe.model_dump(mode="json"))
         changed = [
             f"{key} ({brief_text(str(before.get(key)), 40)} then, {brief_text(str(now.get(key)), 40)} now)"
             for key in sorted(before.keys() | now.keys())
@@ -143,12 +143,12 @@ def _append(path: Path, figures: Mapping[str, Any]) -> None:
         raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as `section.key`."""
     out: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
+            out |= flat(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = value
     return out

@@ -97,6 +97,15 @@ class Access:
     def _uploads(self) -> Path:
         return Path(self.jobs.home).resolve() / "uploads"
 
+    def named(self, path: str | None) -> str | None:
+        """A base or data that a run has read, as a form names it."""
+        if path is None or not Path(path).is_absolute():
+            return path
+        if Path(path).is_relative_to(self._uploads):
+            return _UPLOAD + Path(path).relative_to(self._uploads).as_posix()
+        owner = next((job for job in self.jobs.list() if Path(path) == Path(job.run) / "final"), None)
+        return path if owner is None else f"{_JOB}{owner.id}"
+
     # -- limits ------------------------------------------------------------------------------------------
 
     def _inside(self, text: str) -> Path | None:

@@ -37,10 +37,14 @@ def words(found: dict[str, Any]) -> str:
     fits = ""
     if there:
         enough = found["peak_memory"] < 0.9 * there
-        fits = f" of {memory(there)}: it fits" if enough else (
-            f" of {memory(there)}: it does not fit; try gradient checkpointing, LoRA or a shorter packed length"
+        fits = (
+            f" of {memory(there)}: it fits"
+            if enough
+            else (f" of {memory(there)}: it does not fit; try gradient checkpointing, LoRA or a shorter packed length")
         )
-    share = "all" if found["trained"] >= found["parameters"] else f"{100 * found['trained'] / found['parameters']:.2g} %"
+    share = (
+        "all" if found["trained"] >= found["parameters"] else f"{100 * found['trained'] / found['parameters']:.2g} %"
+    )
     time = "" if found["seconds"] is None else f" Time: at least {duration(found['seconds'])}."
     return (
         f"Memory: about {memory(found['peak_memory'])}{fits}.{time} {found['model']}, "

@@ -102,7 +102,9 @@ class Field:
             try:
                 value = yaml.safe_load(str(given))
             except yaml.YAMLError as error:
-                raise RecipeError(f"{self.name} is {brief(given)}, which cannot be read as a list or a value.") from error
+                raise RecipeError(
+                    f"{self.name} is {brief(given)}, which cannot be read as a list or a value."
+                ) from error
             return _number(value) if self.kind == "number" else value
         if self.kind == "whole" and isinstance(given, float) and given.is_integer():
             return int(given)

@@ -88,9 +88,7 @@ class JobForm:
                     self._build_fields(recipe)
             with gr.Column(scale=2, min_width=320):
                 self._build_beside(recipe)
-        self.preview_shown = gr.HTML(
-            "", js_on_load=None, apply_default_css=False, elem_id="job-preview", visible=False
-        )
+        self.preview_shown = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-preview", visible=False)
         self._wire()
 
     def _build_first(self, recipe: Recipe) -> None:
@@ -179,16 +177,14 @@ class JobForm:
         described = [self.growth, self.command, self.said]
         edited = [each.input for each in form if each is not parts.preset and not isinstance(each, gr.Radio)]
         gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **ASKED)
-        parts.preset.input(
-            self.choose, parts.preset, [*form[1:], self.growth, self.said], **ASKED
-        ).then(self.described, form, described, **ASKED)
+        parts.preset.input(self.choose, parts.preset, [*form[1:], self.growth, self.said], **ASKED).then(
+            self.described, form, described, **ASKED
+        )
         self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **ASKED).then(
             self.described, form, [self.growth, self.command], **ASKED
         )
         self.estimate.click(self.estimated, form, self.said, show_progress_on=self.said, **QUEUED)
-        self.preview.click(
-            self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED
-        )
+        self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
         self.download.click(self.as_yaml, form, [self._yaml, self.said], **ASKED).then(
             None, [self._yaml, parts.name], None, js=_DOWNLOAD, api_visibility="private"
         )

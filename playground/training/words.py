@@ -49,9 +49,7 @@ def head(job: Any, metrics: Sequence[Line], estimated: Mapping[str, Any] | None)
     )
 
 
-def _tiles(
-    job: Any, metrics: Sequence[Line], estimated: Mapping[str, Any] | None
-) -> list[tuple[str, str, str]]:
+def _tiles(job: Any, metrics: Sequence[Line], estimated: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     """Title, value and note of each figure."""
     last = metrics[-1] if metrics else {}
     tiles = [("Step", f"{job.step or 0:,} of {job.max_steps:,}" if job.max_steps else f"{job.step or 0:,}", "")]
