@@ -102,8 +102,9 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
                     opened = gr.State(None)
                     training = TrainingTab(shelf, worker, options, jobs)
                     training.build(blocks, opened)
-                training.wire(blocks, tabs, own, [decode, block_sizes, models])
-                _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
+        if jobs is not None:
+            training.wire(blocks, tabs, own, [decode, block_sizes, models])
+            _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
         changed.change(
             lambda shown: lanes_editor.refreshed(shelf, options, shown),
             editor,

@@ -117,6 +117,9 @@ class Saving(Section):
     keep: int = Field(default=2, ge=1, description="newest checkpoints that are kept")
     eval_every: int = Field(default=500, ge=0, description="steps between evaluations; 0: at the end alone")
     log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
+    probes: bool | None = Field(
+        default=None, description="denoise the same few prompts at every checkpoint; empty: small models alone"
+    )
     trackers: tuple[str, ...] = Field(default=(), description="trackers of accelerate, such as tensorboard or trackio")
 
 

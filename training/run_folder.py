@@ -1,4 +1,4 @@
-"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, checkpoints/, final/."""
+"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, checkpoints/, final/."""
 
 import json
 import os
@@ -27,6 +27,7 @@ class RunFolder:
         self.recipe_file = path / "recipe.yaml"
         self.metrics = path / "metrics.jsonl"
         self.evaluations = path / "evaluations.jsonl"
+        self.probes = path / "probes.jsonl"
         self.checkpoints = path / "checkpoints"
         self.final = path / "final"
 
@@ -80,7 +81,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will go through again, and a line cut in half by a kill."""
-        for path in (self.metrics, self.evaluations):
+        for path in (self.metrics, self.evaluations, self.probes):
             if not path.exists():
                 continue
             kept = [line for line in read_lines(path) if line["step"] <= step]

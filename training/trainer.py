@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import random
-import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -28,12 +27,14 @@ from training.base import TrainedModel
 from training.checkpointing import CheckpointStore, load_optimizer, publish, save_optimizer
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor, Packer
-from training.errors import RecipeError, RunError
+from training.errors import RunError
 from training.evaluating import evaluate, summed
 from training.interruption import Interruption
+from training.machine import peak_memory, require_compiler
 from training.noising import Batch, Noising, noise
 from training.objective import Objective
 from training.optimizers import make_optimizers, rate_at
+from training.probing import probe_safely, probes_by_default
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
@@ -102,11 +103,13 @@ class Trainer:
         if steps.gradient_checkpointing:
             model.network.activation_checkpointing_enable()
         if recipe.compile:
-            _require_compiler(accelerator.device)
+            require_compiler(accelerator.device)
             self.objective.body.compile(dynamic=True)
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
         self.rows_per_step = steps.rows * steps.accumulation * accelerator.num_processes
+        wanted = recipe.saving.probes
+        self.probes = probes_by_default(model) if wanted is None else wanted
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
         # One thread reads everything: it packs a step's rows while the step before is computed.
         self.reader = ThreadPoolExecutor(1, "batches")
@@ -199,6 +202,7 @@ class Trainer:
             "tokens_seen": self.progress.tokens_seen,
             "tokens_per_second": now.tokens / seconds,
             "seconds": self.progress.seconds,
+            "peak_memory": peak_memory(self.accelerator.device),
         }
 
     def _take(self) -> "Step":
@@ -287,6 +291,8 @@ class Trainer:
                 (folder / "state.json").write_text(json.dumps(asdict(self.progress)) + "\n", encoding="utf-8")
 
             self.checkpoints.save(self.progress.step, write)
+            if self.probes:
+                probe_safely(self.folder, self.model, self.progress.step)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
@@ -383,8 +389,3 @@ class Trainer:
             f"The loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}; the run is stopped and {kept}. "
             "Start another run with a lower optimisation.learning_rate or a longer optimisation.warmup."
         )
-
-
-def _require_compiler(device: torch.device) -> None:
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        raise RecipeError("compile is on, which needs a C++ compiler on a CPU, and there is none; set compile=false.")

@@ -75,7 +75,7 @@ def block_size(metrics: Sequence[Line]) -> go.Figure:
 
 def held_out(evaluations: Sequence[Line]) -> go.Figure:
     """Held-out losses of masked tokens, a line a block size; at block size 1 that of next tokens, which is AR."""
-    figure = _figure("Step", f"Held-out loss ({_NATS})")
+    figure = _figure("Step", f"Loss ({_NATS})")
     sizes = sorted({int(size) for line in evaluations for size in line["losses"]})
     for number, size in enumerate(sizes):
         key = "loss_ar" if size == 1 else "loss_mdm"

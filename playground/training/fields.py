@@ -18,17 +18,19 @@ from training.recipe import Recipe
 
 Kind = Literal["switch", "choice", "whole", "number", "text", "yaml"]
 
+_YES_OR_NO = {True: "yes", False: "no"}  # of a switch that may be left open
 # Said elsewhere in the form, or by the recipe's name.
 _APART = ("about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "network.config")
+# In the order in which they are shown.
 _GROUPS = {
-    "data": "Data",
     "blocks": "Block growth",
-    "objective": "Objective",
     "optimisation": "Optimisation",
+    "data": "Data",
+    "objective": "Objective",
     "lora": "LoRA",
-    "network": "New network",
     "saving": "Saving",
     "": "Numbers and seed",
+    "network": "New network",
 }
 # Where the name alone does not say what is counted, or is a letter of a formula.
 _LABELS = {
@@ -65,6 +67,12 @@ _LABELS = {
     "saving.eval_every": "Evaluate every (steps)",
     "saving.log_every": "Log every (steps)",
     "saving.keep": "Checkpoints kept",
+    "saving.probes": "Probe each checkpoint",
+    "save_dtype": "Final weights",
+    "data.raw": "Without the chat template",
+    "data.format": "Format of a row",
+    "data.seed": "Seed of the data",
+    "lora.targets": "Layers",
     "threads": "CPU threads",
 }
 
@@ -86,8 +94,8 @@ class Field:
         """A recipe's value as the form shows it."""
         if self.kind == "yaml" or isinstance(value, list):
             return _to_yaml(value)
-        if self.kind == "choice" and value is None:
-            return ""
+        if self.kind == "choice":
+            return "" if value is None else _YES_OR_NO.get(value, value)
         if self.kind == "number" and isinstance(value, int | float):
             return f"{value:g}"
         return value
@@ -106,6 +114,8 @@ class Field:
                     f"{self.name} is {brief(given)}, which cannot be read as a list or a value."
                 ) from error
             return _number(value) if self.kind == "number" else value
+        if self.choices == tuple(_YES_OR_NO.values()):
+            return given == _YES_OR_NO[True]
         if self.kind == "whole" and isinstance(given, float) and given.is_integer():
             return int(given)
         return given
@@ -118,7 +128,7 @@ def fields() -> list[Field]:
 
 def groups(found: list[Field]) -> dict[str, list[Field]]:
     """Fields by the title they stand under."""
-    by_title: dict[str, list[Field]] = {}
+    by_title: dict[str, list[Field]] = {title: [] for title in _GROUPS.values()}
     for field in found:
         by_title.setdefault(field.group, []).append(field)
     return by_title
@@ -175,6 +185,8 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], bool]:
     if get_origin(inner) is Literal:
         return "choice", tuple(map(str, get_args(inner))), empty
     plain: dict[Any, Kind] = {bool: "switch", int: "whole", float: "number", str: "text"}
+    if inner is bool and empty:
+        return "choice", tuple(_YES_OR_NO.values()), empty
     while hasattr(inner, "__metadata__"):
         inner = get_args(inner)[0]
     return plain.get(inner, "yaml"), (), empty

@@ -92,8 +92,8 @@ class JobForm:
         self._wire()
 
     def _build_first(self, recipe: Recipe) -> None:
-        presets = [(f"{name} · {preset_of(name).about}", name) for name in sorted(bundled_recipes(), key=_first)]
-        preset = gr.Dropdown(presets, value=FIRST, label="Recipe", elem_id="job-preset")
+        names = sorted(bundled_recipes(), key=_first)
+        preset = gr.Dropdown(names, value=FIRST, label="Recipe", info=recipe.about, elem_id="job-preset")
         with gr.Row():
             base = gr.Dropdown(
                 self.access.bases(),
@@ -142,7 +142,7 @@ class JobForm:
     def _build_fields(self, recipe: Recipe) -> None:
         shown = dict(zip((each.name for each in form_fields()), shown_values(recipe)))
         made: dict[str, Any] = {}
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             for title, members in groups(list(form_fields())).items():
                 with gr.Tab(title):
                     if title == "New network":
@@ -161,10 +161,10 @@ class JobForm:
             elem_id="job-growth",
         )
         with gr.Row():
-            self.start = gr.Button("Start", variant="primary", min_width=110, elem_id="job-start")
-            self.estimate = gr.Button("Estimate", min_width=110, elem_id="job-estimate")
-            self.preview = gr.Button("Preview data", min_width=110, elem_id="job-preview-button")
-            self.download = gr.Button("Recipe as YAML", min_width=110, elem_id="job-recipe")
+            self.start = gr.Button("Start", size="md", variant="primary", min_width=110, elem_id="job-start")
+            self.estimate = gr.Button("Estimate", size="md", min_width=110, elem_id="job-estimate")
+            self.preview = gr.Button("Preview data", size="md", min_width=140, elem_id="job-preview-button")
+            self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         self.command = gr.Code(
             "", language="shell", label="The same from a shell", interactive=False, lines=1, elem_id="job-command"
@@ -177,7 +177,7 @@ class JobForm:
         described = [self.growth, self.command, self.said]
         edited = [each.input for each in form if each is not parts.preset and not isinstance(each, gr.Radio)]
         gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **ASKED)
-        parts.preset.input(self.choose, parts.preset, [*form[1:], self.growth, self.said], **ASKED).then(
+        parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **ASKED).then(
             self.described, form, described, **ASKED
         )
         self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **ASKED).then(
@@ -223,13 +223,15 @@ class JobForm:
         try:
             recipe = preset_of(str(preset))
         except NBDiffError as error:
-            return [*[gr.skip()] * (len(self.parts.all()) - 1), gr.skip(), say(str(error), error=True)]
-        return [*self._filled(recipe, name=gr.update(placeholder=str(preset))), _growth(recipe), ""]
+            return [*[gr.skip()] * (len(self.parts.all()) + 1), say(str(error), error=True)]
+        about, name = gr.update(info=recipe.about), gr.update(placeholder=str(preset))
+        return [about, *self._filled(recipe, name), _growth(recipe), ""]
 
     def fill(self, recipe: Recipe, preset: str, name: str, base: Any, data: Any) -> list[Any]:
         """The form with the settings of a run that there is already; base, data as a form names them."""
         preset = preset_for(recipe, preset)
-        return [gr.update(value=preset), *self._filled(recipe, gr.update(value=name), base, data)]
+        about = gr.update(value=preset, info=preset_of(preset).about)
+        return [about, *self._filled(recipe, gr.update(value=name), base, data)]
 
     def _filled(self, recipe: Recipe, name: Any, base: Any = None, data: Any = None) -> list[Any]:
         return [

@@ -17,7 +17,7 @@ from playground.training.form import ASKED
 from playground.training.probes import Probes
 
 TICK_SECONDS = 1.0
-LOG_LINES = 40
+LOG_LINES = 14  # as many as the box shows: the newest are what is looked for
 MOST_LISTED = 300
 NEWEST, FINAL = "newest", "final"
 _NONE_YET = "There is no job yet. Start one under **New job**."
@@ -94,7 +94,7 @@ class Watch:
         self.probes.build()
         with gr.Accordion("Log", open=True):
             self.log = gr.Textbox(
-                show_label=False, container=False, lines=10, max_lines=10, interactive=False, elem_id="job-log"
+                show_label=False, container=False, lines=LOG_LINES, max_lines=LOG_LINES, interactive=False, elem_id="job-log"
             )
         with gr.Accordion("Settings of this run", open=False):
             self.command = gr.Code("", language="shell", label="Command", interactive=False, lines=1)

@@ -38,7 +38,7 @@ class JobSpec:
     kind: str = "adapt"
 
     @classmethod
-    def of(cls, **fields: Any) -> "JobSpec":
+    def of(cls, **fields: Any) -> JobSpec:
         spec = cls(**fields)
         spec.resolved()
         return spec
