@@ -94,7 +94,12 @@ class Watch:
         self.probes.build()
         with gr.Accordion("Log", open=True):
             self.log = gr.Textbox(
-                show_label=False, container=False, lines=LOG_LINES, max_lines=LOG_LINES, interactive=False, elem_id="job-log"
+                show_label=False,
+                container=False,
+                lines=LOG_LINES,
+                max_lines=LOG_LINES,
+                interactive=False,
+                elem_id="job-log",
             )
         with gr.Accordion("Settings of this run", open=False):
             self.command = gr.Code("", language="shell", label="Command", interactive=False, lines=1)

@@ -50,11 +50,14 @@ class JobSpec:
         )
 
 
-def install(jobs: Any = None) -> None:
-    """Let `from training.jobs import ...` find these. jobs: what Jobs() gives; a spec alone needs none."""
+def install(jobs: FakeJobs, patch: Any = None) -> None:
+    """Let `from training.jobs import ...` find these. jobs: what Jobs() gives; patch: a pytest.MonkeyPatch."""
     module = ModuleType("training.jobs")
     module.JobSpec, module.JobError, module.Jobs = JobSpec, JobError, lambda *args, **kwargs: jobs
-    sys.modules["training.jobs"] = module
+    if patch is None:
+        sys.modules["training.jobs"] = module
+    else:
+        patch.setitem(sys.modules, "training.jobs", module)
 
 
 @dataclass(slots=True)

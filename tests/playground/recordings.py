@@ -1,0 +1,64 @@
+"""A run's folder as a trainer leaves it, made up: enough of one to be watched, without a step of training."""
+
+import json
+import shutil
+from pathlib import Path
+
+from nbdiff_engine import bundled_models
+from training.recipe import Recipe
+
+STEPS = 40
+SAVED = (20, 40)
+
+
+def write(folder: Path, steps: int = STEPS) -> Path:
+    """Forty steps of the smoke recipe; its checkpoints are the bundled model."""
+    recipe = Recipe.read("smoke", optimisation__max_steps=steps)
+    schedule = recipe.blocks.over(steps)
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    metrics, evaluations, probes = [], [], []
+    for step in range(1, steps + 1):
+        size = schedule.at(step - 1)
+        metrics.append(
+            {
+                "step": step,
+                "loss": 3.0 / step,
+                "loss_mdm": 0.0 if size == 1 else 3.0 / step,
+                "loss_ar": 0.5 / step,
+                "block_size": size,
+                "lr": 1e-3,
+                "tokens_seen": 1000 * step,
+                "tokens_per_second": 900.0,
+                "seconds": 1.0 * step,
+                "peak_memory": 800_000_000,
+            }
+        )
+        if step in SAVED:
+            losses = {str(each): {"loss_mdm": None if each == 1 else 1.0 / step, "loss_ar": 0.2} for each in (1, 4, 16)}
+            evaluations.append({"step": step, "losses": losses})
+            probes.append(_probed(step))
+            _checkpoint(folder / "checkpoints" / f"step-{step:08d}")
+    for name, lines in (("metrics", metrics), ("evaluations", evaluations), ("probes", probes)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    shutil.copytree(bundled_models()["nano"], folder / "final")
+    return folder
+
+
+def _checkpoint(folder: Path) -> None:
+    shutil.copytree(bundled_models()["nano"], folder)
+    (folder / "optimizer.safetensors").write_bytes(b"0" * 100)
+    (folder / "state.json").write_text("{}")
+
+
+def _probed(step: int) -> dict:
+    answer = {
+        "prompt": "What is <b>2 + 3</b>?",
+        "text": "5 <script>",
+        "tpf": step / 20,
+        "forwards": 3,
+        "tokens": [["5", 0], [" <script>", 1]],
+        "trace": {},
+    }
+    return {"step": step, "tpf": step / 20, "accuracy": 0.5, "problems": 8, "probes": [answer], "seconds": 0.4}
