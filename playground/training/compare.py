@@ -34,6 +34,7 @@ class Compare:
                 [],
                 multiselect=True,
                 max_choices=MOST,
+                allow_custom_value=True,  # what is gone meanwhile is refused in a sentence of ours
                 label=f"Runs, {FEWEST} to {MOST} of them",
                 min_width=280,
                 scale=4,

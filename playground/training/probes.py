@@ -42,7 +42,7 @@ class Probes:
 
     def read(self, run: Path) -> list[Any]:
         """The probes of a run, the newest one shown."""
-        lines = [line for line in read_lines(run / "probes.jsonl") if line.get("probes")]
+        lines = [_without_traces(line) for line in read_lines(run / "probes.jsonl") if line.get("probes")]
         if not lines:
             return [gr.update(visible=False), gr.skip(), _NOTHING, gr.skip(), []]
         last = len(lines)
@@ -69,6 +69,11 @@ def shown(line: dict[str, Any], place: int, count: int) -> str:
         f'<div class="probe"><p role="status">{html.escape(", ".join(facts))}</p>{answers}'
         "<p class='legend'>Darker: fixed in an earlier forward. Tokens of one shade in a block came at once.</p></div>"
     )
+
+
+def _without_traces(line: dict[str, Any]) -> dict[str, Any]:
+    """A page keeps the lines while it watches, and shows no trace."""
+    return {**line, "probes": [{key: each[key] for key in each if key != "trace"} for each in line["probes"]]}
 
 
 def _answer(probe: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from playground.training.compare import Compare
 from playground.training.fields import as_overrides
 from playground.training.form import ASKED, QUEUED, JobForm
 from playground.training.opening import Opening
-from playground.training.watch import TICK_SECONDS, Watch
+from playground.training.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
 from playground.training.words import choice, say
 from playground.worker import Worker
 from training.recipe import Recipe
@@ -20,12 +20,6 @@ NEW, WATCH, COMPARE = "new-job", "watch", "compare"
 _READ_ADDRESS = """() => {
     const found = /^#job=(.+)$/.exec(location.hash);
     return [found ? decodeURIComponent(found[1]) : location.hash === "#training" ? "-" : ""];
-}"""
-_ENTER = """(id) => {
-    const url = new URL(location.href);
-    url.hash = id ? "job=" + encodeURIComponent(id) : "training";
-    history.replaceState(null, "", url);
-    return id;
 }"""
 _LEAVE = """() => {
     if (!/^#(job=|training$)/.test(location.hash)) return;
@@ -62,16 +56,16 @@ class TrainingTab:
         form.start.click(
             self.start,
             form.parts.all(),
-            [form.said, watch.list, self.tabs, watch.said],
+            [form.said, watch.list, watch.chosen, self.tabs, watch.said],
             show_progress_on=form.said,
             **QUEUED,
         ).then(watch.tick, watch.inputs, watch.outputs, **ASKED)
-        watch.duplicate.click(self.duplicate, watch.list, [*form.parts.all(), self.tabs, watch.said], **ASKED).then(
+        watch.duplicate.click(self.duplicate, watch.chosen, [*form.parts.all(), self.tabs, watch.said], **ASKED).then(
             form.described, form.parts.all(), [form.growth, form.command, form.said], **ASKED
         )
         watch.open.click(
             self.opening.open,
-            [watch.list, watch.checkpoint],
+            [watch.chosen, watch.checkpoint],
             [open_in_playground, watch.said],
             show_progress_on=watch.said,
             **QUEUED,
@@ -80,7 +74,7 @@ class TrainingTab:
     def wire(self, blocks: gr.Blocks, tabs: gr.Tabs, own: gr.Tab, others: list[gr.Tab]) -> None:
         """Look at the jobs while the tab is shown, and show it at once where the page's address says so."""
         form, watch = self.form, self.watch
-        own.select(None, watch.list, None, js=_ENTER, api_visibility="private")
+        own.select(None, watch.chosen, None, js=KEEP_ADDRESS, api_visibility="private")
         own.select(self._entered, form.parts.base, [self.timer, form.parts.base, *self.compare.lists], **ASKED).then(
             watch.tick, watch.inputs, watch.outputs, **ASKED
         )
@@ -89,9 +83,9 @@ class TrainingTab:
             other.select(None, None, None, js=_LEAVE, api_visibility="private")
         self.tabs.select(lambda: self.compare.choices(), None, self.compare.lists, **ASKED)
         address = gr.Textbox(visible=False)
-        blocks.load(self.restored, address, [tabs, self.tabs, watch.list, self.timer], js=_READ_ADDRESS, **ASKED).then(
-            watch.tick, watch.inputs, watch.outputs, **ASKED
-        )
+        blocks.load(
+            self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **ASKED
+        ).then(watch.tick, watch.inputs, watch.outputs, **ASKED)
         blocks.load(form.described, form.parts.all(), [form.growth, form.command, form.said], **ASKED)
 
     # -- handlers ----------------------------------------------------------------------------------------
@@ -101,8 +95,8 @@ class TrainingTab:
         try:
             job = self.form.submit(*form)
         except NBDiffError as error:
-            return say(str(error), error=True), gr.skip(), gr.skip(), gr.skip()
-        return "", self._chosen(job.id), gr.update(selected=WATCH), ""
+            return say(str(error), error=True), *[gr.skip()] * 4
+        return "", self._chosen(job.id), job.id, gr.update(selected=WATCH), ""
 
     def duplicate(self, identity: Any) -> list[Any]:
         """The form with the settings of a job's run."""
@@ -124,10 +118,11 @@ class TrainingTab:
         """The job that the page's address names, on a page that has just been opened."""
         text = address if isinstance(address, str) else ""
         if not text:
-            return gr.skip(), gr.skip(), gr.update(choices=self._listed()), gr.skip()
+            return gr.skip(), gr.skip(), gr.update(choices=self._listed()), gr.skip(), gr.skip()
         known = any(job.id == text for job in self.jobs.list())
         inner = gr.update(selected=WATCH) if known else gr.skip()
-        return gr.update(selected="training"), inner, self._chosen(text if known else None), gr.Timer(active=True)
+        identity = text if known else None
+        return gr.update(selected="training"), inner, self._chosen(identity), identity, gr.Timer(active=True)
 
     def _entered(self, base: Any) -> tuple[Any, ...]:
         return gr.Timer(active=True), self.form.bases(base), *self.compare.choices()

@@ -53,6 +53,8 @@ class Watch:
                 with gr.Column(visible=False, elem_id="job") as self.panel:
                     self._build_panel()
         self.seen = gr.State({})
+        # The list's value as handlers read it: Gradio refuses one that the list has just lost, or not got yet.
+        self.chosen = gr.Textbox(visible=False)
         self._wire()
 
     def _build_panel(self) -> None:
@@ -71,7 +73,13 @@ class Watch:
             self.rather_not = gr.Button("Keep it", size="sm", min_width=90, elem_id="job-keep")
         with gr.Row(elem_classes="asking"):
             self.checkpoint = gr.Dropdown(
-                [], label="Checkpoint", min_width=200, scale=3, elem_id="job-checkpoint", interactive=True
+                [],
+                label="Checkpoint",
+                min_width=200,
+                scale=3,
+                elem_id="job-checkpoint",
+                interactive=True,
+                allow_custom_value=True,  # one that has been replaced meanwhile is refused in a sentence of ours
             )
             self.open = gr.Button("Open in playground", variant="primary", min_width=170, scale=1, elem_id="job-open")
         with gr.Row():
@@ -134,11 +142,11 @@ class Watch:
     @property
     def inputs(self) -> list[Any]:
         """What a tick reads."""
-        return [self.list, self.seen, self.log_scale]
+        return [self.chosen, self.seen, self.log_scale]
 
     def _wire(self) -> None:
         def acting(button: gr.Button, act: Any) -> None:
-            button.click(self._acted(act), self.list, [self.said, self.sure], **ASKED).then(
+            button.click(self._acted(act), self.chosen, [self.said, self.sure], **ASKED).then(
                 self.tick, self.inputs, self.outputs, **ASKED
             )
 
@@ -150,10 +158,10 @@ class Watch:
         acting(self.really, self.jobs.delete)
         self.delete.click(lambda: gr.update(visible=True), None, self.sure, **ASKED)
         self.rather_not.click(lambda: gr.update(visible=False), None, self.sure, **ASKED)
-        self.list.change(None, self.list, None, js=KEEP_ADDRESS, api_visibility="private")
-        self.list.input(lambda: ("", gr.update(visible=False)), None, [self.said, self.sure], **ASKED).then(
+        self.list.change(None, self.list, self.chosen, js=KEEP_ADDRESS, api_visibility="private").then(
             self.tick, self.inputs, self.outputs, **ASKED
         )
+        self.list.input(lambda: ("", gr.update(visible=False)), None, [self.said, self.sure], **ASKED)
         self.log_scale.input(self.tick, self.inputs, self.outputs, **ASKED)
         self.probes.wire()
 
@@ -186,11 +194,12 @@ class Watch:
         job = next((job for job in jobs if job.id == chosen), None)
         before = seen if isinstance(seen, dict) and job is not None and seen.get("job") == job.id else {}
         listed_before = seen.get("list") if isinstance(seen, dict) else None
-        now: dict[str, Any] = {"job": job.id if job else None, "list": [listed, job is None and chosen is not None]}
+        now: dict[str, Any] = {"job": job.id if job else None, "list": [listed, job is None and bool(chosen)]}
         if now["list"] == listed_before:
             news = [gr.skip(), gr.skip()]
         else:
-            gone = {"value": None} if job is None else {}
+            # A choice that was made after this tick was sent must stand: only what is gone is taken back.
+            gone = {"value": None} if job is None and chosen else {}
             news = [gr.update(choices=listed, visible=bool(listed), **gone), gr.update(visible=not listed)]
         if job is None:
             if seen == now:

@@ -85,7 +85,8 @@ class Job:
 
 
 class FakeJobs:
-    """One job at a time. recording: a run folder to replay, a line every `pace` seconds; None runs the trainer."""
+    """One job at a time. recording: a run folder to replay, its first max_steps, a line every `pace` seconds; None runs
+    the trainer."""
 
     def __init__(
         self, home: Path | None = None, slots: int = 1, recording: Path | None = None, pace: float = 0.05
@@ -217,7 +218,7 @@ class FakeJobs:
         shutil.copy(self.recording / "recipe.yaml", job.run)
         rest = {name: read_lines(self.recording / name) for name in ("evaluations.jsonl", "probes.jsonl")}
         for line in read_lines(self.recording / "metrics.jsonl"):
-            if line["step"] <= job.step:
+            if not job.step < line["step"] <= job.max_steps:
                 continue
             if job.state == "stopping":
                 job.state, job.reason = "stopped", f"stopped after step {job.step}"
