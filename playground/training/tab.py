@@ -1,5 +1,6 @@
 """The training tab: a form to start jobs, a place to watch them, and one to compare them."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -8,7 +9,6 @@ from nbdiff_engine import NBDiffError
 from playground.options import Options
 from playground.shelf import Shelf
 from playground.training.compare import Compare
-from playground.training.fields import as_overrides
 from playground.training.form import ASKED, QUEUED, JobForm
 from playground.training.opening import Opening
 from playground.training.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
@@ -103,8 +103,7 @@ class TrainingTab:
         parts = len(self.form.parts.all())
         try:
             job = self.jobs.get(str(identity))
-            path = job.run / "recipe.yaml"
-            recipe = Recipe.read(str(path)) if path.exists() else recipe_of(job)
+            recipe = recipe_of(job)
             filled = self.form.fill(recipe, str(job.spec.recipe), f"{job.name} again"[:80], *self._names(job, recipe))
         except NBDiffError as error:
             return [*[gr.skip()] * parts, gr.skip(), say(str(error), error=True)]
@@ -136,12 +135,9 @@ class TrainingTab:
 
 
 def recipe_of(job: Any) -> Recipe:
-    """The recipe of a job that has not begun to run."""
-    spec = job.spec
-    return Recipe.read(
-        spec.recipe,
-        as_overrides(spec.settings),
-        base=spec.base,
-        data__source=spec.data,
-        optimisation__max_steps=spec.max_steps,
-    )
+    """The settings that a job runs with, or will: its run's own, else those that it was submitted with."""
+    for folder in (job.run, job.folder):
+        path = Path(folder) / "recipe.yaml"
+        if path.is_file():
+            return Recipe.read(str(path))
+    return job.spec.resolved()

@@ -180,10 +180,9 @@ class Watch:
         return handler
 
     def _move(self, identity: str, by: int) -> None:
-        waiting = [job.id for job in reversed(self.jobs.list()) if job.state == "queued"]
-        if identity in waiting:
-            place = min(max(waiting.index(identity) + by, 0), len(waiting) - 1)
-            self.jobs.move(identity, place)
+        place = self.jobs.get(identity).queue_place
+        if place is not None:
+            self.jobs.move(identity, max(1, place + by))
 
     # -- what has changed --------------------------------------------------------------------------------
 
@@ -219,8 +218,8 @@ class Watch:
         head_new = before.get("head") != now["head"]
         metrics = self.jobs.metrics(job.id) if curves_new or head_new else []
         news: list[Any] = [words.head(job, metrics, estimates.kept(Path(job.folder))) if head_new else gr.skip()]
-        waiting = [each.id for each in reversed(jobs) if each.state == "queued"]
-        now["buttons"] = (job.state, waiting)
+        waiting = sum(each.state == "queued" for each in jobs)
+        now["buttons"] = [job.state, job.queue_place, waiting]
         news += self._buttons(job, waiting) if before.get("buttons") != now["buttons"] else [gr.skip()] * 6
         steps = self._checkpoints(job)
         now["checkpoints"] = steps
@@ -247,16 +246,16 @@ class Watch:
         new = before.get("probes", "") != now["probes"]
         return [*news, *(self.probes.read(run) if new else [gr.skip()] * len(self.probes.outputs))]
 
-    def _buttons(self, job: Any, waiting: Sequence[str]) -> list[Any]:
+    def _buttons(self, job: Any, waiting: int) -> list[Any]:
         """Save, stop, resume, sooner, later, delete: those that a job in this state takes."""
-        place = waiting.index(job.id) if job.id in waiting else None
-        shown = place is not None and len(waiting) > 1
+        place = job.queue_place
+        shown = place is not None and waiting > 1
         return [
             gr.update(interactive=job.state == "running"),
             gr.update(interactive=job.state in (*_RUNNING, "queued")),
             gr.update(interactive=job.state in _OVER),
-            gr.update(visible=shown, interactive=shown and place > 0),
-            gr.update(visible=shown, interactive=shown and place < len(waiting) - 1),
+            gr.update(visible=shown, interactive=shown and place > 1),
+            gr.update(visible=shown, interactive=shown and place < waiting),
             gr.update(interactive=job.state in _DELETABLE),
         ]
 

@@ -78,6 +78,7 @@ class Job:
     finished: float | None = None
     process: Any = None
     thread: Any = None
+    queue_place: int | None = None
 
     @property
     def run(self) -> Path:
@@ -157,7 +158,7 @@ class FakeJobs:
         waiting = [each for each in self._jobs if each.state == "queued"]
         others = [each for each in self._jobs if each.state != "queued"]
         waiting.remove(job)
-        waiting.insert(place, job)
+        waiting.insert(place - 1, job)
         self._jobs = others + waiting
 
     def command(self, what: Any) -> list[str]:
@@ -242,6 +243,9 @@ class FakeJobs:
 
     def _look(self) -> None:
         """See what processes have done."""
+        waiting = [each for each in self._jobs if each.state == "queued"]
+        for job in self._jobs:
+            job.queue_place = waiting.index(job) + 1 if job in waiting else None
         for job in self._jobs:
             if job.process is None or job.state not in ("running", "stopping"):
                 continue

@@ -103,7 +103,7 @@ def test_a_mistake_is_said_a_setting_becomes_part_of_the_command_and_a_job_is_de
         expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
         page.locator("#set-blocks-b_max input").fill("8")
         expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
-        start(page, "to be deleted")
+        start(page, "to be deleted", steps=200)
         page.locator("#job-stop").click()
         expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
         page.locator("#job-delete").click()
