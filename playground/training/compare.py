@@ -40,7 +40,7 @@ class Compare:
                 scale=4,
                 elem_id="compare-runs",
             )
-            self.log_scale = gr.Checkbox(label="Logarithmic", min_width=120, scale=1, container=False)
+            self.log_scale = gr.Checkbox(label="Logarithmic", min_width=120, scale=1, elem_id="compare-log-scale")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="compare-said")
         with gr.Column(visible=False, elem_id="compared") as self.shown:
             self.figures = []
@@ -62,15 +62,10 @@ class Compare:
         outputs = [self.said, self.shown, *self.figures, self.table]
         gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **ASKED)
 
-    @property
-    def lists(self) -> list[Any]:
-        """What `choices` writes to."""
-        return [self.chosen]
-
-    def choices(self) -> list[Any]:
-        """The jobs that have begun, as they are now."""
+    def choices(self) -> Any:
+        """The jobs that have begun, as they are now, for `chosen`."""
         begun = [job for job in self.jobs.list() if (Path(job.run) / "recipe.yaml").is_file()]
-        return [gr.update(choices=[(f"{job.name} · {job.state} · {_started(job)}", job.id) for job in begun])]
+        return gr.update(choices=[(f"{job.name} · {job.state} · {job.step or 0:,} steps", job.id) for job in begun])
 
     def compared(self, chosen: Any, log_scale: Any) -> list[Any]:
         """The figures and the table of the chosen runs."""
@@ -115,7 +110,3 @@ def differing(settings: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         if len(set(values)) > 1:
             rows.append([key, *values])
     return rows
-
-
-def _started(job: Any) -> str:
-    return f"{job.step or 0:,} steps"

@@ -1,6 +1,7 @@
 """What a run will need: asked of training.estimate, said in a sentence or two, and kept beside the job for later."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from nbdiff_engine import NBDiffError
 from playground.training.words import duration, memory
 from training.recipe import Recipe
 
-_FILE = "estimate.json"
+FILE = "estimate.json"
+_speeds: dict[tuple, float] = {}  # of matrix products, measured once: a job that runs would slow it down
 
 
 def estimated(recipe: Recipe) -> dict[str, Any]:
@@ -16,7 +18,10 @@ def estimated(recipe: Recipe) -> dict[str, Any]:
     from training import estimate  # with torch behind it; the page is built before
 
     device = "cuda" if estimate.memory_of_machine("cuda") else "cpu"
-    found = estimate.estimate(recipe, device)
+    machine = (device, recipe.precision, recipe.base)
+    found = estimate.estimate(recipe, device, _speeds.get(machine))
+    if found.matmul_flops_per_second is not None:
+        _speeds[machine] = found.matmul_flops_per_second
     program = estimate.PROGRAM if device == "cpu" else 0
     return {
         "device": device,
@@ -53,28 +58,22 @@ def words(found: dict[str, Any]) -> str:
     )
 
 
-def keep(found: dict[str, Any] | None, folder: Path) -> None:
-    """Write an estimate into a job's folder; without one the job only lacks the comparison."""
-    if found is None:
-        return
-    try:
-        (folder / _FILE).write_text(json.dumps(found) + "\n", encoding="utf-8")
-    except OSError:
-        return
+def keep(recipe: Recipe, folder: Path) -> None:
+    """Write an estimate into a job's folder, in a thread of its own."""
+
+    def work() -> None:
+        try:
+            (folder / FILE).write_text(json.dumps(estimated(recipe)) + "\n", encoding="utf-8")
+        except (NBDiffError, OSError):
+            return
+
+    threading.Thread(target=work, name="estimate", daemon=True).start()
 
 
 def kept(folder: Path) -> dict[str, Any] | None:
     """The estimate of a job, where it has one."""
     try:
-        found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def estimate_or_none(recipe: Recipe) -> dict[str, Any] | None:
-    """An estimate that a start does not depend on."""
-    try:
-        return estimated(recipe)
-    except NBDiffError:
-        return None

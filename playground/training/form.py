@@ -287,10 +287,8 @@ class JobForm:
         asked = self.asked(*form)
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
-        # Before the job is there: its own first seconds would slow the measuring down.
-        found = estimates.estimate_or_none(recipe)
         job = self.jobs.submit(asked.spec(), name)
-        estimates.keep(found, Path(job.folder))
+        estimates.keep(recipe, Path(job.folder))
         return job
 
     def bases(self, now: Any) -> Any:

@@ -75,13 +75,13 @@ class TrainingTab:
         """Look at the jobs while the tab is shown, and show it at once where the page's address says so."""
         form, watch = self.form, self.watch
         own.select(None, watch.chosen, None, js=KEEP_ADDRESS, api_visibility="private")
-        own.select(self._entered, form.parts.base, [self.timer, form.parts.base, *self.compare.lists], **ASKED).then(
+        own.select(self._entered, form.parts.base, [self.timer, form.parts.base, self.compare.chosen], **ASKED).then(
             watch.tick, watch.inputs, watch.outputs, **ASKED
         )
         for other in others:
             other.select(lambda: gr.Timer(active=False), None, self.timer, **ASKED)
             other.select(None, None, None, js=_LEAVE, api_visibility="private")
-        self.tabs.select(lambda: self.compare.choices(), None, self.compare.lists, **ASKED)
+        self.tabs.select(self.compare.choices, None, self.compare.chosen, **ASKED)
         address = gr.Textbox(visible=False)
         blocks.load(
             self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **ASKED
@@ -124,7 +124,7 @@ class TrainingTab:
         return gr.update(selected="training"), inner, self._chosen(identity), identity, gr.Timer(active=True)
 
     def _entered(self, base: Any) -> tuple[Any, ...]:
-        return gr.Timer(active=True), self.form.bases(base), *self.compare.choices()
+        return gr.Timer(active=True), self.form.bases(base), self.compare.choices()
 
     def _chosen(self, identity: str | None) -> Any:
         listed = self._listed()

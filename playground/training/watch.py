@@ -213,7 +213,14 @@ class Watch:
         run = Path(job.run)
         measured = _stamp(run / "metrics.jsonl")
         now["metrics"] = (measured, log_scale)
-        now["head"] = (measured, job.state, job.reason, job.step, job.max_steps)
+        now["head"] = (
+            measured,
+            _stamp(Path(job.folder) / estimates.FILE),
+            job.state,
+            job.reason,
+            job.step,
+            job.max_steps,
+        )
         curves_new = before.get("metrics") != now["metrics"]
         head_new = before.get("head") != now["head"]
         metrics = self.jobs.metrics(job.id) if curves_new or head_new else []

@@ -82,7 +82,7 @@ def filled(**changed: Any) -> list[Any]:
 
 def finished(jobs: fake_jobs.FakeJobs, form: JobForm, **changed: Any) -> Any:
     job = form.submit(*filled(**changed))
-    until(lambda: jobs.get(job.id).state == "finished")
+    until(lambda: jobs.get(job.id).state == "finished" and (job.folder / "estimate.json").exists())
     return job
 
 
