@@ -103,7 +103,14 @@ def probed(probes: Sequence[Line], at: int | None = None) -> go.Figure:
         add_line(figure, 1, "Accuracy", [line["step"] for line in judged], values, "%{y:.0f} % at step %{x}")
         figure.data[-1].yaxis = "y2"
         figure.update_layout(
-            yaxis2={"overlaying": "y", "side": "right", "range": [-3, 103], "ticksuffix": " %", "showgrid": False}
+            yaxis2={
+                "overlaying": "y",
+                "side": "right",
+                "range": [-3, 103],
+                "ticksuffix": " %",
+                "showgrid": False,
+                "zeroline": False,
+            }
         )
     for trace in figure.data:
         trace.mode = "lines+markers"

@@ -21,7 +21,9 @@ _READ_ADDRESS = """() => {
     const found = /^#job=(.+)$/.exec(location.hash);
     return [found ? decodeURIComponent(found[1]) : location.hash === "#training" ? "-" : ""];
 }"""
+# A page that opens selects its first tab by itself, and must not lose its address by that.
 _LEAVE = """() => {
+    if (navigator.userActivation && !navigator.userActivation.hasBeenActive) return;
     if (!/^#(job=|training$)/.test(location.hash)) return;
     history.replaceState(null, "", location.pathname + location.search);
 }"""
