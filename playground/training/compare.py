@@ -15,8 +15,8 @@ from training.run_folder import flat
 
 FEWEST, MOST = 2, 4
 _CURVES = (
-    ("loss_mdm", "Loss, masked tokens", "Loss of masked tokens (nats a token)"),
-    ("loss_ar", "Loss, next tokens", "Loss of next tokens (nats a token)"),
+    ("loss_mdm", "Loss, masked tokens", "Nats a token"),
+    ("loss_ar", "Loss, next tokens", "Nats a token"),
     ("block_size", "Block size", "Block size (tokens)"),
 )
 

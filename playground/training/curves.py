@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from playground.figures import COLOURS, DASHES, INK, add_line, blank
+from playground.figures import INK, add_line, blank
 from training.block_schedule import BlockGrowth
 
 Line = Mapping[str, Any]  # of metrics.jsonl, evaluations.jsonl or probes.jsonl
@@ -128,7 +128,7 @@ def laid_over(runs: Mapping[str, Sequence[Line]], key: str, title: str, log: boo
         if points:
             add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
             figure.data[-1].mode = "lines"
-            figure.data[-1].line = {"color": COLOURS[number % 6], "dash": DASHES[number % 6], "width": 2}
+            figure.data[-1].line.shape = "hv" if key == "block_size" else "linear"
     return _logged(figure, log)
 
 
