@@ -198,8 +198,10 @@ class Watch:
             news = [gr.skip(), gr.skip()]
         else:
             # A choice that was made after this tick was sent must stand: only what is gone is taken back.
-            gone = {"value": None} if job is None and chosen else {}
-            news = [gr.update(choices=listed, visible=bool(listed), **gone), gr.update(visible=not listed)]
+            changed = {"value": None} if job is None and chosen else {}
+            if jobs and not chosen and listed_before is None:  # a page that has just come here sees the newest
+                changed = {"value": jobs[0].id}
+            news = [gr.update(choices=listed, visible=bool(listed), **changed), gr.update(visible=not listed)]
         if job is None:
             if seen == now:
                 return [gr.skip()] * len(self.outputs)
