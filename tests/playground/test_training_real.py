@@ -1,0 +1,67 @@
+"""The training tab with the real trainer: from a click to an adapted model in a lane, through a killed server."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.playground import test_page
+from tests.playground.serving import ROOT, serving
+
+sync_api = test_page.sync_api
+Browser, expect = sync_api.Browser, sync_api.expect
+browser = test_page.browser
+pytestmark = [*test_page.pytestmark, pytest.mark.slow]
+
+MINUTES = 4 * 60_000  # ms; on two idle cores the recipe takes less than one
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "home"
+    yield folder
+    for job in listed(folder):
+        subprocess.run([*JOBS, "stop", job["id"]], env=environment(folder), check=False, capture_output=True)
+
+
+JOBS = [sys.executable, "-m", "training", "jobs"]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "NBDIFF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+def listed(home: Path) -> list[dict]:
+    found = subprocess.run([*JOBS, "list", "--json"], env=environment(home), capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def test_a_job_outlives_its_server_and_its_model_is_raced(browser: Browser, tmp_path: Path, home: Path) -> None:
+    with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.get_by_role("tab", name="Training").click()
+        page.locator("#job-start").click()
+        expect(page.locator("#job .badge")).to_have_text("running", timeout=MINUTES)
+        server.process.kill()
+        server.process.wait()
+        page.close()
+    (job,) = listed(home)
+    assert job["state"] in ("running", "finished")
+    with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.get_by_role("tab", name="Training").click()
+        page.get_by_role("tab", name="Jobs").click()
+        expect(page.locator("#job .badge")).to_have_text("finished", timeout=MINUTES)
+        page.locator("#job-open").click()
+        expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=MINUTES)
+        page.get_by_role("button", name="Run", exact=True).click()
+        expect(page.locator("[data-replaying]")).to_have_text("Live")
+        expect(page.locator("[data-status]")).to_have_text("Finished.", timeout=MINUTES)
+        expect(page.locator("[data-lanes]")).to_contain_text("smoke, blocks of 16")
+        page.close()
