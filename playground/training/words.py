@@ -35,9 +35,9 @@ def head(job: Any, metrics: Sequence[Line], estimated: Mapping[str, Any] | None)
     share = min(1.0, (job.step or 0) / job.max_steps) if job.max_steps else 0.0
     reason = f'<p class="reason">{html.escape(str(job.reason))}</p>' if job.reason else ""
     tiles = "".join(
-        f'<div class="tile"><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>'
+        f'<div class="tile"><dt>{html.escape(name)}</dt><dd>{html.escape(value)}'
         + (f"<small>{html.escape(note)}</small>" if note else "")
-        + "</div>"
+        + "</dd></div>"
         for name, value, note in _tiles(job, metrics, estimated)
     )
     return (
