@@ -3,7 +3,6 @@
 import html
 import os
 import threading
-from typing import Any
 
 import gradio as gr
 
@@ -18,6 +17,7 @@ from playground.shelf import Shelf, first_models
 from playground.spec import LaneSpec
 from playground.training import TrainingTab
 from playground.worker import Limits, Worker
+from training.jobs import Jobs
 
 TITLE = "NBDiff playground"
 # What the system has: no font is fetched from anywhere.
@@ -96,7 +96,7 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
                 sizes.build(blocks)
             with gr.Tab("Models", id="models") as models:
                 changed = ModelsTab(shelf, worker, options).build(blocks)
-            jobs = _jobs() if options.trains else None
+            jobs = Jobs() if options.trains else None
             if jobs is not None:
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
@@ -116,15 +116,6 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
         api.build(shelf, worker, options)
         sizes.build_api()
     return blocks
-
-
-def _jobs() -> Any:
-    """The store of jobs; None in a build that has none."""
-    try:
-        from training.jobs import Jobs
-    except ModuleNotFoundError:
-        return None
-    return Jobs()
 
 
 def _race_what_is_opened(

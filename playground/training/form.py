@@ -167,7 +167,14 @@ class JobForm:
             self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         self.command = gr.Code(
-            "", language="shell", label="The same from a shell", interactive=False, lines=1, elem_id="job-command"
+            # Without a language: the colours of one are too pale to be read. Wrapped, since a scroller has no keys.
+            "",
+            language=None,
+            label="The same from a shell",
+            interactive=False,
+            lines=1,
+            wrap_lines=True,
+            elem_id="job-command",
         )
         self._yaml = gr.Textbox(visible=False)
 

@@ -110,8 +110,8 @@ class Watch:
                 elem_id="job-log",
             )
         with gr.Accordion("Settings of this run", open=False):
-            self.command = gr.Code("", language="shell", label="Command", interactive=False, lines=1)
-            self.settings = gr.Code("", language="yaml", label="recipe.yaml", interactive=False, max_lines=30)
+            self.command = gr.Code("", language=None, label="Command", interactive=False, lines=1, wrap_lines=True)
+            self.settings = gr.Code("", language=None, label="recipe.yaml", interactive=False, wrap_lines=True)
 
     @property
     def outputs(self) -> list[Any]:

@@ -507,7 +507,7 @@ def test_axe_finds_nothing_serious_on_any_tab(browser: Browser, server: Server, 
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
         lane_form(page, 0)
-        for tab in ("Decode", "Block sizes", "Models"):
+        for tab in ("Decode", "Block sizes", "Models", "Training", "Jobs", "Compare"):
             page.get_by_role("tab", name=tab).click()
             expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
             found = axe.Axe().run(page).response["violations"]
