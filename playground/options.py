@@ -70,6 +70,12 @@ class Options:
                 "set NBDIFF_LOGIN=name:password to ask for a login, or leave --host out."
             )
 
+        if self.training and not self.is_local and self.login is None:
+            raise StartError(
+                "--training lets visitors run training jobs; where others can reach the server it needs a login "
+                "(NBDIFF_LOGIN=name:password)."
+            )
+
     @property
     def trains(self) -> bool:
         """Whether the page has a training tab."""

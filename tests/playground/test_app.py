@@ -95,6 +95,16 @@ def test_the_readme_describes_a_space() -> None:
     assert (ROOT / "requirements.txt").exists()
 
 
+def test_training_is_for_this_machine_or_for_those_who_log_in() -> None:
+    assert Options().trains
+    assert not Options(training=False).trains
+    assert not Options(host="0.0.0.0", login="ada:secret").trains
+    assert Options(host="0.0.0.0", login="ada:secret", training=True).trains
+    assert not Options(host="0.0.0.0", space=True).trains
+    with pytest.raises(StartError, match="needs a login"):
+        Options(host="0.0.0.0", space=True, training=True)
+
+
 @pytest.mark.parametrize("login", ["ada", "ada:", ":secret", ""])
 def test_half_a_login_is_refused(login: str) -> None:
     with pytest.raises(StartError, match="name:password"):
