@@ -148,9 +148,11 @@ class BlockSizesTab:
         )
         model.input(self._sizes, model, sizes, **ASKED)
         # Models may be loaded or dropped in another tab: the lists are those of now, at every visit.
-        blocks.load(self._names, [model, models], [model, models], **ASKED)
+        self.lists = [model, models]
+        blocks.load(self.refreshed, self.lists, self.lists, **ASKED)
 
-    def _names(self, model: Any, models: Any) -> tuple[Any, Any]:
+    def refreshed(self, model: Any, models: Any) -> tuple[Any, Any]:
+        """`lists` with the models that are loaded now."""
         names = list(self.shelf.names())
         kept = [name for name in models or () if name in names]
         one = model if model in names else next(iter(names), None)

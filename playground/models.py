@@ -59,7 +59,8 @@ class ModelsTab:
             **PRIVATE,
         )
         unload.click(self.unload, which, [news, table, which, changed], queue=False, **PRIVATE)
-        blocks.load(self.refreshed, None, [table, which], queue=False, show_progress="hidden", **PRIVATE)
+        self.lists = [table, which]
+        blocks.load(self.refreshed, None, self.lists, queue=False, show_progress="hidden", **PRIVATE)
         return changed
 
     def load(self, name: str, how: str) -> tuple[Any, ...]:

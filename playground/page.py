@@ -95,7 +95,8 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
                 sizes = BlockSizesTab(shelf, worker, options)
                 sizes.build(blocks)
             with gr.Tab("Models", id="models") as models:
-                changed = ModelsTab(shelf, worker, options).build(blocks)
+                shelved = ModelsTab(shelf, worker, options)
+                changed = shelved.build(blocks)
             jobs = Jobs() if options.trains else None
             if jobs is not None:
                 with gr.Tab("Training", id="training") as own:
@@ -105,14 +106,11 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
             _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
-        changed.change(
-            lambda shown: lanes_editor.refreshed(shelf, options, shown),
-            editor,
-            editor,
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        # What one tab has loaded or dropped is news to the others.
+        quietly = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        changed.change(lambda shown: lanes_editor.refreshed(shelf, options, shown), editor, editor, **quietly)
+        changed.change(sizes.refreshed, sizes.lists, sizes.lists, **quietly)
+        changed.change(shelved.refreshed, None, shelved.lists, **quietly)
         api.build(shelf, worker, options)
         sizes.build_api()
     return blocks
