@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.playground import recordings, test_page
+from tests.playground import recordings, visiting
 from tests.playground.serving import Server, serving
 
-sync_api = test_page.sync_api
+sync_api = visiting.sync_api
 Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
-browser = test_page.browser
-pytestmark = test_page.pytestmark
+pytestmark = visiting.BROWSER_TEST
 
 APP = Path(__file__).with_name("training_app.py")
-PATIENCE = test_page.PATIENCE
+PATIENCE = visiting.PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def opened(browser: Browser, server: Server) -> Iterator[Page]:
     page = browser.new_context().new_page()
     page.set_default_timeout(PATIENCE)
     outside, complaints = [], []
-    page.on("request", lambda request: test_page.note_request(request.url, server, outside))
+    page.on("request", lambda request: visiting.note_request(request.url, server, outside))
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(server.url)

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.playground import test_page
+from tests.playground import visiting
 from tests.playground.serving import ROOT, serving
 
-sync_api = test_page.sync_api
+sync_api = visiting.sync_api
 Browser, expect = sync_api.Browser, sync_api.expect
-browser = test_page.browser
-pytestmark = [*test_page.pytestmark, pytest.mark.slow]
+pytestmark = [*visiting.BROWSER_TEST, pytest.mark.slow]
 
 MINUTES = 4 * 60_000  # ms; on two idle cores the recipe takes less than one
 

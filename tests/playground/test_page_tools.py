@@ -1,0 +1,163 @@
+"""The page in a real browser: figures, files, links, forks, turns, block sizes, models."""
+
+import re
+from pathlib import Path
+
+from tests.playground.serving import Server
+from tests.playground.visiting import (
+    BROWSER_TEST,
+    NAMES,
+    PATIENCE,
+    STORY,
+    Browser,
+    Page,
+    expect,
+    lane_form,
+    lanes,
+    opened,
+    run,
+    until_finished,
+)
+
+pytestmark = BROWSER_TEST
+
+
+# -- figures, files, links, forks --------------------------------------------------------------------------
+
+
+def test_the_figures_are_of_the_race_on_the_stage(page: Page) -> None:
+    run(page, STORY)
+    figures = page.locator("#figures")
+    expect(figures.locator(".js-plotly-plot")).to_have_count(3)
+    for name in NAMES:
+        expect(figures.locator(".legend").first).to_contain_text(name)
+
+
+def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: Page) -> None:
+    page.get_by_label("Fixed length").check()
+    run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
+    page.get_by_role("button", name="Copy link").click()
+    link = page.locator("#link").locator("textarea, input")
+    expect(link).to_have_value(re.compile(r"#run="))
+    with opened(browser, server, at=link.input_value()) as other:
+        until_finished(other)
+        expect(other.get_by_role("textbox", name="Prompt")).to_have_value("What is the capital of Peru?")
+        expect(other.get_by_label("Fixed length")).to_be_checked()
+        expect(lanes(other)[1]).to_contain_text("blocks of 8, threshold 0.9")
+        other.locator("[data-range]").press("End")
+        expect(lanes(other)[1].locator(".token:visible")).to_have_count(20)
+
+
+def test_a_broken_link_is_said_and_the_page_works(browser: Browser, server: Server) -> None:
+    with opened(browser, server, at="#run=nonsense") as page:
+        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("This link cannot be read")
+        run(page, STORY)
+
+
+def test_a_race_goes_out_as_json_and_html_and_comes_back(page: Page, tmp_path: Path) -> None:
+    run(page, STORY)
+    for button, name in (("Export JSON", "race.json"), ("Export HTML", "race.html")):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=button).click()
+        waiting.value.save_as(tmp_path / name)
+    run(page, "What is the capital of Germany?")
+    page.locator("[data-file]").set_input_files(tmp_path / "race.json")
+    expect(page.locator("[data-replaying]")).to_contain_text("Imported")
+    expect(page.locator("#stage .title")).to_have_text(STORY)
+    page.locator("[data-range]").press("End")
+    expect(lanes(page)[1]).to_contain_text("Max")
+    expect(page.locator("#figures .js-plotly-plot")).to_have_count(3)
+    alone = page.context.new_page()
+    alone.goto((tmp_path / "race.html").as_uri())
+    alone.locator("[data-range]").press("End")
+    expect(alone.get_by_role("region", name="Block diffusion", exact=True)).to_contain_text("Max")
+
+
+def test_a_fork_goes_on_from_a_changed_token_in_a_new_lane(page: Page) -> None:
+    run(page, "What is the capital of Germany?")
+    page.locator("[data-range]").press("End")
+    lanes(page)[1].locator(".token").nth(3).click()
+    page.get_by_role("button", name="Replace…").click()
+    page.get_by_label("Text to put here").fill(" France")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Continue from here").click()
+    until_finished(page)
+    expect(page.locator("[data-lanes] h2")).to_have_count(4)
+    fork = page.get_by_role("region", name=re.compile("^Fork of Block diffusion"))
+    page.locator("[data-range]").press("End")
+    expect(fork).to_contain_text("France")
+    expect(fork).to_contain_text("1 changed by hand")
+    expect(fork.locator(".token.edited")).to_have_count(1)
+
+
+def test_the_conversation_keeps_its_turns(page: Page) -> None:
+    page.get_by_label("Chat: keep turns").check()
+    run(page, "What is the capital of Germany?")
+    turn = page.get_by_label("1. What is the capital of Germany?")
+    expect(turn).to_be_visible()
+    run(page, "What is the capital of Peru?")
+    expect(page.get_by_label("2. What is the capital of Peru?")).to_be_visible()
+    turn.click()
+    page.locator("[data-range]").press("End")
+    expect(lanes(page)[0]).to_contain_text("Germany")
+    page.get_by_role("button", name="Forget it").click()
+    expect(turn).to_have_count(0)
+
+
+# -- block sizes -------------------------------------------------------------------------------------------
+
+
+def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("tab", name="Block sizes").click()
+    page.get_by_label("2", exact=True).uncheck()
+    page.get_by_label("32", exact=True).uncheck()
+    page.get_by_role("spinbutton", name=re.compile("Problems")).fill("2")
+    page.locator("#sweep-run").click()
+    expect(page.locator("#sweep-said")).to_contain_text("of 8 answers")
+    expect(page.locator("#sweep-said")).to_contain_text("Done: 8 answers.", timeout=PATIENCE)
+    table = page.locator("#sweep-table")
+    expect(table).to_contain_text("1 = AR")
+    expect(table).to_contain_text("16")
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(3)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download as CSV").click()
+    waiting.value.save_as(tmp_path / "sweep.csv")
+    lines = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("model,series,setting,block_size")
+
+
+def test_a_sweep_of_one_prompt_shows_the_answers_and_a_mistake_is_said(page: Page) -> None:
+    page.get_by_role("tab", name="Block sizes").click()
+    page.get_by_label("Decode", exact=True).click()
+    page.get_by_role("option", name="My prompt").click()
+    page.locator("#sweep-run").click()
+    expect(page.locator("#sweep-said")).to_contain_text("The prompt is empty")
+    page.get_by_role("textbox", name="Prompt", exact=True).filter(visible=True).fill("What is the capital of Germany?")
+    page.locator("#sweep-run").click()
+    expect(page.locator("#sweep-outputs")).to_contain_text("Berlin", timeout=PATIENCE)
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+
+def test_the_models_tab_says_what_is_loaded_and_loads_more(page: Page) -> None:
+    page.get_by_role("tab", name="Models").click()
+    table = page.locator("#models")
+    expect(table).to_contain_text("nano-ar")
+    expect(table).to_contain_text("blocks of 32, token-causal context")
+    page.get_by_label("Load a model", exact=True).fill("nano")
+    page.get_by_label("8 bit").check()
+    page.get_by_role("button", name="Load", exact=True).click()
+    expect(page.locator("#model-news")).to_have_text("nano (8bit) is loaded.")
+    expect(table).to_contain_text("nano (8bit)")
+    page.get_by_role("tab", name="Decode").click()
+    assert "nano (8bit)" in lane_form(page, 0).locator("[data-field=model]").inner_text()
+    page.get_by_role("tab", name="Block sizes").click()
+    page.get_by_label("Model", exact=True).filter(visible=True).click()
+    expect(page.get_by_role("option", name="nano (8bit)")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("tab", name="Models").click()
+    page.get_by_label("Load a model", exact=True).fill("../<b>etc</b>")
+    page.get_by_role("button", name="Load", exact=True).click()
+    expect(page.locator("#model-news")).to_contain_text("'../<b>etc</b>' is no bundled model")

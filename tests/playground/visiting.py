@@ -1,0 +1,112 @@
+"""A visitor of the playground in Chromium: opens the page, asks, waits. For the tests of the page."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.playground.serving import Server
+
+sync_api = pytest.importorskip("playwright.sync_api")
+Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+BROWSER_TEST = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no Chromium here"),
+]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 30_000  # ms; the machine may be busy
+expect.set_options(timeout=PATIENCE)
+
+STORY = "Tell a short story about Max, a mouse and a green key."
+FIGURES = ("Output tokens/s", "Tokens/forward", "Forwards", "Prefill", "First token", "Total")
+NAMES = ("AR", "Block diffusion", "Self-speculation")
+
+
+kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # what each open context was made with
+
+
+@contextmanager
+def opened(browser: Browser, server: Server, at: str = "", **context: object) -> Iterator[Page]:
+    """A tab on the playground that may neither leave this machine nor complain."""
+    # Tabs of one kind share a context, and with it the scripts that have been read and compiled.
+    kind = context or {"reduced_motion": "reduce"}
+    shared = next((each for each in browser.contexts if kinds.get(each) == kind), None) or browser.new_context(**kind)
+    kinds[shared] = kind
+    page = shared.new_page()
+    page.set_default_timeout(PATIENCE)
+    outside, complaints = [], []
+    page.on("request", lambda request: note_request(request.url, server, outside))
+    page.on("websocket", lambda socket: outside.append(socket.url))
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(at if at.startswith("http") else server.url + "/" + at)
+    page.get_by_role("region", name="AR", exact=True).wait_for()
+    try:
+        yield page
+        assert outside == []
+        assert complaints == []
+    finally:
+        page.close()
+
+
+def note_request(url: str, server: Server, outside: list[str]) -> None:
+    if not url.startswith((server.url, "data:", "blob:")):
+        outside.append(url)
+
+
+def ask(page: Page, prompt: str | None = None, max_new_tokens: str | None = None, **lane: str) -> None:
+    """Fill in and run. lane: fields of the block diffusion lane, by their names in a LaneSpec."""
+    if prompt is not None:
+        page.get_by_role("textbox", name="Prompt").fill(prompt)
+    if max_new_tokens is not None:
+        page.get_by_label("Max new tokens").fill(max_new_tokens)
+    for field, value in lane.items():
+        set_lane(page, 1, field, value)
+    page.get_by_role("button", name="Run", exact=True).click()
+
+
+def lane_form(page: Page, number: int) -> sync_api.Locator:
+    page.locator("#lanes details").evaluate("node => { node.open = true; }")
+    return page.locator("#lanes fieldset").nth(number)
+
+
+def set_lane(page: Page, number: int, field: str, value: str) -> None:
+    """Set a field of a lane as a visitor does."""
+    control = lane_form(page, number).locator(f"[data-field={field}]")
+    if control.evaluate("node => node.tagName") == "SELECT":
+        control.select_option(value)
+    else:
+        control.fill(value)
+        control.press("Tab")
+
+
+def status(page: Page) -> sync_api.Locator:
+    return page.get_by_role("status").filter(visible=True).first
+
+
+def lanes(page: Page) -> list[sync_api.Locator]:
+    return [page.get_by_role("region", name=name, exact=True) for name in NAMES]
+
+
+def until_finished(page: Page) -> None:
+    expect(status(page)).to_have_text("Finished.", timeout=PATIENCE)
+
+
+def run(page: Page, prompt: str | None = None, max_new_tokens: str | None = None, **lane: str) -> None:
+    """Ask and wait for the end: of this run, not of the one before."""
+    ask(page, prompt, max_new_tokens, **lane)
+    expect(page.locator("[data-replaying]")).to_have_text("Live")
+    until_finished(page)
