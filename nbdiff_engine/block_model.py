@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
 
 from nbdiff_engine.attention import PADDING, Tokens, additive, dense_mask
 from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
+from nbdiff_engine.fused import FusedBody, can_fuse
 from nbdiff_engine.kv_cache import GrowingCache, KVCache, SlotCache
 from nbdiff_engine.spec import DiffusionSpec
 
@@ -83,8 +85,13 @@ class BlockModel:
         spec: DiffusionSpec | None,
         name: str,
         bos_before_template: bool = False,
+        fused: bool = False,
     ):
-        """bos_before_template: whether a BOS goes in front of what the chat template renders."""
+        """bos_before_template: whether a BOS goes in front of what the chat template renders.
+
+        fused: run stock layers that `fused` knows in its fewer operations. Rearranges the network's weights, so it is
+        for a network that is decoded with and neither trained nor saved.
+        """
         self.network = network.eval()
         self.tokenizer = tokenizer
         self.spec = spec
@@ -93,7 +100,7 @@ class BlockModel:
         self.body: nn.Module = network.base_model
         _ = self.context_length, self.eos_token_ids  # a checkpoint that lacks either is refused at once
         # Looked up once: through a transformers model, each of these takes as long as a small matrix product.
-        self._eager = network.config._attn_implementation == "eager"
+        self._fused = FusedBody(network) if fused and can_fuse(network) else None
         self._head = network.get_output_embeddings()
         plain = type(self._head) is nn.Linear  # a quantised head keeps its own arithmetic
         self._head_weight = self._head.weight.detach().float() if plain else None
@@ -205,6 +212,23 @@ class BlockModel:
 
     # -- passes -----------------------------------------------------------------------------------------
 
+    def hidden(self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys_BK: Tensor) -> Tensor:
+        """Hidden states [B, Q, D] of a forward. mask: bool [B or 1, 1, Q, K], None where everything is seen.
+
+        position_BQ: RoPE positions, below the last of keys_BK, the positions of the cache's keys.
+        """
+        longest = keys_BK.shape[1]
+        # As numbers, once: SDPA would turn booleans into them in every layer, and eager attention adds what it gets.
+        if mask is not None:
+            mask = additive(mask, self.dtype)
+        if self._fused is not None:
+            return self._fused(ids_BQ, mask, position_BQ, cache, longest)
+        if mask is None:  # transformers would take none for causal
+            mask = torch.zeros(1, 1, ids_BQ.shape[1], longest, dtype=self.dtype, device=self.device)
+        return self.body(
+            input_ids=ids_BQ, attention_mask=mask, position_ids=position_BQ, cache=cache, use_cache=True
+        ).last_hidden_state
+
     def open(self, rows: int, max_length: int, cache: Literal["slots", "growing"] = "slots") -> "Session":
         """A session of `rows` rows, none longer than `max_length` positions. Sessions do not share state."""
         config, device = self.network.config, self.device
@@ -282,26 +306,19 @@ class Session:
             mask = dense_mask(query, self._keys(query, key_position, key_present), self.context)
         else:
             mask, position_ids = aligned
-        if self.model._eager:
-            mask = additive(mask, self.model.dtype)
         ids = [[*each.tokens, *[0] * (width - len(each.tokens))] for each in passes]
-        output = self.model.body(
-            input_ids=torch.tensor(ids, device=self.model.device),
-            attention_mask=mask,
-            position_ids=position_ids,
-            cache=self.cache.network_cache,
-            use_cache=True,
+        hidden_BQD = self.model.hidden(
+            torch.tensor(ids, device=self.model.device), mask, position_ids, self.cache.network_cache, key_position
         )
         self.cache.settle([0 if each.noised else len(each.tokens) for each in passes])
-        hidden_BQD = output.last_hidden_state
         return [
             hidden_BQD[row] if len(each.wanted) == width else hidden_BQD[row, list(each.wanted)]
             for row, each in enumerate(passes)
         ]
 
-    def _aligned(self, passes: Sequence[Pass], width: int, key_position: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The mask [1, 1, Q, K] and RoPE positions [1, Q] for rows that all do the same at the same place, as
-        a single row always does; None where they do not.
+    def _aligned(self, passes: Sequence[Pass], width: int, key_position: Tensor) -> tuple[Tensor | None, Tensor] | None:
+        """The mask [1, 1, Q, K], None where all is seen, and RoPE positions [1, Q] for rows that all do the same at
+        the same place, as a single row always does; None where they do not.
 
         What the predicate says there is short: a noised block sees all there is, a causal token what is not
         after it. Worked out token by token, it would take a fifth of a small model's forward.
@@ -311,12 +328,12 @@ class Session:
             return None
         position_ids = key_position[:, -width:]
         if noised and all(each.block_size >= width for each in passes):
-            mask = torch.ones(width, key_position.shape[1], dtype=torch.bool, device=key_position.device)
-        elif not noised and self.context == "token_causal":
-            mask = key_position <= position_ids[0, :, None]
-        else:
+            return None, position_ids
+        if noised or self.context != "token_causal":
             return None
-        return mask[None, None], position_ids
+        if width == 1:
+            return None, position_ids
+        return (key_position <= position_ids[0, :, None])[None, None], position_ids
 
     def _queries(self, passes: Sequence[Pass], width: int) -> tuple[Tokens, Tensor]:
         """The tokens of this forward and their RoPE positions, each [B, Q].

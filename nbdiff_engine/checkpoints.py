@@ -89,6 +89,7 @@ def load(
     device: str = "auto",
     quantization: Quantization | None = None,
     for_training: bool = False,
+    fused: bool = True,
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
@@ -97,7 +98,8 @@ def load(
     dtype: "auto" is the checkpoint's own, except that float16 becomes bfloat16 on a CPU.
     device: "auto" is CUDA where there is one, else the CPU.
     quantization: "8bit" or "4bit" (nf4), through bitsandbytes.
-    for_training: keep 4-bit layers able to pass gradients; on some CPUs they then decode more slowly.
+    for_training: keep the weights as the network has them, and 4-bit layers able to pass gradients; decodes slower.
+    fused: run layers that `nbdiff_engine.fused` knows in fewer operations; False: as transformers wrote them.
 
     A checkpoint without a `block_diffusion` entry in its config.json loads as AR-only (`spec` is None).
     Raises CheckpointError or SettingError with one sentence; never loads a checkpoint in part.
@@ -120,7 +122,8 @@ def load(
     network = _load_network(folder, label, config, family, options)
     if for_training and quantization == "4bit":
         keep_gradients_of_4bit_layers(network)  # before the first forward, which BlockModel makes
-    return BlockModel(network, tokenizer, spec, label, family is not None and family.bos_before_template)
+    bos_before_template = family is not None and family.bos_before_template
+    return BlockModel(network, tokenizer, spec, label, bos_before_template, fused=fused and not for_training)
 
 
 def keep_gradients_of_4bit_layers(network: PreTrainedModel) -> None:

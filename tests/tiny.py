@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbdiff_engine import BlockModel, DiffusionSpec, load
 
+FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.fused` knows
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
 VOCABULARY = 48
 MASK = 1
@@ -33,7 +34,12 @@ UNSHIFTED = {"token_shift": False, "first_token": "masked", "context": "block_ca
 
 
 def tiny_model(
-    family: str, seed: int = 0, attention: str = "sdpa", spec: dict[str, Any] | None = None, **shape: Any
+    family: str,
+    seed: int = 0,
+    attention: str = "sdpa",
+    spec: dict[str, Any] | None = None,
+    fused: bool = False,
+    **shape: Any,
 ) -> BlockModel:
     """A random model of `family` with a spec of NBDiff's kind; `spec` and `shape` override fields of either."""
     config = AutoConfig.for_model(family, **{**SHAPE, **shape})
@@ -41,13 +47,13 @@ def tiny_model(
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fields = {"mask_token_id": MASK, "block_size": 8, **(spec or {})}
-    return BlockModel(network, None, DiffusionSpec(**fields), f"tiny-{family}")
+    return BlockModel(network, None, DiffusionSpec(**fields), f"tiny-{family}", fused=fused)
 
 
 def trained_model() -> BlockModel:
     """The bundled model in float32, made to answer without end and from token ids, as the random ones do."""
-    nano = load("nano", dtype="float32")
-    model = BlockModel(nano.network, None, nano.spec, "nano")
+    nano = load("nano", dtype="float32", fused=False)
+    model = BlockModel(nano.network, None, nano.spec, "nano", fused=True)
     model.__dict__["eos_token_ids"] = frozenset()
     return model
 
