@@ -59,6 +59,7 @@ def generate(
     top_p: Annotated[float | None, _setting("top_p")] = None,
     seed: Annotated[int, _setting("seed")] = 0,
     stop: Annotated[list[str] | None, _setting("stop")] = None,
+    skip_after_eos: Annotated[bool, _setting("skip_after_eos", "--skip-after-eos")] = False,
     ignore_eos: Annotated[bool, _setting("ignore_eos", "--ignore-eos")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Give the model the text as it is, no chat template.")] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -90,6 +91,7 @@ def generate(
         "top_p": top_p,
         "seed": seed,
         "stop": tuple(stop or ()),
+        "skip_after_eos": skip_after_eos,
         "ignore_eos": ignore_eos,
         "trace": trace is not None,
     }

@@ -38,6 +38,9 @@ class DecodeSettings(BaseModel):
     top_p: Annotated[float | None, Field(description="sample in the nucleus of this mass, in (0, 1]")] = None
     seed: Annotated[int, Field(description="seed of the sampling noise")] = 0
     stop: Annotated[tuple[str, ...], Field(description="strings that end the answer; may be repeated")] = ()
+    skip_after_eos: Annotated[
+        bool, Field(description="block_diffusion: leave masked what stands behind an EOS that is fixed already")
+    ] = False
     ignore_eos: Annotated[bool, Field(description="decode on to max_new_tokens, for fair timing")] = False
     trace: Annotated[bool, Field(description="record runner-up tokens and confidences")] = True
 
@@ -52,7 +55,7 @@ class DecodeSettings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, bool) and info.field_name not in ("ignore_eos", "trace"):
+        if isinstance(value, bool) and info.field_name not in ("skip_after_eos", "ignore_eos", "trace"):
             raise ValueError(f"{info.field_name} is {value}; give a value, not a yes or no")
         return value
 

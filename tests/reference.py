@@ -38,10 +38,12 @@ def naive_block_diffusion(
     block_size: int,
     rule: float | Callable[[torch.Tensor], Collection[int]],
     sub_block_size: int | None,
+    skip_after: int | None = None,
 ) -> list[int]:
     """Greedy NBDiff decoding: context-causal, shifted, blocks from the prompt's end.
 
-    rule: a confidence threshold, or what chooses rows of the masked positions' probabilities.
+    rule: a confidence threshold, or what chooses rows of the masked positions' probabilities. skip_after: the answer
+    ends at this token, and what stands behind it in its block is left masked.
     """
     mask_id = model.spec.mask_token_id
     ids = list(prompt)
@@ -55,10 +57,17 @@ def naive_block_diffusion(
         while mask_id in ids:
             low = start + (ids.index(mask_id) - start) // sub * sub
             masked = [i for i in range(low, min(low + sub, len(ids))) if ids[i] == mask_id]
+            if skip_after in ids[start:]:
+                end = ids.index(skip_after, start)
+                if mask_id not in ids[start:end]:
+                    return ids[len(prompt) : end + 1][:count]
+                masked = [i for i in masked if i < end]
             probs = logits_of(model, ids, allowed)[[i - 1 for i in masked]].softmax(-1)
             chosen = rule(probs) if callable(rule) else above(probs, rule)
             for n in chosen:
                 ids[masked[n]] = int(probs[n].argmax())
+        if skip_after in ids[start:]:
+            return ids[len(prompt) : ids.index(skip_after, start) + 1][:count]
     return ids[len(prompt) :][:count]
 
 

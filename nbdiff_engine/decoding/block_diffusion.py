@@ -45,7 +45,8 @@ def block_diffusion(row: Row) -> Program:
 
         # 3. Denoise until nothing is masked.
         while reason is None and mask in block:
-            masked = _masked_of_sub_block(block, mask, plan.settings.sub_block_size)
+            stop = _first_eos(block, len(known), plan.eos_token_ids) if plan.settings.skip_after_eos else len(block)
+            masked = _masked_of_sub_block(block[:stop], mask, plan.settings.sub_block_size)
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
             chosen = plan.policy.select(predicted, sub_block_step)
             row.unmask(block, start, masked, predicted, chosen, number, step)
@@ -69,6 +70,15 @@ def _settle(row: Row, block: list[int], start: int) -> FinishReason | None:
     mask = row.plan.spec.mask_token_id
     end = block.index(mask) if mask in block else len(block)
     return row.settle(block[row.end - start : end])
+
+
+def _first_eos(block: list[int], known: int, eos_token_ids: frozenset[int]) -> int:
+    """Index of the first EOS behind the `known` tokens of a prompt; the block's length where there is none.
+
+    What stands behind it is never part of the answer. The authors' code denoises it all the same, and so do we unless
+    asked: a masked neighbour is not the same context as a filled one, so what stands before may come out otherwise.
+    """
+    return next((at for at in range(known, len(block)) if block[at] in eos_token_ids), len(block))
 
 
 def _masked_of_sub_block(block: list[int], mask: int, sub_block_size: int) -> list[int]:

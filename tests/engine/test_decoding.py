@@ -317,6 +317,31 @@ def test_nothing_follows_the_eos(golden_model, golden_cases, strategy):
     assert ended > 8
 
 
+@pytest.mark.parametrize(("block_size", "sub_block_size"), [(8, None), (32, None), (32, 8)])
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
+def test_what_stands_behind_an_early_eos_can_be_left_masked(block_size, sub_block_size, threshold):
+    model = tiny_model("llama", spec={"block_size": 32})
+    settings = {"block_size": block_size, "sub_block_size": sub_block_size, "threshold": threshold}
+    early = 0
+    for prompt in PROMPTS:
+        model.__dict__["eos_token_ids"] = frozenset()
+        eos = ids(model, prompt, max_new_tokens=block_size, **settings)[block_size // 2]
+        model.__dict__["eos_token_ids"] = frozenset({eos})
+        whole, skipping = (
+            nb.generate(model, prompt, max_new_tokens=96, skip_after_eos=skip, **settings) for skip in (False, True)
+        )
+        expected = naive_block_diffusion(model, prompt, 96, block_size, threshold, sub_block_size, skip_after=eos)
+        assert skipping.token_ids == expected
+        if len(whole.token_ids) == len(skipping.token_ids):
+            early += whole.metrics.decode_forwards - skipping.metrics.decode_forwards
+    assert sub_block_size or early > 0  # it saves what it is for
+
+
+def test_skipping_behind_the_eos_needs_a_yes_or_no():
+    with pytest.raises(nb.SettingError, match="skip_after_eos"):
+        nb.prepare(tiny_model("llama"), [2, 3], skip_after_eos="maybe")
+
+
 def test_ignoring_the_eos_gives_the_length_that_was_asked_for(golden_model):
     output = nb.generate(golden_model, "What is the capital of Peru?", ignore_eos=True, max_new_tokens=77)
     assert len(output.token_ids) == 77
