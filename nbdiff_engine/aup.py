@@ -25,9 +25,7 @@ def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> flo
                 f"The point ({rate:g}, {accuracy:g}) is none of AUP's: tokens per forward must be above 0, accuracy "
                 "from 0 to 100 percent."
             )
-    ordered = sorted(points)
-    least = ordered[0][1] - MOST_LOST
-    kept = [(rate, accuracy) for rate, accuracy in ordered if accuracy >= least]
+    kept = points_that_count(points)
     best = max(accuracy for _, accuracy in kept) if best is None else best
 
     def worth(accuracy: float) -> float:
@@ -37,3 +35,10 @@ def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> flo
     for (before, was), (rate, accuracy) in pairwise(kept):
         area += (rate - before) * (worth(accuracy) + worth(was)) / 2
     return area
+
+
+def points_that_count(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that AUP is made of, in order: those that lose at most MOST_LOST against the least parallel one."""
+    ordered = sorted(points)
+    least = ordered[0][1] - MOST_LOST
+    return [(rate, accuracy) for rate, accuracy in ordered if accuracy >= least]

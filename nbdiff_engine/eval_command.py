@@ -1,10 +1,16 @@
-"""`python -m nbdiff_engine eval`: accuracy, tokens per forward and speed on the held-out problems.
+"""`python -m nbdiff_engine eval`: accuracy, tokens per forward and speed on held-out problems, or on your own.
 
 python -m nbdiff_engine eval --limit 20
 python -m nbdiff_engine eval --model nano --setting block_diffusion,block_size=8,threshold=0.7 --json
+python -m nbdiff_engine eval --model nano --block-size 8,16,32 --threshold 0.5,0.7,0.9 --output run.json
+python -m nbdiff_engine eval --model nano --problems my.jsonl --batch-size 8
 """
 
 import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +18,15 @@ import typer
 
 from nbdiff_engine.checkpoints import bundled_models, load
 from nbdiff_engine.errors import NBDiffError, SettingError, brief
-from nbdiff_engine.evaluation import MAX_NEW_TOKENS, evaluate
+from nbdiff_engine.evaluation import MAX_NEW_TOKENS, check_batch_size, evaluate
+from nbdiff_engine.evaluation_settings import DEFAULT_SETTINGS, grid, label_of, listed, parse_setting
+from nbdiff_engine.evaluation_table import table
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
+from nbdiff_engine.tasks.problem_file import CHECKS, read_problems
 
 DEFAULT_MODELS = ("nano-ar", "nano")  # the AR parent first: it is what the others are compared with
+MANY_ANSWERS = 5000  # from here on a run is said to be long
 
 
 def eval_command(
@@ -25,9 +35,17 @@ def eval_command(
         typer.Option(help="Bundled name, folder or hub id; may be repeated. Default: nano-ar and nano."),
     ] = None,
     domain: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(DOMAINS)}; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(help=f"{', '.join(DOMAINS)}, or those of --problems; may be repeated. Default: all."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Problems of each domain. Default: all.")] = None,
+    problems: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl of your own: lines of prompt and answer, and as you like domain, id, check "
+            f"({', '.join(CHECKS)}) and facts. Default: the 400 held-out problems."
+        ),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,8 +53,21 @@ def eval_command(
             "AR is always decoded too. Default: ar, block_diffusion and self_speculative with blocks of 16."
         ),
     ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A grid beside --setting: strategies x block sizes x thresholds. Each may be repeated, or hold "
+            "several, parted by commas. Default where another part of the grid is given: all strategies."
+        ),
+    ] = None,
+    block_size: Annotated[list[str] | None, typer.Option(help="Of the grid. Default: the checkpoint's own.")] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the grid's block_diffusion, by the policy confidence. Default: the checkpoint's own."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option(help="Answers are cut here.")] = MAX_NEW_TOKENS,
+    batch_size: Annotated[int, typer.Option(help="Prompts decoded side by side. 1 is what one reader waits.")] = 1,
     run_code: Annotated[
         bool | None,
         typer.Option(
@@ -45,22 +76,38 @@ def eval_command(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Write the JSON object to this file too.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the JSON object to this file too, and every answer as it comes to one beside it."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped: the same command and --output.")
+    ] = False,
 ) -> None:
-    """Accuracy and speed of models under decode settings, on held-out problems."""
-    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        reason = "that is a folder" if output.is_dir() else f"the folder {output.parent} does not exist"
-        raise NBDiffError(f"The figures cannot be written to {output}: {reason}.")
-    settings = [parse_setting(text) for text in setting] if setting else None
+    """Accuracy and speed of models under decode settings, on held-out problems or your own."""
+    journal = _check_files(output, problems, resume)
+    settings = choose_settings(setting, strategy, block_size, threshold)
     DecodeSettings.of(max_new_tokens=max_new_tokens)  # a slip is said before a checkpoint is read
-    problems = choose_problems(domain, limit)
+    check_batch_size(batch_size)
+    chosen = choose_problems(domain, limit, None if problems is None else read_problems(problems))
     names = model or [name for name in DEFAULT_MODELS if name in bundled_models()]
     if not names:
         raise NBDiffError("No bundled model is here; name one with --model.")
-    models = [load(name, dtype=dtype) for name in names]
-    evaluation = evaluate(models, problems, settings, max_new_tokens=max_new_tokens, run_code=run_code, progress=True)
+    _say_what_is_long(len(settings or DEFAULT_SETTINGS), len(chosen), len(names))
+    with _stop_said(journal):
+        evaluation = evaluate(
+            [load(name, dtype=dtype) for name in names],
+            chosen,
+            settings,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            run_code=run_code,
+            journal=journal,
+            resume=resume,
+            progress=True,
+        )
     text = json.dumps(evaluation.to_json(), allow_nan=False)
-    print(text if as_json else evaluation.table())  # first: a full disk must not cost the figures
+    print(text if as_json else table(evaluation))  # first: a full disk must not cost the figures
     if output is not None:
         try:
             output.write_text(text + "\n", encoding="utf-8")
@@ -68,34 +115,71 @@ def eval_command(
             raise NBDiffError(f"The figures cannot be written to {output}: {error.strerror}.") from error
 
 
-def parse_setting(text: str) -> DecodeSettings:
-    """ "block_diffusion,block_size=8,threshold=0.7" as settings. Raises SettingError with one sentence."""
-    where = f"The setting {brief(text)} is not one"
-    strategy, *rest = (part.strip() for part in text.split(","))
-    if not strategy or "=" in strategy:
-        raise SettingError(f"{where}: it begins with the strategy, as in block_diffusion,block_size=8.")
-    fields: dict[str, object] = {"strategy": strategy}
-    for part in rest:
-        name, sign, value = (each.strip() for each in part.partition("="))
-        if not sign or not name or not value:
-            raise SettingError(f"{where}: {brief(part)} is no name=value.")
-        if name == "trace":
-            raise SettingError(f"{where}: an evaluation never records traces.")
-        if name in fields:
-            raise SettingError(f"{where}: {name} stands in it twice.")
-        fields[name] = value
-    try:
-        return DecodeSettings.of(**fields)
-    except SettingError as error:
-        raise SettingError(f"{where}: {error}") from error
+def choose_settings(
+    settings: list[str] | None,
+    strategies: list[str] | None,
+    block_sizes: list[str] | None,
+    thresholds: list[str] | None,
+) -> list[DecodeSettings] | None:
+    """The settings asked for one by one, then the grid's; None where neither is given. Raises SettingError."""
+    chosen = [parse_setting(text) for text in settings or ()]
+    if strategies or block_sizes or thresholds:
+        known = {label_of(each) for each in chosen}
+        every = grid(listed(strategies), listed(block_sizes), listed(thresholds))
+        chosen += [each for each in every if label_of(each) not in known]
+    return chosen or None
 
 
-def choose_problems(domains: list[str] | None, limit: int | None) -> list[Problem]:
-    """The held-out problems of some domains, at most `limit` of each. Raises SettingError."""
+def choose_problems(domains: list[str] | None, limit: int | None, own: list[Problem] | None = None) -> list[Problem]:
+    """The problems of some domains, at most `limit` of each: held-out ones, or one's own. Raises SettingError."""
+    known = DOMAINS if own is None else tuple(dict.fromkeys(problem.domain for problem in own))
     for name in domains or ():
-        if name not in DOMAINS:
-            raise SettingError(f"domain is {brief(name)}; choose one of {', '.join(DOMAINS)}.")
+        if name not in known:
+            raise SettingError(f"domain is {brief(name)}; choose one of {', '.join(known)}.")
     if limit is not None and limit < 1:
         raise SettingError(f"limit is {brief(limit)}; it must be at least 1.")
-    chosen = [name for name in DOMAINS if not domains or name in domains]
-    return [problem for name in chosen for problem in held_out(name, limit)]
+    every = held_out() if own is None else own
+    return [
+        problem
+        for name in known
+        if not domains or name in domains
+        for problem in [each for each in every if each.domain == name][:limit]
+    ]
+
+
+def _check_files(output: Path | None, problems: Path | None, resume: bool) -> Path | None:
+    """Where the answers are kept as they come, beside the output. Raises NBDiffError for files that cannot be."""
+    if output is None:
+        if resume:
+            raise NBDiffError("--resume needs --output, beside which the answers of the run were kept.")
+        return None
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        reason = "that is a folder" if output.is_dir() else f"the folder {output.parent} does not exist"
+        raise NBDiffError(f"The figures cannot be written to {output}: {reason}.")
+    journal = output.with_suffix(".answers.jsonl")
+    for path in (output, journal):
+        if problems is not None and path.absolute() == problems.absolute():
+            raise NBDiffError(f"The figures would be written over {problems}; choose another --output.")
+    return journal
+
+
+def _say_what_is_long(settings: int, problems: int, models: int) -> None:
+    answers = settings * problems * models
+    if answers >= MANY_ANSWERS:
+        several = f" x {models} models" if models > 1 else ""
+        warnings.warn(
+            f"{settings} settings x {problems} problems{several} are {answers:,} answers, which may take long; "
+            "--limit takes fewer problems, --output keeps what is done",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _stop_said(journal: Path | None) -> Iterator[None]:
+    """Say where a run that is stopped by hand can be taken up again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if journal is not None and journal.exists():
+            print(f"stopped: {journal} keeps the answers; the same command with --resume goes on", file=sys.stderr)
+        raise

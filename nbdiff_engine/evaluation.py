@@ -1,49 +1,38 @@
-"""Accuracy and speed of models under decode settings, side by side on the held-out problems.
+"""Accuracy and speed of models under decode settings, side by side on the same problems.
 
-One prompt at a time. On every prompt the settings of a model take turns, so that a busy moment of the machine
-slows them alike; which of them goes first rotates. Answers are judged once a model is done, outside all timing.
+One prompt, or one batch of prompts, at a time. On each the settings of a model take turns, so that a busy moment of the
+machine slows them alike; which of them goes first rotates. Answers are judged once a model is done, outside all timing.
 """
 
-import dataclasses
-import datetime
-import os
-import platform
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tqdm import tqdm
 
+from nbdiff_engine.aup import MOST_LOST
 from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.checkpoints import bundled_models
-from nbdiff_engine.errors import SettingError
-from nbdiff_engine.evaluation_report import (
-    Answer,
-    Comparison,
-    Difference,
-    Evaluation,
-    Figures,
-    ModelReport,
-    SettingReport,
-)
+from nbdiff_engine.errors import PromptError, SettingError, brief
+from nbdiff_engine.evaluation_curves import Measured, curves_of
+from nbdiff_engine.evaluation_journal import Journal, digest, engine_digest, weights_digest
+from nbdiff_engine.evaluation_pairs import Answered, against_own_ar, by_verdicts
+from nbdiff_engine.evaluation_report import Answer, Comparison, Evaluation, ModelReport, SettingReport
+from nbdiff_engine.evaluation_settings import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
 from nbdiff_engine.generate import Output, generate, prepare
+from nbdiff_engine.machine_facts import machine_facts
 from nbdiff_engine.prompts import encode
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import Problem, Verdict, check
 from nbdiff_engine.threads import choose_threads
 
-AR = DecodeSettings.of(strategy="ar")
-DEFAULT_SETTINGS = (
-    AR,
-    DecodeSettings.of(strategy="block_diffusion", block_size=16, threshold=0.9),
-    DecodeSettings.of(strategy="self_speculative", block_size=16),
-)
-MAX_NEW_TOKENS = 160
+__all__ = ["DEFAULT_SETTINGS", "MAX_NEW_TOKENS", "evaluate", "label_of", "machine_facts"]
+
+MOST_ROWS = 1024  # of a batch; a bound against slips, not against memory
 
 
 def evaluate(
@@ -52,7 +41,10 @@ def evaluate(
     settings: Sequence[DecodeSettings] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 1,
     run_code: bool | None = None,
+    journal: Path | None = None,
+    resume: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Answer the problems with every model under every setting that it can be decoded with.
@@ -60,44 +52,85 @@ def evaluate(
     settings: DEFAULT_SETTINGS unless given. Those that a model cannot be decoded with are left out for that
         model; AR is put in front where it is missing, as what the others are compared with. A setting's own
         max_new_tokens goes before the argument; traces are never recorded.
+    batch_size: prompts that are decoded side by side. 1 measures what one reader waits. See `batches_of`.
     run_code: whether programs in the answers are run to judge them. None: those of bundled models are.
+    journal: a file that every answer is written to as it comes. resume: take the answers that stand there.
     progress: bars on standard error.
 
-    Raises SettingError or PromptError before anything is decoded. Torch's thread count is chosen for each model
-    and put back at the end.
+    Raises SettingError or PromptError before anything is decoded, and NBDiffError for a journal that cannot be gone
+    on with, or a batch that does not fit the memory. Torch's thread count is chosen for each model and put back.
     """
     problems = list(problems)
     if not models or not problems:
         raise SettingError(f"There is no {'problem' if models else 'model'} to evaluate; give at least one.")
-    entries = [_Entry.of(model, problems, settings, max_new_tokens) for model in models]
+    check_batch_size(batch_size)
+    entries = [_Entry.of(model, problems, settings, max_new_tokens, batch_size) for model in models]
     _check_asked(entries, settings)
     threads = torch.get_num_threads()
+    machine = machine_facts()
     reports: list[ModelReport] = []
     comparisons: list[Comparison] = []
-    try:
+    asked = digest([[each.domain, each.prompt, each.answer, each.facts, each.rule] for each in problems])
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(torch.set_num_threads, threads)
+        kept = None
+        if journal is not None:
+            fingerprint = {**_fingerprint(entries, machine), "batch size": batch_size, "set of problems": asked}
+            kept = Journal.open(journal, fingerprint, machine, resume)
+            at_the_end.callback(kept.close)
+            machine = kept.machine
         for entry in entries:
             torch.set_num_threads(threads)
-            chosen = choose_threads(entry.model)
+            chosen = _threads_for(entry.model, kept)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # each was shown when the settings were checked
-                outputs = entry.decode(progress)
+                outputs = entry.decode(problems, kept, progress)
             code = entry.model.name in bundled_models() if run_code is None else run_code
             entry.judge(problems, outputs, code, progress)
             reports.append(entry.report(problems, chosen, code))
             comparisons += entry.comparisons(problems)
             first = entries[0]
             if entry is not first and entry.baseline is not None and first.baseline is not None:
-                comparisons.append(_across(entry, first))
-    finally:
-        torch.set_num_threads(threads)
+                comparisons.append(by_verdicts(entry.answered[entry.baseline], first.answered[first.baseline]))
     domains = [problem.domain for problem in problems]
+    measured = [
+        Measured(report.name, each.setting, each.settings, each.overall.tokens_per_forward, each.overall.accuracy)
+        for report in reports
+        for each in report.results
+    ]
     return Evaluation(
-        machine=machine_facts(),
+        machine=machine,
         problems={domain: domains.count(domain) for domain in dict.fromkeys(domains)},
         max_new_tokens=max_new_tokens,
         models=tuple(reports),
         comparisons=tuple(comparisons),
+        curves=tuple(curves_of(measured)),
+        batch_size=batch_size,
+        problems_digest=asked,
+        definitions=_definitions(batch_size),
     )
+
+
+def check_batch_size(size: int) -> None:
+    """Raises SettingError for a number of rows that no batch has."""
+    if not 1 <= size <= MOST_ROWS:
+        raise SettingError(f"batch_size is {brief(size)}; it must be from 1 to {MOST_ROWS}.")
+
+
+def batches_of(problems: Sequence[Problem], prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """The problems by index, in batches of at most `size`.
+
+    One by one they keep their order. Batches hold neighbours in length, so that little is padded, and one domain
+    each, so that a domain has a time of its own. Those with the longest prompts come first: what fits the memory
+    then fits it to the end.
+    """
+    if size == 1:
+        return [[index] for index in range(len(problems))]
+    by_domain: dict[str, list[int]] = {}
+    for index in sorted(range(len(problems)), key=lambda index: -len(prompts[index])):
+        by_domain.setdefault(problems[index].domain, []).append(index)
+    batches = [own[start : start + size] for own in by_domain.values() for start in range(0, len(own), size)]
+    return sorted(batches, key=lambda batch: -len(prompts[batch[0]]))
 
 
 @dataclass(slots=True)
@@ -106,82 +139,100 @@ class _Entry:
 
     model: BlockModel
     prompts: list[list[int]]
+    batches: list[list[int]]  # problems by index
     labels: list[str]
     settings: list[dict[str, Any]]
     settled: list[dict[str, Any]]  # the same with what the checkpoint's spec fills in
     baseline: int | None  # which of the settings is AR; None for a model that has no AR decoding
-    answers: list[list[Answer]]
+    answered: list[Answered]
     not_judged: str | None = None  # why the first answer that nobody judged was not
 
     @classmethod
     def of(
-        cls, model: BlockModel, problems: Sequence[Problem], settings: Sequence[DecodeSettings] | None, limit: int
+        cls,
+        model: BlockModel,
+        problems: Sequence[Problem],
+        settings: Sequence[DecodeSettings] | None,
+        limit: int,
+        batch_size: int,
     ) -> "_Entry":
         """Check everything that can be wrong with one model, without decoding anything."""
         chosen = [each for each in settings or DEFAULT_SETTINGS if _fits(model, each)]
         if _fits(model, AR) and all(each.strategy != "ar" for each in chosen):
             chosen.insert(0, AR)
         keywords = [{"max_new_tokens": limit, **each.model_dump(exclude_unset=True), "trace": False} for each in chosen]
-        prompts = [encode(model, problem.prompt)[1] for problem in problems]
-        settled = [prepare(model, prompts[0], **each).settings for each in keywords]
+        prompts = [_encoded(model, number, problem) for number, problem in enumerate(problems, start=1)]
         return cls(
             model=model,
             prompts=prompts,
+            batches=batches_of(problems, prompts, batch_size),
             labels=[label_of(each) for each in chosen],
             settings=keywords,
-            settled=settled,
+            settled=[prepare(model, prompts[0], **each).settings for each in keywords],
             baseline=next((index for index, each in enumerate(chosen) if each.strategy == "ar"), None),
-            answers=[],
+            answered=[],
         )
 
-    def decode(self, progress: bool) -> list[list[Output]]:
-        """Each setting's outputs, in the order of the prompts."""
-        for settings in self.settings:
-            generate(self.model, self.prompts[0], **settings)  # warm-up
-        count = len(self.settings)
-        outputs: list[list[Output]] = [[] for _ in self.settings]
-        for number, prompt in enumerate(tqdm(self.prompts, desc=f"{self.model.name}: answers", disable=not progress)):
-            for turn in range(count):
-                index = (number + turn) % count
-                outputs[index].append(generate(self.model, prompt, **self.settings[index]))
-        return outputs
+    def decode(self, problems: Sequence[Problem], journal: Journal | None, progress: bool) -> list[list[Output]]:
+        """Each setting's outputs, in the order of the batches; what the journal has is not decoded again."""
+        outputs: list[list[list[Output] | None]] = [
+            [None if journal is None else journal.batch(self.model.name, label, at) for at in range(len(self.batches))]
+            for label in self.labels
+        ]
+        for index, own in enumerate(outputs):
+            if None in own:
+                self._generate(self.batches[0], index)  # warm-up
+        bar = tqdm(self.batches, desc=f"{self.model.name}: answers", disable=not progress)
+        for number, batch in enumerate(bar):
+            for turn in range(len(self.labels)):
+                index = (number + turn) % len(self.labels)
+                if outputs[index][number] is not None:
+                    continue
+                outputs[index][number] = self._generate(batch, index)
+                if journal is not None:
+                    named = [(problem, problems[problem].id) for problem in batch]
+                    journal.add(self.model.name, self.labels[index], number, named, outputs[index][number])
+        return [[each for rows in own for each in rows] for own in outputs]
+
+    def _generate(self, batch: Sequence[int], index: int) -> list[Output]:
+        """A batch under a setting. A single prompt goes by itself: what one reader waits."""
+        prompts = [self.prompts[problem] for problem in batch]
+        with _memory_said(len(batch), self.model.name):
+            if len(prompts) == 1:
+                return [generate(self.model, prompts[0], **self.settings[index])]
+            return generate(self.model, prompts, **self.settings[index])
 
     def judge(
         self, problems: Sequence[Problem], outputs: Sequence[Sequence[Output]], run_code: bool, progress: bool
     ) -> None:
         """Turn outputs into answers. The same text is judged once: self-speculation and AR mostly agree."""
-        self.answers = [[] for _ in outputs]
-        for number, problem in enumerate(
-            tqdm(problems, desc=f"{self.model.name}: verdicts", disable=not progress, leave=False)
-        ):
+        order = [(problem, number) for number, batch in enumerate(self.batches) for problem in batch]
+        answers: list[list[Answer | None]] = [[None] * len(problems) for _ in outputs]
+        bar = tqdm(order, desc=f"{self.model.name}: verdicts", disable=not progress, leave=False)
+        for at, (index, batch) in enumerate(bar):
             verdicts: dict[str, Verdict] = {}
-            for own, answers in zip(outputs, self.answers):
-                each = own[number]
+            for own, found in zip(outputs, answers):
+                each = own[at]
                 if each.text not in verdicts:
-                    verdicts[each.text] = check(problem, each.text, run_code=run_code)
+                    verdicts[each.text] = check(problems[index], each.text, run_code=run_code)
                 verdict = verdicts[each.text]
                 if verdict.correct is None and self.not_judged is None:
                     self.not_judged = verdict.why
-                answers.append(Answer(each.token_ids, each.finish_reason, each.metrics, verdict.correct))
-
-    def figures(self, index: int, answers: Sequence[Answer]) -> Figures:
-        return Figures.pooled(answers, self.settings[index]["strategy"] == "self_speculative")
+                found[index] = Answer(each.token_ids, each.finish_reason, each.metrics, verdict.correct, batch)
+        self.answered = [
+            Answered(self.model.name, label, settings["strategy"], not settings.get("temperature"), own)
+            for label, settings, own in zip(self.labels, self.settings, answers)
+        ]
 
     def report(self, problems: Sequence[Problem], threads: int, code_run: bool) -> ModelReport:
         """The figures of every setting, by domain and overall."""
         results = []
-        for index, answers in enumerate(self.answers):
+        for each, settled in zip(self.answered, self.settled):
             by_domain: dict[str, list[Answer]] = {}
-            for problem, answer in zip(problems, answers):
+            for problem, answer in zip(problems, each.answers):
                 by_domain.setdefault(problem.domain, []).append(answer)
-            results.append(
-                SettingReport(
-                    setting=self.labels[index],
-                    settings=self.settled[index],
-                    overall=self.figures(index, answers),
-                    domains={domain: self.figures(index, own) for domain, own in by_domain.items()},
-                )
-            )
+            domains = {domain: each.figures(own) for domain, own in by_domain.items()}
+            results.append(SettingReport(each.setting, settled, each.figures(), domains))
         return ModelReport(
             name=self.model.name,
             parameters=self.model.parameters,
@@ -197,82 +248,74 @@ class _Entry:
         """Every other setting against this model's AR."""
         if self.baseline is None:
             return []
-        ar = self.answers[self.baseline]
-        ar_figures = self.figures(self.baseline, ar)
-        found = []
-        for index, answers in enumerate(self.answers):
-            if index == self.baseline:
-                continue
-            figures = self.figures(index, answers)
-            differences = self._differences(index, problems)
-            verdicts = Comparison.of(
-                (self.model.name, self.labels[index]),
-                (self.model.name, self.labels[self.baseline]),
-                [(one.correct, other.correct) for one, other in zip(answers, ar)],
-            )
-            found.append(
-                dataclasses.replace(
-                    verdicts,
-                    seconds_ratio=_ratio(figures.seconds, ar_figures.seconds),
-                    tokens_per_second_ratio=_ratio(figures.tokens_per_second, ar_figures.tokens_per_second),
-                    identical=len(answers) - len(differences),
-                    differences=tuple(differences),
-                )
-            )
-        return found
-
-    def _differences(self, index: int, problems: Sequence[Problem]) -> list[Difference]:
-        greedy = all(not self.settings[each].get("temperature") for each in (index, self.baseline))
-        found = []
-        for number, (one, ar) in enumerate(zip(self.answers[index], self.answers[self.baseline])):
-            if one.token_ids == ar.token_ids:
-                continue
-            pairs = enumerate(zip_longest(one.token_ids, ar.token_ids))
-            position = next(at for at, (mine, other) in pairs if mine != other)
-            gap = None
-            if greedy and position < min(len(one.token_ids), len(ar.token_ids)):
-                gap = top_two_gap(self.model, [*self.prompts[number], *ar.token_ids[:position]])
-            found.append(Difference(number, problems[number].domain, position, gap))
-        return found
+        ar = self.answered[self.baseline]
+        others = [each for each in self.answered if each is not ar]
+        return [against_own_ar(each, ar, self.model, self.prompts, problems) for each in others]
 
 
-def top_two_gap(model: BlockModel, context: Sequence[int]) -> float:
-    """How far apart the logits of AR's two best tokens after `context` are, MASK left out as in decoding."""
-    logits_V = model.open(1, len(context)).prefill([context])[0]
-    if model.spec is not None:
-        logits_V[model.spec.mask_token_id] = -torch.inf
-    best, second = logits_V.topk(2).values.tolist()
-    return best - second
-
-
-def label_of(settings: DecodeSettings) -> str:
-    """A setting as `--setting` takes it: the strategy, then what was chosen beside it."""
-    parts = [str(settings.strategy)]
-    for name in DecodeSettings.model_fields:
-        value = getattr(settings, name)
-        if name in ("strategy", "trace") or name not in settings.model_fields_set or value is None:
-            continue
-        parts += [f"{name}={each}" for each in (value if name == "stop" else (value,))]
-    return ",".join(parts)
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the speeds depend on, beside the threads and the dtype that each model has."""
-    cpu = platform.processor() or platform.machine()
+def _encoded(model: BlockModel, number: int, problem: Problem) -> list[int]:
+    """A problem's prompt as ids; what is wrong with it is said with the problem's number."""
     try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
-    except OSError:
-        pass  # not Linux
+        return encode(model, problem.prompt)[1]
+    except PromptError as error:
+        named = f", {problem.id}" if problem.id else ""
+        raise PromptError(f"Problem {number}{named}: {error}") from error
+
+
+def _definitions(batch_size: int) -> dict[str, str]:
+    """What the figures are that can be defined in more than one way."""
+    per_second = "(output tokens - 1), summed / decode seconds, one prompt at a time"
+    if batch_size > 1:
+        per_second = (
+            f"(output tokens - 1) of all rows / wall time of the batch, up to {batch_size} prompts of one domain side "
+            "by side; tokens per forward is counted row by row"
+        )
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
+        "tokens_per_second": per_second,
+        "accuracy_interval": "95 %, Wilson's score interval, of the judged answers",
+        "aup": "of the curve's points that count and its model's AR, best accuracy as given; points more than "
+        f"{MOST_LOST:g} points of accuracy below the least parallel one do not count",
     }
+
+
+def _threads_for(model: BlockModel, journal: Journal | None) -> int:
+    """Set the thread count that decodes a model: the fastest, or that of the run which is gone on with."""
+    before = None if journal is None else journal.threads(model.name)
+    if before is not None:
+        torch.set_num_threads(before)
+        return before
+    chosen = choose_threads(model)
+    if journal is not None:
+        journal.add_threads(model.name, chosen)
+    return chosen
+
+
+def _fingerprint(entries: Sequence[_Entry], machine: dict[str, Any]) -> dict[str, Any]:
+    """All that the answers and their times depend on, beside the problems and the size of a batch."""
+    return {
+        "engine version": engine_digest(),
+        "set of models": ", ".join(entry.model.name for entry in entries),
+        "dtype": ", ".join(str(entry.model.dtype).removeprefix("torch.") for entry in entries),
+        "device": ", ".join(str(entry.model.device) for entry in entries),
+        "set of settings": [[list(pair) for pair in zip(entry.labels, entry.settled)] for entry in entries],
+        "machine": {name: value for name, value in machine.items() if name != "date"},
+        "set of weights": [weights_digest(entry.model) for entry in entries],
+        "tokenizer or set of problems": [digest([e.prompts, sorted(e.model.eos_token_ids)]) for e in entries],
+    }
+
+
+@contextlib.contextmanager
+def _memory_said(rows: int, name: str) -> Iterator[None]:
+    """Turn what torch raises where the memory ends into a sentence."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        # On a CPU torch has no error of its own for it.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        what = "one prompt" if rows == 1 else f"{rows} prompts side by side"
+        less = "a smaller max_new_tokens" if rows == 1 else "a smaller batch size"
+        raise SettingError(f"The memory is too small for {what} with {name}; take {less}.") from error
 
 
 def _fits(model: BlockModel, settings: DecodeSettings) -> bool:
@@ -299,17 +342,3 @@ def _check_asked(entries: Sequence[_Entry], settings: Sequence[DecodeSettings] |
     for entry in entries:
         if not entry.settings:
             prepare(entry.model, entry.prompts[0], strategy="ar")  # says why not
-
-
-def _across(entry: _Entry, first: _Entry) -> Comparison:
-    """A model's AR against that of the first model. Their speeds were not measured side by side."""
-    pairs = zip(entry.answers[entry.baseline], first.answers[first.baseline])
-    return Comparison.of(
-        (entry.model.name, entry.labels[entry.baseline]),
-        (first.model.name, first.labels[first.baseline]),
-        [(one.correct, other.correct) for one, other in pairs],
-    )
-
-
-def _ratio(this: float | None, baseline: float | None) -> float | None:
-    return this / baseline if this is not None and baseline else None

@@ -1,26 +1,26 @@
-"""What an evaluation found: figures pooled over prompts, paired comparisons, and both as JSON or a table."""
+"""What an evaluation found: figures pooled over prompts, paired comparisons and curves, and all of it as JSON."""
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbdiff_engine.evaluation_curves import Curve
 from nbdiff_engine.events import FinishReason
 from nbdiff_engine.metrics import Metrics
 from nbdiff_engine.paired import difference_interval, mcnemar_p
-
-OVERALL = "all"  # what the table calls the figures over every domain
+from nbdiff_engine.wilson import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prompt answered under one setting. correct: None where nobody judged it."""
+    """One prompt answered under one setting. correct: None where nobody judged it. batch: with whom it was decoded."""
 
     token_ids: list[int]
     finish_reason: FinishReason
     metrics: Metrics
     correct: bool | None
+    batch: int
 
     @property
     def seconds(self) -> float:
@@ -30,15 +30,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures pooled over the answers to `n` prompts: sums are divided, never rates averaged."""
+    """Figures pooled over the answers to `n` prompts: sums are divided, never rates averaged.
+
+    Rows of a batch share its time: a batch takes from the call to its last row's last token, and decodes from its
+    first row's first token on. Forwards are counted row by row, those that a row took part in.
+    """
 
     n: int
     judged: int
     accuracy: float | None  # share of the judged answers that are right
+    accuracy_interval: tuple[float, float] | None  # 95 %, `wilson.wilson_interval`
     tokens_per_forward: float | None  # sum of (output tokens - 1) / sum of decode forwards
-    tokens_per_second: float | None  # the same numerator / sum of decode seconds
+    tokens_per_second: float | None  # the same numerator / decode seconds, summed over batches
     mean_output_tokens: float
-    seconds: float  # prefill and decode, summed
+    seconds: float  # prefill and decode, summed over batches
     drafted: int | None  # self-speculation alone
     accepted: int | None
     cut_by_length: float  # share of answers that the length limit ended
@@ -50,15 +55,21 @@ class Figures:
         judged = [each.correct for each in answers if each.correct is not None]
         tokens = sum(each.output_tokens for each in metrics)
         forwards = sum(each.decode_forwards for each in metrics)
-        seconds = sum(each.decode_seconds for each in metrics)
+        batches: dict[int, list[Answer]] = {}
+        for answer in answers:
+            batches.setdefault(answer.batch, []).append(answer)
+        ends = [max(each.seconds for each in rows) for rows in batches.values()]
+        begins = [min(each.metrics.prefill_seconds for each in rows) for rows in batches.values()]
+        seconds = sum(ends) - sum(begins)
         return cls(
             n=len(answers),
             judged=len(judged),
             accuracy=sum(judged) / len(judged) if judged else None,
+            accuracy_interval=wilson_interval(sum(judged), len(judged)),
             tokens_per_forward=(tokens - len(answers)) / forwards if forwards else None,
             tokens_per_second=(tokens - len(answers)) / seconds if forwards and seconds > 0 else None,
             mean_output_tokens=tokens / len(answers),
-            seconds=sum(each.seconds for each in answers),
+            seconds=sum(ends),
             drafted=sum(each.drafted for each in metrics) if speculative else None,
             accepted=sum(each.accepted for each in metrics) if speculative else None,
             cut_by_length=sum(each.finish_reason == FinishReason.LENGTH for each in answers) / len(answers),
@@ -160,93 +171,11 @@ class Evaluation:
     max_new_tokens: int
     models: tuple[ModelReport, ...]
     comparisons: tuple[Comparison, ...]
+    curves: tuple[Curve, ...]
+    batch_size: int
+    problems_digest: str  # equal for runs over the same problems
+    definitions: dict[str, str]  # of figures that can be defined in more than one way
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as what `json.dumps` takes."""
         return dataclasses.asdict(self)
-
-    def table(self) -> str:
-        """A block of plain text for each model, the paired comparisons at its end."""
-        about = ", ".join(f"{count} {domain}" for domain, count in self.problems.items())
-        lines = [
-            f"{sum(self.problems.values())} prompts ({about}), one at a time, "
-            f"answers of at most {self.max_new_tokens} tokens",
-            f"{self.machine['cpu']}, torch {self.machine['torch']}, {self.machine['date']}",
-        ]
-        for report in self.models:
-            own = [each for each in self.comparisons if each.model == report.name]
-            lines += ["", *_model_lines(report, own)]
-        return "\n".join(lines)
-
-
-# -- the table ------------------------------------------------------------------------------------------
-
-
-def _model_lines(report: ModelReport, comparisons: Sequence[Comparison]) -> list[str]:
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
-    lines = [f"{report.name}: {report.parameters / 1e6:.1f}M parameters, {report.dtype}, {report.device}, {threads}"]
-    names = [OVERALL, *(domain for each in report.results for domain in each.domains)]
-    width = max(map(len, names))
-    head = f"{'':{width}} {'n':>5} {'accuracy':>9} {'TPF':>6} {'tokens/s':>9} {'tokens':>7} {'cut':>5}"
-    for result in report.results:
-        drafts = "" if result.overall.drafted is None else f" {'accepted':>15}"
-        lines += ["", f"  {result.setting}", f"    {head}{drafts}"]
-        lines += [
-            f"    {name:{width}} {_figures(figures)}".rstrip()
-            for name, figures in {**result.domains, OVERALL: result.overall}.items()
-        ]
-    if report.not_judged is not None:
-        if report.code_run:
-            lines += ["", f"  Not every code answer was judged. {report.not_judged}"]
-        else:
-            lines += ["", "  Code answers are not judged: this model's programs are not run (--run-code runs them)."]
-        lines.append(f"  The accuracy of '{OVERALL}' leaves out what was not judged.")
-    for each in comparisons:
-        lines += ["", *_comparison_lines(each)]
-    return lines
-
-
-def _figures(figures: Figures) -> str:
-    accepted = ""
-    if figures.drafted is not None:
-        accepted = f"{figures.accepted} of {figures.drafted}"
-    return (
-        f"{figures.n:5} {_or_dash(figures.accuracy, '.1%'):>9} {_or_dash(figures.tokens_per_forward, '.2f'):>6} "
-        f"{_or_dash(figures.tokens_per_second, '.1f'):>9} {figures.mean_output_tokens:7.1f} "
-        f"{figures.cut_by_length:5.0%} {accepted:>15}"
-    )
-
-
-def _comparison_lines(each: Comparison) -> list[str]:
-    against = each.baseline_setting
-    if each.baseline_model != each.model:
-        against = f"{against} of {each.baseline_model}"
-    lines = [f"  {each.setting} against {against}"]
-    if each.accuracy_points is None:
-        lines.append("    accuracy: no prompt was judged under both")
-    else:
-        low, high = each.interval_points
-        lines.append(
-            f"    accuracy: {each.accuracy_points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}); "
-            f"only this right {each.only_this_right}, only that right {each.only_baseline_right}, "
-            f"of {each.judged}; McNemar p = {each.mcnemar_p:.3g}"
-        )
-    if each.identical is None:
-        return lines
-    lines.append(
-        f"    wall-clock: {_or_dash(each.seconds_ratio, '.2f')}x the time, "
-        f"{_or_dash(each.tokens_per_second_ratio, '.2f')}x the tokens/s"
-    )
-    differing = len(each.differences)
-    lines.append(f"    outputs: {each.identical} of {each.identical + differing} token for token the same")
-    gaps = [found.logit_gap for found in each.differences if found.logit_gap is not None]
-    if gaps:
-        lines.append(
-            f"    AR's top-2 logit gap where they part: "
-            f"smallest {min(gaps):.3g}, median {statistics.median(gaps):.3g}, largest {max(gaps):.3g}"
-        )
-    return lines
-
-
-def _or_dash(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)

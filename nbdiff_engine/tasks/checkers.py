@@ -1,11 +1,15 @@
-"""Whether an answer to a problem is right, and one sentence why: one rule per domain, from the problem's facts."""
+"""Whether an answer to a problem is right, and one sentence why.
+
+One rule per domain, from the problem's facts, and three that need the reference answer alone.
+"""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.errors import SettingError, brief, brief_text
-from nbdiff_engine.tasks import sandbox
+from nbdiff_engine.tasks import plain_rules, sandbox
+from nbdiff_engine.tasks.plain_rules import says
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
 
 _NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
@@ -23,16 +27,23 @@ class Verdict:
 
 def check(problem: Problem, text: str, run_code: bool = True) -> Verdict:
     """Judges `text` as an answer. run_code: whether a function in it may be run, in the sandbox."""
-    if problem.domain == "math":
+    rule = problem.rule or problem.domain
+    if rule in plain_rules.RULES:
+        return Verdict(*plain_rules.RULES[rule](problem.answer, text))
+    if rule == "math":
         return _math(problem.facts["result"], text)
-    if problem.domain == "code":
+    if rule == "code":
         if not run_code:
             return Verdict(None, "The code was not run.")
         return _code(problem.facts["name"], problem.facts["examples"], text)
-    if problem.domain == "knowledge":
+    if rule == "knowledge":
         return _knowledge(problem, text)
-    if problem.domain == "story":
+    if rule == "story":
         return _story(problem.facts["must"], text)
+    if problem.rule:
+        raise SettingError(
+            f"There is no rule {brief(problem.rule)}; there are {', '.join((*plain_rules.RULES, *DOMAINS))}."
+        )
     raise SettingError(f"There are no tasks of domain {brief(problem.domain)}; there are {', '.join(DOMAINS)}.")
 
 
@@ -84,11 +95,6 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-def _says(text: str, words: str, exact_case: bool = False) -> bool:
-    """Whether the words stand in the text, with no letter or digit on either side."""
-    return bool(re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, 0 if exact_case else re.IGNORECASE))
-
-
 def _knowledge(problem: Problem, text: str) -> Verdict:
     """It names the answer, and no other value of the same kind, unless the question names that value itself."""
     answer, others = problem.facts["answer"], problem.facts["others"]
@@ -96,18 +102,18 @@ def _knowledge(problem: Problem, text: str) -> Verdict:
     wrong = [
         other
         for other in others
-        if _says(text, other, exact_case or len(other) <= 2) and not _says(problem.prompt, other, exact_case)
+        if says(text, other, exact_case or len(other) <= 2) and not says(problem.asked, other, exact_case)
     ]
     if wrong:
         return Verdict(False, f"It says {brief(wrong[0])}; the answer is {brief(answer)}.")
-    if not _says(text, answer, exact_case):
+    if not says(text, answer, exact_case):
         return Verdict(False, f"It does not say {brief(answer)}.")
     return Verdict(True, f"It says {brief(answer)}.")
 
 
 def _story(must: list[str], text: str) -> Verdict:
     """It names all that it has to, in at least three sentences of which the last one ends."""
-    missing = next((words for words in must if not _says(text, words)), None)
+    missing = next((words for words in must if not says(text, words)), None)
     if missing is not None:
         return Verdict(False, f"It does not say {brief(missing)}.")
     if not re.search(r"[.!?][\"')]*\s*\Z", text):

@@ -8,7 +8,9 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine import eval_command, evaluation
-from nbdiff_engine.evaluation import evaluate, label_of, top_two_gap
+from nbdiff_engine.evaluation import evaluate, label_of
+from nbdiff_engine.evaluation_pairs import top_two_gap
+from nbdiff_engine.evaluation_table import table
 from nbdiff_engine.events import Commit, FinishReason, Prefill
 from nbdiff_engine.paired import difference_interval, mcnemar_p
 from nbdiff_engine.settings import DecodeSettings
@@ -112,18 +114,18 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
     ]
     assert (result.overall.n, result.overall.judged) == (len(PROBLEMS), len(right))
     assert result.overall.accuracy == sum(right) / len(right)
-    assert "Code answers are not judged" in done.table()
+    assert "Code answers are not judged" in table(done)
 
     monkeypatch.setattr(evaluation, "check", stand_in)
     run = evaluate([model], PROBLEMS[2:3], [DecodeSettings.of(strategy="ar")], max_new_tokens=8, run_code=True)
     assert run.models[0].code_run
     assert run.models[0].results[0].domains["code"].judged == 1
-    assert "not judged" not in run.table()
+    assert "not judged" not in table(run)
 
     monkeypatch.setattr(evaluation, "check", lambda problem, text, run_code: Verdict(None, "No sandbox here."))
     tried = evaluate([model], PROBLEMS[2:3], [DecodeSettings.of(strategy="ar")], max_new_tokens=8, run_code=True)
     assert tried.models[0].not_judged == "No sandbox here."
-    assert "Not every code answer was judged. No sandbox here." in tried.table()
+    assert "Not every code answer was judged. No sandbox here." in table(tried)
     assert tried.models[0].results[0].overall.accuracy is None
 
 
@@ -270,7 +272,7 @@ def test_ar_of_each_model_is_compared_with_that_of_the_first(model, monkeypatch)
     across = done.comparisons[2]
     assert (across.accuracy_points, across.mcnemar_p) == (0.0, 1.0)  # the same weights
     assert (across.seconds_ratio, across.identical, across.differences) == (None, None, None)
-    assert "ar against ar of parent" in done.table()
+    assert "ar against ar of parent" in table(done)
 
 
 # -- JSON -----------------------------------------------------------------------------------------------
@@ -282,6 +284,7 @@ def test_the_json_has_these_fields(report):
         "n",
         "judged",
         "accuracy",
+        "accuracy_interval",
         "tokens_per_forward",
         "tokens_per_second",
         "mean_output_tokens",
@@ -336,7 +339,7 @@ def test_a_checkpoint_without_ar_decoding_has_no_baseline(model, monkeypatch):
     done = evaluate([other, model], PROBLEMS[:1], max_new_tokens=4)
     assert [each.setting for each in done.models[0].results] == [DIFFUSION]
     assert {each.model for each in done.comparisons} == {MODEL}
-    assert "other: " in done.table()
+    assert "other: " in table(done)
     with pytest.raises(nb.SettingError, match="which is no AR pass"):
         evaluate([other], PROBLEMS, [DecodeSettings.of(strategy="ar")])
 

@@ -1,0 +1,228 @@
+"""The journal of an evaluation: every answer as it comes, so that a run that is killed can go on.
+
+A file of JSON lines. The first says what is evaluated; every other holds the answers of one batch under one setting,
+and is on the disk before the next batch begins. A line that a crash has cut short counts as not written.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.errors import NBDiffError, brief
+from nbdiff_engine.events import FinishReason
+from nbdiff_engine.generate import Output
+from nbdiff_engine.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "nbdiff-answers"
+VERSION = 1
+
+_SAMPLED = 1024  # weights of a tensor that stand for it in a fingerprint
+
+
+class Journal:
+    """The answers of a run, on the disk and in memory. `machine` is that of the run's beginning."""
+
+    def __init__(self, path: Path, file: Any, header: Mapping[str, Any], lines: Iterable[dict[str, Any]]):
+        self.path = path
+        self.machine: dict[str, Any] = header["machine"]
+        self._file = file
+        self._threads: dict[str, int] = {}
+        self._batches: dict[tuple[str, str, int], list[Output]] = {}
+        for number, line in enumerate(lines, start=2):
+            try:
+                if "threads" in line:
+                    self._threads[line["model"]] = int(line["threads"])
+                    continue
+                key = (line["model"], line["setting"], line["batch"])
+                self._batches[key] = [_output(each) for each in line["answers"]]
+            except (KeyError, TypeError, ValueError) as error:
+                raise _damaged(path, number) from error
+
+    @classmethod
+    def open(cls, path: Path, fingerprint: Mapping[str, Any], machine: Mapping[str, Any], resume: bool) -> Self:
+        """Begin a journal, or with `resume` go on with the one that is there.
+
+        fingerprint: what the answers depend on, part by part. Raises NBDiffError, one sentence, for a journal that
+        is there without `resume`, is another run's, is being written, or is damaged.
+        """
+        if path.exists() and not resume:
+            raise NBDiffError(
+                f"{path} holds the answers of an earlier run; --resume goes on with it, or choose another --output."
+            )
+        header = {"format": FORMAT, "version": VERSION, "machine": dict(machine), "fingerprint": dict(fingerprint)}
+        header = json.loads(json.dumps(header))
+        try:
+            file = path.open("r+b" if path.exists() else "x+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+            except BlockingIOError:
+                raise NBDiffError(f"{path} is being written by another run; wait for it to end.") from None
+            lines = _whole_lines(path, file)
+            if lines:
+                _check(path, lines[0], header)
+                return cls(path, file, lines[0], lines[1:])
+            if resume:
+                logger.warning("There are no answers in %s yet; the run begins.", path)
+            journal = cls(path, file, header, ())
+            journal._write(header)
+            _sync_folder(path.parent)
+            return journal
+        except OSError as error:
+            raise NBDiffError(f"The answers cannot be kept in {path}: {error.strerror}.") from error
+
+    def threads(self, model: str) -> int | None:
+        """How many threads a model was decoded with before."""
+        return self._threads.get(model)
+
+    def add_threads(self, model: str, threads: int) -> None:
+        """Keep how many threads a model is decoded with: a run that goes on uses as many."""
+        self._threads[model] = threads
+        self._write({"model": model, "threads": threads})
+
+    def batch(self, model: str, setting: str, number: int) -> list[Output] | None:
+        """The outputs of a batch under a setting, in its order; None if it was not decoded yet."""
+        return self._batches.get((model, setting, number))
+
+    def add(
+        self, model: str, setting: str, number: int, problems: Iterable[tuple[int, str]], outputs: list[Output]
+    ) -> None:
+        """Keep the outputs of a batch. problems: the index and the id of each."""
+        answers = [
+            {"problem": index, **({"id": name} if name else {}), **_packed(output)}
+            for (index, name), output in zip(problems, outputs, strict=True)
+        ]
+        self._write({"model": model, "setting": setting, "batch": number, "answers": answers})
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a line that a full disk cut short, which was said
+            self._file.close()
+
+    def _write(self, fields: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(fields).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise NBDiffError(
+                f"The answers cannot be kept in {self.path}: {error.strerror}; what stands there is kept, and "
+                "--resume goes on from it."
+            ) from error
+
+
+def _whole_lines(path: Path, file: Any) -> list[dict[str, Any]]:
+    """The lines of a journal; what stands behind the last whole one is cut off, for new lines to follow."""
+    data = file.read()
+    raw = data.split(b"\n")
+    whole = len(data) - len(raw.pop())
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(raw, start=1):
+        try:
+            fields = json.loads(line)
+            if not isinstance(fields, dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            if number == len(raw) > 1:  # a crash of the machine can leave a last line of nothing
+                whole -= len(line) + 1
+                break
+            raise _damaged(path, number) from error
+        lines.append(fields)
+    file.seek(whole)
+    file.truncate()
+    return lines
+
+
+def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a journal that this run cannot go on with, naming what differs."""
+    if found.get("format") != FORMAT or not isinstance(found.get("fingerprint"), dict):
+        raise NBDiffError(f"{path} is no journal of an evaluation; choose another --output.")
+    if found.get("version") != VERSION:
+        raise NBDiffError(
+            f"{path} is a journal of version {brief(found.get('version'))}; this engine reads {VERSION}. "
+            "Choose another --output."
+        )
+    if not isinstance(found.get("machine"), dict):
+        raise _damaged(path, 1)
+    for part, value in wanted["fingerprint"].items():
+        before = found["fingerprint"].get(part)
+        if before == value:
+            continue
+        values = f" ({brief(before)}, now {brief(value)})" if isinstance(value, int | str) else ""
+        raise NBDiffError(
+            f"{path} is the journal of a run with another {part}{values}; repeat that run's command, or choose "
+            "another --output."
+        )
+
+
+def _damaged(path: Path, number: int) -> NBDiffError:
+    return NBDiffError(f"{path} is damaged in line {number}; choose another --output.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """The name of a new file is on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _packed(output: Output) -> dict[str, Any]:
+    return {
+        "text": output.text,
+        "token_ids": output.token_ids,
+        "finish_reason": output.finish_reason,
+        "metrics": dataclasses.asdict(output.metrics),
+    }
+
+
+def _output(fields: Mapping[str, Any]) -> Output:
+    """An output as it was kept, but for the settings: those stand once, in the report."""
+    return Output(
+        text=str(fields["text"]),
+        token_ids=[int(token) for token in fields["token_ids"]],
+        finish_reason=FinishReason(fields["finish_reason"]),
+        settings={},
+        metrics=Metrics(**fields["metrics"]),
+        trace=None,
+    )
+
+
+# -- the fingerprint --------------------------------------------------------------------------------------
+
+
+def digest(value: Any) -> str:
+    """A short name for a JSON value."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def weights_digest(model: BlockModel) -> str:
+    """A name for a model's weights, from some of every tensor: retrained weights differ in all of them."""
+    found = hashlib.blake2b(digest_size=12)
+    for name, weight in model.network.named_parameters():
+        values = weight.detach().flatten()
+        sample = values[:: max(values.numel() // _SAMPLED, 1)].to("cpu", torch.float32)
+        found.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        found.update(sample.numpy().tobytes())
+    return found.hexdigest()
+
+
+def engine_digest() -> str:
+    """A name for this engine: its version, which is that of its sources."""
+    found = hashlib.blake2b(digest_size=12)
+    folder = Path(__file__).resolve().parent
+    for path in sorted(folder.rglob("*.py")):
+        found.update(path.relative_to(folder).as_posix().encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()

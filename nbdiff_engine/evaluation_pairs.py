@@ -1,0 +1,79 @@
+"""The settings of an evaluation against AR, prompt by prompt: verdicts, time, and where the tokens part."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import torch
+
+from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.evaluation_report import Answer, Comparison, Difference, Figures
+from nbdiff_engine.tasks import Problem
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answered:
+    """A model under one setting, and its answer to every problem. greedy: whether it takes the best token."""
+
+    model: str
+    setting: str
+    strategy: str
+    greedy: bool
+    answers: Sequence[Answer]
+
+    def figures(self, answers: Sequence[Answer] | None = None) -> Figures:
+        """Of all answers, or of some."""
+        return Figures.pooled(self.answers if answers is None else answers, self.strategy == "self_speculative")
+
+
+def against_own_ar(
+    this: Answered, ar: Answered, model: BlockModel, prompts: Sequence[list[int]], problems: Sequence[Problem]
+) -> Comparison:
+    """A setting against AR of the same model; the settings took turns, so their times can be compared."""
+    figures, ar_figures = this.figures(), ar.figures()
+    differences = _differences(this, ar, model, prompts, problems)
+    return dataclasses.replace(
+        by_verdicts(this, ar),
+        seconds_ratio=_ratio(figures.seconds, ar_figures.seconds),
+        tokens_per_second_ratio=_ratio(figures.tokens_per_second, ar_figures.tokens_per_second),
+        identical=len(this.answers) - len(differences),
+        differences=tuple(differences),
+    )
+
+
+def by_verdicts(this: Answered, baseline: Answered) -> Comparison:
+    """Any two that answered the same problems. The speeds of two models were not measured side by side."""
+    return Comparison.of(
+        (this.model, this.setting),
+        (baseline.model, baseline.setting),
+        [(one.correct, other.correct) for one, other in zip(this.answers, baseline.answers, strict=True)],
+    )
+
+
+def _differences(
+    this: Answered, ar: Answered, model: BlockModel, prompts: Sequence[list[int]], problems: Sequence[Problem]
+) -> list[Difference]:
+    found = []
+    for number, (one, other) in enumerate(zip(this.answers, ar.answers, strict=True)):
+        if one.token_ids == other.token_ids:
+            continue
+        pairs = enumerate(zip_longest(one.token_ids, other.token_ids))
+        position = next(at for at, (mine, its) in pairs if mine != its)
+        gap = None
+        if this.greedy and ar.greedy and position < min(len(one.token_ids), len(other.token_ids)):
+            gap = top_two_gap(model, [*prompts[number], *other.token_ids[:position]])
+        found.append(Difference(number, problems[number].domain, position, gap))
+    return found
+
+
+def top_two_gap(model: BlockModel, context: Sequence[int]) -> float:
+    """How far apart the logits of AR's two best tokens after `context` are, MASK left out as in decoding."""
+    logits_V = model.open(1, len(context)).prefill([context])[0]
+    if model.spec is not None:
+        logits_V[model.spec.mask_token_id] = -torch.inf
+    best, second = logits_V.topk(2).values.tolist()
+    return best - second
+
+
+def _ratio(this: float | None, baseline: float | None) -> float | None:
+    return this / baseline if this is not None and baseline else None
