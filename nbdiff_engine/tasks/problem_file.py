@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nbdiff_engine.errors import NBDiffError, brief, brief_text, first_problem
+from nbdiff_engine.errors import NBDiffError, brief, first_problem
 from nbdiff_engine.settings import is_text
 from nbdiff_engine.tasks.plain_rules import RULES, is_number, last_number
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
@@ -88,7 +88,7 @@ def _problem(line: bytes) -> Problem:
     try:
         given = _Line.model_validate(fields)
     except ValidationError as error:
-        raise ValueError(_first_problem(error)) from error
+        raise ValueError(_first_problem(error, fields)) from error
     prompt = given.prompt
     if isinstance(prompt, list):
         prompt = [{"role": turn.role, "content": turn.content} for turn in prompt]
@@ -122,7 +122,7 @@ def _json(line: bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, fields: dict[str, Any]) -> str:
     """As `errors.first_problem`, without the names that pydantic gives to the sides of a union."""
     problem = error.errors(include_url=False)[0]
     field = str(problem["loc"][0])
@@ -136,9 +136,7 @@ def _first_problem(error: ValidationError) -> str:
         "check": f"one of {', '.join(CHECKS)}",
         "facts": "an object with what the check needs",
     }[field]
-    value = problem["input"] if len(problem["loc"]) == 1 else "not of that kind"
-    said = brief(value) if len(problem["loc"]) == 1 else value
-    return f"{field} is {brief_text(said)}; it must be {expected}"
+    return f"{field} is {brief(fields[field])}; it must be {expected}"
 
 
 def _default_rule(problem: Problem) -> str:
