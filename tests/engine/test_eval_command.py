@@ -11,6 +11,7 @@ from nbdiff_engine import eval_command, evaluation
 from nbdiff_engine.__main__ import main
 from nbdiff_engine.evaluation import label_of
 from nbdiff_engine.tasks import DOMAINS
+from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
 from tests.conftest import GOLDEN
 
 MODEL = str(GOLDEN / "tiny-block-diffusion")
@@ -98,6 +99,15 @@ def test_a_block_above_the_trained_size_is_one_warning(run):
         (["--dtype", "int3"], "dtype is 'int3'"),
         (["--output", "/nosuch/folder/eval.json"], "does not exist"),
         (["--output", "/"], "is a folder"),
+        (["--resume"], "--resume needs --output"),
+        (["--batch-size", "0"], "batch_size is 0; it must be from 1"),
+        (["--problems", "/nosuch.jsonl"], "there is no such file"),
+        (["--problems", str(HELD_OUT_FILE), "--domain", "sport"], "domain is 'sport'; choose one of math, code"),
+        (["--problems", "my.jsonl", "--output", "my.jsonl"], "would be written over my.jsonl"),
+        (["--problems", "my.answers.jsonl", "--output", "my.json"], "would be written over my.answers.jsonl"),
+        (["--block-size", "4,x"], "block_size is 'x'"),
+        (["--threshold", "0.5,2"], "threshold is 2"),
+        (["--strategy", "ar,magic"], "strategy is 'magic'"),
         (["--setting", "magic"], "strategy is 'magic'"),
         (["--setting", ""], "it begins with the strategy"),
         (["--setting", "block_size=8"], "it begins with the strategy"),
@@ -130,3 +140,55 @@ def test_a_stop_in_the_middle_prints_nothing(run, monkeypatch):
     monkeypatch.setattr(evaluation, "generate", interrupted)
     code, out, _ = run("--model", MODEL, "--limit", "1", "--max-new-tokens", "4")
     assert (code, out) == (130, "")
+
+
+def test_a_stop_in_the_middle_says_how_to_go_on(run, monkeypatch, tmp_path):
+    calls = itertools.count()
+    options = ("--model", MODEL, "--limit", "1", "--max-new-tokens", "4", "--output", str(tmp_path / "run.json"))
+    journal = tmp_path / "run.answers.jsonl"
+
+    def interrupted(*args, **settings):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return nb.generate(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "generate", interrupted)
+        code, out, err = run(*options)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == f"stopped: {journal} keeps the answers; the same command with --resume goes on"
+    code, _, err = run(*options)
+    assert code == 2
+    assert err.startswith(f"error: {journal} holds the answers of an earlier run; --resume goes on with it")
+    code, out, _ = run(*options, "--resume", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "run.json").read_text())
+
+
+def test_problems_of_ones_own_are_judged_by_their_checks(run, tmp_path):
+    path = tmp_path / "my.jsonl"
+    lines = [
+        {"prompt": "What is the capital of Peru?", "answer": "Lima", "domain": "places"},
+        {"prompt": [{"role": "user", "content": "What is the capital of Peru?"}], "answer": "Rome", "domain": "places"},
+        {"prompt": "What is 3 plus 4?", "answer": 7, "domain": "sums"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    code, out, _ = run("--model", "nano", "--problems", str(path), "--strategy", "ar", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["problems"] == {"places": 2, "sums": 1}
+    domains = answer["models"][0]["results"][0]["domains"]
+    assert domains["places"]["accuracy"] == 0.5
+    assert domains["sums"]["judged"] == 1
+    low, high = domains["places"]["accuracy_interval"]
+    assert 0 < low < 0.5 < high < 1
+
+
+def test_a_large_grid_is_said_and_allowed(run, monkeypatch):
+    monkeypatch.setattr(eval_command, "MANY_ANSWERS", 3)
+    options = ("--model", MODEL, "--limit", "1", "--domain", "math", "--max-new-tokens", "4", "--block-size", "4")
+    code, out, err = run(*options, "--threshold", "0.5,0.9")
+    assert code == 0
+    assert "warning: 4 settings x 1 problems are 4 answers, which may take long" in err
+    assert "AUP: the area under accuracy" in out
+    assert "block_diffusion, block 4 " in out
