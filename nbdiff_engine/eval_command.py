@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from nbdiff_engine.checkpoints import bundled_models, load
-from nbdiff_engine.errors import NBDiffError, SettingError, brief
+from nbdiff_engine.errors import NBDiffError, SettingError, brief, brief_text
 from nbdiff_engine.evaluation import MAX_NEW_TOKENS, check_batch_size, evaluate
 from nbdiff_engine.evaluation_settings import DEFAULT_SETTINGS, grid, label_of, listed, parse_setting
 from nbdiff_engine.evaluation_table import table
@@ -153,14 +153,27 @@ def _check_files(output: Path | None, problems: Path | None, resume: bool) -> Pa
         if resume:
             raise NBDiffError("--resume needs --output, beside which the answers of the run were kept.")
         return None
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        reason = "that is a folder" if output.is_dir() else f"the folder {output.parent} does not exist"
-        raise NBDiffError(f"The figures cannot be written to {output}: {reason}.")
-    journal = output.with_suffix(".answers.jsonl")
+    reason = _why_not_a_file(output)
+    journal = output if reason else output.with_suffix(".answers.jsonl")
+    reason = reason or _why_not_a_file(journal)
+    if reason:
+        raise NBDiffError(f"The figures cannot be written to {brief_text(str(output), 200)}: {reason}.")
     for path in (output, journal):
         if problems is not None and path.absolute() == problems.absolute():
             raise NBDiffError(f"The figures would be written over {problems}; choose another --output.")
     return journal
+
+
+def _why_not_a_file(path: Path) -> str:
+    """Why no file of that name can be written; "" where nothing speaks against it."""
+    try:
+        if path.is_dir():
+            return "that is a folder"
+        if not path.absolute().parent.is_dir():
+            return f"the folder {path.parent} does not exist"
+    except (OSError, ValueError) as error:  # a name that no file can have
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def _say_what_is_long(settings: int, problems: int, models: int) -> None:

@@ -213,6 +213,8 @@ def test_text_out_of_a_file_stays_text(write):
     assert "<script>fetch" not in page
     assert page.count("<script") == report_html(read_runs([write(a_run())])).count("<script")
     assert "&lt;script&gt;fetch" in page
+    (figures,) = re.findall(r"^const FIGURES = .*$", page, re.MULTILINE)
+    assert "<" not in figures
 
 
 def test_the_page_asks_nobody_for_anything(write):

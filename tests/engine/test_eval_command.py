@@ -99,6 +99,8 @@ def test_a_block_above_the_trained_size_is_one_warning(run):
         (["--dtype", "int3"], "dtype is 'int3'"),
         (["--output", "/nosuch/folder/eval.json"], "does not exist"),
         (["--output", "/"], "is a folder"),
+        (["--output", "a" * 300], "File name too long"),
+        (["--output", ""], "that is a folder"),
         (["--resume"], "--resume needs --output"),
         (["--batch-size", "0"], "batch_size is 0; it must be from 1"),
         (["--problems", "/nosuch.jsonl"], "there is no such file"),

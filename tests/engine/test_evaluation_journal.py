@@ -80,7 +80,9 @@ def test_a_finished_run_that_is_resumed_decodes_nothing_and_says_the_very_same(m
     assert calls == []
 
 
-@pytest.mark.parametrize("tail", [b'{"model": "x", "sett', b"\x00\x00\x00", b"\x00\x00\n"])
+@pytest.mark.parametrize(
+    "tail", [b'{"model": "x", "sett', b'{"text": "' + b"x" * 9999, b"\x00\x00\x00", b"\x00\x00\n"], ids=range(4)
+)
 def test_a_last_line_that_a_crash_has_spoilt_is_decoded_again(model, path, monkeypatch, tail):
     first = run(model, path).to_json()
     lines = path.read_bytes().splitlines(keepends=True)
@@ -201,7 +203,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypa
 def test_the_command_survives_its_end(tmp_path, end):
     output = tmp_path / "run.json"
     command = [sys.executable, "-m", "nbdiff_engine", "eval", "--model", MODEL, "--domain", "story", "--limit", "40"]
-    command += ["--dtype", "float32", "--output", str(output)]
+    command += ["--max-new-tokens", "24", "--dtype", "float32", "--output", str(output)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     journal = tmp_path / "run.answers.jsonl"
