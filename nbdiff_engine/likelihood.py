@@ -117,9 +117,8 @@ def diffusion_likelihood(
         raise SettingError(f"samples is {brief(samples)}; it must be at least 1.")
     _check(model, pairs, batch_size)
     results: list[DiffusionLikelihood | None] = [None] * len(pairs)
-    copies = max(1, min(batch_size, samples, _LOGITS // (size * model.vocab_size)))
-    if size == 1 + (spec.first_token == "ar"):
-        copies = 1  # at most one mask a block, so one copy says it all
+    most_draws = min(samples, 2 ** (size - (spec.first_token == "ar")) - 1)
+    copies = max(1, min(batch_size, most_draws, _LOGITS // (size * model.vocab_size)))
     with tqdm(total=len(pairs), desc=f"bound, blocks of {size}", disable=not progress, leave=False) as bar:
         for numbers in _batches(pairs, max(1, batch_size // copies)):
             texts = [_Text.of(model, spec, pairs[n], size, samples, seed) for n in numbers]
@@ -238,6 +237,7 @@ def _bounds(model: BlockModel, texts: Sequence[_Text], size: int, copies: int) -
     return results
 
 
+@torch.inference_mode()
 def denoise_losses(session: Session, asked: Sequence[tuple[Block, Draw] | None]) -> list[float]:
     """One denoise pass: for every row that is not None, the summed -log p of its block's masked tokens, in nats."""
     spec = session.model.spec

@@ -178,7 +178,7 @@ def test_a_masked_block_scores_as_in_the_training_pass(context):
     """Train-inference consistency: what the noised half makes of each masked token of a block."""
     model = tiny_model("llama", spec={"context": context})
     document = answer(6, 24)
-    batch = noise(packed(document), Noising(8, MASK), torch.Generator().manual_seed(3), context)
+    batch = noise(packed(document), Noising(8, MASK, at_least_one=True), torch.Generator().manual_seed(3), context)
     objective = Objective(model.network, context)
     with torch.inference_mode():
         hidden = objective.body(
@@ -188,7 +188,7 @@ def test_a_masked_block_scores_as_in_the_training_pass(context):
             use_cache=False,
         ).last_hidden_state[0]
         logits = model.logits(hidden)
-    logits[:, MASK] = -torch.inf  # never predicted; the loss of training leaves it in
+        logits[:, MASK] = -torch.inf  # never predicted; the loss of training leaves it in
     for first in range(0, 24, 8):
         targets = batch.mdm_targets[0, first : first + 8]
         expected = F.cross_entropy(logits[first : first + 8], targets, ignore_index=IGNORED, reduction="sum")
