@@ -114,9 +114,8 @@ def measure(
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [
-        f"{'model':10} {'scored by':14} {'text':10} {'tokens':>7} {'perplexity':>11} {'+-':>7} {'bits/byte':>10} {'+-':>7}"
-    ]
+    head = f"{'model':10} {'scored by':14} {'text':10} {'tokens':>7} {'perplexity':>11} {'+-':>7}"
+    lines = [f"{head} {'bits/byte':>10} {'+-':>7}"]
     for row in rows:
         if row.domain == next(each.domain for each in rows):
             lines.append("")

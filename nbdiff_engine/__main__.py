@@ -4,6 +4,7 @@
     python -m nbdiff_engine generate "What is the capital of Peru?" --json --trace peru.json
     python -m nbdiff_engine models
     python -m nbdiff_engine eval --limit 20
+    python -m nbdiff_engine lm-eval run --model nbdiff --model_args model=nano --tasks gsm8k
 
 Bad input is one sentence on standard error and exit code 2.
 """
@@ -21,6 +22,7 @@ from nbdiff_engine.checkpoints import describe_bundled, load
 from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
+from nbdiff_engine.harness.command import run as run_harness
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.threads import choose_threads
 
@@ -137,6 +139,16 @@ def models(
 
 
 cli.command("eval")(eval_command)
+
+
+@cli.command(
+    "lm-eval",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
+)
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness with this engine as --model nbdiff (docs/harness.md)."""
+    run_harness(context.args)
 
 
 def main() -> None:

@@ -74,7 +74,8 @@ def ar_likelihood(
             f"context={model.spec.context!r}, which is no AR pass, so it has no AR likelihood; ask for the diffusion "
             "bound."
         )
-    _check(model, pairs, batch_size)
+    # The last token of a text is never read: it may stand just behind the context's end.
+    _check(model, pairs, batch_size, model.context_length + 1)
     results: list[ARLikelihood | None] = [None] * len(pairs)
     with tqdm(total=len(pairs), desc="AR likelihood", disable=not progress, leave=False) as bar:
         for numbers in _batches(pairs, batch_size):
@@ -115,7 +116,7 @@ def diffusion_likelihood(
     size = DecodeSettings.of(block_size=block_size, seed=seed).block_size or spec.block_size
     if samples < 1:
         raise SettingError(f"samples is {brief(samples)}; it must be at least 1.")
-    _check(model, pairs, batch_size)
+    _check(model, pairs, batch_size, model.context_length)
     results: list[DiffusionLikelihood | None] = [None] * len(pairs)
     most_draws = min(samples, 2 ** (size - (spec.first_token == "ar")) - 1)
     copies = max(1, min(batch_size, most_draws, _LOGITS // (size * model.vocab_size)))
@@ -352,14 +353,14 @@ def _batches(pairs: Sequence[Pair], batch_size: int) -> Iterable[list[int]]:
         yield order[first : first + batch_size]
 
 
-def _check(model: BlockModel, pairs: Sequence[Pair], batch_size: int) -> None:
+def _check(model: BlockModel, pairs: Sequence[Pair], batch_size: int, longest: int) -> None:
     if batch_size < 1:
         raise SettingError(f"batch_size is {brief(batch_size)}; it must be at least 1.")
     mask = None if model.spec is None else model.spec.mask_token_id
     for context, continuation in pairs:
         if not len(context) or not len(continuation):
             raise PromptError("A text to score has no token, or nothing before it; give at least one of each.")
-        if len(context) + len(continuation) > model.context_length:
+        if len(context) + len(continuation) > longest:
             raise PromptError(
                 f"A text to score is {len(context) + len(continuation)} tokens long with what stands before it; "
                 f"{model.name} has a context of {model.context_length}."

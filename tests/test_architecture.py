@@ -56,7 +56,7 @@ def test_importing_the_engine_pulls_in_no_page_and_no_quantiser():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert "nbdiff_engine" in loaded
-    assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "playground", "training"}
+    assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "lm_eval", "playground", "training"}
 
 
 def test_nothing_is_unpickled_and_nothing_goes_through_a_shell():
@@ -68,3 +68,10 @@ def test_nothing_is_unpickled_and_nothing_goes_through_a_shell():
                 assert not any(
                     each.arg == "trust_remote_code" and ast.unparse(each.value) != "False" for each in node.keywords
                 )
+
+
+def test_only_the_adapter_imports_the_evaluation_harness():
+    adapter = ROOT / "nbdiff_engine" / "harness"
+    assert any("lm_eval" in imported(path) for path in SOURCES if adapter in path.parents)
+    for path in SOURCES:
+        assert adapter in path.parents or "lm_eval" not in imported(path)
