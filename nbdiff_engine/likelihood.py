@@ -64,7 +64,8 @@ class DiffusionLikelihood:
 def ar_likelihood(
     model: BlockModel, pairs: Sequence[Pair], *, batch_size: int = 8, progress: bool = False
 ) -> list[ARLikelihood]:
-    """Log-likelihoods of continuations by plain causal passes, `batch_size` texts a forward.
+    """Log-likelihoods of continuations by plain causal passes, `batch_size` texts a forward. Texts that differ in
+    their last token alone, as the choices of a question often do, are read once.
 
     Raises SettingError for a checkpoint whose commit is no AR pass, PromptError for a pair that cannot be scored.
     """
@@ -76,16 +77,22 @@ def ar_likelihood(
         )
     # The last token of a text is never read: it may stand just behind the context's end.
     _check(model, pairs, batch_size, model.context_length + 1)
+    same: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for number, (context, continuation) in enumerate(pairs):
+        same.setdefault((len(context), (*context, *continuation[:-1])), []).append(number)
+    groups = list(same.values())
     results: list[ARLikelihood | None] = [None] * len(pairs)
     with tqdm(total=len(pairs), desc="AR likelihood", disable=not progress, leave=False) as bar:
-        for numbers in _batches(pairs, batch_size):
-            texts = [[*pairs[n][0], *pairs[n][1]] for n in numbers]
-            wanted = [range(len(pairs[n][0]) - 1, len(text) - 1) for n, text in zip(numbers, texts)]
-            plans = [_Reading(text[:-1], own) for text, own in zip(texts, wanted)]
-            session = model.open(len(texts), _room(max(map(len, texts))))
-            for n, (log_probs, best) in zip(numbers, _read(session, plans, texts)):
-                results[n] = ARLikelihood(math.fsum(log_probs), tuple(log_probs), all(best))
-            bar.update(len(numbers))
+        for chosen in _batches([pairs[group[0]] for group in groups], batch_size):
+            own = [groups[index] for index in chosen]
+            readings = [_Reading.causal(pairs[group[0]], [pairs[n][1][-1] for n in group]) for group in own]
+            session = model.open(len(own), _room(max(len(reading.tokens) for reading in readings)))
+            for group, (log_probs, best) in zip(own, _read(session, readings)):
+                shared = len(log_probs) - len(group)
+                for last, n in enumerate(group, start=shared):
+                    tokens = (*log_probs[:shared], log_probs[last])
+                    results[n] = ARLikelihood(math.fsum(tokens), tokens, all(best[:shared]) and best[last])
+            bar.update(sum(map(len, own)))
     return results
 
 
@@ -204,6 +211,7 @@ class _Text:
         reading = _Reading(
             ids[: found[-1].start],
             [position - 1 for position in openings],
+            [[ids[position]] for position in openings],
             size if whole else 1,
             context if whole and spec.block_grid == "prompt_end" else 0,
         )
@@ -214,7 +222,7 @@ def _bounds(model: BlockModel, texts: Sequence[_Text], size: int, copies: int) -
     """Read the texts once, clean; then score their blocks from the last to the first, each against what stands before
     it: looking at a block forgets what is behind its start, and nothing needs that any more."""
     session = model.open(len(texts), _room(max(len(text.ids) for text in texts) + size))
-    opened = _read(session, [text.reading for text in texts], [text.ids for text in texts])
+    opened = _read(session, [text.reading for text in texts])
     session.select([row for row in range(len(texts)) for _ in range(copies)])
     sums = [[block.sums() for block in text.blocks] for text in texts]
     for number in reversed(range(max(len(text.blocks) for text in texts))):
@@ -279,19 +287,29 @@ def _standard_error(sums: Sequence[Sequence[float]], exact: Sequence[bool]) -> f
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Clean tokens to be read, and the positions whose logits are wanted: those before the tokens they predict.
+    """Clean tokens to be read, the positions whose logits are wanted, in order, and for each of those the tokens that
+    may follow it and are to be scored.
 
     Causally, but in whole blocks of `block_size` from `first_block` on.
     """
 
     tokens: list[int]
     wanted: Sequence[int]
+    followed_by: Sequence[Sequence[int]]
     block_size: int = 1
     first_block: int = 0
 
+    @classmethod
+    def causal(cls, pair: Pair, last: Sequence[int]) -> "_Reading":
+        """A continuation, of which the last token may be any of `last`."""
+        context, continuation = pair
+        tokens = [*context, *continuation[:-1]]
+        follow = [*([token] for token in continuation[:-1]), last]
+        return cls(tokens, range(len(context) - 1, len(tokens)), follow)
+
     def passes(self, most_wanted: int) -> Iterable[Pass]:
         """A chunk a pass, with logits of `most_wanted` tokens at most, or of one block."""
-        at, wanted = 0, sorted(self.wanted)
+        at, wanted = 0, self.wanted
         while at < len(self.tokens):
             next_wanted = next((each for each in wanted if each >= at), len(self.tokens))
             width = max(1, min(PREFILL_CHUNK, next_wanted - at + most_wanted, len(self.tokens) - at))
@@ -306,14 +324,13 @@ class _Reading:
             at += width
 
 
-def _read(
-    session: Session, readings: Sequence[_Reading], texts: Sequence[Sequence[int]]
-) -> list[tuple[list[float], list[bool]]]:
-    """Read rows side by side and keep them. Per row: the log-probabilities of the tokens that follow its wanted
-    positions, and whether each of those tokens was the most probable one."""
+def _read(session: Session, readings: Sequence[_Reading]) -> list[tuple[list[float], list[bool]]]:
+    """Read rows side by side and keep them. Per row, for each token that may follow a wanted position: its
+    log-probability, and whether it is the most probable one."""
     model = session.model
     most_wanted = max(1, _LOGITS // (len(readings) * model.vocab_size))
     chunks = [list(reading.passes(most_wanted)) for reading in readings]
+    follow = [iter(reading.followed_by) for reading in readings]
     found: list[tuple[list[float], list[bool]]] = [([], []) for _ in readings]
     for number in range(max(map(len, chunks))):
         passes = [
@@ -321,24 +338,29 @@ def _read(
             for own, reading in zip(chunks, readings)
         ]
         logits_NV = session.run(passes)
-        owners = [row for row, each in enumerate(passes) for _ in each.wanted]
-        targets = [text[each.start + at + 1] for text, each in zip(texts, passes) for at in each.wanted]
-        if not targets:
+        asked = [(row, next(follow[row])) for row, each in enumerate(passes) for _ in each.wanted]
+        if not asked:
             continue
-        log_probs_N, best_N = _score(model, logits_NV, targets)
-        for row, log_prob, best in zip(owners, log_probs_N.tolist(), best_N.tolist()):
+        targets = [(row, index, token) for index, (row, tokens) in enumerate(asked) for token in tokens]
+        rows, indices, tokens = zip(*targets)
+        log_probs, best = _score(model, logits_NV, tokens, indices)
+        for row, log_prob, greedy in zip(rows, log_probs.tolist(), best.tolist()):
             found[row][0].append(log_prob)
-            found[row][1].append(best)
+            found[row][1].append(greedy)
     return found
 
 
-def _score(model: BlockModel, logits_NV: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N] of target tokens, MASK left out of the distribution, and whether each is the best."""
+def _score(
+    model: BlockModel, logits_NV: Tensor, tokens: Sequence[int], indices: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [T] of tokens, token t by the logits indices[t] (None: by its own), MASK left out of the
+    distribution; and whether each is the most probable one."""
     if model.spec is not None:
         logits_NV[:, model.spec.mask_token_id] = -torch.inf
-    target_N1 = torch.tensor(targets, device=logits_NV.device)[:, None]
-    log_probs_N = logits_NV.gather(1, target_N1)[:, 0] - logits_NV.logsumexp(dim=-1)
-    return log_probs_N, logits_NV.argmax(dim=-1) == target_N1[:, 0]
+    index_T = torch.arange(len(tokens)) if indices is None else torch.tensor(indices)
+    index_T, token_T = index_T.to(logits_NV.device), torch.tensor(tokens, device=logits_NV.device)
+    log_probs_T = logits_NV[index_T, token_T] - logits_NV.logsumexp(dim=-1)[index_T]
+    return log_probs_T, logits_NV.argmax(dim=-1)[index_T] == token_T
 
 
 def _room(longest: int) -> int:

@@ -32,6 +32,7 @@ from nbdiff_engine.threads import choose_threads
 log = logging.getLogger("lm_eval.models.nbdiff")  # where the harness's own log settings find it
 
 _DEFAULT_DEVICE = "cuda:0"  # of lm_eval's command line
+_CHOICES = 8
 _SEED_STEP = 1_000_003  # between batches: a prompt that is asked twice must not be answered with the same noise
 
 Request = tuple[Any, list[int], list[int]]  # what the harness caches by, ids of the context, of the continuation
@@ -242,7 +243,8 @@ class NBDiffLM(TemplateLM):
         results: list[tuple[float, bool]] = []
         ordered = Collator(requests, sort_fn=lambda each: (-len(each[1]) - len(each[2]), each[1] + each[2]))
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
-            for chunk in ordered.get_batched(n=self.batch_size):
+            # Many at once: the choices of a question that differ in their last token alone share one row.
+            for chunk in ordered.get_batched(n=self.batch_size * (_CHOICES if self.likelihood == "ar" else 1)):
                 found = self._score([self._fitted(context, text) for _, context, text in chunk])
                 for (request, _, _), result in zip(chunk, found, strict=True):
                     if request is not None:  # a window of a longer text is not what the harness asked for

@@ -71,6 +71,19 @@ def test_ar_log_probabilities_are_those_of_a_plain_causal_pass(any_model):
         assert found.log_likelihood == pytest.approx(math.fsum(expected), **CLOSE)
 
 
+def test_choices_that_differ_in_their_last_token_are_read_once_and_score_alike(llama, monkeypatch):
+    context, start = prompt_ids(9), prompt_ids(3, 1)
+    given = [(context, [*start, last]) for last in (4, 5, 6)] + [(context[:8], [*context[8:], *start, 4])]
+    alone = [ar_likelihood(llama, [pair])[0] for pair in given]
+    read, opened = [], llama.open
+    monkeypatch.setattr(llama, "open", lambda rows, length: read.append(rows) or opened(rows, length))
+    together = ar_likelihood(llama, given)
+    assert read == [2]
+    for one, other in zip(alone, together, strict=True):
+        assert one.token_log_probs == pytest.approx(other.token_log_probs, **CLOSE)
+        assert one.greedy == other.greedy
+
+
 def test_what_greedy_decoding_writes_is_greedy_and_a_changed_token_is_not(llama):
     context = prompt_ids(6)
     written = nb.generate(llama, context, strategy="ar", max_new_tokens=12).token_ids
