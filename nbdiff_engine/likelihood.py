@@ -126,9 +126,10 @@ def diffusion_likelihood(
     _check(model, pairs, batch_size, model.context_length)
     results: list[DiffusionLikelihood | None] = [None] * len(pairs)
     most_draws = min(samples, 2 ** (size - (spec.first_token == "ar")) - 1)
-    copies = max(1, min(batch_size, most_draws, _LOGITS // (size * model.vocab_size)))
+    rows = max(1, min(batch_size, _LOGITS // (size * model.vocab_size)))
+    copies = min(rows, most_draws) or 1
     with tqdm(total=len(pairs), desc=f"bound, blocks of {size}", disable=not progress, leave=False) as bar:
-        for numbers in _batches(pairs, max(1, batch_size // copies)):
+        for numbers in _batches(pairs, rows // copies):
             texts = [_Text.of(model, spec, pairs[n], size, samples, seed) for n in numbers]
             for n, result in zip(numbers, _bounds(model, texts, size, copies)):
                 results[n] = result

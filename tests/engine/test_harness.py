@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,19 @@ from nbdiff_engine.checkpoints import bundled_models
 from nbdiff_engine.harness import register
 from nbdiff_engine.harness.model import NBDiffLM
 from nbdiff_engine.tasks import check, held_out
+from tests.tiny import UNSHIFTED
 
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "tests" / "engine" / "harness_tasks"
 FLOAT32 = {"model": "nano", "dtype": "float32"}
 
 register()
+
+
+@pytest.fixture(autouse=True)
+def _no_report_of_the_machine(monkeypatch):
+    """What lm_eval adds to its results takes it seconds, and no test reads it."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +264,33 @@ def test_a_wrong_argument_is_one_sentence(arguments, said):
 def test_generation_arguments_that_decoding_does_not_honour_are_refused(nano, gen_kwargs, said):
     with pytest.raises(nb.SettingError, match=said):
         nano.generate_until(requests("generate_until", ("<user>Hello<bot>", gen_kwargs)), disable_tqdm=True)
+
+
+def test_an_answer_that_a_task_begins_is_gone_on_with(nano):
+    turns = [
+        {"role": "user", "content": "What is the capital of Peru?"},
+        {"role": "assistant", "content": "The capital of Peru is"},
+    ]
+    text = nano.apply_chat_template(turns, add_generation_prompt=False)
+    assert text == "<user>What is the capital of Peru?<bot>The capital of Peru is"
+    answer = nano.generate_until(requests("generate_until", (text, {"max_gen_toks": 20})), disable_tqdm=True)
+    assert answer == [" Lima."]
+
+
+def test_an_unshifted_checkpoint_is_scored_by_the_bound_and_has_no_ar_head(tmp_path):
+    folder = tmp_path / "unshifted"
+    shutil.copytree(bundled_models()["nano"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["block_diffusion"] |= UNSHIFTED
+    (folder / "config.json").write_text(json.dumps(config))
+    lm = NBDiffLM(model=str(folder), dtype="float32", block_size=4)
+    found = lm.loglikelihood(requests("loglikelihood", PAIRS[0]), disable_tqdm=True)[0]
+    assert lm.likelihood == "diffusion"
+    assert found[0] < 0
+    assert found[1] is False
+    for arguments in ({"likelihood": "ar"}, {"strategy": "ar"}):
+        with pytest.raises(nb.SettingError, match="no AR pass"):
+            NBDiffLM(model=str(folder), dtype="float32", **arguments)
 
 
 def test_a_model_without_a_chat_template_says_so(nano, monkeypatch):
