@@ -1,10 +1,11 @@
 """Perplexity under block diffusion, per block size, beside AR perplexity, on held-out text.
 
-    python benchmarks/likelihood.py --model nano --samples 32 --save benchmarks/results/likelihood-cpu.txt
+    python benchmarks/likelihood.py --limit 25 --samples 32 --save benchmarks/results/likelihood-cpu.txt
 
 The text is the reference answers of the bundled held-out problems, each with its end-of-sequence token, given its
-prompt. AR figures are exact; those of block diffusion are upper bounds on its perplexity, estimated over random masks
-(`nbdiff_engine/likelihood.py`), with the standard error of that estimate. Perplexity is per token; bits per byte
+prompt. AR figures are exact. Those of block diffusion are upper bounds on its perplexity, estimated over random masks
+(`nbdiff_engine/likelihood.py`); the column +- is the standard error of that estimate, 0 where nothing was sampled. Then
+the figure is the bound itself, and at blocks of 1 and 2 the perplexity itself. Perplexity is per token; bits per byte
 divide by the UTF-8 bytes of the answers, the end of sequence counting as none. The last line is JSON.
 """
 
@@ -121,7 +122,7 @@ def table(rows: Sequence[Row]) -> str:
             lines.append("")
         by = "AR" if row.block_size is None else f"blocks of {row.block_size}"
         errors = [row.perplexity_error, row.bits_per_byte_error]
-        one, other = ("" if each is None else "exact" if each == 0 else f"{each:.4f}" for each in errors)
+        one, other = ("" if each is None else "0" if each == 0 else f"{each:.4f}" for each in errors)
         lines.append(
             f"{row.model:10} {by:14} {row.domain:10} {row.tokens:7} {row.perplexity:11.4f} {one:>7} "
             f"{row.bits_per_byte:10.4f} {other:>7}"

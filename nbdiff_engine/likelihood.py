@@ -6,10 +6,10 @@ committed, as in decoding. Inside a block a masked-diffusion model is an any-ord
 
     -log p(x_k | c, x_<k)  <=  E_l E_M|l [ (L / l) * sum_{i in M} -log p(x_i | x_k with M masked, c, x_<k) ]
 
-with l uniform on 1..L and M a uniform subset of l of the block's L maskable tokens: LLaDA (arXiv 2502.09992), the
-low-variance form of its ELBO, block by block as in BD3-LM (arXiv 2503.09573, Eq. 4). It is the mean over all orders
-of revealing the tokens one by one (sum over l of the mean loss with l masked), hence by Jensen a bound, and exact
-where L = 1. Where a block's first token comes from AR logits (NBDiff), it is scored by them, exactly, and never
+with l uniform on 1..L and M a uniform subset of l of the block's L maskable tokens: the low-variance form of LLaDA's
+bound (arXiv 2502.09992, Eq. 6), block by block as in BD3-LM (arXiv 2503.09573). It is the mean, over all orders of
+revealing the tokens one by one, of the negative log-probability of that order's chain, hence by Jensen a bound, and
+exact where L = 1. Where a block's first token comes from AR logits (NBDiff), it is scored by them, exactly, and never
 masked; so b = 1 is the AR likelihood, and b = 2 is exact too.
 
 Tokens of the last block behind the continuation's end are never shown: they stay masked, so the bound is of the
@@ -53,7 +53,7 @@ class DiffusionLikelihood:
     """A lower bound of a continuation's natural-log probability under block diffusion."""
 
     log_likelihood: float  # the estimate of the bound
-    standard_error: float | None  # of that estimate: 0 where it is exact, None where one sample cannot tell
+    standard_error: float | None  # of that estimate: 0 where nothing was sampled, None where one sample cannot tell
     openings_greedy: bool  # every token that AR logits gave (a block's first) is the most probable one
 
 
