@@ -31,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 import nbdiff_engine as nb
-from nbdiff_engine.evaluation import machine_facts
+from nbdiff_engine.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, check, held_out
 from training.launch import start
 from training.recipe import Recipe

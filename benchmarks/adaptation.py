@@ -23,7 +23,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from nbdiff_engine.checkpoints import bundled_models
-from nbdiff_engine.evaluation import machine_facts
+from nbdiff_engine.machine_facts import machine_facts
 from training.estimate import estimate
 from training.recipe import Recipe
 

@@ -27,8 +27,8 @@ import torch
 from tqdm import tqdm
 
 import nbdiff_engine as nb
-from nbdiff_engine.evaluation import machine_facts
 from nbdiff_engine.events import Commit, Prefill
+from nbdiff_engine.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, held_out
 
 PROMPTS = tuple(problem.prompt for domain in DOMAINS for problem in held_out(domain, 2))

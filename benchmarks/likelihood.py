@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nbdiff_engine as nb
-from nbdiff_engine.evaluation import machine_facts
 from nbdiff_engine.likelihood import SAMPLES, ar_likelihood, diffusion_likelihood
+from nbdiff_engine.machine_facts import machine_facts
 from nbdiff_engine.prompts import encode
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbdiff_engine.evaluation import machine_facts
+from nbdiff_engine.machine_facts import machine_facts
 
 PORT = 7873
 PARTS = {

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import nbdiff_engine as nb
-from nbdiff_engine.evaluation import machine_facts
+from nbdiff_engine.machine_facts import machine_facts
 from playground.frames import lane_frames
 from playground.worker import Lane, Worker
 

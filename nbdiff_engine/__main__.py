@@ -20,7 +20,7 @@ import typer
 
 from nbdiff_engine.checkpoints import describe_bundled, load
 from nbdiff_engine.errors import NBDiffError
-from nbdiff_engine.eval_command import eval_command
+from nbdiff_engine.evaluation.command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
 from nbdiff_engine.harness.command import run as run_harness
 from nbdiff_engine.settings import DecodeSettings

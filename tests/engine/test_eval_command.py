@@ -7,9 +7,9 @@ import sys
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine import eval_command, evaluation
 from nbdiff_engine.__main__ import main
-from nbdiff_engine.evaluation import label_of
+from nbdiff_engine.evaluation import command, label_of
+from nbdiff_engine.evaluation import run as running
 from nbdiff_engine.tasks import DOMAINS
 from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
 from tests.conftest import GOLDEN
@@ -47,7 +47,7 @@ def test_eval_prints_one_json_object_and_writes_it(run, tmp_path):
     (report,) = answer["models"]
     assert (report["name"], report["dtype"], report["code_run"]) == (MODEL, "float32", False)
     assert report["threads"] >= 1
-    assert [each["setting"] for each in report["results"]] == [label_of(each) for each in evaluation.DEFAULT_SETTINGS]
+    assert [each["setting"] for each in report["results"]] == [label_of(each) for each in running.DEFAULT_SETTINGS]
     assert {each["overall"]["n"] for each in report["results"]} == {4}
     assert report["results"][0]["domains"]["code"]["accuracy"] is None
     assert len(answer["comparisons"]) == 2
@@ -73,11 +73,11 @@ def test_the_bundled_pair_is_the_default_and_the_ar_parent_comes_first(run, monk
         if len(names) == 2:
             raise nb.CheckpointError("Enough.")
 
-    monkeypatch.setattr(eval_command, "load", load)
-    monkeypatch.setattr(eval_command, "bundled_models", lambda: dict.fromkeys(("nano", "nano-ar", "other"), GOLDEN))
+    monkeypatch.setattr(command, "load", load)
+    monkeypatch.setattr(command, "bundled_models", lambda: dict.fromkeys(("nano", "nano-ar", "other"), GOLDEN))
     assert run("--limit", "1") == (2, "", "error: Enough.\n")
     assert names == [("nano-ar", "auto"), ("nano", "auto")]
-    monkeypatch.setattr(eval_command, "bundled_models", dict)
+    monkeypatch.setattr(command, "bundled_models", dict)
     assert run()[2] == "error: No bundled model is here; name one with --model.\n"
 
 
@@ -139,7 +139,7 @@ def test_a_stop_in_the_middle_prints_nothing(run, monkeypatch):
             raise KeyboardInterrupt
         return nb.generate(*args, **settings)
 
-    monkeypatch.setattr(evaluation, "generate", interrupted)
+    monkeypatch.setattr(running, "generate", interrupted)
     code, out, _ = run("--model", MODEL, "--limit", "1", "--max-new-tokens", "4")
     assert (code, out) == (130, "")
 
@@ -155,7 +155,7 @@ def test_a_stop_in_the_middle_says_how_to_go_on(run, monkeypatch, tmp_path):
         return nb.generate(*args, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "generate", interrupted)
+        patch.setattr(running, "generate", interrupted)
         code, out, err = run(*options)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == f"stopped: {journal} keeps the answers; the same command with --resume goes on"
@@ -187,7 +187,7 @@ def test_problems_of_ones_own_are_judged_by_their_checks(run, tmp_path):
 
 
 def test_a_large_grid_is_said_and_allowed(run, monkeypatch):
-    monkeypatch.setattr(eval_command, "MANY_ANSWERS", 3)
+    monkeypatch.setattr(command, "MANY_ANSWERS", 3)
     options = ("--model", MODEL, "--limit", "1", "--domain", "math", "--max-new-tokens", "4", "--block-size", "4")
     code, out, err = run(*options, "--threshold", "0.5,0.9")
     assert code == 0

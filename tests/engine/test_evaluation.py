@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from nbdiff_engine import eval_command, evaluation
 from nbdiff_engine.evaluation import evaluate, label_of
-from nbdiff_engine.evaluation_pairs import top_two_gap
-from nbdiff_engine.evaluation_table import table
+from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
+from nbdiff_engine.evaluation.pairs import top_two_gap
+from nbdiff_engine.evaluation.settings import parse_setting
+from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.events import Commit, FinishReason, Prefill
-from nbdiff_engine.paired import difference_interval, mcnemar_p
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict
 from tests.conftest import GOLDEN
@@ -26,7 +27,7 @@ PROMPTS = {
     "story": ("Tell a short story about Max, a mouse and a green key.",),
 }
 PROBLEMS = [Problem(domain, prompt, "", {}) for domain, prompts in PROMPTS.items() for prompt in prompts]
-AR, DIFFUSION, SPECULATIVE = (label_of(each) for each in evaluation.DEFAULT_SETTINGS)
+AR, DIFFUSION, SPECULATIVE = (label_of(each) for each in running.DEFAULT_SETTINGS)
 
 
 def stand_in(problem: Problem, text: str, run_code: bool = True) -> Verdict:
@@ -52,8 +53,8 @@ def recorded(model):
         return output
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "generate", recorder)
-        patch.setattr(evaluation, "check", stand_in)
+        patch.setattr(running, "generate", recorder)
+        patch.setattr(running, "check", stand_in)
         done = evaluate([model], PROBLEMS, max_new_tokens=48)
     return done, {strategy: own[1:] for strategy, own in outputs.items()}  # the first is the warm-up
 
@@ -116,13 +117,13 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
     assert result.overall.accuracy == sum(right) / len(right)
     assert "Code answers are not judged" in table(done)
 
-    monkeypatch.setattr(evaluation, "check", stand_in)
+    monkeypatch.setattr(running, "check", stand_in)
     run = evaluate([model], PROBLEMS[2:3], [DecodeSettings.of(strategy="ar")], max_new_tokens=8, run_code=True)
     assert run.models[0].code_run
     assert run.models[0].results[0].domains["code"].judged == 1
     assert "not judged" not in table(run)
 
-    monkeypatch.setattr(evaluation, "check", lambda problem, text, run_code: Verdict(None, "No sandbox here."))
+    monkeypatch.setattr(running, "check", lambda problem, text, run_code: Verdict(None, "No sandbox here."))
     tried = evaluate([model], PROBLEMS[2:3], [DecodeSettings.of(strategy="ar")], max_new_tokens=8, run_code=True)
     assert tried.models[0].not_judged == "No sandbox here."
     assert "Not every code answer was judged. No sandbox here." in table(tried)
@@ -130,8 +131,8 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
 
 
 def test_programs_of_a_bundled_model_are_judged(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
-    monkeypatch.setattr(evaluation, "bundled_models", lambda: {MODEL: GOLDEN})
+    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "bundled_models", lambda: {MODEL: GOLDEN})
     settings = [DecodeSettings.of(strategy="ar")]
     assert evaluate([model], PROBLEMS[2:3], settings, max_new_tokens=4).models[0].code_run
     assert not evaluate([model], PROBLEMS[2:3], settings, max_new_tokens=4, run_code=False).models[0].code_run
@@ -144,8 +145,8 @@ def test_settings_take_turns_on_each_prompt(model, monkeypatch):
         order.append((len(prompt), settings["strategy"]))
         return nb.generate(model, prompt, **settings)
 
-    monkeypatch.setattr(evaluation, "generate", recorder)
-    monkeypatch.setattr(evaluation, "check", stand_in)
+    monkeypatch.setattr(running, "generate", recorder)
+    monkeypatch.setattr(running, "check", stand_in)
     evaluate([model], PROBLEMS[:2], max_new_tokens=4)
     strategies = [strategy for _, strategy in order]
     turns = [strategies[start : start + 3] for start in range(0, 9, 3)]  # the warm-up, then two prompts
@@ -155,8 +156,8 @@ def test_settings_take_turns_on_each_prompt(model, monkeypatch):
 
 
 def test_threads_are_put_back(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
-    monkeypatch.setattr(evaluation, "choose_threads", lambda _: torch.set_num_threads(2) or 2)
+    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "choose_threads", lambda _: torch.set_num_threads(2) or 2)
     before = torch.get_num_threads()
     done = evaluate([model], PROBLEMS[:1], [DecodeSettings.of(strategy="ar")], max_new_tokens=2)
     assert done.models[0].threads == 2
@@ -248,7 +249,7 @@ def test_the_gap_leaves_the_mask_token_out(model, monkeypatch):
 
 
 def test_sampled_outputs_and_answers_that_just_end_have_no_gap(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
+    monkeypatch.setattr(running, "check", stand_in)
     settings = [
         DecodeSettings.of(strategy="ar", max_new_tokens=4),
         DecodeSettings.of(strategy="self_speculative", max_new_tokens=3),
@@ -260,7 +261,7 @@ def test_sampled_outputs_and_answers_that_just_end_have_no_gap(model, monkeypatc
 
 
 def test_ar_of_each_model_is_compared_with_that_of_the_first(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
+    monkeypatch.setattr(running, "check", stand_in)
     parent = nb.BlockModel(model.network, model.tokenizer, None, "parent")
     done = evaluate([parent, model], PROBLEMS[:4], max_new_tokens=16)
     assert [[each.setting for each in own.results] for own in done.models] == [[AR], [AR, DIFFUSION, SPECULATIVE]]
@@ -320,12 +321,12 @@ def test_the_json_has_these_fields(report):
     ["ar", "block_diffusion,block_size=8,threshold=0.7", "self_speculative,temperature=0.5,stop=###,ignore_eos=True"],
 )
 def test_a_setting_and_its_label_are_the_same_text(text):
-    assert label_of(eval_command.parse_setting(text)) == text
+    assert label_of(parse_setting(text)) == text
 
 
 def test_ar_is_put_in_front_where_it_is_missing(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
-    chosen = eval_command.parse_setting("block_diffusion,block_size=4,max_new_tokens=3")
+    monkeypatch.setattr(running, "check", stand_in)
+    chosen = parse_setting("block_diffusion,block_size=4,max_new_tokens=3")
     done = evaluate([model], PROBLEMS[:1], [chosen], max_new_tokens=4)
     first, second = done.models[0].results
     assert (first.setting, first.settings["max_new_tokens"]) == ("ar", 4)
@@ -333,7 +334,7 @@ def test_ar_is_put_in_front_where_it_is_missing(model, monkeypatch):
 
 
 def test_a_checkpoint_without_ar_decoding_has_no_baseline(model, monkeypatch):
-    monkeypatch.setattr(evaluation, "check", stand_in)
+    monkeypatch.setattr(running, "check", stand_in)
     spec = model.spec.model_copy(update={"context": "block_causal"})
     other = nb.BlockModel(model.network, model.tokenizer, spec, "other")
     done = evaluate([other, model], PROBLEMS[:1], max_new_tokens=4)

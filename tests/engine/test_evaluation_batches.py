@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from nbdiff_engine import evaluation
 from nbdiff_engine.evaluation import batches_of, evaluate
-from nbdiff_engine.evaluation_report import Answer, Figures
-from nbdiff_engine.evaluation_table import table
+from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation.report import Answer, Figures
+from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.events import FinishReason
 from nbdiff_engine.metrics import Metrics
 from nbdiff_engine.tasks import Problem, held_out
@@ -37,7 +37,7 @@ def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkey
             rows[-1][settings["strategy"], tuple(prompt)] = out.token_ids
         return found
 
-    monkeypatch.setattr(evaluation, "generate", recorded)
+    monkeypatch.setattr(running, "generate", recorded)
     reports = []
     for size in (1, batch_size):
         rows.append({})
@@ -92,7 +92,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_a_sentence(model, monkeypatch, 
     def out_of_memory(*args, **settings):
         raise error
 
-    monkeypatch.setattr(evaluation, "generate", out_of_memory)
+    monkeypatch.setattr(running, "generate", out_of_memory)
     with pytest.raises(nb.SettingError, match=r"too small for 4 prompts side by side .* take a smaller batch size"):
         evaluate([model], PROBLEMS[:4], batch_size=4)
 
@@ -101,7 +101,7 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(model, monkeypatch):
     def broken(*args, **settings):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(evaluation, "generate", broken)
+    monkeypatch.setattr(running, "generate", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         evaluate([model], PROBLEMS[:1])
 

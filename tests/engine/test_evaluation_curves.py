@@ -3,8 +3,8 @@
 import pytest
 
 from nbdiff_engine.aup import aup
-from nbdiff_engine.evaluation_curves import Measured, curves_of
-from nbdiff_engine.wilson import wilson_interval
+from nbdiff_engine.evaluation.curves import Measured, curves_of
+from nbdiff_engine.evaluation.wilson import wilson_interval
 
 
 def measured(model, strategy, size, threshold, tpf, accuracy):

@@ -11,8 +11,9 @@ import time
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine import evaluation, evaluation_journal
 from nbdiff_engine.evaluation import evaluate
+from nbdiff_engine.evaluation import journal as journals
+from nbdiff_engine.evaluation import run as running
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import held_out
 from tests.conftest import GOLDEN
@@ -53,7 +54,7 @@ def calls_of(monkeypatch, stop_at: int | None = None) -> list:
             raise KeyboardInterrupt
         return nb.generate(*args, **settings)
 
-    monkeypatch.setattr(evaluation, "generate", counted)
+    monkeypatch.setattr(running, "generate", counted)
     return calls
 
 
@@ -68,14 +69,14 @@ def test_a_run_that_stopped_goes_on_and_gives_the_same_report(model, path, monke
     calls = calls_of(monkeypatch)
     again = json.loads(json.dumps(run(model, path, resume=True, batch_size=batch_size).to_json()))
     assert path.read_text().splitlines()[: len(kept)] == kept
-    assert len(calls) == 3 + 3 * len(evaluation.batches_of(PROBLEMS, [[1]] * len(PROBLEMS), batch_size)) - 5
+    assert len(calls) == 3 + 3 * len(running.batches_of(PROBLEMS, [[1]] * len(PROBLEMS), batch_size)) - 5
     assert without_times(again) == without_times(whole)
 
 
 def test_a_finished_run_that_is_resumed_decodes_nothing_and_says_the_very_same(model, path, monkeypatch):
     first = run(model, path).to_json()
     calls = calls_of(monkeypatch)
-    monkeypatch.setattr(evaluation, "choose_threads", lambda _: pytest.fail("the threads are those of before"))
+    monkeypatch.setattr(running, "choose_threads", lambda _: pytest.fail("the threads are those of before"))
     assert run(model, path, resume=True).to_json() == first
     assert calls == []
 
@@ -97,7 +98,7 @@ def test_a_last_line_that_a_crash_has_spoilt_is_decoded_again(model, path, monke
 def test_a_crash_before_the_first_line_is_a_run_that_begins(model, path):
     path.write_bytes(b'{"format": "nbd')
     run(model, path, resume=True)
-    assert json.loads(path.read_bytes().splitlines()[0])["format"] == evaluation_journal.FORMAT
+    assert json.loads(path.read_bytes().splitlines()[0])["format"] == journals.FORMAT
 
 
 def test_a_line_holds_what_was_answered(model, path):
@@ -137,17 +138,17 @@ def test_the_journal_of_another_run_is_refused_by_what_differs(model, path, monk
     next(retrained.network.parameters()).data.mul_(1.01)
     refused("set of weights", models=[retrained])
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "engine_digest", lambda: "newer")
+        patch.setattr(running, "engine_digest", lambda: "newer")
         refused("engine version")
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "machine_facts", lambda: {"cpu": "another", "date": "2030-01-01"})
+        patch.setattr(running, "machine_facts", lambda: {"cpu": "another", "date": "2030-01-01"})
         refused("machine")
     assert path.read_bytes() == before
 
 
 def test_the_date_of_a_run_is_that_of_its_beginning(model, path, monkeypatch):
     first = run(model, path, problems=PROBLEMS[:1])
-    monkeypatch.setattr(evaluation, "machine_facts", lambda: {**first.machine, "date": "2030-01-01"})
+    monkeypatch.setattr(running, "machine_facts", lambda: {**first.machine, "date": "2030-01-01"})
     assert run(model, path, resume=True, problems=PROBLEMS[:1]).machine["date"] == first.machine["date"]
 
 
@@ -176,12 +177,12 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(model, path):
 
 
 def test_two_runs_never_write_into_one_journal(model, path):
-    header = {"format": evaluation_journal.FORMAT}
-    first = evaluation_journal.Journal.open(path, header, {}, resume=False)
+    header = {"format": journals.FORMAT}
+    first = journals.Journal.open(path, header, {}, resume=False)
     with pytest.raises(nb.NBDiffError, match="is being written by another run"):
-        evaluation_journal.Journal.open(path, header, {}, resume=True)
+        journals.Journal.open(path, header, {}, resume=True)
     first.close()
-    evaluation_journal.Journal.open(path, header, {}, resume=True).close()
+    journals.Journal.open(path, header, {}, resume=True).close()
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypatch):
@@ -191,7 +192,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypa
         if next(counted) == 4:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation_journal.os, "fsync", full)
+    monkeypatch.setattr(journals.os, "fsync", full)
     with pytest.raises(nb.NBDiffError, match="No space left on device; what stands there is kept, and --resume"):
         run(model, path)
     monkeypatch.undo()

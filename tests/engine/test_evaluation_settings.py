@@ -3,8 +3,8 @@
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.eval_command import choose_settings
-from nbdiff_engine.evaluation_settings import grid, label_of, listed, parse_setting
+from nbdiff_engine.evaluation.command import choose_settings
+from nbdiff_engine.evaluation.settings import grid, label_of, listed, parse_setting
 
 
 def labels(*asked) -> list[str]:

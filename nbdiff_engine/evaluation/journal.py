@@ -221,7 +221,7 @@ def weights_digest(model: BlockModel) -> str:
 def engine_digest() -> str:
     """A name for this engine: its version, which is that of its sources."""
     found = hashlib.blake2b(digest_size=12)
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent.parent
     for path in sorted(folder.rglob("*.py")):
         found.update(path.relative_to(folder).as_posix().encode())
         found.update(path.read_bytes())

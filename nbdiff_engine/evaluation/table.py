@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nbdiff_engine.aup import MOST_LOST
-from nbdiff_engine.evaluation_curves import Curve
-from nbdiff_engine.evaluation_report import Comparison, Evaluation, Figures, ModelReport
+from nbdiff_engine.evaluation.curves import Curve
+from nbdiff_engine.evaluation.report import Comparison, Evaluation, Figures, ModelReport
 
 OVERALL = "all"  # the figures over every domain
 

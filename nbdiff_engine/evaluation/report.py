@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.evaluation_curves import Curve
+from nbdiff_engine.evaluation.curves import Curve
+from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
+from nbdiff_engine.evaluation.wilson import wilson_interval
 from nbdiff_engine.events import FinishReason
 from nbdiff_engine.metrics import Metrics
-from nbdiff_engine.paired import difference_interval, mcnemar_p
-from nbdiff_engine.wilson import wilson_interval
 
 
 @dataclass(frozen=True, slots=True)

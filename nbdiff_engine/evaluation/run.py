@@ -18,19 +18,17 @@ from nbdiff_engine.aup import MOST_LOST
 from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.checkpoints import bundled_models
 from nbdiff_engine.errors import PromptError, SettingError, brief
-from nbdiff_engine.evaluation_curves import Measured, curves_of
-from nbdiff_engine.evaluation_journal import Journal, digest, engine_digest, weights_digest
-from nbdiff_engine.evaluation_pairs import Answered, against_own_ar, by_verdicts
-from nbdiff_engine.evaluation_report import Answer, Comparison, Evaluation, ModelReport, SettingReport
-from nbdiff_engine.evaluation_settings import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
+from nbdiff_engine.evaluation.curves import Measured, curves_of
+from nbdiff_engine.evaluation.journal import Journal, digest, engine_digest, weights_digest
+from nbdiff_engine.evaluation.pairs import Answered, against_own_ar, by_verdicts
+from nbdiff_engine.evaluation.report import Answer, Comparison, Evaluation, ModelReport, SettingReport
+from nbdiff_engine.evaluation.settings import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
 from nbdiff_engine.generate import Output, generate, prepare
 from nbdiff_engine.machine_facts import machine_facts
 from nbdiff_engine.prompts import encode
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import Problem, Verdict, check
 from nbdiff_engine.threads import choose_threads
-
-__all__ = ["DEFAULT_SETTINGS", "MAX_NEW_TOKENS", "evaluate", "label_of", "machine_facts"]
 
 MOST_ROWS = 1024  # of a batch; a bound against slips, not against memory
 

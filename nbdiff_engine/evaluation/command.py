@@ -19,8 +19,8 @@ import typer
 from nbdiff_engine.checkpoints import bundled_models, load
 from nbdiff_engine.errors import NBDiffError, SettingError, brief, brief_text
 from nbdiff_engine.evaluation import MAX_NEW_TOKENS, check_batch_size, evaluate
-from nbdiff_engine.evaluation_settings import DEFAULT_SETTINGS, grid, label_of, listed, parse_setting
-from nbdiff_engine.evaluation_table import table
+from nbdiff_engine.evaluation.settings import DEFAULT_SETTINGS, grid, label_of, listed, parse_setting
+from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
 from nbdiff_engine.tasks.problem_file import CHECKS, read_problems
