@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine import BlockModel
@@ -23,6 +24,7 @@ from training.data.formats import Encoder, detect_format
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.data.settings import CORPUS, SELF
 from training.data.sources import load_rows
+from training.document_attention import DOCUMENTS
 from training.errors import RecipeError, RunError
 from training.new_model import new_model, train_tokenizer
 from training.recipe import Recipe
@@ -49,10 +51,7 @@ def start(recipe: Recipe, output: Path, resume: bool) -> Path:
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
-    if accelerator.device.type == "cuda":
-        # Skips the empty tiles of the mask. On a CPU it has no backward pass, and decoding has masks of its own.
-        model.network.set_attn_implementation("flex_attention")
-        model.network.config.attention_dropout = 0.0  # which FlexAttention has not
+    settle_attention(model.network, recipe.attention, accelerator.device.type)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.create(recipe)
@@ -97,6 +96,37 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         raise RecipeError("The recipe names no base checkpoint; give one with --base.")
     dtype = None if recipe.lora else torch.float32
     return load_base(recipe.base, dtype, recipe.quantization, str(device))
+
+
+def settle_attention(network: PreTrainedModel, wanted: str, device: str) -> str:
+    """Give a network the attention it is trained with; which one that is: dense, documents or flex.
+
+    FlexAttention has no backward pass on a CPU, and `documents` is made of a kernel for CPUs. Neither has dropout:
+    on a CPU a base with dropout keeps to the dense mask, as it always did, and on CUDA it loses the dropout.
+    Raises RecipeError for one that this machine or this base does not have.
+    """
+    config = network.config.get_text_config()
+    dropout = getattr(config, "attention_dropout", 0.0)
+    on_cpu = "dense" if dropout else "documents"
+    chosen = {"cuda": "flex", "cpu": on_cpu}.get(device, "dense") if wanted == "auto" else wanted
+    home = {"flex": "cuda", "documents": "cpu"}.get(chosen, device)
+    if home != device:
+        raise RecipeError(
+            f"attention is {chosen}, which runs on {home} alone, and this is {device}; set attention=auto."
+        )
+    if chosen == "documents" and dropout:
+        raise RecipeError(
+            f"attention is documents, which has no dropout, and the base has {dropout:g}; set attention=dense."
+        )
+    if chosen == "flex":
+        config.attention_dropout = 0.0
+        for module in network.modules():
+            if getattr(module, "attention_dropout", 0.0):  # layers took it from the config when they were made
+                module.attention_dropout = 0.0
+    if chosen != "dense":
+        network.set_attn_implementation({"flex": "flex_attention", "documents": DOCUMENTS}[chosen])
+    logger.info("attention: %s", chosen)
+    return chosen
 
 
 def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:

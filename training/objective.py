@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from nbdiff_engine.attention import Context, additive, dense_mask, flex_mask
+from training.attention_plan import plan_of, present
+from training.document_attention import DOCUMENTS
 from training.noising import IGNORED, Batch
 
 _CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in float32
@@ -53,6 +55,8 @@ class Objective(nn.Module):
         open_future: bool [B, N + L], the keys that noised tokens of the same block see although they stand
             after them; None: all (NBDiff). The mask-annealing ablation opens them little by little.
         """
+        if self.network.config._attn_implementation == DOCUMENTS:
+            return self.end_to_end(batch, open_future)
         hidden_BSD = self.body(
             input_ids=batch.ids,
             attention_mask=self.mask(batch, open_future),
@@ -62,6 +66,24 @@ class Objective(nn.Module):
         noised = batch.mdm_targets.shape[1]
         mdm_sum, mdm_count = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets)
         ar_sum, ar_count = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
+        return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+
+    def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
+        """The same losses from one row that holds the tokens of all, without padding."""
+        there = present(batch.tokens)
+        hidden_1TD = self.body(
+            input_ids=batch.ids[there][None],
+            position_ids=batch.tokens.position[there][None],
+            plan=plan_of(batch.tokens, there, self.context, open_future),
+            use_cache=False,
+        ).last_hidden_state
+        noised = batch.mdm_targets.shape[1]
+        targets = torch.full_like(batch.ids, IGNORED)
+        found = []
+        for own, half in ((batch.mdm_targets, slice(noised)), (batch.ar_targets, slice(noised, None))):
+            targets.fill_(IGNORED)[:, half] = own
+            found.append(self.cross_entropy(hidden_1TD, targets[there][None]))
+        (mdm_sum, mdm_count), (ar_sum, ar_count) = found
         return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
 
     def mask(self, batch: Batch, open_future: Tensor | None):

@@ -17,6 +17,7 @@ from nbdiff_engine.events import DecodeEvent, Denoise, Finish
 from nbdiff_engine.generate import Job, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from training.base import TrainedModel
+from training.document_attention import DOCUMENTS
 from training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,11 @@ def _decoding(model: TrainedModel) -> Iterator[BlockModel]:
     try:
         for module in compiled:
             module._compiled_call_impl = None
-        if attention == "flex_attention":
+        if attention in ("flex_attention", DOCUMENTS):  # of training alone
             network.set_attn_implementation("sdpa")
         yield BlockModel(network, model.tokenizer, model.spec, model.name, model.bos_before_template)
     finally:
-        if attention == "flex_attention":
+        if attention in ("flex_attention", DOCUMENTS):
             network.set_attn_implementation(attention)
         for module, call in compiled.items():
             module._compiled_call_impl = call

@@ -142,6 +142,10 @@ class Recipe(Section):
     save_dtype: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="of the final weights; auto: as the base"
     )
+    attention: Literal["auto", "dense", "documents", "flex"] = Field(
+        default="auto",
+        description="documents (CPU) and flex (CUDA) skip what the mask hides, dense does not; auto: by the machine",
+    )
     compile: bool = Field(default=False, description="torch.compile the network; needs a C++ compiler on a CPU")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; empty: torch's choice")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of weights, order, noise and sampling")
