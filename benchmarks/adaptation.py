@@ -1,18 +1,25 @@
-"""What an adaptation step costs: seconds against an AR step of the same rows, and peak memory, beside the estimate.
+"""What an adaptation step costs: seconds against an AR step of the same rows, and peak memory beside the estimate.
 
-    python benchmarks/adaptation.py --packed-length 8192
+    python -m benchmarks.adaptation
+    python -m benchmarks.adaptation --shape 1x8192 --precision fp32 --save
 
-A random network of nano's shape and of the context that is asked for is trained on the corpus, each kind of step in a
-process of its own, since the peak of a process never falls again. The last line is JSON.
+A random network of nano's sizes is trained on the project's corpus. In one process the kinds of step take turns, and
+the seconds are medians of a kind's own steps: forward, backward and optimiser, the noising left out, since a run does
+it behind the step before. "x AR" is against the fastest AR step there is here. Peaks are of runs of two steps, each in
+a process of its own, since the peak of a process never falls again. The last line is JSON.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,62 +27,93 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 import yaml
+from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
+from benchmarks.adaptation_steps import Kind, Split, Stepper
 from nbdiff_engine.checkpoints import bundled_models
 from nbdiff_engine.machine_facts import machine_facts
 from training.estimate import estimate
 from training.recipe import Recipe
 
-STEPS = 3  # of which the first warms up
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = 32
+MARGIN = 0.3  # how far a peak may lie from its estimate; tests/training/test_estimate.py holds runs to it
+AR, AR_DENSE = Kind("AR", "documents", 1), Kind("AR, dense mask", "dense", 1)
+DENSE, DOCUMENTS = Kind("masked pass, dense mask", "dense", BLOCK), Kind("masked pass, documents", "documents", BLOCK)
+RECOMPUTED = Kind("  with layers recomputed", "documents", BLOCK, recomputed=True)
+AR_FLEX, FLEX = Kind("AR, FlexAttention", "flex", 1), Kind("masked pass, FlexAttention", "flex", BLOCK)
 
 
-def random_base(folder: Path, context: int) -> None:
-    """A random network of nano-ar's shape that holds `context` positions."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kind of step at a shape."""
+
+    kind: str
+    attention: str
+    block_size: int
+    precision: str
+    rows: int
+    length: int
+    vocabulary: int
+    seconds: float | None
+    x_ar: float | None
+    clean_tokens_per_second: float | None
+    peak_bytes: int | None
+    estimated_bytes: int | None
+
+
+def random_base(folder: Path, context: int, vocabulary: int) -> Path:
+    """A random network of nano-ar's sizes that holds `context` positions and so many tokens, with its tokenizer."""
     bundled = bundled_models()["nano-ar"]
-    config = AutoConfig.from_pretrained(bundled, max_position_embeddings=context)
+    config = AutoConfig.from_pretrained(bundled, max_position_embeddings=context, vocab_size=vocabulary)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     AutoTokenizer.from_pretrained(bundled).save_pretrained(folder)
+    return folder
 
 
-def recipe_of(base: Path, length: int, block_size: int, checkpointing: bool, precision: str) -> Recipe:
+def recipe_of(base: Path, rows: int, length: int, kind: Kind, precision: str, data: str = "corpus") -> Recipe:
     return Recipe.model_validate(
         {
             "base": str(base),
-            "data": {"source": "corpus", "held_out": 1},
-            "blocks": {"kind": "fixed", "b_max": block_size},
+            "data": {"source": data, "held_out": 1, "raw": data != "corpus"},
+            "blocks": {"kind": "fixed", "b_max": kind.block_size},
             "optimisation": {
-                "max_steps": STEPS,
+                "max_steps": 2,  # the first makes the optimiser's state, so the second is the peak
                 "packed_length": length,
-                "rows": 1,
-                "gradient_checkpointing": checkpointing,
+                "rows": rows,
+                "gradient_checkpointing": kind.recomputed,
             },
+            "attention": kind.attention,
             "precision": precision,
-            "saving": {"save_every": 1000, "eval_every": 0},
+            "saving": {"save_every": 1000, "eval_every": 0, "probes": False},
         }
     )
 
 
-def measure(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Seconds of the last step and growth of the process at its peak, from a run of its own."""
+def peak_of(recipe: Recipe, folder: Path) -> int:
+    """Growth of a process at its peak over a run of its own, in bytes."""
     folder.mkdir()
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
     program = [sys.executable, "-m", "benchmarks.adaptation", "--worker", str(file), str(folder / "run")]
-    done = subprocess.run(program, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"A run that was measured failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])["peak_bytes"]
 
 
 def work(file: str, folder: str) -> None:
     """Run a recipe and print what it took."""
     from training.launch import start
 
+    recipe = Recipe.read(file)
     before = resident("VmRSS")
-    start(Recipe.read(file), Path(folder), resume=False)
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    seconds = lines[-1]["seconds"] - lines[-2]["seconds"]
-    print(json.dumps({"seconds": seconds, "peak_bytes": resident("VmHWM") - before}))
+    start(recipe, Path(folder), resume=False)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
+    print(json.dumps({"peak_bytes": peak}))
 
 
 def resident(name: str) -> int:
@@ -84,37 +122,175 @@ def resident(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
+def at_shape(
+    rows: int, length: int, precision: str, steps: int, folder: Path, bar: tqdm
+) -> tuple[list[Row], dict[str, Split]]:
+    """All kinds of step at one shape, and where the time of two of them goes."""
+    cuda = torch.cuda.is_available()
+    kinds = [AR_FLEX, FLEX, DENSE] if cuda else [AR, AR_DENSE, DENSE, DOCUMENTS, RECOMPUTED]
+    device = "cuda" if cuda else "cpu"
+    base = random_base(folder / f"base-{rows}x{length}-{precision}", max(length, 1024), 1536)
+    bar.set_description(f"{rows} x {length} {precision}")
+    stepper = Stepper(recipe_of(base, rows, length, kinds[-1], precision), device)
+    seconds: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    for _ in range(steps):
+        for kind in kinds:
+            seconds[kind.name].append(stepper.step(kind))
+            bar.update()
+    splits = {kind.name: stepper.split(kind) for kind in kinds if kind in (AR, DOCUMENTS)}
+    fastest = min(median(seconds[kind.name]) for kind in kinds if kind.block_size == 1)
+    found = []
+    for number, kind in enumerate(kinds):
+        recipe = recipe_of(base, rows, length, kind, precision)
+        peak = peak_of(recipe, folder / f"run-{rows}x{length}-{precision}-{number}")
+        bar.update()
+        took = median(seconds[kind.name])
+        numbers = took, took / fastest, stepper.clean_tokens / took, peak
+        estimated = estimate(recipe, device, 1e12).memory.peak
+        found.append(
+            Row(kind.name, kind.attention, kind.block_size, precision, rows, length, 1536, *numbers, estimated)
+        )
+    return found, splits
+
+
+def peaks(shapes: list[tuple[int, int, int, Kind]], folder: Path, bar: tqdm) -> list[Row]:
+    """Peak memory alone, of rows that are one document each, at (rows, length, vocabulary)."""
+    text = folder / "text.txt"
+    if not text.exists():  # one document longer than any row
+        text.write_text("The cat sees the old house and the bird finds a tree. " * 8000, encoding="utf-8")
+    found = []
+    for rows, length, vocabulary, kind in shapes:
+        name = f"{rows}x{length}x{vocabulary}-{kind.attention}-{kind.block_size}"
+        bar.set_description(f"memory {name}")
+        base = random_base(folder / f"memory-base-{name}", max(length, 1024), vocabulary)
+        recipe = recipe_of(base, rows, length, kind, "bf16", str(text))
+        peak = peak_of(recipe, folder / f"memory-{name}")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        estimated = estimate(recipe, device, 1e12).memory.peak
+        what = kind.name, kind.attention, kind.block_size, "bf16", rows, length, vocabulary
+        found.append(Row(*what, None, None, None, peak, estimated))
+        bar.update()
+    return found
+
+
+def table_of_steps(rows: list[Row]) -> str:
+    lines = [f"{'step':28} {'seconds':>8} {'x AR':>6} {'tokens/s':>9} {'peak':>10} {'estimated':>10}"]
+    for row in rows:
+        lines.append(
+            f"{row.kind:28} {row.seconds:8.2f} {row.x_ar:6.2f} {row.clean_tokens_per_second:9,.0f} "
+            f"{row.peak_bytes / 2**20:6.0f} MiB {row.estimated_bytes / 2**20:6.0f} MiB"
+        )
+    if not torch.cuda.is_available():
+        lines.append(f"{FLEX.name:28} not on a CPU: no backward")
+    return "\n".join(lines)
+
+
+def table_of_splits(splits: dict[str, Split]) -> str:
+    names = list(Split.__dataclass_fields__)
+    lines = [f"{'share of a step, %':28} " + " ".join(f"{name:>10}" for name in names)]
+    for kind, split in splits.items():
+        total = sum(asdict(split).values())
+        lines.append(f"{kind:28} " + " ".join(f"{100 * getattr(split, name) / total:10.1f}" for name in names))
+    return "\n".join(lines)
+
+
+def table_of_peaks(rows: list[Row]) -> str:
+    lines = [f"{'step':28} {'rows':>6} {'vocabulary':>10} {'peak':>10} {'estimated':>10} {'off':>6}"]
+    for row in rows:
+        shape = f"{row.rows}x{row.length}"
+        off = 100 * (row.estimated_bytes / row.peak_bytes - 1)
+        lines.append(
+            f"{row.kind:28} {shape:>6} {row.vocabulary:10} {row.peak_bytes / 2**20:6.0f} MiB "
+            f"{row.estimated_bytes / 2**20:6.0f} MiB {off:+5.0f}%"
+        )
+    return "\n".join(lines)
+
+
+def shape(text: str) -> tuple[int, int]:
+    """`nano`, `long`, or ROWSxLENGTH."""
+    text = {"nano": "64x128", "long": "1x8192"}.get(text, text)
+    rows, _, length = text.partition("x")
+    if not (rows.isdecimal() and length.isdecimal() and int(rows) >= 1 and int(length) >= 64):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: nano, long, or ROWSxLENGTH of at least 64 tokens")
+    return int(rows), int(length)
+
+
+def report(options: argparse.Namespace) -> dict:
+    """Measure, print, and return everything for the JSON line."""
+    by_length = [
+        (1, length, 1536, kind)
+        for length in (512, 2048, 8192)
+        for kind in (DOCUMENTS, DENSE)
+        if kind is DOCUMENTS or length < 8192
+    ]
+    by_vocabulary = [(4, 512, vocabulary, kind) for vocabulary in (1536, 32_000, 152_000) for kind in (AR, DOCUMENTS)]
+    memory = [] if options.no_memory or torch.cuda.is_available() else [by_vocabulary, by_length]
+    shapes = options.shape or [(64, 128), (1, 8192)]
+    kinds = 3 if torch.cuda.is_available() else 5
+    steps = {each: options.steps or (4 if each[1] < 4096 else 2) for each in shapes}
+    turns = len(options.precision) * sum(kinds * (steps[each] + 1) for each in shapes)
+    rows, splits = [], {}
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        tqdm(total=turns + sum(map(len, memory)), file=sys.stderr, desc="steps") as bar,
+    ):
+        for each in shapes:
+            for precision in options.precision:
+                found, split = at_shape(*each, precision, steps[each], Path(temporary), bar)
+                rows += found
+                splits[f"{each[0]}x{each[1]} {precision}"] = split
+                with bar.external_write_mode(sys.stdout):
+                    print(f"\n{each[0]} rows of {each[1]} tokens, nano's sizes, blocks of {BLOCK}, {precision}")
+                    print(table_of_steps(found))
+                    print(table_of_splits(split))
+        for title, shapes_of in zip(("vocabulary", "length"), memory, strict=False):
+            found = peaks(shapes_of, Path(temporary), bar)
+            rows += found
+            with bar.external_write_mode(sys.stdout):
+                print(f"\npeak memory against {title}, bf16, rows of one document, estimates hold to {MARGIN:.0%}")
+                print(table_of_peaks(found))
+    return {
+        "rows": [asdict(row) for row in rows],
+        "splits": {name: {kind: asdict(split) for kind, split in each.items()} for name, each in splits.items()},
+        "machine": machine_facts(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--packed-length", type=int, default=8192, help="clean tokens of the one row of a step")
-    parser.add_argument("--block-size", type=int, default=32)
-    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--shape", type=shape, action="append", help="nano (64x128), long (1x8192) or ROWSxLENGTH")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), action="append", help="may be given twice")
+    parser.add_argument("--steps", type=int, help="of each kind; else 4, and 2 of long rows")
+    parser.add_argument("--no-memory", action="store_true", help="without the tables against vocabulary and length")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}/adaptation-nano-DEVICE.txt too")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(*options.worker)
         return
-    rows = []
-    with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary) / "base"
-        random_base(base, options.packed_length)
-        for name, block_size, checkpointing in (
-            ("AR", 1, False),
-            ("block diffusion", options.block_size, False),
-            ("block diffusion, layers recomputed", options.block_size, True),
-        ):
-            recipe = recipe_of(base, options.packed_length, block_size, checkpointing, options.precision)
-            found = measure(recipe, Path(temporary) / name.replace(" ", "-"))
-            memory = estimate(recipe, "cpu", None, 1.0, 1).memory.peak
-            rows.append({"step": name, "block_size": block_size, **found, "estimated_peak_bytes": memory})
-    print(f"one step at {options.packed_length} clean tokens, nano's shape, {options.precision}, CPU")
-    print(f"{'step':36} {'block':>5} {'seconds':>8} {'x AR':>6} {'peak':>10} {'estimated':>10}")
-    for row in rows:
-        print(
-            f"{row['step']:36} {row['block_size']:5} {row['seconds']:8.1f} {row['seconds'] / rows[0]['seconds']:6.2f} "
-            f"{row['peak_bytes'] / 2**20:6.0f} MiB {row['estimated_peak_bytes'] / 2**20:6.0f} MiB"
-        )
-    print(json.dumps({"packed_length": options.packed_length, "rows": rows, "machine": machine_facts()}))
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps is {options.steps}; it must be at least 1")
+    options.precision = options.precision or ["bf16"]
+    transformers_logging.disable_progress_bar()  # of the networks that are written
+    text = io.StringIO()
+    with contextlib.redirect_stdout(Tee(sys.stdout, text)):
+        print(json.dumps(report(options)))
+    if options.save:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        (RESULTS / f"adaptation-nano-{device}.txt").write_text(text.getvalue().lstrip(), encoding="utf-8")
+
+
+class Tee(io.TextIOBase):
+    """What is printed, kept as well."""
+
+    def __init__(self, *streams):
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+            stream.flush()
+        return len(text)
 
 
 if __name__ == "__main__":

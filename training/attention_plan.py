@@ -77,6 +77,19 @@ class _Part:
     before: Span = _NONE
 
 
+def pairs(clean: int, noised: int, block_size: int) -> tuple[int, int]:
+    """Pairs of query and key that a row is worked out for if it holds one document, and how many are in masks.
+
+    Rows of several documents have fewer.
+    """
+    if clean + noised <= _SHORT:
+        whole = (clean + noised) ** 2
+        return whole, whole
+    run = min(_RUN, clean)
+    masked = clean * run + noised * (run + min(_RUN + 2 * block_size, noised))
+    return (clean + noised) * clean // 2 + masked, masked
+
+
 def present(tokens: Tokens) -> Tensor:
     """Bool [B, S]: the places that hold a token. The first of all counts as one where there is none."""
     there = tokens.document != PADDING

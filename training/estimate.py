@@ -1,16 +1,8 @@
 """Memory and time of a run before it starts, from the shape of its base alone.
 
-Memory is what autograd keeps, counted tensor by tensor on Llama and Qwen3 layers as transformers runs them (eager,
-SDPA over a dense mask). With a bytes of an arithmetic value, S noised + clean tokens of a row, D hidden size,
-F feed-forward size, Q = heads x head size, K = key-value heads x head size and H heads, a layer keeps for each token:
-
-    fully trained   16 D + 5 D a + 4 Q a + 4 F a + 4 H      (2 D a instead of 5 in float32, which copies nothing)
-    LoRA of rank r   8 D + (5 D + Q) a + 4 Q a + 4 F a + 4 H + 7 r a
-    query-key norm   + (Q + K) (4 + a)
-
-The mask takes S a beside, once for all layers. Gradient checkpointing keeps D values a layer, and all of the above of
-one. Time is floating-point operations at a measured rate of matrix products: a lower bound, which
-small networks on a CPU stay far above, and large ones less.
+What a layer keeps is `training.layer_sizes`; around it stand weights, optimiser, masks, head and allocator. Gradient
+checkpointing keeps D values a layer, and all of the rest of one layer. Time is floating-point operations at a measured
+rate of matrix products: a lower bound, which small networks on a CPU stay far above, and large ones less.
 """
 
 import os
@@ -26,7 +18,9 @@ from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import SettingError, brief
 from training.adapters import add_adapters
+from training.attention_plan import pairs
 from training.errors import RecipeError
+from training.layer_sizes import Layer
 from training.objective import _CHUNK_LOGITS
 from training.recipe import Recipe
 from training.shapes import BaseShape, find_shape, shape_of_new
@@ -96,56 +90,6 @@ class Estimate:
         for name in ("work_first", "work_last"):
             fields[name]["total"] = getattr(self, name).total
         return fields
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Sizes of the layers of a network, read from its parameters."""
-
-    hidden: int
-    feed_forward: int
-    queries: int
-    keys: int
-    heads: int
-    number: int
-    query_key_norm: bool
-    matrices: int  # weights of all layers' matrices
-    largest: int  # weights of the largest
-
-    @classmethod
-    def of(cls, network: PreTrainedModel) -> "Layer":
-        config = network.config.get_text_config()
-        sizes = {
-            name: parameter.numel()
-            for name, parameter in network.named_parameters()
-            if parameter.ndim == 2 and ".layers." in name
-        }
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = config.num_attention_heads
-        return cls(
-            hidden=config.hidden_size,
-            feed_forward=config.intermediate_size,
-            queries=heads * head,
-            keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
-            heads=heads,
-            number=config.num_hidden_layers,
-            query_key_norm=any(".q_norm." in name for name, _ in network.named_parameters()),
-            matrices=sum(sizes.values()),
-            largest=max(sizes.values(), default=0),
-        )
-
-    def kept(self, value: int, rank: int | None) -> int:
-        """Bytes that one layer keeps for one token. value: bytes of an arithmetic value."""
-        d, f, q = self.hidden, self.feed_forward, self.queries
-        copies = 5 if value < 4 else 2  # autocast casts the input of each matrix by itself
-        total = (4 * q + 4 * f) * value + 4 * self.heads + 8
-        if rank is None:
-            total += 16 * d + copies * d * value
-        else:
-            total += 8 * d + (copies * d + q + 7 * rank) * value
-        if self.query_key_norm:
-            total += (q + self.keys) * (4 + value)
-        return total
 
 
 def estimate(
@@ -223,6 +167,16 @@ class _Sizes:
     processes: int
     device: str
 
+    @property
+    def documents(self) -> bool:
+        """Whether attention goes over documents, as `training.launch.settle_attention` chooses it."""
+        if self.recipe.attention != "auto":
+            return self.recipe.attention == "documents"
+        return self.device == "cpu" and not getattr(self.network.config, "attention_dropout", 0)
+
+    def pairs(self, block_size: int) -> tuple[int, int]:
+        return pairs(self.clean, self.length(block_size) - self.clean, block_size)
+
     def length(self, block_size: int) -> int:
         """Tokens of a row of the forward pass. Blocks of one token leave nothing to noise."""
         plain = block_size == 1 and self.recipe.objective.token_shift
@@ -244,7 +198,8 @@ class _Sizes:
         adapters = sum(each.numel() for name, each in self.trained.items() if "lora" in name)
         once = 2 * tokens * (layer.matrices + adapters)
         weights = once if not self.recipe.lora else 2 * tokens * adapters
-        attention = 4 * tokens * length * layer.queries * layer.number
+        seen = self.pairs(block_size)[0] if self.documents else length * length
+        attention = 4 * self.rows * seen * layer.queries * layer.number
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
         passes = 3 if self.recipe.lora else 4  # forward, again in the backward, inputs' gradients, weights' gradients
         again = once + attention if self.recipe.optimisation.gradient_checkpointing else 0
@@ -266,7 +221,7 @@ class _Sizes:
         optimizer = 8 * number
         if steps.optimizer == "muon":  # one momentum for the matrices of the layers, as optimizers.py sorts them
             optimizer -= 4 * sum(p.numel() for name, p in self.trained.items() if p.ndim == 2 and ".layers." in name)
-        kept = tokens * layer.kept(value, recipe.lora.rank if recipe.lora else None)
+        kept = tokens * layer.kept(value, recipe.lora.rank if recipe.lora else None, self.documents)
         if getattr(self.network.config, "attention_dropout", 0):  # SDPA then keeps its scores, and the dropped ones
             kept += 2 * tokens * layer.heads * length * value
         copied = layer.matrices if stored != value else 0
@@ -279,9 +234,17 @@ class _Sizes:
         activations += 4 * layer.hidden * sum(self.places(block_size))
         # Bytes of the mask while it is boolean; FlexAttention has none.
         square = 0 if self.device == "cuda" else self.rows * length * length
+        making = _MASK_TEMPORARIES * square
         mask = square * value
+        backward = round(_BACKWARD_SHARE * kept)
+        if self.documents:
+            square = self.rows * self.pairs(block_size)[1]
+            mask = 4 * square
+            making = (_MASK_TEMPORARIES + 4) * square  # and once more, until its pieces are joined
+            # In float32: queries, keys, values and their gradients, the output and its gradient.
+            backward = max(backward, 16 * tokens * (layer.queries + layer.keys))
         head, head_gradient = self._head(value, block_size)
-        working = max(head, round(_BACKWARD_SHARE * kept) + (value * layer.largest if recipe.quantization else 0))
+        working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
         whole = weights + optimizer + exchange
@@ -292,7 +255,7 @@ class _Sizes:
             + allocator
             + max(
                 held + copies + activations + mask + working,
-                held + _MASK_TEMPORARIES * square + mask,
+                held + making + mask,
                 gradients + (kept if checkpointed else 0),
                 gradients + (6 * value * layer.largest if steps.optimizer == "muon" else 0),
             )

@@ -1,0 +1,143 @@
+"""Steps of training that take turns in one process, for `benchmarks.adaptation`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from nbdiff_engine.attention import PADDING
+from training.attention_plan import plan_of, present
+from training.data.packing import Cursor, Packer
+from training.launch import load_network, make_trainable, open_documents
+from training.noising import Batch, Noising, noise
+from training.objective import Objective
+from training.optimizers import make_optimizers
+from training.recipe import Recipe
+
+_NAMES = {"documents": "nbdiff_documents", "dense": "sdpa", "flex": "flex_attention"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of step: how it attends, and in blocks of how many tokens (1 is an AR step)."""
+
+    name: str
+    attention: str
+    block_size: int
+    recomputed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Seconds of a step by what they were spent on. The noising is a run's own thread's, beside the step."""
+
+    matrices: float
+    attention: float
+    masks: float  # or the plan of documents
+    head: float  # softmax and loss; its matrix products are among the matrices
+    optimiser: float
+    noising: float
+    other: float  # norms, activations, rotary angles, casts
+
+
+class Stepper:
+    """One network, one batch of rows, and steps of any kind on them."""
+
+    def __init__(self, recipe: Recipe, device: str):
+        self.device, self.recipe = device, recipe
+        model = load_network(recipe, "benchmark", torch.device(device))
+        self.model, _ = make_trainable(recipe, model)
+        self.network = self.model.network
+        train, _ = open_documents(recipe, self.model)
+        steps = recipe.optimisation
+        packed, _ = Packer(train, steps.packed_length, 0, recipe.blocks.b_max).batch(Cursor(), steps.rows)
+        self.packed = packed
+        self.clean_tokens = int((packed.document != PADDING).sum())
+        parameters = dict(self.network.named_parameters())
+        self.optimizers = make_optimizers(steps, parameters)
+        self.batches: dict[int, Batch] = {}
+
+    def noised(self, kind: Kind) -> Batch:
+        how = Noising(
+            kind.block_size,
+            self.model.spec.mask_token_id,
+            ending_ids=frozenset(self.model.eos_token_ids),
+            multiple=128 if self.device == "cuda" else 1,
+        )
+        return noise(self.packed, how, torch.Generator().manual_seed(0))
+
+    def step(self, kind: Kind) -> float:
+        """Seconds of a forward, a backward pass and the optimiser. A kind's first step on CUDA compiles, untimed."""
+        self._settle(kind)
+        if kind.block_size not in self.batches:
+            self.batches[kind.block_size] = self.noised(kind).to(torch.device(self.device))
+            if self.device == "cuda":
+                self._work(self.batches[kind.block_size])
+        return self._timed(lambda: self._work(self.batches[kind.block_size]))
+
+    def split(self, kind: Kind) -> Split:
+        """Where a step's time goes: operators from one step under torch's profiler, the rest by the clock."""
+        self._settle(kind)
+        batch = self.batches[kind.block_size]
+        noising = self._timed(lambda: self.noised(kind))
+        objective = Objective(self.network)
+        if kind.attention == "documents":
+            masks = self._timed(lambda: plan_of(batch.tokens, present(batch.tokens), "token_causal"))
+        else:
+            masks = self._timed(lambda: objective.mask(batch, None))
+        with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (self.device == "cuda")) as profiler:
+            passes = self._timed(lambda: self._backward(batch))
+        optimiser = self._timed(self._optimise)
+        spent = {"matrices": 0.0, "attention": 0.0, "head": 0.0}
+        for event in profiler.key_averages():
+            part, whole = _part(event.key)
+            if part:
+                on_cpu = event.cpu_time_total if whole else event.self_cpu_time_total
+                spent[part] += (event.self_device_time_total if self.device == "cuda" else on_cpu) / 1e6
+        other = passes - masks - sum(spent.values())
+        return Split(**spent, masks=masks, optimiser=optimiser, noising=noising, other=other)
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        self._wait()
+        started = time.perf_counter()
+        work()
+        self._wait()
+        return time.perf_counter() - started
+
+    def _settle(self, kind: Kind) -> None:
+        self.network.set_attn_implementation(_NAMES[kind.attention])
+        if kind.recomputed:
+            self.network.activation_checkpointing_enable()
+        else:
+            self.network.activation_checkpointing_disable()
+
+    def _work(self, batch: Batch) -> None:
+        self._backward(batch)
+        self._optimise()
+
+    def _backward(self, batch: Batch) -> None:
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            losses = Objective(self.network)(batch)
+        ((losses.mdm_sum + 0.5 * losses.ar_sum) / batch.target_count).backward()
+
+    def _optimise(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def _part(operator: str) -> tuple[str | None, bool]:
+    """What an operator belongs to, and whether with all that runs inside it."""
+    if operator in ("aten::mm", "aten::addmm", "aten::bmm"):
+        return "matrices", False
+    if operator in ("nbdiff::document_attention", "nbdiff::document_attention_backward"):
+        return "attention", True
+    if "softmax" in operator or "nll_loss" in operator:
+        return "head", False
+    return None, False
