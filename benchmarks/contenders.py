@@ -1,0 +1,183 @@
+"""Whom the decoding benchmark lets race: the engine's strategies, and what a user of transformers could run instead.
+
+A contender answers all prompts, `batch` of them at a time, and gives the token ids of each answer, cut at its EOS.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+import nbdiff_engine as nb
+from nbdiff_engine.errors import SettingError
+
+BLOCK_SIZES = (4, 8, 16, 32)
+THRESHOLDS = (0.5, 0.7, 0.9)
+FACTORS = (0.5, 1.0)
+LOOKED_UP = 10  # tokens a prompt-lookup draft has: the number of transformers' documentation
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Token ids of every answer; decode forwards of each where the contender counts them."""
+
+    token_ids: list[list[int]]
+    forwards: list[int] | None
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.token_ids))
+
+    @property
+    def tokens_per_forward(self) -> float | None:
+        """The first token of an answer belongs to the prefill, so it is not counted."""
+        made = self.tokens - len(self.token_ids)
+        return made / sum(self.forwards) if self.forwards and sum(self.forwards) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A row of the race. lossless: whether it must give AR's tokens, rounding apart."""
+
+    name: str
+    run: Callable[[], Answers]
+    lossless: bool
+    block_size: int | None = None
+    policy: str | None = None
+
+
+def contenders(
+    model: nb.BlockModel,
+    stock: PreTrainedModel,
+    assistant: PreTrainedModel | None,
+    prompts: list[list[int]],
+    limit: int,
+    batch: int,
+) -> list[Contender]:
+    """All rows for prompts given as ids; the first is our AR, the second transformers.generate.
+
+    stock: the same weights as transformers loads them. At a batch above one the speculative modes of transformers do
+    not apply, and block diffusion has fewer rows.
+    """
+    chunks = [prompts[first : first + batch] for first in range(0, len(prompts), batch)]
+    rows = [_ours("AR, ours", True, model, chunks, limit, strategy="ar")]
+
+    def theirs(name: str, **options: Any) -> None:
+        rows.append(_transformers(name, model, stock, chunks, limit, **options))
+
+    theirs("transformers.generate")
+    theirs("transformers, static cache", cache_implementation="static")
+    if batch == 1:
+        if assistant is not None:
+            theirs("transformers, assisted", assistant_model=assistant)
+        theirs("transformers, prompt lookup", prompt_lookup_num_tokens=LOOKED_UP)
+    if model.spec is None:
+        return rows
+    for size in BLOCK_SIZES:
+        if batch == 1 or size >= 8:
+            rows.append(
+                _ours(
+                    "self-speculation", True, model, chunks, limit, size, strategy="self_speculative", block_size=size
+                )
+            )
+    for size in BLOCK_SIZES:
+        if batch > 1 and size < 16:
+            continue
+        for threshold in THRESHOLDS if batch == 1 else THRESHOLDS[-1:]:
+            settings = {"block_size": size, "unmasking": "confidence", "threshold": threshold}
+            rows.append(_block_diffusion(model, chunks, limit, f"confidence {threshold:g}", settings))
+        if size >= 16:
+            for factor in FACTORS if batch == 1 else FACTORS[:1]:
+                settings = {"block_size": size, "unmasking": "factor", "factor": factor}
+                rows.append(_block_diffusion(model, chunks, limit, f"factor {factor:g}", settings))
+    return rows
+
+
+def load_stock(
+    model: nb.BlockModel, name: str, assistant: str | None
+) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+    """The weights of `name` as transformers has them, and an assistant of the same vocabulary, on the model's device
+    and in its dtype. Raises CheckpointError or SettingError."""
+    dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
+    stock = nb.load(name, dtype=dtype, device=device, fused=False)
+    if assistant is None:
+        return stock.network, None
+    other = nb.load(assistant, dtype=dtype, device=device, fused=False)
+    if other.vocab_size != model.vocab_size:
+        raise SettingError(
+            f"The assistant {assistant} has a vocabulary of {other.vocab_size} tokens, {name} one of "
+            f"{model.vocab_size}; give one with the same, or --assistant none."
+        )
+    return stock.network, other.network
+
+
+def cut(token_ids: Sequence[int], ends: frozenset[int]) -> list[int]:
+    """An answer up to and including its first EOS."""
+    end = next((at + 1 for at, token in enumerate(token_ids) if token in ends), len(token_ids))
+    return list(token_ids[:end])
+
+
+def _ours(
+    name: str,
+    lossless: bool,
+    model: nb.BlockModel,
+    chunks: list[list[list[int]]],
+    limit: int,
+    size: int | None = None,
+    policy: str | None = None,
+    **settings: Any,
+) -> Contender:
+    def run() -> Answers:
+        outputs = []
+        for chunk in chunks:
+            outputs += nb.generate(model, chunk, max_new_tokens=limit, trace=False, **settings)
+        return Answers([each.token_ids for each in outputs], [each.metrics.decode_forwards for each in outputs])
+
+    return Contender(name, run, lossless, size, policy)
+
+
+def _block_diffusion(
+    model: nb.BlockModel, chunks: list[list[list[int]]], limit: int, policy: str, settings: dict[str, Any]
+) -> Contender:
+    return _ours(
+        "block diffusion",
+        False,
+        model,
+        chunks,
+        limit,
+        settings["block_size"],
+        policy,
+        strategy="block_diffusion",
+        **settings,
+    )
+
+
+def _transformers(
+    name: str, model: nb.BlockModel, stock: PreTrainedModel, chunks: list[list[list[int]]], limit: int, **options: Any
+) -> Contender:
+    """Greedy `generate` on left-padded rows; what stands behind an EOS is cut off and not counted."""
+    ends = model.eos_token_ids
+    padding = min(ends, default=0)
+
+    def answer(chunk: list[list[int]]) -> list[list[int]]:
+        longest = max(map(len, chunk))
+        rows = [[padding] * (longest - len(each)) + each for each in chunk]
+        seen = [[0] * (longest - len(each)) + [1] * len(each) for each in chunk]
+        out = stock.generate(
+            torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(seen, device=model.device),
+            max_new_tokens=limit,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=padding,
+            **options,
+        )
+        return [cut(each, ends) for each in out[:, longest:].tolist()]
+
+    def run() -> Answers:
+        with torch.inference_mode():
+            return Answers([ids for chunk in chunks for ids in answer(chunk)], None)
+
+    return Contender(name, run, True)
