@@ -14,7 +14,7 @@ import nbdiff_engine as nb
 from nbdiff_engine.errors import SettingError
 
 BLOCK_SIZES = (4, 8, 16, 32)
-THRESHOLDS = (0.5, 0.7, 0.9)
+THRESHOLDS = (0.5, 0.9, 0.99)
 FACTORS = (0.5, 1.0)
 LOOKED_UP = 10  # tokens a prompt-lookup draft has: the number of transformers' documentation
 
@@ -85,7 +85,7 @@ def contenders(
     for size in BLOCK_SIZES:
         if batch > 1 and size < 16:
             continue
-        for threshold in THRESHOLDS if batch == 1 else THRESHOLDS[-1:]:
+        for threshold in THRESHOLDS if batch == 1 else THRESHOLDS[1:]:
             settings = {"block_size": size, "unmasking": "confidence", "threshold": threshold}
             rows.append(_block_diffusion(model, chunks, limit, f"confidence {threshold:g}", settings))
         if size >= 16:

@@ -1,240 +1,223 @@
-"""Decoding speed, side by side in one run: our AR, transformers.generate, block diffusion, self-speculation.
+"""Decoding speed, side by side in one run: our AR, transformers, block diffusion, self-speculation; and where it goes.
 
-    python benchmarks/decoding.py --model nano --json
+    python benchmarks/decoding.py
+    python benchmarks/decoding.py --model nano --batches 1 --dtypes bfloat16 --prompts 8
 
-Every row decodes the same prompts with the same weights, dtype, device and threads, one prompt at a time.
-Rows take turns within each round, so that a busy machine slows them alike; a figure is the median of the
-rounds. Tokens per second here are output tokens over the whole call, prefill included, because that is all
-that transformers.generate lets one time; `Metrics.tokens_per_second` leaves the prefill out. The last line is
-JSON.
+Every row answers the same held-out prompts with the same weights, dtype, device and threads. Rows take turns within
+each round; a figure is the median of the rounds, a ratio the median of the rounds' own ratios. Tokens per second are
+output tokens over the whole call, prefill included, since that is all that transformers.generate lets one time. "= AR"
+is the share of prompts that got AR's very tokens. Then, for each strategy, the split of the engine's time and how near
+its forwards come to what the machine can do. The last line is JSON.
 """
 
-import argparse
-import dataclasses
-import json
-import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from tqdm import tqdm
 
 import nbdiff_engine as nb
-from nbdiff_engine.events import Commit, Prefill
-from nbdiff_engine.machine_facts import machine_facts
-from nbdiff_engine.tasks import DOMAINS, held_out
+from benchmarks.contenders import Contender, contenders, load_stock
+from benchmarks.decode_split import PARTS, Split, split
+from benchmarks.measuring import Options, Report, at_least, held_out_prompts, load_for, ratio, run, table, take_turns
+from benchmarks.roofline import limits_of, work_of
+from nbdiff_engine.evaluation.pairs import top_two_gap
 
-PROMPTS = tuple(problem.prompt for domain in DOMAINS for problem in held_out(domain, 2))
-BLOCK_SIZES = (4, 8, 16, 32)
-THRESHOLDS = (0.5, 0.7, 0.9)
+SPLIT = (
+    {"strategy": "ar"},
+    {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9},
+    {"strategy": "self_speculative", "block_size": 32},
+)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. Rates and ratios are medians over rounds."""
+    """One line of a race."""
 
     name: str
     block_size: int | None
-    threshold: float | None
-    call_tokens_per_second: float  # output tokens over the whole call, prefill included
-    ratio_to_ar: float
+    policy: str | None
+    tokens_per_second: float  # output tokens over the whole call
+    x_ar: float
+    x_transformers: float
     tokens_per_forward: float | None
-    identical_to_ar: float  # share of prompts with AR's very tokens
+    equal_to_ar: float  # share of prompts
+    lossless: bool  # whether it must give AR's tokens, rounding apart
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Contender:
-    """Something that answers a list of prompts one by one: token ids and forwards of each."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the tokens of a lossless row leave AR's. logit_gap: between AR's two best tokens there."""
 
     name: str
-    run: Callable[[], list[tuple[list[int], int | None]]]
-    block_size: int | None = None
-    threshold: float | None = None
+    block_size: int | None
+    prompt: int
+    position: int
+    logit_gap: float
 
 
-def ours(model: nb.BlockModel, prompts: list[list[int]], limit: int, name: str, **settings) -> Contender:
-    def run() -> list[tuple[list[int], int | None]]:
-        outputs = [nb.generate(model, each, max_new_tokens=limit, trace=False, **settings) for each in prompts]
-        return [(output.token_ids, output.metrics.decode_forwards) for output in outputs]
-
-    return Contender(name, run, settings.get("block_size"), settings.get("threshold"))
-
-
-def transformers_generate(model: nb.BlockModel, prompts: list[list[int]], limit: int) -> Contender:
-    def run() -> list[tuple[list[int], int | None]]:
-        answers = []
-        for prompt in prompts:
-            ids = torch.tensor([prompt], device=model.device)
-            with torch.inference_mode():
-                out = model.network.generate(
-                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False, use_cache=True
-                )
-            answers.append((out[0, len(prompt) :].tolist(), None))
-        return answers
-
-    return Contender("transformers.generate", run)
-
-
-def contenders(model: nb.BlockModel, prompts: list[list[int]], limit: int) -> list[Contender]:
-    rows = [
-        ours(model, prompts, limit, "ar", strategy="ar"),
-        transformers_generate(model, prompts, limit),
-    ]
-    for block_size in BLOCK_SIZES:
-        rows.append(ours(model, prompts, limit, "self_speculative", strategy="self_speculative", block_size=block_size))
-    for block_size in BLOCK_SIZES:
-        for threshold in THRESHOLDS:
-            settings = {"strategy": "block_diffusion", "block_size": block_size, "threshold": threshold}
-            rows.append(ours(model, prompts, limit, "block_diffusion", **settings))
-    return rows
-
-
-def race(rows: list[Contender], rounds: int, label: str) -> list[Row]:
-    """Run all contenders `rounds` times in turn, after one warm-up each."""
-    answers = [each.run() for each in tqdm(rows, desc=f"{label}: warm-up", leave=False)]
-    seconds: list[list[float]] = [[] for _ in rows]
-    for _ in tqdm(range(rounds), desc=f"{label}: rounds", leave=False):
-        for index, each in enumerate(rows):
-            synchronise()
-            started = time.perf_counter()
-            each.run()
-            synchronise()
-            seconds[index].append(time.perf_counter() - started)
-    ar = [ids for ids, _ in answers[0]]
-    ar_rates = [sum(map(len, ar)) / second for second in seconds[0]]
-    table = []
-    for each, answer, spent in zip(rows, answers, seconds, strict=True):
-        tokens = sum(len(ids) for ids, _ in answer)
-        rates = [tokens / second for second in spent]
-        forwards = [count for _, count in answer if count is not None]
-        table.append(
+def race(model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str):
+    """The rows of the table, and where a lossless one differs from AR."""
+    answers = [each.run() for each in rows]  # the warm-up, too
+    seconds = take_turns([each.run for each in rows], rounds, label)
+    rates = [[answer.tokens / spent for spent in own] for answer, own in zip(answers, seconds, strict=True)]
+    ar = answers[0].token_ids
+    found, differences = [], []
+    for each, answer, own in zip(rows, answers, rates, strict=True):
+        found.append(
             Row(
                 name=each.name,
                 block_size=each.block_size,
-                threshold=each.threshold,
-                call_tokens_per_second=statistics.median(rates),
-                ratio_to_ar=statistics.median(rate / base for rate, base in zip(rates, ar_rates, strict=True)),
-                tokens_per_forward=(tokens - len(answer)) / sum(forwards) if sum(forwards) else None,
-                identical_to_ar=statistics.mean(ids == other for (ids, _), other in zip(answer, ar, strict=True)),
+                policy=each.policy,
+                tokens_per_second=statistics.median(own),
+                x_ar=ratio(own, rates[0]),
+                x_transformers=ratio(own, rates[1]),
+                tokens_per_forward=answer.tokens_per_forward,
+                equal_to_ar=statistics.mean(one == other for one, other in zip(answer.token_ids, ar, strict=True)),
+                lossless=each.lossless,
             )
         )
-    return table
+        if each.lossless:
+            differences += [
+                _difference(model, each, number, prompts[number], one, other)
+                for number, (one, other) in enumerate(zip(answer.token_ids, ar, strict=True))
+                if one != other
+            ]
+    return found, differences
 
 
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _difference(
+    model: nb.BlockModel, row: Contender, number: int, prompt: list[int], found: list[int], ar: list[int]
+) -> Difference:
+    shared = next(
+        (at for at, (one, other) in enumerate(zip(found, ar)) if one != other), min(len(found), len(ar))
+    )  # one may be the other's beginning
+    gap = top_two_gap(model, [*prompt, *ar[:shared]])
+    return Difference(row.name, row.block_size, number, shared, gap)
 
 
-def differences(model: nb.BlockModel, prompts: list[list[int]], limit: int) -> list[dict[str, float]]:
-    """Where self-speculation and AR part: the position, and how far apart AR's two best tokens were there.
-
-    In float32 there must be none. In bf16 a 1-token and a b-token forward round differently, and a gap near
-    zero says that nothing but rounding decided.
-    """
-    found = []
-    for number, prompt in enumerate(prompts):
-        events = list(nb.stream(model, prompt, strategy="ar", max_new_tokens=limit))
-        ar = list(events[-1].token_ids)
-        fixed = [each for event in events if isinstance(event, (Prefill, Commit)) for each in event.fixed]
-        for block_size in BLOCK_SIZES:
-            fast = nb.generate(
-                model, prompt, strategy="self_speculative", block_size=block_size, max_new_tokens=limit, trace=False
-            ).token_ids
-            if fast != ar:
-                at = next(i for i in range(len(ar)) if i >= len(fast) or fast[i] != ar[i])
-                best, second = fixed[at].confidence, fixed[at].runners_up[0][1]
-                gap = math.log(best / second) if second else math.inf
-                found.append({"prompt": number, "block_size": block_size, "position": at, "logit_gap": round(gap, 4)})
-    return found
-
-
-def batch_against_singles(model: nb.BlockModel, prompts: list[list[int]], limit: int, rounds: int) -> dict[str, float]:
-    """Total tokens per second of one batch over that of its prompts one by one, for each strategy."""
-    ratios = {}
-    for strategy in ("ar", "block_diffusion", "self_speculative"):
-        settings = {"strategy": strategy, "max_new_tokens": limit, "trace": False}
-        if strategy != "ar":
-            settings["block_size"] = 16
-        together, alone = [], []
-        for warm_up in [True] + [False] * rounds:
-            started = time.perf_counter()
-            nb.generate(model, prompts, **settings)
-            synchronise()
-            middle = time.perf_counter()
-            for prompt in prompts:
-                nb.generate(model, prompt, **settings)
-            synchronise()
-            if not warm_up:
-                together.append(middle - started)
-                alone.append(time.perf_counter() - middle)
-        ratios[strategy] = statistics.median(one / many for one, many in zip(alone, together, strict=True))
-    return ratios
-
-
-def show(table: list[Row], title: str) -> None:
-    print(f"\n{title}")
-    print(f"{'strategy':22} {'block':>5} {'threshold':>9} {'tokens/s':>9} {'x AR':>6} {'TPF':>5} {'= AR':>6}")
-    for row in table:
-        block = "" if row.block_size is None else str(row.block_size)
-        threshold = "" if row.threshold is None else f"{row.threshold:g}"
-        tpf = "" if row.tokens_per_forward is None else f"{row.tokens_per_forward:.2f}"
-        print(
-            f"{row.name:22} {block:>5} {threshold:>9} {row.call_tokens_per_second:9.0f} {row.ratio_to_ar:6.2f} "
-            f"{tpf:>5} {row.identical_to_ar:6.0%}"
+def race_table(rows: Sequence[Row]) -> str:
+    heads = ("row", "block", "policy", "tokens/s", "x AR", "x transformers", "TPF", "= AR")
+    cells = [
+        (
+            each.name, each.block_size, each.policy, f"{each.tokens_per_second:.0f}", f"{each.x_ar:.2f}",
+            f"{each.x_transformers:.2f}", each.tokens_per_forward and f"{each.tokens_per_forward:.2f}",
+            f"{each.equal_to_ar:.0%}",
         )
+        for each in rows
+    ]  # fmt: skip
+    return table(heads, cells)
+
+
+def split_table(splits: Sequence[Split]) -> str:
+    heads = ("batch", "strategy", "forwards", "ms a forward", *PARTS, "overhead", "untimed", "idle")
+    cells = [
+        (
+            each.batch, each.strategy, each.forwards, f"{1e3 * each.engine / each.forwards:.2f}",
+            *(f"{each.parts[part] / each.engine:.1%}" for part in PARTS), f"{each.overhead:.1%}",
+            f"{each.untimed / each.engine:.0%}", f"{each.idle / (each.engine + each.idle):.1%}",
+        )
+        for each in splits
+    ]  # fmt: skip
+    return table(heads, cells, left=2)
+
+
+def roofline(model: nb.BlockModel, context: int) -> list[dict[str, Any]]:
+    """A forward of AR, and denoise passes, against the machine's limits."""
+    limits = limits_of(model)
+    session = model.open(1, context + 32)
+    session.prefill([[2] * context])
+    lines = []
+    for width in (1, 16, 32):
+        spent = []
+        for _ in range(20):
+            started = time.perf_counter()
+            session.denoise([[2] * width])
+            spent.append(time.perf_counter() - started)
+        work, seconds = work_of(model, width, context), statistics.median(spent)
+        bound = limits.seconds(work)
+        lines.append(
+            {
+                "width": width,
+                "megabytes": work.bytes / 1e6,
+                "megaflops": work.flops / 1e6,
+                "milliseconds": 1e3 * seconds,
+                "bound_milliseconds": 1e3 * bound,
+                "bound_by": limits.bound_by(work),
+                "reached": bound / seconds,
+            }
+        )
+    return [{"limits": asdict(limits), "said": str(limits)}, *lines]
+
+
+def roofline_text(lines: Sequence[dict[str, Any]], context: int) -> str:
+    heads = ("tokens", "MB", "MFLOP", "ms", "bound ms", "by", "reached")
+    cells = [
+        (
+            each["width"], f"{each['megabytes']:.1f}", f"{each['megaflops']:.0f}", f"{each['milliseconds']:.2f}",
+            f"{each['bound_milliseconds']:.2f}", each["bound_by"], f"{each['reached']:.0%}",
+        )
+        for each in lines[1:]
+    ]  # fmt: skip
+    return f"{lines[0]['said']}; a forward over {context} committed tokens:\n" + table(heads, cells, left=0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="nano", help="bundled name, folder or hub id")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--threads", type=int, default=None, help="torch threads; default: what the model is fastest with"
-    )
-    parser.add_argument("--json", action="store_true", help="only the last line, which is JSON")
+    parser = Options(__doc__)
+    parser.add_model()
+    parser.add_argument("--assistant", default="nano-ar", help="of transformers' assisted generation, or none")
+    parser.add_argument("--batches", nargs="+", type=at_least(1), default=[1, 4, 16])
+    parser.add_argument("--prompts", type=at_least(1), default=16)
+    parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
+    parser.add_save()
     options = parser.parse_args()
-    if options.rounds < 1 or options.max_new_tokens < 2 or (options.threads or 1) < 1:
-        parser.error("--rounds and --threads must be at least 1, --max-new-tokens at least 2")
-    report: dict[str, object] = {"model": options.model, "max_new_tokens": options.max_new_tokens}
-    try:
-        for dtype in options.dtypes:
-            model = nb.load(options.model, dtype=dtype, device=options.device)
-            if options.threads:
-                torch.set_num_threads(options.threads)
-            else:
-                nb.choose_threads(model)
-            prompts = nb.prepare(model, list(PROMPTS)).prompts
-            table = race(contenders(model, prompts, options.max_new_tokens), options.rounds, dtype)
-            parted = differences(model, prompts, options.max_new_tokens)
-            batches = batch_against_singles(model, prompts, options.max_new_tokens, options.rounds)
-            report[dtype] = {
-                "threads": torch.get_num_threads(),
-                "rows": [dataclasses.asdict(row) for row in table],
-                "self_speculation_differs": parted,
-                "batch_of_8_against_8_singles": batches,
+    report = Report("decoding", options.save)
+    figures: dict[str, Any] = {}
+    for dtype in options.dtypes:
+        model = load_for(options, dtype)
+        assistant = None if options.assistant == "none" else options.assistant
+        stock, other = load_stock(model, options.model, assistant)
+        prompts = nb.prepare(model, held_out_prompts(options.prompts)).prompts
+        figures[dtype] = own = {"threads": torch.get_num_threads(), "batches": {}, "splits": []}
+        for batch in options.batches:
+            rows = contenders(model, stock, other, prompts, options.max_new_tokens, batch)
+            found, differences = race(model, rows, prompts, options.rounds, f"{dtype}, batch {batch}")
+            report.say(
+                f"\n{model.name}, {dtype}, {own['threads']} thread(s): {len(prompts)} prompts, {batch} at a time, "
+                f"answers of at most {options.max_new_tokens} tokens, {options.rounds} rounds\n" + race_table(found)
+            )
+            for each in differences:
+                size = f", blocks of {each.block_size}" if each.block_size else ""
+                report.say(
+                    f"not AR's tokens: {each.name}{size}, prompt {each.prompt}, from token {each.position} on; "
+                    f"AR's two best logits are {each.logit_gap:.4f} apart there"
+                )
+            own["batches"][batch] = {
+                "rows": [asdict(each) for each in found],
+                "differences": [asdict(each) for each in differences],
             }
-            if not options.json:
-                show(table, f"{dtype}, threads: {torch.get_num_threads()}")
-                runs = len(prompts) * len(BLOCK_SIZES)
-                print(f"self-speculation: {runs - len(parted)} of {runs} outputs identical to AR", *parted, sep="\n  ")
-                print("a batch of 8 against 8 single runs:", {key: f"{value:.2f}x" for key, value in batches.items()})
-        report["machine"] = machine_facts()
-    except nb.NBDiffError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(json.dumps(report))
+        strategies = SPLIT if model.spec is not None else SPLIT[:1]
+        splits = [
+            split(model, prompts[:batch], options.rounds, max_new_tokens=options.max_new_tokens, **settings)
+            for batch in sorted({1, max(options.batches)})
+            for settings in strategies
+        ]
+        report.say(f"\nThe engine's time, {dtype} (overhead: all but the network)\n" + split_table(splits))
+        own["splits"] = [{**asdict(each), "overhead": each.overhead} for each in splits]
+        context = min(128, model.context_length - 32)
+        own["roofline"] = roofline(model, context)
+        report.say(f"\n{dtype}. " + roofline_text(own["roofline"], context))
+    report.finish({"model": options.model, "max_new_tokens": options.max_new_tokens, "dtypes": figures})
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,0 +1,121 @@
+"""Where decoding spends its time: the network, the preparation of its forwards, sampling, unmasking, rows and events.
+
+Measured from outside: for as long as `measured` lasts, the engine's own functions are timed. That costs a little, so
+the split says how long the same work takes untimed.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nbdiff_engine as nb
+from nbdiff_engine.block_model import BlockModel, Session
+from nbdiff_engine.sampling import Sampler
+from nbdiff_engine.unmasking import POLICIES
+
+PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Seconds of one decode by part; they add up to `engine`. idle: what the reader of the events took."""
+
+    strategy: str
+    batch: int
+    forwards: int  # of the whole batch, the prefill's among them
+    parts: dict[str, float]
+    idle: float
+    untimed: float  # seconds of the engine for the same work, without these clocks
+
+    @property
+    def engine(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def overhead(self) -> float:
+        """The share of the engine's time that is not the network's."""
+        return 1 - self.parts["network"] / self.engine
+
+
+class Stopwatch:
+    """Seconds inside some functions, and how often each was called. Functions may call one another."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
+
+    def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+                self.calls[name] = self.calls.get(name, 0) + 1
+
+        return timed
+
+
+@contextmanager
+def measured(policy: type | None) -> Iterator[Stopwatch]:
+    """Time the engine's functions while this lasts. policy: the class of the unmasking policy in use."""
+    watch = Stopwatch()
+    places = [(BlockModel, "hidden", "network"), (BlockModel, "logits", "network"), (Session, "run", "run")]
+    places.append((Sampler, "predict", "sampling"))
+    if policy is not None:
+        places.append((policy, "select", "unmasking"))
+    before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in places]
+    try:
+        for (owner, attribute, function), (_, _, name) in zip(before, places, strict=True):
+            setattr(owner, attribute, watch.watch(name, function))
+        yield watch
+    finally:
+        for owner, attribute, function in before:
+            setattr(owner, attribute, function)
+
+
+def split(model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, **settings: Any) -> Split:
+    """The split of decoding all prompts in one batch: the medians of `rounds`, timed and untimed by turns."""
+    job = nb.prepare(model, [list(prompt) for prompt in prompts], trace=False, **settings)
+    policy = type(job.plan.policy) if job.plan.policy is not None and job.plan.spec is not None else None
+    assert policy is None or job.plan.settings.unmasking in POLICIES
+    _read(job.events())  # warm-up
+    timed, untimed = [], []
+    for _ in range(rounds):
+        with measured(policy) as watch:
+            engine, idle = _read(job.events())
+        timed.append((engine, idle, watch))
+        untimed.append(_read(job.events())[0])
+    timed.sort(key=lambda each: each[0])
+    engine, idle, watch = timed[len(timed) // 2]
+    seconds = {name: watch.seconds.get(name, 0.0) for name in ("network", "run", "sampling", "unmasking")}
+    parts = {
+        "network": seconds["network"],
+        "preparation": seconds["run"] - seconds["network"],
+        "sampling": seconds["sampling"],
+        "unmasking": seconds["unmasking"],
+    }
+    parts["rows and events"] = engine - sum(parts.values())
+    return Split(
+        strategy=job.plan.settings.strategy,
+        batch=len(prompts),
+        forwards=watch.calls["run"],
+        parts=parts,
+        idle=idle,
+        untimed=statistics.median(untimed),
+    )
+
+
+def _read(events: Iterator[Any]) -> tuple[float, float]:
+    """Seconds that the engine took to make events, and that reading them took."""
+    engine = 0.0
+    begun = time.perf_counter()
+    while True:
+        started = time.perf_counter()
+        event = next(events, None)
+        engine += time.perf_counter() - started
+        if event is None:
+            return engine, time.perf_counter() - begun - engine

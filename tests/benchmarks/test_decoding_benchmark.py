@@ -1,0 +1,113 @@
+"""Parts of the decoding benchmarks that a wrong figure could hide in: work counted, time split, answers cut, turns."""
+
+import time
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import decode_split
+from benchmarks.contenders import Answers, contenders, cut
+from benchmarks.decode_split import PARTS, measured, split
+from benchmarks.decoding import race
+from benchmarks.measuring import ratio, table, take_turns
+from benchmarks.roofline import Limits, Work, work_of
+from nbdiff_engine.block_model import BlockModel, Session
+from nbdiff_engine.sampling import Sampler
+from nbdiff_engine.unmasking import ConfidenceThreshold
+from tests.tiny import prompt_ids, tiny_model
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.parametrize("context", [4, 32])
+def test_flops_of_a_forward_are_those_that_torch_counts(width, context):
+    model = tiny_model("llama")
+    session = model.open(1, 64)
+    session.prefill([prompt_ids(context)])
+    # Attention spelt out in products: torch does not count those inside its fused kernel for CPUs.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        session.denoise([prompt_ids(width)])
+    assert work_of(model, width, context).flops == counter.get_total_flops()
+
+
+def test_bytes_of_a_forward_are_matrices_head_and_cache():
+    model = tiny_model("llama")
+    shape = model.network.config
+    layers = shape.num_hidden_layers * (
+        2 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.num_key_value_heads * shape.head_dim
+        + 3 * shape.hidden_size * shape.intermediate_size
+    )  # fmt: skip
+    head = shape.vocab_size * shape.hidden_size
+    cache = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * (10 + 3)
+    assert work_of(model, 3, 10).bytes == 4 * (layers + head + cache)
+
+
+def test_the_bound_is_the_slower_of_reading_and_computing():
+    limits = Limits("float32", 1.0, 10.0, 100.0)
+    assert (limits.seconds(Work(50, 100)), limits.bound_by(Work(50, 100))) == (5.0, "reading")
+    assert (limits.seconds(Work(50, 1000)), limits.bound_by(Work(50, 1000))) == (10.0, "arithmetic")
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_parts_of_a_split_add_up_and_leave_the_engine_as_it_was(strategy, batch):
+    model = tiny_model("llama")
+    prompts = [prompt_ids(5, seed=row) for row in range(batch)]
+    before = (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, ConfidenceThreshold.select)
+    found = split(model, prompts, 2, strategy=strategy, max_new_tokens=12)
+    assert before == (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, ConfidenceThreshold.select)
+    assert set(found.parts) == set(PARTS)
+    assert all(seconds >= 0 for seconds in found.parts.values())
+    assert found.parts["network"] > 0
+    assert 0 < found.overhead < 1
+    assert (found.parts["unmasking"] > 0) == (strategy == "block_diffusion")  # one draft pass needs no policy
+    if strategy == "ar":
+        assert found.forwards == 12
+
+
+def test_time_inside_the_events_generator_is_the_engines():
+    def events():
+        yield 1
+        time.sleep(0.06)
+        yield 2
+
+    engine, idle = decode_split._read(events())
+    assert idle < 0.05 < engine
+
+
+def test_a_failing_engine_is_put_back():
+    before = BlockModel.hidden
+    with pytest.raises(RuntimeError), measured(None):
+        raise RuntimeError
+    assert BlockModel.hidden is before
+
+
+def test_every_lossless_row_gives_ars_tokens():
+    model = tiny_model("llama", spec={"block_size": 32})
+    model.__dict__["eos_token_ids"] = frozenset({7})
+    prompts = [prompt_ids(length, seed=length) for length in (9, 4, 6)]
+    for batch in (1, 2):
+        rows = contenders(model, model.network, None, prompts, 20, batch)
+        found, differences = race(model, rows, prompts, 1, "test")
+        assert not differences
+        assert all(row.equal_to_ar == 1 for row in found if row.lossless)
+        assert {row.name for row in found} >= {"AR, ours", "transformers.generate", "self-speculation"}
+        assert found[0].x_ar == found[1].x_transformers == 1
+
+
+def test_an_answer_is_cut_behind_its_first_eos():
+    assert cut([4, 7, 5, 7], frozenset({7})) == [4, 7]
+    assert cut([4, 5], frozenset({7})) == [4, 5]
+    assert Answers([[1, 2, 3], [1]], [2, 0]).tokens_per_forward == 1.0
+
+
+def test_ratios_are_taken_within_rounds():
+    assert ratio([1, 20, 3], [2, 10, 3]) == 1.0
+    calls = []
+    seconds = take_turns([lambda: calls.append("a"), lambda: calls.append("b")], 3, "test")
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert [len(each) for each in seconds] == [3, 3]
+
+
+def test_tables_line_up():
+    assert table(("name", "n"), [("a", 1), ("bcdef", None)]) == "name   n\na      1\nbcdef"
