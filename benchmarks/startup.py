@@ -1,29 +1,58 @@
-"""From the command to the first race: python benchmarks/startup.py
+"""How long a cold start takes: the engine from a fresh process to its first token, the page to its first race.
 
-Starts the playground, opens it in Chromium and presses Run at once. Prints the seconds of each part, the median of
---rounds fresh servers and browsers; the last line is JSON. "Recorded race" is the first meaningful paint: the lanes
-are there and the bundled race is replaying.
+    python benchmarks/startup.py --save
+    python benchmarks/startup.py --engine --rounds 9     without a browser
+
+Engine: a new Python process imports nbdiff_engine, loads the model and decodes until the first token is there. Page:
+the playground is started, opened in Chromium, and Run is pressed at once; "recorded race" is the first meaningful
+paint: the lanes are there and the bundled race is replaying. Each figure is the median of --rounds fresh processes,
+servers and browsers; the files are in the system's cache. The last line is JSON.
 """
 
-import argparse
 import json
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from nbdiff_engine.machine_facts import machine_facts
+from benchmarks.measuring import Options, Report, at_least, run, table
+from nbdiff_engine.errors import NBDiffError, SettingError
 
 PORT = 7873
-PARTS = {
+# What the fresh process runs: argument 1 is the model, 2 the strategy. Prints one JSON line.
+ENGINE = """
+import json, sys, time
+marks = [time.perf_counter()]
+import nbdiff_engine as nb
+marks.append(time.perf_counter())
+try:
+    model = nb.load(sys.argv[1])
+    nb.choose_threads(model)
+    marks.append(time.perf_counter())
+    events = nb.stream(model, "What is the capital of Peru?", strategy=sys.argv[2])
+    while not next(events).fixed:
+        pass
+    marks.append(time.perf_counter())
+except nb.NBDiffError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    print(json.dumps([later - earlier for earlier, later in zip(marks, marks[1:])]))
+"""
+ENGINE_PARTS = {
+    "import": "import nbdiff_engine, torch and transformers with it",
+    "load": "load the model, choose the threads",
+    "first_token": "the call to its first token",
+    "all": "command to the first token",
+}
+PAGE_PARTS = {
     "server": "command to the server's address",
     "first_paint": "opening the page to its first paint",
     "recorded_race": "opening the page to the recorded race",
@@ -32,14 +61,36 @@ PARTS = {
 }
 
 
-def measure() -> dict[str, float]:
+def measure_engine(model: str, strategy: str) -> dict[str, float]:
+    """Seconds of one fresh process. Raises NBDiffError with what the engine has to say against it."""
+    program = [sys.executable, "-c", ENGINE, model, strategy]
+    begun = time.perf_counter()
+    with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()  # the end of the process is no part of the start
+        done = time.perf_counter()
+        _, errors = process.communicate()
+    if not line:
+        raise SettingError(
+            f"The fresh process ended without a token: {(errors.strip() or 'no output').splitlines()[-1]}"
+        )
+    found = json.loads(line)
+    if isinstance(found, dict):
+        raise NBDiffError(found["error"])
+    return {**dict(zip(("import", "load", "first_token"), found, strict=True)), "all": done - begun}
+
+
+def measure_page() -> dict[str, float]:
     """Seconds of one fresh server and browser."""
+    from playwright.sync_api import sync_playwright
+
     begun = time.perf_counter()
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)], stdout=subprocess.PIPE, text=True
     )
     try:
-        next(line for line in server.stdout if "is on http" in line)
+        address = next((line for line in server.stdout if "is on http" in line), None)
+        if address is None:
+            raise SettingError(f"The playground did not start; is port {PORT} in use?")
         up = time.perf_counter()
         with sync_playwright() as playwright:
             chromium = shutil.which("chromium") or "/usr/bin/chromium"
@@ -67,15 +118,41 @@ def measure() -> dict[str, float]:
     }
 
 
+def medians(measure: Callable[[], dict[str, float]], rounds: int, label: str) -> dict[str, float]:
+    """The median of each part over `rounds` measurements, after one that is thrown away: it fills the file cache."""
+    found = []
+    for number in tqdm(range(rounds + 1), desc=label, leave=False, disable=None):
+        each = measure()
+        if number:
+            found.append(each)
+    return {part: statistics.median(each[part] for each in found) for part in found[0]}
+
+
+def parts_table(title: str, words: Mapping[str, str], seconds: Mapping[str, float]) -> str:
+    return table((title, "seconds"), [(words[part], f"{seconds[part]:.2f}") for part in words])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = [measure() for _ in tqdm(range(parser.parse_args().rounds), leave=False, disable=None)]
-    medians = {part: statistics.median(each[part] for each in rounds) for part in PARTS}
-    for part, words in PARTS.items():
-        print(f"{words:<42}{medians[part]:>6.1f} s")
-    print(json.dumps({"seconds": medians, "rounds": len(rounds), "machine": machine_facts()}))
+    options = Options(__doc__)
+    options.add_argument("--engine", action="store_true", help="the engine alone, which needs no browser")
+    options.add_argument("--model", default="nano", help="bundled name, folder or hub id, of the engine's start")
+    options.add_argument("--strategies", nargs="+", default=["ar", "block_diffusion"], help="of the first token")
+    options.add_argument("--rounds", type=at_least(1), default=5)
+    options.add_save()
+    given = options.parse_args()
+    if not given.engine and not (shutil.which("chromium") or Path("/usr/bin/chromium").exists()):
+        raise SettingError("There is no Chromium on the PATH; install one, or give --engine to leave the page out.")
+    report = Report("startup", given.save)
+    figures: dict[str, object] = {"rounds": given.rounds, "model": given.model, "engine": {}}
+    for strategy in given.strategies:
+        seconds = medians(lambda strategy=strategy: measure_engine(given.model, strategy), given.rounds, strategy)
+        figures["engine"][strategy] = seconds
+        report.say("\n" + parts_table(f"engine, {given.model}, {strategy}", ENGINE_PARTS, seconds))
+    if not given.engine:
+        figures["page"] = medians(measure_page, given.rounds, "page")
+        report.say("\n" + parts_table("page", PAGE_PARTS, figures["page"]))
+    report.finish(figures)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
