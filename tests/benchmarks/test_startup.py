@@ -1,0 +1,31 @@
+"""The engine's start: a fresh process times itself, and what it has to say comes through as a sentence."""
+
+import pytest
+
+from benchmarks import startup
+from benchmarks.startup import ENGINE_PARTS, measure_engine, medians
+from nbdiff_engine.errors import NBDiffError
+
+
+def test_a_fresh_process_times_its_parts():
+    seconds = measure_engine("nano-ar", "ar")
+    assert set(seconds) == set(ENGINE_PARTS)
+    parts = [seconds[name] for name in ENGINE_PARTS if name != "all"]
+    assert all(each > 0 for each in parts)
+    assert sum(parts) < seconds["all"]
+
+
+def test_what_the_engine_refuses_is_said():
+    with pytest.raises(NBDiffError, match="nano-ar is an autoregressive checkpoint"):
+        measure_engine("nano-ar", "block_diffusion")
+
+
+def test_a_process_that_dies_is_said(monkeypatch):
+    monkeypatch.setattr(startup, "ENGINE", "raise SystemExit('no such thing')")
+    with pytest.raises(NBDiffError, match=r"without a token: no such thing"):
+        measure_engine("nano-ar", "ar")
+
+
+def test_the_first_measurement_is_thrown_away():
+    seconds = iter([{"all": 100.0}, {"all": 1.0}, {"all": 3.0}, {"all": 2.0}])
+    assert medians(lambda: next(seconds), 3, "test") == {"all": 2.0}
