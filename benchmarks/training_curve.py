@@ -34,7 +34,9 @@ from nbdiff_engine.evaluation.settings import AR
 from nbdiff_engine.settings import DecodeSettings
 from nbdiff_engine.tasks import Problem, held_out
 from training.checkpointing import Checkpoint, CheckpointStore
+from training.errors import RunError
 from training.exporting import export
+from training.interruption import Interrupted
 from training.launch import start
 from training.recipe import Recipe
 from training.run_folder import RunFolder, read_lines
@@ -110,7 +112,10 @@ def train(output: Path, steps: int, save_every: int) -> None:
     recipe = Recipe.read(RECIPE, changes)
     folder.check(recipe, resume=folder.holds_a_run)
     if not (folder.final / "config.json").is_file():
-        start(recipe, output, resume=folder.holds_a_run)
+        try:
+            start(recipe, output, resume=folder.holds_a_run)
+        except Interrupted as stopped:  # in the words of the other command line, which has an option for it
+            raise RunError("The small run was stopped and is saved; the same command goes on with it.") from stopped
 
 
 def points_of_run(run_path: Path, problems: list[Problem], asked: Asked) -> Iterator[Point]:

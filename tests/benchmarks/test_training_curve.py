@@ -10,6 +10,7 @@ from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.tasks import held_out
 from tests.tiny import tiny_model
 from training.errors import RunError
+from training.interruption import Interrupted
 from training.recipe import Recipe
 
 ASKED = Asked(problems=1, block_size=8, threshold=0.9, max_new_tokens=8, dtype="float32", run_code=False)
@@ -93,6 +94,15 @@ def test_the_small_run_is_trained_once_and_never_over_another(monkeypatch, tmp_p
     assert begun == [False, True]
     with pytest.raises(RunError, match="started with other settings"):
         train(output, 9, 4)
+
+
+def test_a_small_run_that_is_stopped_says_how_to_go_on(monkeypatch, tmp_path):
+    def start(recipe: Recipe, output, resume):
+        raise Interrupted("stopped after step 5, which is saved; --resume goes on from there", 130)
+
+    monkeypatch.setattr(training_curve, "start", start)
+    with pytest.raises(RunError, match="the same command goes on"):
+        train(tmp_path / "run", 8, 4)
 
 
 def test_the_small_run_keeps_all_its_checkpoints(monkeypatch, tmp_path):
