@@ -15,16 +15,18 @@ Documents are and-ed on top. Source: NBDiff (arXiv 2512.06776), section 3, and t
 Shape suffixes: B rows, Q queries, K keys, L sequence length.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from functools import cache
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 Context = Literal["token_causal", "block_causal"]
-
-_compiled_block_mask = torch.compile(create_block_mask)
 
 PADDING = -1  # the document of a token that is not there
 
@@ -122,7 +124,7 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
 
 
-def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> BlockMask:
+def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> "BlockMask":
     """The same mask as a FlexAttention BlockMask, whose empty tiles cost neither time nor memory."""
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -140,6 +142,16 @@ def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | N
         )
 
     batch, queries = query.position.shape
-    # Compiled, it never holds the whole mask; on a CPU compiling takes longer than any mask it is asked for.
-    create = _compiled_block_mask if query.position.is_cuda else create_block_mask
+    create = _block_mask_maker(query.position.is_cuda)
     return create(mask_mod, B=batch, H=None, Q_LEN=queries, KV_LEN=key.position.shape[1], device=query.position.device)
+
+
+@cache
+def _block_mask_maker(compiled: bool) -> "Callable[..., BlockMask]":
+    """FlexAttention's own function. Imported where it is used: it brings torch's compiler along, a second's import.
+
+    Compiled, it never holds the whole mask; on a CPU compiling takes longer than any mask it is asked for.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask) if compiled else create_block_mask
