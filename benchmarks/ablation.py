@@ -4,7 +4,7 @@
     python benchmarks/ablation.py --arms full block-causal --seeds 0
 
 A 0.9M-parameter AR model is trained once on the project's corpus (ten minutes on two cores), then adapted by every arm
-under every seed (under four minutes each, `--workers` of them side by side, one thread each), and asked the 400
+under every seed (some four minutes each, `--workers` of them side by side, one thread each), and asked the 400
 held-out problems. A run that was stopped goes on where it stopped when the command is given again; what is finished
 is not done again. The arms are those of NBDiff's Tables 1 and 2 (arXiv 2512.06776). The last line is JSON.
 """
