@@ -21,10 +21,12 @@ PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Seconds of one decode by part; they add up to `engine`. idle: what the reader of the events took."""
+    """Seconds of one decode by part; they add up to `engine`. idle: what the reader of the events took, who held each
+    of them for `held` seconds."""
 
     strategy: str
     batch: int
+    held: float
     forwards: int  # of the whole batch, the prefill's among them
     parts: dict[str, float]
     idle: float
@@ -77,7 +79,9 @@ def measured(policy: type | None) -> Iterator[Stopwatch]:
             setattr(owner, attribute, function)
 
 
-def split(model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, **settings: Any) -> Split:
+def split(
+    model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, held: float = 0.0, **settings: Any
+) -> Split:
     """The split of decoding all prompts in one batch: the medians of `rounds`, timed and untimed by turns."""
     job = nb.prepare(model, [list(prompt) for prompt in prompts], trace=False, **settings)
     policy = type(job.plan.policy) if job.plan.policy is not None and job.plan.spec is not None else None
@@ -86,7 +90,7 @@ def split(model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, **se
     timed, untimed = [], []
     for _ in range(rounds):
         with measured(policy) as watch:
-            engine, idle = _read(job.events())
+            engine, idle = _read(job.events(), held)
         timed.append((engine, idle, watch))
         untimed.append(_read(job.events())[0])
     timed.sort(key=lambda each: each[0])
@@ -102,6 +106,7 @@ def split(model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, **se
     return Split(
         strategy=job.plan.settings.strategy,
         batch=len(prompts),
+        held=held,
         forwards=watch.calls["run"],
         parts=parts,
         idle=idle,
@@ -109,8 +114,8 @@ def split(model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, **se
     )
 
 
-def _read(events: Iterator[Any]) -> tuple[float, float]:
-    """Seconds that the engine took to make events, and that reading them took."""
+def _read(events: Iterator[Any], held: float = 0.0) -> tuple[float, float]:
+    """Seconds that the engine took to make events, and that reading them took, each held for `held` seconds."""
     engine = 0.0
     begun = time.perf_counter()
     while True:
@@ -119,3 +124,5 @@ def _read(events: Iterator[Any]) -> tuple[float, float]:
         engine += time.perf_counter() - started
         if event is None:
             return engine, time.perf_counter() - begun - engine
+        if held:
+            time.sleep(held)

@@ -75,6 +75,13 @@ def test_time_inside_the_events_generator_is_the_engines():
     assert idle < 0.05 < engine
 
 
+def test_the_time_that_a_slow_reader_holds_events_is_idle_and_no_part():
+    model = tiny_model("llama")
+    found = split(model, [prompt_ids(5)], 1, 0.01, strategy="ar", max_new_tokens=12)
+    assert found.idle > 0.12  # prefill, eleven commits and the end
+    assert found.engine < found.idle
+
+
 def test_a_failing_engine_is_put_back():
     before = BlockModel.hidden
     with pytest.raises(RuntimeError), measured(None):
