@@ -259,6 +259,7 @@ def test_runs_that_cannot_be_compared_say_so(write):
 # -- the command --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_last_line_is_json(write, tmp_path):
     output = tmp_path / "report.html"
     command = [sys.executable, "benchmarks/report.py", str(write(a_run())), "-o", str(output)]

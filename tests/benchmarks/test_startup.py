@@ -7,6 +7,7 @@ from benchmarks.startup import ENGINE_PARTS, measure_engine, medians
 from nbdiff_engine.errors import NBDiffError
 
 
+@pytest.mark.slow
 def test_a_fresh_process_times_its_parts():
     seconds = measure_engine("nano-ar", "ar")
     assert set(seconds) == set(ENGINE_PARTS)
@@ -15,6 +16,7 @@ def test_a_fresh_process_times_its_parts():
     assert sum(parts) < seconds["all"]
 
 
+@pytest.mark.slow
 def test_what_the_engine_refuses_is_said():
     with pytest.raises(NBDiffError, match="nano-ar is an autoregressive checkpoint"):
         measure_engine("nano-ar", "block_diffusion")
