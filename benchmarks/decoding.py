@@ -13,7 +13,6 @@ its forwards come to what the machine can do. The last line is JSON.
 import os
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,12 +138,9 @@ def roofline(model: nb.BlockModel, context: int) -> list[dict[str, Any]]:
     session = model.open(1, context + 32)
     session.prefill([[2] * context])
     lines = []
-    for width in (1, 16, 32):
-        spent = []
-        for _ in range(20):
-            started = time.perf_counter()
-            session.denoise([[2] * width])
-            spent.append(time.perf_counter() - started)
+    widths = (1, 16, 32)
+    calls = [lambda width=width: session.denoise([[2] * width]) for width in widths]
+    for width, spent in zip(widths, take_turns(calls, 20, "roofline"), strict=True):
         work, seconds = work_of(model, width, context), statistics.median(spent)
         bound = limits.seconds(work)
         lines.append(

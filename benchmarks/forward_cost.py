@@ -11,6 +11,7 @@ the products at the speed of a large one, whichever takes longer. The last line 
 import os
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import nbdiff_engine as nb
-from benchmarks.measuring import Options, Report, at_least, load_for, run, table, take_turns
+from benchmarks.measuring import Options, Report, at_least, load_for, ratio, run, table, take_turns
 from benchmarks.roofline import Limits, limits_of, work_of
 from nbdiff_engine.errors import SettingError
 
@@ -52,23 +53,17 @@ def costs(model: nb.BlockModel, context: int, rounds: int, limits: Limits) -> li
     session = model.open(1, context + max(BLOCK_SIZES))
     session.prefill([[token] * context])
 
-    def denoise(width: int):
-        return lambda: session.denoise([[token] * width])
-
-    def commit(width: int):
+    def timed_pass(kind: Callable[[list[list[int]]], object], width: int) -> Callable[[], None]:
         def call() -> None:
-            session.rollback([context])
-            session.commit([[token] * width])
+            session.rollback([context])  # a commit before this pass is forgotten
+            kind([[token] * width])
 
         return call
 
-    calls = [kind(width) for width in BLOCK_SIZES for kind in (denoise, commit)]
+    calls = [timed_pass(kind, width) for width in BLOCK_SIZES for kind in (session.denoise, session.commit)]
     for call in calls:
-        call()
-        session.rollback([context])
-    seconds = []
-    for own in take_turns([_rolled_back(session, context, call) for call in calls], rounds, f"context {context}"):
-        seconds.append(own)
+        call()  # warm-up
+    seconds = take_turns(calls, rounds, f"context {context}")
     ar = seconds[1]
     found = []
     for index, width in enumerate(BLOCK_SIZES):
@@ -80,20 +75,12 @@ def costs(model: nb.BlockModel, context: int, rounds: int, limits: Limits) -> li
                 context=context,
                 denoise=1e3 * statistics.median(denoised),
                 commit=1e3 * statistics.median(committed),
-                ratio=statistics.median(one / other for one, other in zip(denoised, ar, strict=True)),
+                ratio=ratio(denoised, ar),
                 bound=1e3 * limits.seconds(work),
                 bound_by=limits.bound_by(work),
             )
         )
     return found
-
-
-def _rolled_back(session, context: int, call):
-    def pass_again() -> None:
-        session.rollback([context])  # a commit before this one is forgotten
-        call()
-
-    return pass_again
 
 
 def main() -> None:

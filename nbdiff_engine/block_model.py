@@ -212,19 +212,18 @@ class BlockModel:
 
     # -- passes -----------------------------------------------------------------------------------------
 
-    def hidden(self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys_BK: Tensor) -> Tensor:
+    def hidden(self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys: int) -> Tensor:
         """Hidden states [B, Q, D] of a forward. mask: bool [B or 1, 1, Q, K], None where everything is seen.
 
-        position_BQ: RoPE positions, below the last of keys_BK, the positions of the cache's keys.
+        position_BQ: RoPE positions, below `keys`, how many keys the cache will show.
         """
-        longest = keys_BK.shape[1]
         # As numbers, once: SDPA would turn booleans into them in every layer, and eager attention adds what it gets.
         if mask is not None:
             mask = additive(mask, self.dtype)
         if self._fused is not None:
-            return self._fused(ids_BQ, mask, position_BQ, cache, longest)
+            return self._fused(ids_BQ, mask, position_BQ, cache, keys)
         if mask is None:  # transformers would take none for causal
-            mask = torch.zeros(1, 1, ids_BQ.shape[1], longest, dtype=self.dtype, device=self.device)
+            mask = torch.zeros(1, 1, ids_BQ.shape[1], keys, dtype=self.dtype, device=self.device)
         return self.body(
             input_ids=ids_BQ, attention_mask=mask, position_ids=position_BQ, cache=cache, use_cache=True
         ).last_hidden_state
@@ -308,7 +307,11 @@ class Session:
             mask, position_ids = aligned
         ids = [[*each.tokens, *[0] * (width - len(each.tokens))] for each in passes]
         hidden_BQD = self.model.hidden(
-            torch.tensor(ids, device=self.model.device), mask, position_ids, self.cache.network_cache, key_position
+            torch.tensor(ids, device=self.model.device),
+            mask,
+            position_ids,
+            self.cache.network_cache,
+            key_position.shape[1],
         )
         self.cache.settle([0 if each.noised else len(each.tokens) for each in passes])
         return [

@@ -6,7 +6,7 @@ neither got right say nothing about the difference, but they do count in n.
 
 import math
 
-_Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+from nbdiff_engine.evaluation.wilson import Z_95
 
 
 def mcnemar_p(b: int, c: int) -> float:
@@ -25,5 +25,5 @@ def difference_interval(b: int, c: int, n: int) -> tuple[float, float]:
     """
     total = n + 2
     middle = (b - c) / total
-    reach = _Z_95 * math.sqrt(b + c + 1 - (b - c) ** 2 / total) / total
+    reach = Z_95 * math.sqrt(b + c + 1 - (b - c) ** 2 / total) / total
     return max(-1.0, middle - reach), min(1.0, middle + reach)

@@ -2,7 +2,7 @@
 
 import math
 
-_Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float] | None:
@@ -13,8 +13,8 @@ def wilson_interval(right: int, n: int) -> tuple[float, float] | None:
     """
     if n == 0:
         return None
-    share, z2 = right / n, _Z_95**2
+    share, z2 = right / n, Z_95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = _Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    reach = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # At the ends one bound is the estimate itself, but for rounding.
     return (0.0 if right == 0 else middle - reach), (1.0 if right == n else middle + reach)
