@@ -31,10 +31,10 @@ import torch
 from tqdm import tqdm
 
 import nbdiff_engine as nb
-from nbdiff_engine.machine_facts import machine_facts
+from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, check, held_out
-from training.launch import start
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.run.launch import start
 
 BASE = ROOT / "benchmarks" / "recipes" / "ablation-base.yaml"
 ADAPT = ROOT / "benchmarks" / "recipes" / "ablation-adapt.yaml"

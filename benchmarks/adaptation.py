@@ -32,10 +32,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.adaptation_steps import Kind, Split, Stepper
-from nbdiff_engine.checkpoints import bundled_models
-from nbdiff_engine.machine_facts import machine_facts
-from training.estimate import estimate
-from training.recipe import Recipe
+from nbdiff_engine.evaluation.machine_facts import machine_facts
+from nbdiff_engine.model.checkpoints import bundled_models
+from training.planning.estimate import estimate
+from training.recipe.recipe import Recipe
 
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = 32
@@ -107,7 +107,7 @@ def peak_of(recipe: Recipe, folder: Path) -> int:
 
 def work(file: str, folder: str) -> None:
     """Run a recipe and print what it took."""
-    from training.launch import start
+    from training.run.launch import start
 
     recipe = Recipe.read(file)
     before = resident("VmRSS")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from nbdiff_engine.attention import PADDING
-from training.attention_plan import plan_of, present
+from nbdiff_engine.model.attention import PADDING
 from training.data.packing import Cursor, Packer
-from training.launch import load_network, make_trainable, open_documents
-from training.noising import Batch, Noising, noise
-from training.objective import Objective
-from training.optimizers import make_optimizers
-from training.recipe import Recipe
+from training.objective.attention_plan import plan_of, present
+from training.objective.noising import Batch, Noising, noise
+from training.objective.objective import Objective
+from training.recipe.recipe import Recipe
+from training.run.launch import load_network, make_trainable, open_documents
+from training.run.optimizers import make_optimizers
 
 _NAMES = {"documents": "nbdiff_documents", "dense": "sdpa", "flex": "flex_attention"}
 

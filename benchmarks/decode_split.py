@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbdiff_engine as nb
-from nbdiff_engine.block_model import BlockModel, Session
-from nbdiff_engine.sampling import Sampler
+from nbdiff_engine.model.block_model import BlockModel, Session
+from nbdiff_engine.token_choice.sampling import Sampler
 
 PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")
 

@@ -4,7 +4,7 @@
 
 The text is the reference answers of the bundled held-out problems, each with its end-of-sequence token, given its
 prompt. AR figures are exact. Those of block diffusion are upper bounds on its perplexity, estimated over random masks
-(`nbdiff_engine/likelihood.py`); the column +- is the standard error of that estimate, 0 where nothing was sampled. Then
+(`nbdiff_engine/evaluation/likelihood.py`); the column +- is the standard error of that estimate, 0 where nothing was sampled. Then
 the figure is the bound itself, and at blocks of 1 and 2 the perplexity itself. Perplexity is per token; bits per byte
 divide by the UTF-8 bytes of the answers, the end of sequence counting as none. The last line is JSON.
 """
@@ -23,9 +23,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nbdiff_engine as nb
-from nbdiff_engine.likelihood import SAMPLES, ar_likelihood, diffusion_likelihood
-from nbdiff_engine.machine_facts import machine_facts
-from nbdiff_engine.prompts import encode
+from nbdiff_engine.decoding.prompts import encode
+from nbdiff_engine.evaluation.likelihood import SAMPLES, ar_likelihood, diffusion_likelihood
+from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
 
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import nbdiff_engine as nb
 from nbdiff_engine.errors import SettingError, brief
-from nbdiff_engine.machine_facts import machine_facts
+from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, held_out
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import Figures, Row
-from playground.figures import COLOURS, DASHES, FONT, SYMBOLS
+from playground.race.race_figures import COLOURS, DASHES, FONT, SYMBOLS
 
 PATTERNS = ("", "/", ".", "x")
 

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from benchmarks.report_figures import accuracy_against_speed, accuracy_against_tpf, accuracy_by_domain
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import Comparison, Run, Runs
-from nbdiff_engine.aup import MOST_LOST
+from nbdiff_engine.evaluation.aup import MOST_LOST
 
 PAGE = Path(__file__).resolve().parent / "report_page.html"
 SLOT = re.compile(r"<!--(title|body|foot|plotly|figures)-->")

@@ -28,18 +28,18 @@ from tqdm import tqdm
 
 import nbdiff_engine as nb
 from benchmarks.measuring import DTYPES, Options, Report, at_least, run, table
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.evaluation import evaluate
-from nbdiff_engine.evaluation.settings import AR
-from nbdiff_engine.settings import DecodeSettings
+from nbdiff_engine.evaluation.run import evaluate
+from nbdiff_engine.evaluation.settings_grid import AR
 from nbdiff_engine.tasks import Problem, held_out
-from training.checkpointing import Checkpoint, CheckpointStore
 from training.errors import RunError
-from training.exporting import export
-from training.interruption import Interrupted
-from training.launch import start
-from training.recipe import Recipe
-from training.run_folder import RunFolder, read_lines
+from training.recipe.recipe import Recipe
+from training.run.checkpointing import Checkpoint, CheckpointStore
+from training.run.exporting import export
+from training.run.interruption import Interrupted
+from training.run.launch import start
+from training.run.run_folder import RunFolder, read_lines
 
 RECIPE = "smoke"
 ROWS = 20  # prompts decoded side by side: neither tokens nor forwards depend on it

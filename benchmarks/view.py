@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import nbdiff_engine as nb
-from nbdiff_engine.machine_facts import machine_facts
-from playground.frames import lane_frames
-from playground.worker import Lane, Worker
+from nbdiff_engine.evaluation.machine_facts import machine_facts
+from playground.race.frames import lane_frames
+from playground.server.worker import Lane, Worker
 
 PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
 STRATEGIES = ("ar", "block_diffusion", "self_speculative")

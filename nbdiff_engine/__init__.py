@@ -11,15 +11,15 @@ import os
 # two spinning threads were measured 45 times slower than one. A value of the user's own is left alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.checkpoints import bundled_models, load
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import CheckpointError, NBDiffError, PromptError, SettingError, TraceError
 from nbdiff_engine.generate import Output, generate, prepare, stream
-from nbdiff_engine.metrics import Metrics
-from nbdiff_engine.settings import DecodeSettings
-from nbdiff_engine.spec import DiffusionSpec
-from nbdiff_engine.threads import choose_threads
-from nbdiff_engine.trace import Canvas, Trace
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.checkpoints import bundled_models, load
+from nbdiff_engine.model.spec import DiffusionSpec
+from nbdiff_engine.model.threads import choose_threads
+from nbdiff_engine.trace.metrics import Metrics
+from nbdiff_engine.trace.trace_file import Canvas, Trace
 
 __all__ = [
     "BlockModel",

@@ -18,13 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
-from nbdiff_engine.checkpoints import describe_bundled, load
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import NBDiffError
-from nbdiff_engine.evaluation.command import eval_command
+from nbdiff_engine.evaluation.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
-from nbdiff_engine.harness.command import run as run_harness
-from nbdiff_engine.settings import DecodeSettings
-from nbdiff_engine.threads import choose_threads
+from nbdiff_engine.lm_eval_adapter.lm_eval_command import run as run_harness
+from nbdiff_engine.model.checkpoints import describe_bundled, load
+from nbdiff_engine.model.threads import choose_threads
 
 cli = typer.Typer(
     add_completion=False,

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from nbdiff_engine.decoding import Start
+from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.events import Commit, DecodeEvent, Denoise, Edit, Finish, Verify
 from nbdiff_engine.generate import Job
-from nbdiff_engine.trace import Canvas, Trace
+from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finish, Verify
+from nbdiff_engine.trace.trace_file import Canvas, Trace
 
 
 @dataclass(frozen=True, slots=True)

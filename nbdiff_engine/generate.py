@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.decoding import Plan, Start, check_start, decode, make_plan
+from nbdiff_engine.decoding.loop import decode
+from nbdiff_engine.decoding.plan import Plan, make_plan
+from nbdiff_engine.decoding.prompts import Prompt, encode, is_batch
+from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.decoding.start import Start, check_start
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.events import DecodeEvent, Finish, FinishReason
-from nbdiff_engine.metrics import Metrics, measure
-from nbdiff_engine.prompts import Prompt, encode, is_batch
-from nbdiff_engine.settings import DecodeSettings
-from nbdiff_engine.trace import Canvas, Trace, token_ids_of
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.trace.events import DecodeEvent, Finish, FinishReason
+from nbdiff_engine.trace.metrics import Metrics, measure
+from nbdiff_engine.trace.trace_file import Canvas, Trace, token_ids_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.following import outcome
-from playground.frames import race
-from playground.lanes import check
 from playground.options import Options
-from playground.shelf import Shelf
-from playground.spec import RunSpec
-from playground.verdict import summary_frame
-from playground.worker import QueueFullError, Worker
+from playground.race.frames import race
+from playground.race.lanes import check
+from playground.race.run_spec import RunSpec
+from playground.race.verdict import summary_frame
+from playground.server.following import outcome
+from playground.server.loaded_models import Shelf
+from playground.server.worker import QueueFullError, Worker
 
 
 def build(shelf: Shelf, worker: Worker, options: Options) -> None:

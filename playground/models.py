@@ -6,11 +6,11 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.following import outcome
-from playground.lanes import guarded_warm_up
 from playground.options import Options
-from playground.shelf import QUANTIZATIONS, Row, Shelf
-from playground.worker import Frame, Lane, QueueFullError, Worker
+from playground.race.lanes import guarded_warm_up
+from playground.server.following import outcome
+from playground.server.loaded_models import QUANTIZATIONS, Row, Shelf
+from playground.server.worker import Frame, Lane, QueueFullError, Worker
 
 HEADERS = ["Name", "From", "Parameters", "Blocks", "Numbers", "Memory", "Context", "Device"]
 PRIVATE = {"api_visibility": "private"}

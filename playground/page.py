@@ -7,16 +7,18 @@ import threading
 import gradio as gr
 
 from nbdiff_engine import BlockModel, NBDiffError
-from playground import address, api, lanes_editor, web
-from playground.block_sizes import BlockSizesTab
-from playground.decode import DecodeTab
-from playground.lanes import guarded_warm_up
+from playground import address, api
 from playground.models import ModelsTab
 from playground.options import Options, StartError
-from playground.shelf import Shelf, first_models
-from playground.spec import LaneSpec
-from playground.training import TrainingTab
-from playground.worker import Limits, Worker
+from playground.race import lanes_editor
+from playground.race.decode_tab import DecodeTab
+from playground.race.lanes import guarded_warm_up
+from playground.race.run_spec import LaneSpec
+from playground.server import web_components
+from playground.server.loaded_models import Shelf, first_models
+from playground.server.worker import Limits, Worker
+from playground.sweep.block_sizes_tab import BlockSizesTab
+from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 
 TITLE = "NBDiff playground"
@@ -58,7 +60,7 @@ class Playground:
                 server_port=options.port,
                 auth=options.auth,
                 theme=_theme(),
-                css=web.read("page.css"),
+                css=web_components.read("page.css"),
                 share=False,
                 ssr_mode=False,
                 mcp_server=False,

@@ -71,7 +71,7 @@ def test_nothing_is_unpickled_and_nothing_goes_through_a_shell():
 
 
 def test_only_the_adapter_imports_the_evaluation_harness():
-    adapter = ROOT / "nbdiff_engine" / "harness"
+    adapter = ROOT / "nbdiff_engine" / "lm_eval_adapter"
     assert any("lm_eval" in imported(path) for path in SOURCES if adapter in path.parents)
     for path in SOURCES:
         assert adapter in path.parents or "lm_eval" not in imported(path)

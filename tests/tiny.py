@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbdiff_engine import BlockModel, DiffusionSpec, load
 
-FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.fused` knows
+FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.model.fused_forward` knows
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
 VOCABULARY = 48
 MASK = 1

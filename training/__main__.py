@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from nbdiff_engine.errors import NBDiffError
-from training import inspecting
 from training.errors import RecipeError, RunError
-from training.inspecting import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
-from training.jobs.command import cli as jobs_cli
+from training.jobs.jobs_command import cli as jobs_cli
+from training.planning import planning_commands
+from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
 
 cli = typer.Typer(
     add_completion=False,
@@ -61,7 +61,7 @@ def pretrain(
     _run("pretrain", recipe, None, data, output, max_steps, overrides, resume)
 
 
-inspecting.register(cli)
+planning_commands.register(cli)
 cli.add_typer(jobs_cli, name="jobs")
 
 
@@ -79,12 +79,12 @@ def _run(
         raise RunError("--resume needs --output, the folder of the run to go on with.")
     if recipe is None and resume:
         recipe = str(output / "recipe.yaml")
-    settled = inspecting.settled(recipe, overrides, base, data, max_steps)
+    settled = planning_commands.settled(recipe, overrides, base, data, max_steps)
     if settled.kind != kind:
         raise RecipeError(f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it.")
     if output is None:
         output = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    from training.launch import start
+    from training.run.launch import start
 
     print(start(settled, output, resume))
 

@@ -1,8 +1,8 @@
 """Autoregressive decoding: the baseline, in the same engine, over the same cache."""
 
-from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Commit, Reason
+from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.trace.events import Commit, Reason
 
 
 def ar(row: Row) -> Program:

@@ -5,9 +5,9 @@ from AR logits, and unshifted ones, whose blocks are masked whole; blocks laid f
 absolute positions with the prompt's tail inside the first one.
 """
 
-from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Commit, FinishReason, Reason
+from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.trace.events import Commit, FinishReason, Reason
 
 
 def block_diffusion(row: Row) -> Program:

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from nbdiff_engine.block_model import PREFILL_CHUNK, BlockModel, Pass
 from nbdiff_engine.decoding.ar import ar
 from nbdiff_engine.decoding.block_diffusion import block_diffusion
 from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.decoding.row import Program, Row
 from nbdiff_engine.decoding.self_speculative import self_speculative
 from nbdiff_engine.decoding.start import Start
-from nbdiff_engine.events import DecodeEvent
-from nbdiff_engine.sampling import Prediction
+from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass
+from nbdiff_engine.token_choice.sampling import Prediction
+from nbdiff_engine.trace.events import DecodeEvent
 
 PROGRAMS: dict[str, Callable[[Row], Program]] = {
     "ar": ar,

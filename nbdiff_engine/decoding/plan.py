@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nbdiff_engine.block_model import BlockModel
+from nbdiff_engine.decoding.settings import DecodeSettings, warn_beyond_training
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.sampling import Sampler
-from nbdiff_engine.settings import DecodeSettings, warn_beyond_training
-from nbdiff_engine.spec import DiffusionSpec
-from nbdiff_engine.unmasking import POLICIES, UnmaskingPolicy
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.spec import DiffusionSpec
+from nbdiff_engine.token_choice.sampling import Sampler
+from nbdiff_engine.token_choice.unmasking import POLICIES, UnmaskingPolicy
 
 
 @dataclass(frozen=True, slots=True)

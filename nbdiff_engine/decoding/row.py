@@ -2,11 +2,11 @@
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
-from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.decoding.start import Start
-from nbdiff_engine.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
-from nbdiff_engine.sampling import Prediction
+from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.token_choice.sampling import Prediction
+from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 
 # A strategy, for one row: it asks for passes, is sent what they predict, and returns why it ended.
 # The loop runs many of these side by side, so a strategy never has to think of a batch.

@@ -7,9 +7,9 @@ rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled 
 (arXiv 2607.05722), S2D2 (arXiv 2603.25702), Fast-dVLM (arXiv 2604.06832).
 """
 
-from nbdiff_engine.block_model import Pass
 from nbdiff_engine.decoding.row import Program, Row
-from nbdiff_engine.events import Reason, Verify
+from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.trace.events import Reason, Verify
 
 
 def self_speculative(row: Row) -> Program:

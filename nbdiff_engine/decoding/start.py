@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.errors import SettingError, brief
+from nbdiff_engine.model.block_model import BlockModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.aup import aup, points_that_count
+from nbdiff_engine.evaluation.aup import aup, points_that_count
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import torch
 
-from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.errors import NBDiffError, brief
-from nbdiff_engine.events import FinishReason
 from nbdiff_engine.generate import Output
-from nbdiff_engine.metrics import Metrics
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.trace.events import FinishReason
+from nbdiff_engine.trace.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def weights_digest(model: BlockModel) -> str:
 def engine_digest() -> str:
     """A name for this engine: its version, which is that of its sources."""
     found = hashlib.blake2b(digest_size=12)
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[1]
     for path in sorted(folder.rglob("*.py")):
         found.update(path.relative_to(folder).as_posix().encode())
         found.update(path.read_bytes())

@@ -6,8 +6,8 @@ from itertools import zip_longest
 
 import torch
 
-from nbdiff_engine.block_model import BlockModel
 from nbdiff_engine.evaluation.report import Answer, Comparison, Difference, Figures
+from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.tasks import Problem
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from nbdiff_engine.evaluation.curves import Curve
 from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
 from nbdiff_engine.evaluation.wilson import wilson_interval
-from nbdiff_engine.events import FinishReason
-from nbdiff_engine.metrics import Metrics
+from nbdiff_engine.trace.events import FinishReason
+from nbdiff_engine.trace.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

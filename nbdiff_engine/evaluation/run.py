@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from nbdiff_engine.aup import MOST_LOST
-from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.checkpoints import bundled_models
+from nbdiff_engine.decoding.prompts import encode
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
+from nbdiff_engine.evaluation.aup import MOST_LOST
 from nbdiff_engine.evaluation.curves import Measured, curves_of
 from nbdiff_engine.evaluation.journal import Journal, digest, engine_digest, weights_digest
+from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.evaluation.pairs import Answered, against_own_ar, by_verdicts
 from nbdiff_engine.evaluation.report import Answer, Comparison, Evaluation, ModelReport, SettingReport
-from nbdiff_engine.evaluation.settings import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
+from nbdiff_engine.evaluation.settings_grid import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
 from nbdiff_engine.generate import Output, generate, prepare
-from nbdiff_engine.machine_facts import machine_facts
-from nbdiff_engine.prompts import encode
-from nbdiff_engine.settings import DecodeSettings
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.checkpoints import bundled_models
+from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.tasks import Problem, Verdict, check
-from nbdiff_engine.threads import choose_threads
 
 MOST_ROWS = 1024  # of a batch; a bound against slips, not against memory
 

@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from nbdiff_engine.aup import MOST_LOST
+from nbdiff_engine.evaluation.aup import MOST_LOST
 from nbdiff_engine.evaluation.curves import Curve
 from nbdiff_engine.evaluation.report import Comparison, Evaluation, Figures, ModelReport
 

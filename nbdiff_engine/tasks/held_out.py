@@ -1,12 +1,12 @@
 """The 400 problems that the project measures itself on. No training run of its own corpus has seen any of them."""
 
 import json
-from pathlib import Path
 
+from nbdiff_engine.bundled_files import ASSETS
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
 
-HELD_OUT_FILE = Path(__file__).resolve().parents[2] / "assets" / "tasks" / "held_out.jsonl"
+HELD_OUT_FILE = ASSETS / "tasks" / "held_out.jsonl"
 
 
 def held_out(domain: str | None = None, limit: int | None = None) -> list[Problem]:

@@ -12,9 +12,9 @@ from benchmarks.decode_split import PARTS, measured, split
 from benchmarks.decoding import race
 from benchmarks.measuring import ratio, table, take_turns
 from benchmarks.roofline import Limits, Work, work_of
-from nbdiff_engine.block_model import BlockModel, Session
-from nbdiff_engine.sampling import Sampler
-from nbdiff_engine.unmasking import ConfidenceThreshold
+from nbdiff_engine.model.block_model import BlockModel, Session
+from nbdiff_engine.token_choice.sampling import Sampler
+from nbdiff_engine.token_choice.unmasking import ConfidenceThreshold
 from tests.tiny import prompt_ids, tiny_model
 
 

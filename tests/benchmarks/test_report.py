@@ -14,8 +14,8 @@ from benchmarks.report_figures import accuracy_against_speed, accuracy_against_t
 from benchmarks.report_page import report_html
 from benchmarks.report_words import setting_words
 from benchmarks.run_files import read_runs
-from nbdiff_engine.aup import aup
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.evaluation.aup import aup
 from nbdiff_engine.evaluation.wilson import wilson_interval
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,8 +10,8 @@ from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.tasks import held_out
 from tests.tiny import tiny_model
 from training.errors import RunError
-from training.interruption import Interrupted
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.run.interruption import Interrupted
 
 ASKED = Asked(problems=1, block_size=8, threshold=0.9, max_new_tokens=8, dtype="float32", run_code=False)
 

@@ -3,10 +3,10 @@
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.decoding import Start
-from nbdiff_engine.events import Commit, Denoise, Edit, Finish, Verify
+from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.forking import continued, fork
-from nbdiff_engine.trace import Canvas, Trace
+from nbdiff_engine.trace.events import Commit, Denoise, Edit, Finish, Verify
+from nbdiff_engine.trace.trace_file import Canvas, Trace
 from tests.reference import causal, logits_of
 from tests.tiny import FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
 

@@ -6,8 +6,8 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.row import Row
-from nbdiff_engine.events import FinishReason
 from nbdiff_engine.generate import text_pieces
+from nbdiff_engine.trace.events import FinishReason
 from tests.tiny import UNSHIFTED, tiny_model
 
 STORY = "Tell a short story about Max, a mouse and a green key."

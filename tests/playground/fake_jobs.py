@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from nbdiff_engine.errors import NBDiffError
-from training.checkpointing import Checkpoint, CheckpointStore
-from training.recipe import Recipe
-from training.run_folder import read_lines
+from training.recipe.recipe import Recipe
+from training.run.checkpointing import Checkpoint, CheckpointStore
+from training.run.run_folder import read_lines
 
 
 class JobError(NBDiffError):

@@ -49,7 +49,7 @@ def watch_connections(record: Path) -> None:
 
 def slow_down(seconds: float) -> None:
     """Let every forward take longer."""
-    from nbdiff_engine.block_model import Session
+    from nbdiff_engine.model.block_model import Session
 
     run = Session.run
 

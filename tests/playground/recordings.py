@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nbdiff_engine import bundled_models
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 STEPS = 40
 SAVED = (20, 40)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from playground.replay import replay_html
+from playground.server.replay_file import replay_html
 
 sync_api = pytest.importorskip("playwright.sync_api")
 Browser, Locator, Page = sync_api.Browser, sync_api.Locator, sync_api.Page

@@ -6,7 +6,7 @@ import types
 
 from transformers import AutoTokenizer
 
-from nbdiff_engine import prompts
+from nbdiff_engine.decoding import prompts
 from tests.conftest import GOLDEN
 from training.data.formats import Encoder
 

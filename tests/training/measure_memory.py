@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 
-from training.launch import start
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.run.launch import start
 
 
 def resident(name: str) -> int:

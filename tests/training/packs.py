@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tests.tiny import prompt_ids
 from training.data.documents import Document
 from training.data.packing import Cursor, Packer
-from training.noising import Packed
+from training.objective.noising import Packed
 
 EOS = 2
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tests.training.bases import write_base
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 WORDS = ("red", "blue", "old", "new", "small", "cat", "dog", "bird", "house", "tree", "river", "walks", "sees", "finds")
 

@@ -12,9 +12,9 @@ import numpy as np
 from datasets import Dataset
 
 from nbdiff_engine.errors import brief
+from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.documents import Document, DocumentSource
 from training.data.formats import Encoder, Format, detect_format
-from training.data.settings import CORPUS, SELF, DataSettings
 from training.data.sources import load_rows
 from training.errors import DataError
 

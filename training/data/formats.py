@@ -1,6 +1,6 @@
 """From a row of data to a Document: which columns are read, and how text and conversations become token ids.
 
-What precedes an answer is encoded exactly as `nbdiff_engine.prompts` encodes it at decode time.
+What precedes an answer is encoded exactly as `nbdiff_engine.decoding.prompts` encodes it at decode time.
 """
 
 import logging
@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from nbdiff_engine.decoding.settings import is_text
 from nbdiff_engine.errors import brief, brief_text
-from nbdiff_engine.settings import is_text
+from training.data.data_settings import ROLES, DataSettings
 from training.data.documents import Document
-from training.data.settings import ROLES, DataSettings
 from training.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from nbdiff_engine.decoding.prompts import Prompt
 from nbdiff_engine.errors import brief_text
-from nbdiff_engine.prompts import Prompt
-from training.data.settings import CORPUS, DataSettings
+from training.data.data_settings import CORPUS, DataSettings
 from training.errors import DataError
 
 

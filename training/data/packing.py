@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import torch
 
-from nbdiff_engine.attention import PADDING
+from nbdiff_engine.model.attention import PADDING
 from training.data.documents import Document, DocumentSource
 from training.errors import DataError
-from training.noising import Packed
+from training.objective.noising import Packed
 
 logger = logging.getLogger(__name__)
 

@@ -28,16 +28,16 @@ import platformdirs
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from nbdiff_engine.block_model import BlockModel
-from nbdiff_engine.decoding import decode
+from nbdiff_engine.decoding.loop import decode
+from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.errors import PromptError
-from nbdiff_engine.events import DecodeEvent, Finish
 from nbdiff_engine.generate import prepare
-from nbdiff_engine.prompts import encode
-from nbdiff_engine.sampling import Prediction, Sampler
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.token_choice.sampling import Prediction, Sampler
+from nbdiff_engine.trace.events import DecodeEvent, Finish
+from training.data.data_settings import SELF, DataSettings
 from training.data.documents import Document, DocumentSource
 from training.data.given_prompts import read_prompts
-from training.data.settings import SELF, DataSettings
 from training.errors import DataError, RunError
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ import huggingface_hub
 from datasets.exceptions import DatasetGenerationCastError, DatasetNotFoundError
 from huggingface_hub import constants
 
-from nbdiff_engine.checkpoints import HUB_ID, HUB_REPLY_SECONDS
 from nbdiff_engine.errors import brief, brief_text
-from training.data.settings import CORPUS, SELF, DataSettings
+from nbdiff_engine.model.checkpoints import HUB_ID, HUB_REPLY_SECONDS
+from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.errors import DataError
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}

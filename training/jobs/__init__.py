@@ -13,8 +13,8 @@ from typing import Any
 # Imported when first asked for: a job's runner lives as long as its trainer, and should not hold torch in memory.
 _WHERE = {
     "Job": "training.jobs.queue",
-    "JobError": "training.jobs.errors",
-    "JobSpec": "training.jobs.spec",
+    "JobError": "training.jobs.job_errors",
+    "JobSpec": "training.jobs.job_spec",
     "Jobs": "training.jobs.queue",
     "home": "training.jobs.places",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from training.jobs import states
 from training.jobs.places import log_of, run_of
 from training.jobs.progress import latest_start
-from training.manifest import is_whole
+from training.run.manifest import is_whole
 
 _LINES = 60  # of a log's end that are searched for what went wrong
 _ROOM = 1 << 20  # bytes: with less left, the disk counts as full

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from nbdiff_engine.errors import brief
-from training.checkpointing import Checkpoint, CheckpointStore
 from training.jobs import places, states
-from training.jobs.errors import JobError
+from training.jobs.job_errors import JobError
+from training.jobs.job_spec import JobSpec
 from training.jobs.processes import threads_each
 from training.jobs.progress import json_lines, last_step, log_lines
-from training.jobs.spec import JobSpec
 from training.jobs.store import Ledger, Row, Store, StoreError
 from training.jobs.supervisor import GRACE, Supervisor, command
+from training.run.checkpointing import Checkpoint, CheckpointStore
 
 _LONGEST_NAME = 200
 

@@ -20,7 +20,7 @@ from training.jobs.places import log_of, recipe_of, run_of
 from training.jobs.processes import Identity, boot_id, kill_left_over
 from training.jobs.progress import START
 from training.jobs.store import Ledger, Row, Store, clock, now
-from training.manifest import is_whole
+from training.run.manifest import is_whole
 
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 _ATTEMPTS = 3  # starts whose runner dies before there is a trainer, after which a job has failed

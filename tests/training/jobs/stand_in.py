@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from training.manifest import MANIFEST, facts_of, is_whole
+from training.run.manifest import MANIFEST, facts_of, is_whole
 
 SECONDS = 0.05
 

@@ -9,12 +9,12 @@ import pytest
 
 from tests.training.jobs.conftest import in_state, processes_of, stepping, until
 from tests.training.runs import losses, small_base, small_data, small_recipe
-from training.data.settings import DataSettings
+from training.data.data_settings import DataSettings
 from training.data.sources import load_rows
 from training.errors import DataError
 from training.jobs import Jobs, JobSpec
 from training.jobs.failures import named
-from training.launch import start
+from training.run.launch import start
 
 
 @pytest.mark.slow

@@ -1,0 +1,123 @@
+"""What `--model_args` may hold, and what a task's generation arguments mean, checked, one sentence a mistake."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.errors import SettingError, brief, first_problem
+from nbdiff_engine.evaluation.likelihood import SAMPLES
+
+# Of DecodeSettings; the harness says how long an answer gets, where it stops and how it is sampled.
+DECODING = (
+    "strategy",
+    "block_size",
+    "sub_block_size",
+    "unmasking",
+    "threshold",
+    "factor",
+    "margin",
+    "entropy_bound",
+    "tokens_per_step",
+    "steps_per_block",
+    "draft_steps",
+    "seed",
+)
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+class ModelArguments(BaseModel):
+    """--model_args. None means: as the checkpoint says. The decode settings among them are those of DecodeSettings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: Annotated[str, Field(description="bundled name, folder or hub id; pretrained= means the same")]
+    dtype: Annotated[str, Field(description="auto, float32, bfloat16 or float16")] = "auto"
+    device: Annotated[str, Field(description="auto, cpu, cuda, ...")] = "auto"
+    quantization: Annotated[str | None, Field(description="8bit or 4bit, through bitsandbytes")] = None
+    batch_size: Annotated[int, Field(ge=1, description="rows of a forward")] = 1
+    max_length: Annotated[int | None, Field(ge=2, description="tokens of prompt and answer together")] = None
+    max_gen_toks: Annotated[int, Field(ge=1, description="tokens of an answer, where the task does not say")] = 256
+    add_bos_token: Annotated[bool | None, Field(description="BOS in front; None: as the tokenizer does")] = None
+    likelihood: Annotated[
+        Literal["ar", "diffusion"] | None,
+        Field(description="ar: exact, by the AR head; diffusion: a bound. Default: ar where the checkpoint has it"),
+    ] = None
+    samples: Annotated[int, Field(ge=1, description="masked copies of each block, for the bound")] = SAMPLES
+
+    strategy: str | None = None
+    block_size: int | None = None
+    sub_block_size: int | None = None
+    unmasking: str | None = None
+    threshold: float | None = None
+    factor: float | None = None
+    margin: float | None = None
+    entropy_bound: float | None = None
+    tokens_per_step: int | None = None
+    steps_per_block: int | None = None
+    draft_steps: int | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, **arguments: Any) -> Self:
+        """Check arguments. Raises SettingError with one sentence for the first that is wrong."""
+        try:
+            return cls.model_validate(arguments)
+        except ValidationError as error:
+            if error.errors()[0]["type"] == "extra_forbidden":
+                name = error.errors()[0]["loc"][0]
+                raise SettingError(
+                    f"model_args has {brief(name)}, which nbdiff does not know; it knows {', '.join(cls.model_fields)}."
+                ) from error
+            if error.errors()[0]["type"] == "missing":
+                raise SettingError(
+                    "model_args names no checkpoint; give model= with a bundled name, a folder or a hub id."
+                ) from error
+            raise SettingError(f"model_args: {first_problem(error).rstrip('.')}.") from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_harness_spells_it(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = dict(values)
+        if "pretrained" in values:
+            if "model" in values:
+                raise ValueError("model and pretrained mean the same; give one of them")
+            values["model"] = values.pop("pretrained")
+        size = values.get("batch_size")
+        if isinstance(size, str) and size.startswith("auto"):
+            raise ValueError(f"batch_size is {size!r}; nbdiff finds none out by itself, give a number")
+        if "max_batch_size" in values:
+            raise ValueError("max_batch_size belongs to batch_size=auto, which nbdiff does not have; give batch_size")
+        return values
+
+    @model_validator(mode="after")
+    def _decodable(self) -> Self:
+        self.decode_settings()  # a slip is said before a checkpoint of many gigabytes is read
+        return self
+
+    def decode_settings(self, **others: Any) -> dict[str, Any]:
+        """What was chosen of DecodeSettings, with `others`, checked. Raises SettingError."""
+        chosen = {name: getattr(self, name) for name in DECODING if getattr(self, name) is not None}
+        DecodeSettings.of(**chosen, **others)
+        return {**chosen, **others}
+
+
+def sampling_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling settings in a task's normalised generation arguments, `until` and `max_gen_toks` taken out.
+
+    Raises SettingError for what decoding does not honour, rather than to ignore it.
+    """
+    unknown = next((name for name in kwargs if name not in (*_SAMPLING, "do_sample")), None)
+    if unknown is not None:
+        raise SettingError(
+            f"gen_kwargs has {unknown!r}, which nbdiff does not know; it knows until, max_gen_toks, do_sample, "
+            f"{', '.join(_SAMPLING)}."
+        )
+    if not kwargs.get("do_sample"):
+        return {"temperature": 0.0}
+    if not kwargs.get("temperature"):
+        raise SettingError(
+            "gen_kwargs asks for sampling (do_sample=true) without a temperature above 0; give one, or do_sample=false."
+        )
+    return {name: kwargs[name] for name in _SAMPLING if kwargs.get(name) is not None}

@@ -1,0 +1,311 @@
+"""NBDiffLM: answers and scores the requests of lm-evaluation-harness with the engine."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import (
+    Collator,
+    has_bos_prefix,
+    maybe_truncate,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
+from tqdm import tqdm
+
+from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.evaluation.likelihood import ar_likelihood, diffusion_likelihood
+from nbdiff_engine.generate import generate, prepare
+from nbdiff_engine.lm_eval_adapter.arguments import ModelArguments, sampling_of
+from nbdiff_engine.model.checkpoints import load
+from nbdiff_engine.model.threads import choose_threads
+from nbdiff_engine.trace.metrics import Metrics
+
+log = logging.getLogger("lm_eval.models.nbdiff")  # where the harness's own log settings find it
+
+_DEFAULT_DEVICE = "cuda:0"  # of lm_eval's command line
+_CHOICES = 8
+_SEED_STEP = 1_000_003  # between batches: a prompt that is asked twice must not be answered with the same noise
+
+Request = tuple[Any, list[int], list[int]]  # what the harness caches by, ids of the context, of the continuation
+
+
+@dataclass(slots=True)
+class Pooled:
+    """Figures of all answers so far, added up."""
+
+    answers: int = 0
+    tokens: int = 0
+    forwards: int = 0
+    made: float = 0.0  # tokens that those forwards made: without each answer's first, as METHOD counts
+    seconds: float = 0.0  # wall time of the engine, prefill included
+
+    def add(self, metrics: Sequence[Metrics], seconds: float) -> None:
+        self.answers += len(metrics)
+        self.tokens += sum(each.output_tokens for each in metrics)
+        self.forwards += sum(each.decode_forwards for each in metrics)
+        self.made += sum((each.tokens_per_forward or 0.0) * each.decode_forwards for each in metrics)
+        self.seconds += seconds
+
+    @property
+    def tokens_per_forward(self) -> float | None:
+        return self.made / self.forwards if self.forwards else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.tokens / self.seconds if self.seconds else None
+
+
+class NBDiffLM(TemplateLM):
+    """The harness's model `nbdiff`; its arguments are ModelArguments."""
+
+    def __init__(self, **arguments: Any) -> None:
+        """Load the checkpoint. Raises SettingError or CheckpointError, one sentence each."""
+        super().__init__()
+        self.arguments = ModelArguments.of(**arguments)
+        chosen = self.arguments
+        self.model = load(chosen.model, dtype=chosen.dtype, device=chosen.device, quantization=chosen.quantization)
+        choose_threads(self.model)
+        self.tokenizer = self.model.tokenizer
+        if self.tokenizer is None:
+            raise CheckpointError(f"{self.model.name} has no tokenizer, and the harness gives its prompts as text.")
+        if chosen.max_length is not None and chosen.max_length > self.model.context_length:
+            raise SettingError(
+                f"max_length is {chosen.max_length}; {self.model.name} has a context of {self.model.context_length}."
+            )
+        self.max_length = chosen.max_length or self.model.context_length
+        self.batch_size = chosen.batch_size
+        has_ar = self.model.spec is None or self.model.spec.commits_as_ar
+        self.likelihood = chosen.likelihood or ("ar" if has_ar else "diffusion")
+        self.pooled = Pooled()
+        self._batches = 0
+        self._check()
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "NBDiffLM":
+        """The harness's way in. What stands in model_args goes before its own --batch_size and --device, which its
+        command line gives even where nobody chose them: then they are 1 and cuda:0."""
+        others = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        if others.get("device") == _DEFAULT_DEVICE and not torch.cuda.is_available():
+            log.info("There is no %s here, which lm_eval asks for unless told otherwise.", _DEFAULT_DEVICE)
+            del others["device"]
+        return cls(**{**others, **arg_dict})
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "NBDiffLM":
+        """The same for "name=value,name=value"."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def _check(self) -> None:
+        """Refuse now what would be refused at the first request."""
+        prepare(self.model, [self.prefix_token_id], **self.arguments.decode_settings())
+        self._score([([self.prefix_token_id], [self.eot_token_id])])
+
+    # -- what the harness asks about the model --------------------------------------------------------------
+
+    @property
+    def eot_token_id(self) -> int:
+        token = self.tokenizer.eos_token_id
+        if token is None:
+            token = next(iter(sorted(self.model.eos_token_ids)), None)
+        if token is None:
+            raise CheckpointError(f"{self.model.name} has no end-of-sequence token, which the harness needs.")
+        return token
+
+    @property
+    def prefix_token_id(self) -> int:
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.model.name.replace("/", "__")
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What goes into the harness's results file beside the arguments."""
+        spec, pooled = self.model.spec, self.pooled
+        return {
+            "model_num_parameters": self.model.parameters,
+            "model_dtype": str(self.model.dtype),
+            "block_diffusion": None if spec is None else spec.model_dump(mode="json"),
+            "likelihood": self.likelihood,
+            "generated_answers": pooled.answers,
+            "generated_tokens": pooled.tokens,
+            "decode_forwards": pooled.forwards,
+            "tokens_per_forward": pooled.tokens_per_forward,
+            "tokens_per_second": pooled.tokens_per_second,
+        }
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Token ids. A BOS that the text brings along, as a chat template does, is not put in front again."""
+        add = self.arguments.add_bos_token if add_special_tokens is None else add_special_tokens
+        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.bos_token):
+            add = False
+        return self.tokenizer.encode(string, **({} if add is None else {"add_special_tokens": add}))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as text; without its system turns where the template refuses them, as the harness's own
+        models do."""
+
+        def rendered(turns: list[dict[str, str]]) -> str:
+            return self.tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+
+        if not self.tokenizer.chat_template:
+            raise SettingError(f"{self.model.name} has no chat template; leave out --apply_chat_template.")
+        try:
+            text = rendered(chat_history)
+        except jinja2.exceptions.TemplateError:
+            log.warning("The chat template refuses this conversation; trying it without its system turns.")
+            text = rendered([turn for turn in chat_history if turn["role"] != "system"])
+        bos = self.tokenizer.bos_token
+        if self.model.bos_before_template and bos and not text.startswith(bos):
+            text = bos + text
+        return text
+
+    # -- answers --------------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers, in the order of the requests. Logs tokens per forward and per second of them."""
+        ordered = Collator(
+            [request.args for request in requests],
+            sort_fn=lambda each: (-len(self.tok_encode(each[0])), each[0]),
+            group_by="gen_kwargs",
+            group_fn=lambda each: each[1],
+        )
+        texts: list[str] = []
+        run = Pooled()
+        with tqdm(total=len(requests), disable=disable_tqdm, desc="Running generate_until requests") as bar:
+            for chunk in ordered.get_batched(n=self.batch_size):
+                contexts, gen_kwargs = [each[0] for each in chunk], chunk[0][1]
+                found, metrics, seconds = self._answer(contexts, gen_kwargs)
+                run.add(metrics, seconds)
+                self.pooled.add(metrics, seconds)
+                for context, text in zip(contexts, found, strict=True):
+                    self.cache_hook.add_partial("generate_until", (context, gen_kwargs), text)
+                texts += found
+                bar.update(len(chunk))
+        if run.answers:
+            log.info(
+                "%d answers, %d tokens: %s tokens per forward, %.1f tokens/s of engine time, prefill included",
+                run.answers,
+                run.tokens,
+                "no" if run.tokens_per_forward is None else f"{run.tokens_per_forward:.2f}",
+                run.tokens_per_second or 0.0,
+            )
+        return ordered.get_original(texts)
+
+    def _answer(self, contexts: list[str], gen_kwargs: dict[str, Any]) -> tuple[list[str], list[Metrics], float]:
+        """One batch: texts cut at their stop strings, their metrics, and the seconds it took."""
+        kwargs = dict(normalize_gen_kwargs(gen_kwargs, self.arguments.max_gen_toks))
+        until = [each for each in kwargs.pop("until") if each]
+        limit = kwargs.pop("max_gen_toks")
+        if limit >= self.max_length:
+            raise SettingError(
+                f"max_gen_toks is {limit}; {self.model.name} holds {self.max_length} tokens of prompt and answer. "
+                "Give a smaller one with --gen_kwargs max_gen_toks=..."
+            )
+        settings = self.arguments.decode_settings(
+            **sampling_of(kwargs), max_new_tokens=limit, stop=tuple(until), trace=False
+        )
+        settings["seed"] = (settings.get("seed", 0) + _SEED_STEP * self._batches) % 2**63
+        self._batches += 1
+        prompts = [maybe_truncate(self.tok_encode(each), limit, self.max_length)[0] for each in contexts]
+        started = time.perf_counter()
+        outputs = generate(self.model, [each or [self.prefix_token_id] for each in prompts], **settings)
+        seconds = time.perf_counter() - started
+        texts = [postprocess_generated_text(output.text, until, None) for output in outputs]
+        return texts, [output.metrics for output in outputs], seconds
+
+    # -- likelihoods ----------------------------------------------------------------------------------------
+
+    @property
+    def _room(self) -> int:
+        """Tokens of a text to score with what stands before it. A causal pass never reads the last of them."""
+        return self.max_length + (self.likelihood == "ar")
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        """Per request, the log-likelihood in nats and whether greedy decoding writes the continuation."""
+        results: list[tuple[float, bool]] = []
+        ordered = Collator(requests, sort_fn=lambda each: (-len(each[1]) - len(each[2]), each[1] + each[2]))
+        with tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
+            # Many at once: the choices of a question that differ in their last token alone share one row.
+            for chunk in ordered.get_batched(n=self.batch_size * (_CHOICES if self.likelihood == "ar" else 1)):
+                found = self._score([self._fitted(context, text) for _, context, text in chunk])
+                for (request, _, _), result in zip(chunk, found, strict=True):
+                    if request is not None:  # a window of a longer text is not what the harness asked for
+                        self.cache_hook.add_partial("loglikelihood", request, result)
+                results += found
+                bar.update(len(chunk))
+        return ordered.get_original(results)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihoods of whole texts, each read in windows as long as the context."""
+        windows: list[list[Request]] = []
+        for request in requests:
+            rolling = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self._room - 1,
+                context_len=1,
+            )
+            windows.append([(None, *make_disjoint_window(each)) for each in rolling])
+        scores = iter(self._loglikelihood_tokens([each for own in windows for each in own], disable_tqdm))
+        results = []
+        for request, own in zip(requests, windows, strict=True):
+            results.append(math.fsum(next(scores)[0] for _ in own))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, results[-1])
+        return results
+
+    def _fitted(self, context: list[int], text: list[int]) -> tuple[list[int], list[int]]:
+        """A context cut from the left to what fits before the text."""
+        room = self._room - len(text)
+        if room < 1:
+            raise SettingError(
+                f"A text to score is {len(text)} tokens long; {self.model.name} holds {self.max_length}, and what "
+                "stands before it needs one."
+            )
+        if len(context) > room:
+            log.warning("A context of %d tokens is cut to its last %d, to fit with the text.", len(context), room)
+        return context[-room:], text
+
+    def _score(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        scored = [n for n, (_, text) in enumerate(pairs) if text]  # what has no token is certain
+        results = [(0.0, True)] * len(pairs)
+        chosen = [pairs[n] for n in scored]
+        if self.likelihood == "ar":
+            for n, each in zip(scored, ar_likelihood(self.model, chosen, batch_size=self.batch_size), strict=True):
+                results[n] = (each.log_likelihood, each.greedy)
+            return results
+        settings = self.arguments.decode_settings()
+        bounds = diffusion_likelihood(
+            self.model,
+            chosen,
+            block_size=settings.get("block_size"),
+            samples=self.arguments.samples,
+            seed=settings.get("seed", 0),
+            batch_size=self.batch_size,
+        )
+        for n, each in zip(scored, bounds, strict=True):
+            results[n] = (each.log_likelihood, each.openings_greedy and self._is_greedy(*pairs[n]))
+        return results
+
+    def _is_greedy(self, context: list[int], text: list[int]) -> bool:
+        """Whether greedy block-diffusion decoding writes this text, by doing it."""
+        settings = self.arguments.decode_settings(max_new_tokens=len(text), ignore_eos=True, trace=False)
+        written = generate(self.model, context, **{**settings, "strategy": "block_diffusion"})
+        return written.token_ids == text

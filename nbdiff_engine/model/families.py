@@ -1,0 +1,94 @@
+"""Published block-diffusion checkpoints as stock transformers classes: each is a known class under another name.
+
+Facts are those of the projects' own files. What a checkpoint's config.json says of itself wins over this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
+
+# Config entries that name code or classes of the checkpoint's own; the stock class replaces them.
+_OWN_CODE = ("model_type", "auto_map", "architectures", "transformers_version")
+_MASK_ID = ("mask_token_id", "mask_id")
+_BLOCK_SIZE = ("block_size", "bd_size", "block_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a published model_type becomes a stock one. key_mapping: regular expression to replacement, on names
+    of tensors."""
+
+    stock_type: str
+    spec: DiffusionSpec
+    config: Mapping[str, Any] = field(default_factory=dict)
+    key_mapping: Mapping[str, str] = field(default_factory=dict)
+    bos_before_template: bool = False  # the prompt is a BOS and then what the chat template renders
+    mask_of_tokenizer: bool = False  # where config.json names no mask token, the tokenizer's is it
+
+    def stock_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The checkpoint's config.json as keyword arguments of the stock config class."""
+        return {key: value for key, value in config.items() if key not in _OWN_CODE} | dict(self.config)
+
+    def diffusion_fields(self, config: Mapping[str, Any], mask_of_tokenizer: int | None = None) -> dict[str, Any]:
+        """The spec's fields: the family's, with the mask id and block size that config.json names.
+
+        Without 'mask_token_id' where only the tokenizer could have said it and does not.
+        """
+        if CONFIG_KEY in config:
+            return config[CONFIG_KEY]
+        fields = self.spec.model_dump(mode="json")
+        if self.mask_of_tokenizer:
+            del fields["mask_token_id"]
+            if mask_of_tokenizer is not None:
+                fields["mask_token_id"] = mask_of_tokenizer
+        for name, keys in (("mask_token_id", _MASK_ID), ("block_size", _BLOCK_SIZE)):
+            said = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+            if said is not None:
+                fields[name] = said
+        if fields["sub_block_size"] is not None:  # a smaller block has no room for wider sub-blocks
+            fields["sub_block_size"] = min(fields["sub_block_size"], fields["block_size"])
+        return fields
+
+
+_BLOCK_CAUSAL = {"context": "block_causal", "block_grid": "absolute"}
+_UNSHIFTED = {**_BLOCK_CAUSAL, "token_shift": False, "first_token": "masked"}
+
+FAMILIES: dict[str, Family] = {
+    # NBDiff-7B Base and Instruct, openPangu-R-7B-Diffusion: Llama with a bias on q, k, v and o.
+    "PanguEmbedded": Family(
+        stock_type="llama",
+        spec=DiffusionSpec(mask_token_id=45830, block_size=32, sub_block_size=4),
+        bos_before_template=True,
+        config={"attention_bias": True, "mlp_bias": False},
+    ),
+    # SDAR 4B and 8B Chat. Trained at blocks of 4; variants go up to 64.
+    "sdar": Family(stock_type="qwen3", spec=DiffusionSpec(mask_token_id=151669, block_size=4, **_UNSHIFTED)),
+    # dllm's BD3-LM adaptations of Qwen3, decoded on a schedule of so many tokens a step: here one.
+    "a2d-qwen3": Family(
+        stock_type="qwen3",
+        spec=DiffusionSpec(mask_token_id=151669, block_size=32, unmasking="top_k", **_UNSHIFTED),
+        mask_of_tokenizer=True,
+    ),
+    # Fast-dLLM v2 1.5B and 7B.
+    "Fast_dLLM_Qwen": Family(
+        stock_type="qwen2",
+        spec=DiffusionSpec(mask_token_id=151665, block_size=32, sub_block_size=8, **_BLOCK_CAUSAL),
+    ),
+    # Nemotron-Labs-Diffusion 3B and 8B.
+    "nemotron_labs_diffusion": Family(
+        stock_type="ministral3",
+        spec=DiffusionSpec(mask_token_id=100, block_size=32),
+        key_mapping={r"^encoder\.": "model.", r"^diffusion_head\.": "lm_head."},
+    ),
+}
+
+# Diffusion language models that are no adapted causal LM. Said by name, so that nobody looks for a bug.
+NOT_NATIVE = {
+    "llada2_moe": "LLaDA2 is a mixture of experts without a stock transformers class; later versions edit tokens",
+    "llada": "LLaDA denoises its whole answer at once, without a causal context",
+    "dream": "Dream attends to its whole context bidirectionally",
+    "bd3lm": "BD3-LM trained on OpenWebText is a diffusion transformer (DiT), not a causal LM",
+    "i-dlm": "I-DLM is strictly causal inside the block",
+}

@@ -1,0 +1,307 @@
+"""Trace: one answer's events, what they mean in text, and a file format to keep and replay them.
+
+A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. Events are stored as deltas, each only
+what its forward changed, as short arrays; `docs/trace-format.md` describes them field by field. Token texts
+are stored once each under `pieces`, so a reader needs no tokenizer.
+"""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from nbdiff_engine.errors import TraceError, brief, brief_text
+from nbdiff_engine.trace.events import (
+    Commit,
+    DecodeEvent,
+    Denoise,
+    Edit,
+    Finish,
+    FinishReason,
+    Fixed,
+    Pending,
+    Prefill,
+    Reason,
+    Verify,
+)
+from nbdiff_engine.trace.metrics import Metrics, measure
+
+FORMAT = "nbdiff-trace"
+VERSION = 2
+READABLE = (1, 2)  # version 2 knows one kind of event more, the edit
+
+
+class Canvas:
+    """The answer as it stands after some of its events: ids, None where masked. What every view replays onto."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int | None] = []
+        self.committed = 0  # tokens that are context and will not change
+
+    def apply(self, event: DecodeEvent) -> None:
+        """Advance by one event of this row."""
+        match event:
+            case Prefill():
+                self._place(event.fixed)
+            case Denoise():
+                self.tokens.extend([None] * (event.stop - len(self.tokens)))
+                self._place(event.fixed)
+            case Commit():
+                self.committed = event.stop
+                self._place(event.fixed)
+            case Verify():
+                self.committed = event.start + 1 + event.accepted
+                del self.tokens[self.committed :]
+                self._place(event.fixed)
+            case Edit():
+                self.tokens[event.start :] = event.tokens
+                self.committed = event.start
+            case Finish():
+                self.tokens = list(event.token_ids)
+                self.committed = len(self.tokens)
+
+    def _place(self, fixed: Iterable[Fixed]) -> None:
+        for each in fixed:
+            self.tokens.extend([None] * (each.position + 1 - len(self.tokens)))
+            self.tokens[each.position] = each.token
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All events of one answer. settings: the settled decode settings; pieces: token id to its text."""
+
+    model: str
+    settings: dict[str, Any]
+    mask_token_id: int | None
+    prompt: str | None
+    prompt_ids: tuple[int, ...]
+    events: tuple[DecodeEvent, ...]
+    pieces: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> Metrics:
+        return measure(self.events)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The answer, cut to length, EOS included."""
+        return self.events[-1].token_ids
+
+    def replay(self) -> Iterator[tuple[DecodeEvent, Canvas]]:
+        """The events in order, each with the canvas after it. The canvas is one object that moves on."""
+        canvas = Canvas()
+        for event in self.events:
+            canvas.apply(event)
+            yield event, canvas
+
+    def denoise_inputs(self) -> list[list[int]]:
+        """The block that each denoise pass was given, MASK where it was masked."""
+        inputs, canvas = [], Canvas()
+        for event in self.events:
+            if isinstance(event, Denoise):
+                tail = self.prompt_ids[event.start :] if event.start < 0 else ()
+                known = canvas.tokens[max(event.start, 0) : event.stop]
+                block = [*tail, *known] + [None] * (event.stop - max(event.start, 0) - len(known))
+                inputs.append([self.mask_token_id if token is None else token for token in block])
+            canvas.apply(event)
+        return inputs
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content as plain JSON values."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "settings": self.settings,
+            "mask_token_id": self.mask_token_id,
+            "prompt": self.prompt,
+            "prompt_ids": list(self.prompt_ids),
+            "pieces": {str(token): text for token, text in self.pieces.items()},
+            "events": [pack(event) for event in self.events],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, whole: bool = True) -> Self:
+        """The inverse of `to_json`. Raises TraceError for anything that is no trace, or none that has happened.
+
+        whole: whether it must have its finish; without it, a trace may have been cut after any of its events.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise TraceError("This is not a trace: it has no entry 'format' that says 'nbdiff-trace'.")
+        if data.get("version") not in READABLE or isinstance(data["version"], bool):
+            known = " and ".join(map(str, READABLE))
+            raise TraceError(f"This trace has version {brief(data.get('version'))}; this engine reads {known}.")
+        try:
+            trace = cls(
+                model=str(data["model"]),
+                settings=dict(data["settings"]),
+                mask_token_id=None if data["mask_token_id"] is None else _whole(data["mask_token_id"]),
+                prompt=None if data["prompt"] is None else str(data["prompt"]),
+                prompt_ids=tuple(_whole(token) for token in data["prompt_ids"]),
+                events=tuple(_unpack(packed) for packed in data["events"]),
+                pieces={int(token): str(text) for token, text in data["pieces"].items()},
+            )
+            _check_order(trace.events, len(trace.prompt_ids), whole)
+            return trace
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file; an existing one is replaced only once the new one is whole. Raises TraceError."""
+        target = Path(path)
+        beside = target.with_name(target.name + ".part")
+        try:
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, target)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise TraceError(f"The trace cannot be written to {path}: {error.strerror}.") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a trace file."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or JSON made to hurt its reader
+            raise TraceError(f"The trace {path} is not JSON; it may have been cut off.") from error
+        except OSError as error:
+            raise TraceError(f"The trace {path} cannot be read: {error.strerror}.") from error
+        return cls.from_json(data)
+
+
+def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
+    """Every token id that the events mention, runners-up and pending tokens included."""
+    ids: set[int] = set()
+    for event in events:
+        if isinstance(event, Finish):
+            ids.update(event.token_ids)
+            continue
+        if isinstance(event, Edit):
+            ids.update(token for token in event.tokens if token is not None)
+            continue
+        for fixed in event.fixed:
+            ids.add(fixed.token)
+            ids.update(token for token, _ in fixed.runners_up)
+        if isinstance(event, Denoise):
+            ids.update(each.token for each in event.pending)
+    return ids
+
+
+# -- one event as a JSON array, and back ----------------------------------------------------------------
+
+
+def pack(event: DecodeEvent) -> list[Any]:
+    """An event as the JSON array that docs/trace-format.md describes."""
+    time = round(event.time, 6)
+    match event:
+        case Prefill():
+            return ["prefill", event.row, time, event.prompt_tokens, _pack_fixed(event.fixed)]
+        case Denoise():
+            pending = [[each.position, each.token, each.confidence] for each in event.pending]
+            span = [event.block, event.step, event.start, event.stop]
+            return ["denoise", event.row, time, *span, _pack_fixed(event.fixed), pending]
+        case Commit():
+            return ["commit", event.row, time, event.block, event.start, event.stop, _pack_fixed(event.fixed)]
+        case Verify():
+            span = [event.block, event.start, event.stop, event.accepted]
+            return ["verify", event.row, time, *span, _pack_fixed(event.fixed)]
+        case Edit():
+            return ["edit", event.row, time, event.start, list(event.tokens), list(event.changed)]
+        case Finish():
+            return ["finish", event.row, time, event.reason.value, list(event.token_ids)]
+
+
+def _unpack(packed: Sequence[Any]) -> DecodeEvent:
+    kind, row, time, *rest = packed
+    row, time = _whole(row), _share(time, math.inf)
+    match kind, rest:
+        case "prefill", [prompt_tokens, fixed]:
+            return Prefill(row, time, _whole(prompt_tokens), _unpack_fixed(fixed))
+        case "denoise", [block, step, start, stop, fixed, pending]:
+            waiting = tuple(Pending(_whole(at), _whole(token), _share(p)) for at, token, p in pending)
+            span = map(_whole, (block, step, start, stop))
+            return Denoise(row, time, *span, _unpack_fixed(fixed), waiting)
+        case "commit", [block, start, stop, fixed]:
+            return Commit(row, time, *map(_whole, (block, start, stop)), _unpack_fixed(fixed))
+        case "verify", [block, start, stop, accepted, fixed]:
+            return Verify(row, time, *map(_whole, (block, start, stop, accepted)), _unpack_fixed(fixed))
+        case "edit", [start, tokens, changed]:
+            held = tuple(None if token is None else _whole(token) for token in tokens)
+            return Edit(row, time, _whole(start), held, tuple(map(_whole, changed)))
+        case "finish", [reason, token_ids]:
+            return Finish(row, time, FinishReason(reason), tuple(_whole(token) for token in token_ids))
+    raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
+
+
+def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
+    return [
+        [each.position, each.token, each.confidence, each.reason.value, [list(pair) for pair in each.runners_up]]
+        for each in fixed
+    ]
+
+
+def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
+    return tuple(
+        Fixed(
+            _whole(position),
+            _whole(token),
+            _share(confidence),
+            Reason(reason),
+            tuple((_whole(other), _share(p)) for other, p in runners_up),
+        )
+        for position, token, confidence, reason, runners_up in packed
+    )
+
+
+# -- what a file from elsewhere must hold ---------------------------------------------------------------
+
+_MOST_POSITIONS = 1 << 20  # of an answer; a bound on what a replay may be asked to hold
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:  # a bool is none
+        raise ValueError(f"{brief(value)} stands where a whole number belongs")
+    return value
+
+
+def _share(value: Any, most: float = 1.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise ValueError(f"{brief(value)} stands where a number from 0 to {most:g} belongs")
+    return value
+
+
+def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool) -> None:
+    """Refuse events that could not have happened in this order, or that a replay could not hold."""
+    if whole and not (events and isinstance(events[-1], Finish)):
+        raise ValueError("its last event is no finish")
+    reach = 0  # end of the canvas so far
+    for number, event in enumerate(events, start=1):
+        if isinstance(event, Finish):
+            if number < len(events):
+                raise ValueError("it goes on after its finish")
+            return
+        if isinstance(event, Edit):
+            end = event.start + len(event.tokens)
+            if not 0 <= event.start <= reach or end > _MOST_POSITIONS:
+                raise ValueError(f"an edit from {event.start} to {end} lies outside the answer")
+            if not all(event.start <= position < end for position in event.changed):
+                raise ValueError("an edit has changed what it does not hold")
+            reach = end
+            continue
+        if not isinstance(event, Prefill):
+            if not -prompt_tokens <= event.start < event.stop <= _MOST_POSITIONS or event.start > reach:
+                raise ValueError(f"a block from {event.start} to {event.stop} lies outside the answer")
+            reach = max(reach, event.stop)
+        if isinstance(event, Verify) and not 0 <= event.accepted < event.stop - event.start:
+            raise ValueError(f"{event.accepted} drafts were accepted of a block of {event.stop - event.start}")
+        positions = [each.position for each in (*event.fixed, *getattr(event, "pending", ()))]
+        if any(not 0 <= position <= reach for position in positions):
+            raise ValueError("a token stands outside the answer")
+        reach = max([reach, *(position + 1 for position in positions)])

@@ -1,0 +1,66 @@
+"""The conversation: turns that were kept, each with the race that answered it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground.race.run_spec import Turn
+
+MOST_TURNS = 20  # kept with their races; older ones are forgotten
+_LABEL_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Its components. turns: list of {"prompt", "answer", "race"}."""
+
+    turns: gr.State
+    row: gr.Row
+    list: gr.Radio
+    clear: gr.Button
+
+    @property
+    def shown(self) -> list[Any]:
+        """What a new turn changes: the turns, the row, the list."""
+        return [self.turns, self.row, self.list]
+
+
+def build() -> Conversation:
+    """Lay it out in the Blocks being built; hidden until a turn was kept."""
+    turns = gr.State([])
+    with gr.Row(elem_id="conversation", visible=False) as row:
+        listed = gr.Radio([], label="Conversation: choose a turn to see how it was decoded", scale=5, min_width=260)
+        clear = gr.Button("Forget it", size="sm", scale=0, min_width=110, elem_id="forget")
+    return Conversation(turns, row, listed, clear)
+
+
+def added(so_far: list[dict[str, Any]], prompt: str, race: dict[str, Any]) -> list[dict[str, Any]]:
+    """The turns with one more; the answer is the first lane's."""
+    answer = race["lanes"][0]["text"] if race["lanes"] else ""
+    return [*so_far, {"prompt": prompt, "answer": answer, "race": race}][-MOST_TURNS:]
+
+
+def history(so_far: Any) -> list[Turn]:
+    """The turns as messages."""
+    messages = []
+    for turn in so_far or []:
+        messages.append(Turn(role="user", content=turn["prompt"]))
+        messages.append(Turn(role="assistant", content=turn["answer"]))
+    return messages
+
+
+def choices(so_far: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """The row and the list of turns, for the page."""
+    labels = [(f"{number + 1}. {_short(turn['prompt'])}", number) for number, turn in enumerate(so_far)]
+    chosen = len(so_far) - 1 if so_far else None
+    return gr.update(visible=bool(so_far)), gr.update(choices=labels, value=chosen)
+
+
+def cleared() -> tuple[list, Any, Any]:
+    """A new conversation."""
+    return [], *choices([])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LABEL_CHARS else text[: _LABEL_CHARS - 1] + "…"

@@ -1,0 +1,86 @@
+"""A fork: a recorded lane changed by hand at one of its steps, and decoded on from there.
+
+The page sends the trace itself, cut at that step, so a run, the recorded race and an imported file can all be
+forked alike; nothing in it is believed before it is checked.
+"""
+
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nbdiff_engine import BlockModel, SettingError, prepare
+from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.errors import first_problem
+from nbdiff_engine.forking import continued, fork
+from nbdiff_engine.trace.trace_file import Trace
+from playground.options import Options
+from playground.race.lanes import Request, about, guarded
+from playground.server.loaded_models import Shelf
+from playground.server.worker import Lane
+
+_MOST_EVENTS = 20_000
+
+
+class ForkRequest(BaseModel):
+    """changes: [position, token id, None for a mask, or text]; settings: what is to differ from the trace's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    trace: dict[str, Any]
+    name: str = Field(default="", max_length=200)
+    changes: list[tuple[int, int | str | None]] = Field(default_factory=list, max_length=200)
+    settings: dict[str, Any] = Field(default_factory=dict, max_length=30)
+    number: int = Field(default=1, ge=0, le=100)
+
+
+def check_fork(shelf: Shelf, data: Any, options: Options) -> Request:
+    """A request of one lane. Raises NBDiffError, one sentence."""
+    try:
+        asked = ForkRequest.model_validate(data)
+    except ValidationError as error:
+        raise SettingError(f"The fork cannot be read: {first_problem(error).rstrip('.')}.") from error
+    if len(asked.trace.get("events") or ()) > _MOST_EVENTS:
+        raise SettingError(f"The trace has more than {_MOST_EVENTS:,} events, the most that can be forked.")
+    trace = Trace.from_json(asked.trace, whole=False)
+    if len(trace.prompt_ids) > options.max_prompt_chars:
+        raise SettingError(f"The trace's prompt has more than {options.max_prompt_chars:,} tokens.")
+    model = shelf.get(trace.model)
+    settings = _settings(trace, asked.settings)
+    if settings["max_new_tokens"] > options.max_new_tokens:
+        raise SettingError(
+            f"max_new_tokens is {settings['max_new_tokens']:,}; this server allows at most {options.max_new_tokens:,}."
+        )
+    changes = _changes(model, trace, asked.changes)
+    edit, start = fork(trace, len(trace.events), changes)
+    job = prepare(model, list(trace.prompt_ids), start=start, **settings)
+    step = len(trace.events)
+    name = f"Fork of {asked.name or 'a trace'} at event {step}"
+    line = about(job) + (f", {len(changes)} changed by hand" if changes else "")
+    events = partial(continued, trace.events, edit, job)
+    return Request([Lane(name, partial(guarded, shelf, job, name, line, events))], [name], [line], "")
+
+
+def _settings(trace: Trace, wanted: dict[str, Any]) -> dict[str, Any]:
+    known = DecodeSettings.model_fields
+    for name in (*trace.settings, *wanted):
+        if name not in known:
+            raise SettingError(f"The trace has a setting {name!r}, which this engine does not know.")
+    settings = {**trace.settings, **{name: value for name, value in wanted.items() if value is not None}}
+    checked = DecodeSettings.of(**settings)
+    return checked.model_dump()
+
+
+def _changes(model: BlockModel, trace: Trace, asked: list[tuple[int, int | str | None]]) -> dict[int, int | None]:
+    """Text becomes as many tokens as it has, one position each."""
+    changes: dict[int, int | None] = {}
+    for position, new in asked:
+        if not isinstance(new, str):
+            changes[position] = new
+            continue
+        ids = model.tokenizer.encode(new, add_special_tokens=False) if new else []
+        if not ids:
+            raise SettingError(f"The new text for position {position} is empty; type a word, or re-mask the token.")
+        for offset, token in enumerate(ids):
+            changes[position + offset] = token
+    return changes

@@ -1,0 +1,60 @@
+"""A race that a visitor has read from a file: checked before figures are drawn of it.
+
+The page has shown it already, by its own check; what arrives here is believed as little as anything from outside.
+"""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nbdiff_engine import TraceError
+from nbdiff_engine.errors import first_problem
+from nbdiff_engine.trace.metrics import measure
+from nbdiff_engine.trace.trace_file import Trace
+from playground.race.frames import RACE_FORMAT, RACE_VERSION
+
+MOST_EVENTS = 20_000  # of one lane
+
+
+class _Lane(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: Annotated[str, Field(max_length=200)]
+    about: Annotated[str, Field(max_length=400)] = ""
+    trace: dict[str, Any]
+    context: Literal["token_causal", "block_causal"] | None = None
+    token_shift: bool | None = True
+    text: str = ""
+
+
+class _Race(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["nbdiff-race"]
+    version: Literal[1]
+    title: Annotated[str, Field(max_length=20_000)] = ""
+    verdict: Annotated[str, Field(max_length=2_000)] = ""
+    lanes: Annotated[list[_Lane], Field(min_length=1, max_length=24)]
+
+
+def check_race(data: Any) -> dict[str, Any]:
+    """The race file's content, its figures measured anew. Raises TraceError, one sentence."""
+    try:
+        race = _Race.model_validate(data)
+    except ValidationError as error:
+        raise TraceError(f"This is no race file: {first_problem(error).rstrip('.')}.") from error
+    lanes = []
+    for lane in race.lanes:
+        if len(lane.trace.get("events") or ()) > MOST_EVENTS:
+            raise TraceError(f"The lane {lane.name!r} has more than {MOST_EVENTS:,} events, the most that is read.")
+        trace = Trace.from_json(lane.trace)
+        metrics = dataclasses.asdict(measure(trace.events))
+        lanes.append({**lane.model_dump(), "trace": trace.to_json(), "metrics": metrics})
+    return {
+        "format": RACE_FORMAT,
+        "version": RACE_VERSION,
+        "title": race.title,
+        "verdict": race.verdict,
+        "lanes": lanes,
+    }

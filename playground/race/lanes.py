@@ -1,0 +1,165 @@
+"""From a checked RunSpec to lanes that the worker can decode, under the server's limits."""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
+from nbdiff_engine.generate import Job
+from nbdiff_engine.trace.events import DecodeEvent
+from playground.options import Options
+from playground.race.frames import lane_frames
+from playground.race.run_spec import LaneSpec, RunSpec
+from playground.server.loaded_models import Shelf
+from playground.server.worker import Frame, Lane
+
+STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
+# What each policy is set by: the field of DecodeSettings, and how a lane says it.
+POLICY_FIELDS = {
+    "confidence": ("threshold", "threshold {:g}"),
+    "factor": ("factor", "factor {:g}"),
+    "margin": ("margin", "margin {:g}"),
+    "entropy_bound": ("entropy_bound", "entropy bound {:g}"),
+    "fixed_steps": ("steps_per_block", "{} steps a block"),
+    "top_k": ("tokens_per_step", "{} most confident a step"),
+    "entropy": ("tokens_per_step", "{} least uncertain a step"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked request. names, abouts: one a lane; note: what the visitor should know, or ""."""
+
+    lanes: Sequence[Lane]
+    names: Sequence[str]
+    abouts: Sequence[str]
+    note: str
+
+
+def strategies(model: BlockModel) -> list[str]:
+    """What a checkpoint can be decoded by."""
+    if model.spec is None:
+        return ["ar"]
+    return list(STRATEGY_NAMES) if model.spec.commits_as_ar else ["block_diffusion"]
+
+
+def check(shelf: Shelf, spec: RunSpec, options: Options) -> Request:
+    """Check a run against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
+    check_limits(spec, options)
+    running = spec.running
+    models = [shelf.get(lane.model) for lane in running]
+    jobs = [_job(model, spec, lane) for model, lane in zip(models, running)]
+    abouts = [about(job) for job in jobs]
+    names = _names(running, abouts)
+    lanes = [
+        Lane(name, partial(guarded, shelf, job, name, line))
+        for name, line, job in zip(names, abouts, jobs, strict=True)
+    ]
+    return Request(lanes, names, abouts, _note(jobs))
+
+
+def check_limits(spec: RunSpec, options: Options) -> None:
+    """What does not depend on a checkpoint."""
+    if not spec.running:
+        raise SettingError("No lane is switched on; switch on at least one.")
+    if len(spec.lanes) > options.max_lanes:
+        raise SettingError(f"{len(spec.lanes)} lanes are asked for; this server allows at most {options.max_lanes}.")
+    letters = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
+    if letters > options.max_prompt_chars:
+        with_turns = ", earlier turns included," if spec.history else ""
+        raise PromptError(
+            f"The prompt{with_turns} is {letters:,} characters long; this server takes at most "
+            f"{options.max_prompt_chars:,}."
+        )
+    if spec.max_new_tokens > options.max_new_tokens:
+        raise SettingError(
+            f"max_new_tokens is {spec.max_new_tokens:,}; this server allows at most {options.max_new_tokens:,}."
+        )
+
+
+def guarded(
+    shelf: Shelf, job: Job, name: str, line: str, events: Callable[[], Iterator[DecodeEvent]] | None = None
+) -> Generator[Frame, None, None]:
+    """The frames of a lane, decoded with the model held, warm, and with as many threads as suit it."""
+    guarded_warm_up(shelf, job.model.name)
+    with shelf.using(job.model.name):
+        yield from lane_frames(name, line, job, events)
+
+
+def guarded_warm_up(shelf: Shelf, name: str) -> None:
+    """Decode a little with a model, once in its life."""
+    with shelf.using(name) as model:
+        if name not in shelf.warm:
+            warm_up(model)
+            shelf.warm.add(name)
+
+
+def warm_up(model: BlockModel) -> None:
+    """Decode a little with every strategy, so that the first run does not pay for what happens only once."""
+    for strategy in strategies(model):
+        generate(model, "Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True)
+
+
+def about(job: Job) -> str:
+    """How a lane decodes, in one line."""
+    settings = job.plan.settings
+    words = []
+    if settings.strategy == "ar":
+        words.append("one token a forward")
+    else:
+        words.append(f"blocks of {settings.block_size}")
+        if settings.strategy == "block_diffusion" or settings.draft_steps > 1:
+            field, text = POLICY_FIELDS[settings.unmasking]
+            words.append(text.format(getattr(settings, field)))
+        if settings.strategy == "self_speculative":
+            words.append("drafted in one pass" if settings.draft_steps == 1 else f"{settings.draft_steps} draft passes")
+        elif settings.sub_block_size and settings.sub_block_size < settings.block_size:
+            words.append(f"sub-blocks of {settings.sub_block_size}")
+    if settings.temperature:
+        words.append(f"temperature {settings.temperature:g}, seed {settings.seed}")
+    return ", ".join([job.model.name, *words])
+
+
+def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> Job:
+    prompt = spec.prompt
+    if spec.history and not spec.raw and spec.prompt.strip():
+        turns = [turn.model_dump() for turn in spec.history]
+        prompt = [*turns, {"role": "user", "content": spec.prompt}]
+    return prepare(
+        model,
+        prompt,
+        raw=spec.raw,
+        max_new_tokens=spec.max_new_tokens,
+        ignore_eos=spec.ignore_eos,
+        **lane.settings(),
+    )
+
+
+def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
+    """Strategies, and where two lanes have one, what tells them apart."""
+    plain = [STRATEGY_NAMES[lane.strategy] for lane in lanes]
+    counts = Counter(plain)
+    names: list[str] = []
+    for name, line in zip(plain, abouts, strict=True):
+        if counts[name] > 1:
+            name = f"{name}: {_difference(name, line, plain, abouts)}"
+        while name in names:
+            name += " again"
+        names.append(name)
+    return names
+
+
+def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str]) -> str:
+    """The parts of a lane's line that not every lane of its strategy has."""
+    others = [set(each.split(", ")) for other, each in zip(plain, abouts) if other == name]
+    common = set.intersection(*others)
+    return ", ".join(part for part in line.split(", ") if part not in common) or "the same"
+
+
+def _note(jobs: Sequence[Job]) -> str:
+    for job in jobs:
+        spec, size = job.model.spec, job.plan.settings.block_size
+        if spec is not None and size > spec.block_size:
+            return f"{job.model.name} was trained for blocks of {spec.block_size}; expect worse text from {size}."
+    return ""

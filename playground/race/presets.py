@@ -1,0 +1,49 @@
+"""Presets: sets of lanes by name, for a checkpoint at hand."""
+
+from nbdiff_engine import BlockModel
+from playground.race.run_spec import LaneSpec
+
+FIRST = "Three ways"
+SMALL_BLOCK = 16
+
+
+def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
+    """Those that a checkpoint can fill, the page's first choice first.
+
+    ar_model: an AR checkpoint to set beside it, where there is one: the one it was adapted from.
+    """
+    name, spec = model.name, model.spec
+    ar = LaneSpec(model=name, strategy="ar")
+    if spec is None:
+        return {"AR alone": [ar]}
+    as_ar = spec.commits_as_ar
+    small, trained = min(SMALL_BLOCK, spec.block_size), spec.block_size
+
+    def diffusion(**settings: object) -> LaneSpec:
+        return LaneSpec(model=name, strategy="block_diffusion", **{"block_size": small, **settings})
+
+    drafted = LaneSpec(model=name, strategy="self_speculative", block_size=small)
+    beside_ar = [ar] if as_ar else []
+    found = {
+        FIRST: [*beside_ar, diffusion(threshold=0.9), *([drafted] if as_ar else [])],
+        "The paper's setting": [*beside_ar, diffusion(block_size=trained, threshold=0.9)],
+        "Fast": [*beside_ar, diffusion(threshold=0.6)],
+        "Policies": [
+            diffusion(unmasking="confidence", threshold=0.9),
+            diffusion(unmasking="factor", factor=1.0),
+            diffusion(unmasking="margin", margin=0.8),
+            diffusion(unmasking="entropy_bound", entropy_bound=0.1),
+            diffusion(unmasking="fixed_steps", steps_per_block=4),
+        ],
+        "One token a step": [*beside_ar, diffusion(unmasking="top_k", tokens_per_step=1)],
+        "Block sizes": [diffusion(block_size=size, threshold=0.9) for size in (1, 4, 16, 32) if size <= trained],
+    }
+    if as_ar:
+        found["Lossless"] = [ar, drafted]
+        found["Sampled, same seed"] = [
+            ar.model_copy(update={"temperature": 0.8, "seed": 1}),
+            drafted.model_copy(update={"temperature": 0.8, "seed": 1}),
+        ]
+    if ar_model is not None:
+        found["Before and after adaptation"] = [LaneSpec(model=ar_model, strategy="ar"), *beside_ar, diffusion()]
+    return found

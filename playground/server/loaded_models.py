@@ -1,0 +1,249 @@
+"""The models that the server holds, and what a visitor may ask it to load.
+
+Bundled checkpoints may always be loaded; a folder only inside the roots that the operator allows, a hub id only where
+the operator has switched the hub on. Code out of a checkpoint is never run, whatever anybody asks.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load
+from nbdiff_engine.errors import brief
+from nbdiff_engine.model.checkpoints import HUB_ID, resolve_device
+from playground.options import Options
+
+QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
+_BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # layers that stay in 16 bit are in it
+_SPARE = 1.15  # of the weights: what a forward and its cache need beside them, at the least
+_LONGEST_NAME = 400
+
+
+@dataclass(slots=True)
+class _Place:
+    """A model on the shelf. source: folder or hub id, its identity; origin: the same in a visitor's words."""
+
+    model: BlockModel
+    source: str
+    origin: str
+    quantization: str | None
+    users: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is to be known of a loaded model. memory: bytes of its weights; block_size: None for an AR model."""
+
+    name: str
+    origin: str
+    parameters: int
+    dtype: str
+    memory: int
+    device: str
+    context_length: int
+    block_size: int | None
+    about_blocks: str
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The loaded models by name, first the one that the server was started with. Thread-safe.
+
+    warm: names of those that have decoded once, so that first-time costs are over.
+    """
+
+    options: Options
+    warm: set[str] = field(default_factory=set)
+    _places: dict[str, _Place] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        with self._lock:
+            return list(self._places)
+
+    def get(self, name: str) -> BlockModel:
+        """A loaded model. Raises SettingError for one that is not there."""
+        with self._lock:
+            if name not in self._places:
+                raise SettingError(
+                    f"No model {brief(name)} is loaded; there are {', '.join(self._places)}. The tab Models loads more."
+                )
+            return self._places[name].model
+
+    def source(self, name: str) -> str:
+        """The folder or hub id that a loaded model was read from."""
+        with self._lock:
+            self.get(name)
+            return self._places[name].source
+
+    def rows(self) -> list[Row]:
+        with self._lock:
+            return [_row(name, place) for name, place in self._places.items()]
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[BlockModel]:
+        """Hold a model while it decodes on the calling thread, with as many threads as it is fastest with."""
+        with self._lock:
+            model = self.get(name)
+            place = self._places[name]
+            place.users += 1
+        try:
+            choose_threads(model)
+            yield model
+        finally:
+            with self._lock:
+                place.users -= 1
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def add(self, model: BlockModel, source: str, origin: str, quantization: str | None = None) -> str:
+        """Put a model there, under a name that no other one has; the name."""
+        with self._lock:
+            name, number = model.name, 1
+            while name in self._places:
+                number += 1
+                name = f"{model.name} ({number})"
+            model.name = name
+            self._places[name] = _Place(model, source, origin, quantization)
+            return name
+
+    def load(self, asked: str, quantization: str | None = None) -> str:
+        """Load what a visitor names, within the operator's limits; the name that it has from now on.
+
+        Raises NBDiffError, one sentence. Loading a model that is there already is no error.
+        """
+        where, name, origin = self._allowed(asked)
+        if quantization not in QUANTIZATIONS.values():
+            raise SettingError(f"The quantisation is {brief(quantization)}; choose 8bit, 4bit or none.")
+        if quantization is not None:
+            name = f"{name} ({quantization})"
+        return self._loaded(where, name, origin, asked, quantization)
+
+    def load_made_here(self, folder: Path, name: str, origin: str) -> str:
+        """Load a checkpoint that this server has made itself, so that no root has to allow it; the name it has."""
+        return self._loaded(folder, name, origin, name, None)
+
+    def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
+        with self._lock:
+            for known, place in self._places.items():
+                if (place.source, place.quantization) == (str(where), quantization):
+                    return known
+            if len(self._places) >= self.options.max_models:
+                raise SettingError(
+                    f"{len(self._places)} models are loaded, the most that this server holds; unload one first."
+                )
+        if isinstance(where, Path):
+            self._check_size(where, asked, quantization)
+        model = load(where, quantization=quantization)
+        if model.tokenizer is None:
+            raise CheckpointError(f"{name} has no tokenizer, so the page cannot ask it anything.")
+        model.name = name
+        return self.add(model, str(where), origin, quantization)
+
+    def unload(self, name: str) -> None:
+        """Give a model's memory back. Raises SettingError for one that is in use, or the last one."""
+        with self._lock:
+            self.get(name)
+            if self._places[name].users:
+                raise SettingError(f"{name} is decoding; stop the run first.")
+            if len(self._places) == 1:
+                raise SettingError(f"{name} is the only model that is loaded; load another one first.")
+            del self._places[name]
+            self.warm.discard(name)
+
+    # -- limits ------------------------------------------------------------------------------------------
+
+    def _allowed(self, asked: str) -> tuple[Path | str, str, str]:
+        """What to load, the name it gets, and where it comes from, in words."""
+        asked = asked.strip() if isinstance(asked, str) else ""
+        if not asked or len(asked) > _LONGEST_NAME or not asked.isprintable():
+            raise SettingError("Name a model: a bundled name, a folder, or a hub id.")
+        bundled = bundled_models()
+        if asked in bundled:
+            return bundled[asked], asked, "bundled"
+        looks_like_id = HUB_ID.fullmatch(asked) is not None
+        for root in self.options.model_roots:
+            # A relative folder is one inside a root, never one beside the server's working folder.
+            folder = (root / asked).resolve()
+            if folder.is_relative_to(root) and folder.is_dir():
+                return folder, folder.name, str(folder)
+        if looks_like_id and not Path(asked).exists():  # a folder of that name would be taken for it
+            if self.options.hub:
+                return asked, asked, f"hub: {asked}"
+            raise SettingError(
+                f"{asked} is no bundled model and no folder inside an allowed root, and models of the hub are off; "
+                "the person who runs this server can start it with --hub."
+            )
+        allowed = ", ".join(str(root) for root in self.options.model_roots)
+        raise SettingError(
+            f"{brief(asked)} is no bundled model ({', '.join(bundled)}) and no folder inside an allowed root "
+            f"({allowed or 'there is none; the person who runs this server can name some with --model-root'})."
+        )
+
+    def _check_size(self, folder: Path, asked: str, quantization: str | None) -> None:
+        stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        # 16-bit weights are the rule; what is stored in 32 bits becomes smaller still when quantised.
+        needed = int(stored * _BYTES_PER_WEIGHT.get(quantization, 2.0) / 2 * _SPARE)
+        if needed > self.options.max_model_gb * 1e9:
+            raise SettingError(
+                f"{asked} needs about {needed / 1e9:.1f} GB; this server loads models of at most "
+                f"{self.options.max_model_gb:g} GB."
+            )
+        free = psutil.virtual_memory().available
+        if resolve_device("auto").type == "cpu" and needed > free:
+            raise SettingError(
+                f"{asked} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
+                "unload another model, or load it in 8 or 4 bit."
+            )
+
+
+def first_models(options: Options) -> Shelf:
+    """The shelf as the server starts: its model, and beside a bundled one the other bundled ones.
+
+    Raises NBDiffError for a model that cannot be loaded, or cannot be asked. What the operator names is not
+    held to the limits of visitors.
+    """
+    shelf = Shelf(options)
+    bundled = bundled_models()
+    model = load(options.model)
+    if model.tokenizer is None:
+        raise CheckpointError(f"{model.name} has no tokenizer, so the page cannot ask it anything.")
+    if options.model not in bundled and Path(options.model).is_dir():
+        model.name = Path(options.model).resolve().name
+    source = bundled.get(options.model, options.model)
+    shelf.add(model, str(source), "bundled" if options.model in bundled else options.model)
+    if options.model in bundled:
+        for name in bundled:
+            if name != options.model and len(shelf.names()) < options.max_models:
+                shelf.load(name)
+    return shelf
+
+
+def _row(name: str, place: _Place) -> Row:
+    model, spec = place.model, place.model.spec
+    tensors: list[Any] = [*model.network.parameters(), *model.network.buffers()]
+    kinds = {"8bit": "8 bit", "4bit": "4 bit"}
+    dtype = str(model.dtype).removeprefix("torch.")
+    about = "autoregressive only"
+    if spec is not None:
+        about = f"blocks of {spec.block_size}, {spec.context.replace('_', '-')} context, {spec.unmasking}"
+        about += f", threshold {spec.threshold:g}" if spec.threshold is not None else ""
+        about += ", commits as AR does" if spec.commits_as_ar else ""
+    return Row(
+        name=name,
+        origin=place.origin,
+        parameters=model.parameters,
+        dtype=kinds.get(place.quantization, dtype),
+        memory=sum(each.numel() * each.element_size() for each in tensors),
+        device=str(model.device),
+        context_length=model.context_length,
+        block_size=None if spec is None else spec.block_size,
+        about_blocks=about,
+    )

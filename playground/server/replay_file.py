@@ -1,0 +1,59 @@
+"""The race player's sources, and the one self-contained HTML file that replays a race without a server.
+
+The same classes run on the Gradio page, where `stage.js` starts them, and in that file, where `replay.js` does. The
+page fills the same slots in the browser (assets/web/files.js), so what a visitor exports is what this writes.
+"""
+
+import html
+import json
+import re
+from typing import Any
+
+from nbdiff_engine.bundled_files import ASSETS
+
+FOLDER = ASSETS / "web"
+STYLES = ("stage.css", "player.css")
+CLASSES = (  # in the order they are loaded; what starts them comes last
+    "words.js",
+    "trace.js",
+    "grid.js",
+    "lane.js",
+    "inspector.js",
+    "scrubber.js",
+    "mask.js",
+    "files.js",
+    "player.js",
+)
+SLOT = re.compile(r"<!--(title|css|html|race|js)-->")
+
+
+def styles() -> str:
+    """The player's CSS, to be nested under the id of what holds it."""
+    return "\n".join(read(name) for name in STYLES)
+
+
+def script(start: str) -> str:
+    """The player's JavaScript as the body of one function; `start` is the file that sets it going."""
+    return "\n".join(read(name) for name in (*CLASSES, start))
+
+
+def sources() -> dict[str, str]:
+    """What a replay file is made of: the page with its slots, and what goes into three of them."""
+    return {"page": read("replay.html"), "css": styles(), "html": read("stage.html"), "js": script("replay.js")}
+
+
+def replay_html(race: dict[str, Any]) -> str:
+    """A whole HTML file that replays a race (the race file's JSON) from disk, with no request to anywhere."""
+    parts = sources()
+    slots = {
+        "title": html.escape(str(race.get("title", "")), quote=False),
+        # Token texts may hold anything, "</script>" too; a script element ends at the first "<" that says so.
+        "race": json.dumps(race, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        **{name: parts[name] for name in ("css", "html", "js")},
+    }
+    return SLOT.sub(lambda slot: slots[slot[1]], parts["page"])
+
+
+def read(name: str) -> str:
+    """The text of a file in assets/web."""
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The Block sizes tab: settings compared on problems, as a table and figures."""

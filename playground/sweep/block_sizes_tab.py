@@ -1,0 +1,364 @@
+"""The block-sizes tab: a prompt or held-out problems under a series of settings, a table, figures and a CSV file."""
+
+import html
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nbdiff_engine import NBDiffError
+from nbdiff_engine.tasks import DOMAINS
+from playground.options import Options
+from playground.server.following import outcome
+from playground.server.loaded_models import Shelf
+from playground.server.worker import Frame, QueueFullError, Reply, Worker
+from playground.sweep.sweep import (
+    BLOCK_SIZES,
+    POLICY_CHOICES,
+    SELF_SPECULATION,
+    Sweep,
+    SweepSpec,
+    check_sweep,
+    table,
+    to_csv,
+)
+from playground.sweep.sweep_figures import accuracy_against_tpf, agreement_against_block_size, speed_against_block_size
+
+POLL_SECONDS = 0.6
+MOST_FILES = 32  # CSV files kept for those who have not fetched them yet
+PROMPT_SOURCE = "My prompt"
+ALONE, THRESHOLDS, POLICIES, MODELS = "Nothing else", "Thresholds", "Policies", "Models"
+POLICY_NAMES = [(name.replace("_", "-" if name == SELF_SPECULATION else " "), name) for name in POLICY_CHOICES]
+ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+
+_INTRO = (
+    "**Block size 1 is AR**: the same weights, one token a forward. Larger blocks decode more tokens a forward, "
+    "until the text suffers. AR always takes part, as what the others are compared with."
+)
+_HEADERS = ["Block size", "TPF", "Tokens/s", "x AR", "= AR", "Accuracy", "Tokens", "n"]
+_BAR = (
+    '<div role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
+    'style="height:6px;margin-bottom:6px;border-radius:3px;overflow:hidden;background:var(--border-color-primary)">'
+    '<div style="height:100%;width:{percent:.1f}%;background:var(--color-accent)"></div></div>'
+)
+_LEGEND = (
+    "n: answers. TPF: tokens per forward. x AR: tokens/s over AR's. = AR: answers with AR's very tokens. "
+    "Tokens: mean length of an answer."
+)
+
+
+class BlockSizesTab:
+    """The tab's handlers around its worker and shelf. `build` lays it out in the Blocks being built."""
+
+    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
+        self.shelf = shelf
+        self.worker = worker
+        self.options = options
+        self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # gone with the server
+
+    # -- layout ------------------------------------------------------------------------------------------
+
+    def build(self, blocks: gr.Blocks) -> None:
+        """Lay out the tab in `blocks`."""
+        names = list(self.shelf.names())
+        sources = [PROMPT_SOURCE, *(f"Held-out {domain}" for domain in DOMAINS)]
+        gr.Markdown(_INTRO, elem_id="sweep-intro")
+        with gr.Row():
+            model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
+            source = gr.Dropdown(sources, value=sources[1], label="Decode", min_width=180)
+            most = self.options.max_problems
+            problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
+            most = self.options.max_new_tokens
+            limit = gr.Number(
+                min(96, most), minimum=1, maximum=most, precision=0, label="Max new tokens", min_width=120
+            )
+        prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Ask something.")
+        choices = [("1 = AR" if size == 1 else str(size), size) for size in BLOCK_SIZES]
+        sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
+        vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Vary also")
+        thresholds = gr.CheckboxGroup(
+            [(f"{each:g}", each) for each in (0.5, 0.7, 0.8, 0.9, 0.95)],
+            value=[0.7, 0.9],
+            label="Confidence thresholds, a series each",
+            visible=False,
+        )
+        policies = gr.CheckboxGroup(
+            POLICY_NAMES, value=["confidence", SELF_SPECULATION], label="Policies, a series each", visible=False
+        )
+        models = gr.Dropdown(
+            names, value=names[:2], multiselect=True, label="Models, a series each", visible=False, min_width=200
+        )
+        with gr.Row():
+            run = gr.Button("Run", variant="primary", min_width=110, elem_id="sweep-run")
+            stop = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="sweep-stop")
+        said = gr.HTML(
+            _say("Nothing has been run yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said"
+        )
+        # Its texts, some of which a model wrote, are of datatype str: shown as they are, never as markup.
+        shown = gr.Dataframe(
+            headers=_HEADERS,
+            datatype="str",
+            interactive=False,
+            label="Figures",
+            elem_id="sweep-table",
+            visible=False,
+            wrap=True,
+            max_height=1200,
+            buttons=[],
+        )
+        legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
+        outputs = gr.Dataframe(
+            headers=["Block size", "Answer"],
+            datatype="str",
+            interactive=False,
+            label="Answers",
+            elem_id="sweep-outputs",
+            visible=False,
+            wrap=True,
+            column_widths=["30%", "70%"],
+            buttons=[],
+        )
+        with gr.Row(visible=False) as plots:
+            speed = gr.Plot(label="Speed", min_width=320)
+            agreement = gr.Plot(label="Agreement with AR", min_width=320)
+            accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
+        download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
+        timer = gr.Timer(POLL_SECONDS, active=False)
+        under_way = gr.State(None)  # {"run", "viewer", "total"} of the run that is shown
+
+        form = [model, source, problems, limit, prompt, sizes, vary, thresholds, policies, models]
+        results = [said, shown, legend, outputs, plots, speed, agreement, accuracy, download, stop, timer]
+        run.click(self.start, [under_way, *form], [under_way, said, stop, timer], **ASKED)
+        stop.click(self.stop, under_way, None, **ASKED)
+        timer.tick(self.tick, under_way, results, **ASKED)
+        source.change(
+            lambda chosen: (gr.update(visible=chosen == PROMPT_SOURCE), gr.update(visible=chosen != PROMPT_SOURCE)),
+            source,
+            [prompt, problems],
+            **ASKED,
+        )
+        vary.change(
+            lambda chosen: [gr.update(visible=chosen == each) for each in (THRESHOLDS, POLICIES, MODELS)],
+            vary,
+            [thresholds, policies, models],
+            **ASKED,
+        )
+        model.input(self._sizes, model, sizes, **ASKED)
+        # Models may be loaded or dropped in another tab: the lists are those of now, at every visit.
+        self.lists = [model, models]
+        blocks.load(self.refreshed, self.lists, self.lists, **ASKED)
+
+    def refreshed(self, model: Any, models: Any) -> tuple[Any, Any]:
+        """`lists` with the models that are loaded now."""
+        names = list(self.shelf.names())
+        kept = [name for name in models or () if name in names]
+        one = model if model in names else next(iter(names), None)
+        return gr.update(choices=names, value=one), gr.update(choices=names, value=kept)
+
+    def _sizes(self, name: str | None) -> list[int]:
+        """The block sizes that a model was trained for."""
+        try:
+            spec = self.shelf.get(name).spec if name is not None else None
+        except NBDiffError:
+            spec = None
+        return [size for size in BLOCK_SIZES if size <= (1 if spec is None else spec.block_size)]
+
+    # -- what visitors ask -------------------------------------------------------------------------------
+
+    def start(self, before: Any, *form: Any) -> tuple[Any, ...]:
+        """Queue a sweep, or say in one sentence why not; one that is under way then goes on."""
+        try:
+            checked = check_sweep(self.shelf, _spec(*form), self.options)
+            run_id = self.worker.submit(checked.lanes)
+        except (NBDiffError, QueueFullError) as error:
+            return gr.skip(), _say(str(error), error=True), gr.skip(), gr.skip()
+        if isinstance(before, dict):
+            self.worker.stop(before["run"])
+        value = {
+            "run": run_id,
+            "viewer": secrets.token_hex(8),
+            "total": checked.total,
+            "note": checked.note,
+            "names": [_name_of(each) for each in _named(checked)],
+        }
+        said = _say("Queued.", 0, checked.total, checked.note)
+        return value, said, gr.update(interactive=True), gr.Timer(active=True)
+
+    def stop(self, under_way: Any) -> None:
+        """End the run that is shown."""
+        if isinstance(under_way, dict):
+            self.worker.stop(under_way["run"])
+
+    def tick(self, under_way: Any) -> list[Any]:
+        """What has been decoded so far; the figures and the file once the run is over."""
+        if not isinstance(under_way, dict):
+            return [*[gr.skip()] * 10, gr.Timer(active=False)]
+        reply = self.worker.poll(under_way["run"], under_way["viewer"], 0)
+        log = self.worker.log(under_way["run"])
+        records = table(log)
+        over = reply.state not in ("queued", "running")
+        said = _progress(reply, log, under_way)
+        own = bool(records) and "output" in records[0]
+        answers = [[_where(each), each["output"]] for each in records] if own else []
+        shown = gr.update(value=_shown(records), visible=bool(records))
+        more = [gr.skip()] * 5
+        if over and records:
+            judged = any(each["accuracy"] is not None for each in records)
+            more = [
+                gr.update(visible=True),
+                speed_against_block_size(records),
+                agreement_against_block_size(records),
+                gr.update(value=accuracy_against_tpf(records) if judged else None, visible=judged),
+                gr.update(value=self._file(records), interactive=True),
+            ]
+        return [
+            said,
+            shown,
+            gr.update(visible=bool(records)),
+            gr.update(value=answers, visible=own),
+            *more,
+            gr.update(interactive=not over),
+            gr.Timer(active=not over),
+        ]
+
+    def _file(self, records: Sequence[dict[str, Any]]) -> str:
+        """The table in a new file of the server's own."""
+        folder = Path(self._folder.name)
+        for old in sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)[: -MOST_FILES + 1]:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+        place = Path(tempfile.mkdtemp(dir=folder)) / "block-sizes.csv"
+        place.write_text(to_csv(records), encoding="utf-8")
+        return str(place)
+
+    # -- for programs ------------------------------------------------------------------------------------
+
+    def build_api(self) -> None:
+        """Register the endpoint "sweep" in the Blocks being built."""
+
+        def sweep_rows(
+            prompt: str = "",
+            domain: str = "",
+            problems: int = 8,
+            models: list | None = None,
+            block_sizes: list | None = None,
+            thresholds: list | None = None,
+            policies: list | None = None,
+            max_new_tokens: int = 96,
+        ) -> list:
+            """Decode a prompt, or held-out problems of a domain, at each block size; the rows of the table.
+
+            Shares are from 0 to 1; a mistake is an error of one sentence.
+            """
+            try:
+                spec = SweepSpec.of(
+                    models=models or list(self.shelf.names())[:1],
+                    block_sizes=BLOCK_SIZES if block_sizes is None else block_sizes,
+                    thresholds=thresholds or (),
+                    policies=policies or (),
+                    prompt=prompt,
+                    domain=domain or None,
+                    problems=problems,
+                    max_new_tokens=max_new_tokens,
+                )
+                run_id = self.worker.submit(check_sweep(self.shelf, spec, self.options).lanes)
+            except (NBDiffError, QueueFullError) as error:
+                raise gr.Error(str(error), print_exception=False) from error
+            reply = outcome(self.worker, run_id)
+            if reply.state != "finished":
+                raise gr.Error(reply.message, print_exception=False)
+            return table(reply.frames)
+
+        gr.api(sweep_rows, api_name="sweep")
+
+
+def _spec(
+    model: Any,
+    source: Any,
+    problems: Any,
+    limit: Any,
+    prompt: Any,
+    sizes: Any,
+    vary: Any,
+    thresholds: Any,
+    policies: Any,
+    models: Any,
+) -> SweepSpec:
+    own = source == PROMPT_SOURCE
+    return SweepSpec.of(
+        models=models if vary == MODELS else [model] if model else [],
+        block_sizes=sizes,
+        thresholds=thresholds if vary == THRESHOLDS else (),
+        policies=policies if vary == POLICIES else (),
+        prompt=prompt or "",
+        domain=None if own else str(source).removeprefix("Held-out "),
+        problems=problems,
+        max_new_tokens=limit,
+    )
+
+
+def _named(checked: Sweep) -> list[tuple[str, str]]:
+    return [(setting.series, setting.label) for setting in checked.settings]
+
+
+def _name_of(named: tuple[str, str]) -> str:
+    series, label = named
+    return f"{series}, block size {label}" if series else f"block size {label}"
+
+
+def _progress(reply: Reply, log: Sequence[Frame], under_way: dict[str, Any]) -> str:
+    done = sum(frame["kind"] == "row" for frame in log)
+    total, note = under_way["total"], under_way["note"]
+    if reply.state == "queued":
+        return _say(f"Queued: {reply.ahead} before it.", 0, total, note)
+    if reply.state == "running":
+        at = next((frame for frame in reversed(log) if "setting" in frame), None)
+        words = f"{done} of {total} answers"
+        if at is not None:
+            words = f"Warming up: {words}" if at.get("warm_up") else f"{words}, at {under_way['names'][at['setting']]}"
+        return _say(words, done, total, note)
+    if reply.state == "finished":
+        return _say(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
+    message = f"{reply.message} {done} of {total} answers are in the table." if done else reply.message
+    return _say(message, done, total, note, error=reply.state == "failed")
+
+
+def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool = False) -> str:
+    """The line under the buttons, as HTML; its words are escaped."""
+    bar = _BAR.format(done=done, total=total, percent=100 * done / total) if total else ""
+    colour = "color:var(--error-text-color, #b91c1c);" if error else ""
+    note = f'<p style="margin:4px 0 0;opacity:.8">{html.escape(note)}</p>' if note else ""
+    words = f'<p style="margin:0">{html.escape(words)}</p>'
+    role = "alert" if error else "status"
+    return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
+
+
+def _shown(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The table as the page shows it; a column names the series where there are several."""
+    lines = {each["series"] for each in records if each["strategy"] != "ar"}
+    several = len(lines) > 1 or len({each["model"] for each in records}) > 1
+    cells = []
+    for each in records:
+        figures = [
+            _or_dash(each["tpf"], ".2f"),
+            _or_dash(each["tokens_per_second"], ".0f"),
+            _or_dash(each["speed"], ".2f"),
+            _or_dash(each["same_as_ar"], ".0%"),
+            _or_dash(each["accuracy"], ".0%"),
+            _or_dash(each["mean_tokens"], ".1f"),
+            str(each["n"]),
+        ]
+        cells.append([each["setting"], *([each["series"]] if several else []), *figures])
+    return {"headers": [_HEADERS[0], *(["Series"] if several else []), *_HEADERS[1:]], "data": cells}
+
+
+def _where(record: dict[str, Any]) -> str:
+    return ", ".join(part for part in (record["setting"], record["series"]) if part)
+
+
+def _or_dash(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

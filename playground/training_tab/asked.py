@@ -1,0 +1,138 @@
+"""What the form asks for: a preset, and the settings that differ from it; checked, it is a recipe and a job's spec."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from nbdiff_engine.errors import brief
+from playground.training_tab.fields import Field, as_overrides, fields, flat
+from training.errors import RecipeError
+from training.recipe.recipe import Recipe, bundled_recipes
+
+QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
+LONGEST_NAME = 80
+
+
+@cache
+def form_fields() -> tuple[Field, ...]:
+    """The fields of the form, in the order in which their values are handed about."""
+    return tuple(fields())
+
+
+@cache
+def preset_of(name: str) -> Recipe:
+    """A shipped recipe. Raises RecipeError for any other name: a form is no way to a file."""
+    if name not in bundled_recipes():
+        raise RecipeError(f"There is no recipe {brief(name)}; choose one of {', '.join(bundled_recipes())}.")
+    return Recipe.read(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A form's values. base, data: as the run is to read them, or None for the preset's own."""
+
+    preset: str
+    base: str | None
+    data: str | None
+    max_steps: int | None
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        preset: Any,
+        base: str | None,
+        data: str | None,
+        max_steps: Any,
+        lora: Any,
+        quantization: Any,
+        values: Sequence[Any],
+    ) -> "Asked":
+        """Read a form. values: those of `form_fields`. Raises RecipeError, one sentence."""
+        recipe = preset_of(str(preset))
+        settings = _changed(recipe, bool(lora), quantization, values)
+        if recipe.kind == "pretrain":
+            base = None
+        return cls(str(preset), base, data, _steps(max_steps), settings)
+
+    def recipe(self) -> Recipe:
+        """Every setting, resolved. Raises RecipeError for the first that is wrong."""
+        return Recipe.read(
+            self.preset,
+            as_overrides(self.settings),
+            base=self.base,
+            data__source=self.data,
+            optimisation__max_steps=self.max_steps,
+        )
+
+    def spec(self) -> Any:
+        """The same as a job's spec."""
+        from training.jobs import JobSpec
+
+        return JobSpec.of(
+            recipe=self.preset,
+            settings=dict(self.settings),
+            base=self.base,
+            data=self.data,
+            max_steps=self.max_steps,
+            kind=preset_of(self.preset).kind,
+        )
+
+
+def shown_values(recipe: Recipe) -> list[Any]:
+    """A recipe's values as the form's fields show them."""
+    values = flat(recipe)
+    return [field.shown(values[field.name]) for field in form_fields()]
+
+
+def preset_for(recipe: Recipe, name: str) -> str:
+    """The preset that a recipe is best told from: the one that it was started with, or one of its kind."""
+    known = bundled_recipes()
+    if name in known:
+        return name
+    return next(each for each in known if preset_of(each).kind == recipe.kind)
+
+
+def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any]) -> dict[str, Any]:
+    before = flat(recipe)
+    changed: dict[str, Any] = {}
+    for field, given in zip(form_fields(), values, strict=True):
+        section = field.name.split(".")[0]
+        if (section == "lora" and not lora) or (section == "network" and recipe.kind != "pretrain"):
+            continue
+        value = field.read(given)
+        # A section that the preset lacks is made by its settings: one of them has to be named.
+        new = field.name == "lora.rank" and recipe.lora is None
+        if new or not _same(value, before[field.name]):
+            changed[field.name] = value
+    if recipe.lora is not None and not lora:
+        changed["lora"] = None
+    wanted = QUANTIZATIONS.get(quantization, quantization)
+    if wanted != recipe.quantization:
+        changed["quantization"] = wanted
+    return changed
+
+
+def _same(value: Any, before: Any) -> bool:
+    if isinstance(value, float) and isinstance(before, float):
+        return abs(value - before) <= 1e-6 * abs(before)  # the form shows six digits
+    return value == before and isinstance(value, bool) == isinstance(before, bool)
+
+
+def _steps(given: Any) -> int | None:
+    if given is None or given == "":
+        return None
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise RecipeError(f"The number of steps is {brief(given)}; give a whole number of at least 1.")
+    return given
+
+
+def checked_name(name: Any, preset: str) -> str:
+    """A job's name, the preset's where there is none. Raises RecipeError for one that is no line of text."""
+    text = name.strip() if isinstance(name, str) else ""
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise RecipeError(f"The job's name is {brief(text)}; give one line of at most {LONGEST_NAME} characters.")
+    return text or preset

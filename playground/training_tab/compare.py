@@ -1,0 +1,112 @@
+"""Runs beside each other: their curves in one figure each, and the settings in which they differ."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nbdiff_engine import NBDiffError
+from playground.training_tab import curves
+from playground.training_tab.form import ASKED
+from playground.training_tab.words import say
+from training.recipe.recipe import Recipe
+from training.run.run_folder import flat
+
+FEWEST, MOST = 2, 4
+_CURVES = (
+    ("loss_mdm", "Loss, masked tokens", "Nats a token"),
+    ("loss_ar", "Loss, next tokens", "Nats a token"),
+    ("block_size", "Block size", "Block size (tokens)"),
+)
+
+
+class Compare:
+    """`build` lays it out in the Blocks being built."""
+
+    def __init__(self, jobs: Any):
+        self.jobs = jobs
+
+    def build(self) -> None:
+        """A list to choose from, the figures, and a table."""
+        with gr.Row(elem_classes="asking"):
+            self.chosen = gr.Dropdown(
+                [],
+                multiselect=True,
+                max_choices=MOST,
+                allow_custom_value=True,  # what is gone meanwhile is refused in a sentence of ours
+                label=f"Runs, {FEWEST} to {MOST} of them",
+                min_width=280,
+                scale=4,
+                elem_id="compare-runs",
+            )
+            self.log_scale = gr.Checkbox(label="Logarithmic", min_width=120, scale=1, elem_id="compare-log-scale")
+        self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="compare-said")
+        with gr.Column(visible=False, elem_id="compared") as self.shown:
+            self.figures = []
+            with gr.Row():
+                for _, title, _ in _CURVES:
+                    with gr.Column(min_width=320):
+                        gr.Markdown(f"#### {title}")
+                        self.figures.append(gr.Plot(show_label=False, container=False))
+            # Its texts are of datatype str: shown as they are, never as markup.
+            self.table = gr.Dataframe(
+                headers=["Setting"],
+                datatype="str",
+                interactive=False,
+                label="Settings that differ",
+                wrap=True,
+                buttons=[],
+                elem_id="compare-table",
+            )
+        outputs = [self.said, self.shown, *self.figures, self.table]
+        gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **ASKED)
+
+    def choices(self) -> Any:
+        """The jobs that have begun, as they are now, for `chosen`."""
+        begun = [job for job in self.jobs.list() if (Path(job.run) / "recipe.yaml").is_file()]
+        return gr.update(choices=[(f"{job.name} · {job.state} · {job.step or 0:,} steps", job.id) for job in begun])
+
+    def compared(self, chosen: Any, log_scale: Any) -> list[Any]:
+        """The figures and the table of the chosen runs."""
+        hidden = [gr.update(visible=False), *[gr.skip()] * (len(_CURVES) + 1)]
+        names = chosen if isinstance(chosen, list) else []
+        if len(names) < FEWEST:
+            return [say(f"Choose at least {FEWEST} runs." if names else ""), *hidden]
+        try:
+            jobs = [self.jobs.get(str(name)) for name in names[:MOST]]
+            runs = dict(zip(labels(jobs), jobs))
+            metrics = {label: self.jobs.metrics(job.id) for label, job in runs.items()}
+            settings = {label: settings_of(job) for label, job in runs.items()}
+        except NBDiffError as error:
+            return [say(str(error), error=True), *hidden]
+        figures = [
+            curves.laid_over(metrics, key, title, bool(log_scale) and key != "block_size") for key, _, title in _CURVES
+        ]
+        rows = differing(settings)
+        said = say("" if rows else "These runs have the same settings.")
+        table = gr.update(value={"headers": ["Setting", *settings], "data": rows}, visible=bool(rows))
+        return [said, gr.update(visible=True), *figures, table]
+
+
+def labels(jobs: list[Any]) -> list[str]:
+    """Names of jobs, told apart by their ids where two have one."""
+    names = [job.name for job in jobs]
+    return [f"{job.name} ({job.id[:8]})" if names.count(job.name) > 1 else job.name for job in jobs]
+
+
+def settings_of(job: Any) -> dict[str, Any]:
+    """Every setting of a run, by its dotted name, as its own folder has it."""
+    recipe = Recipe.read(str(Path(job.run) / "recipe.yaml"))
+    return flat(recipe.model_dump(mode="json"))
+
+
+def differing(settings: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of (setting, value of each run) for those that not all have alike."""
+    keys = list(dict.fromkeys(key for each in settings.values() for key in each))
+    rows = []
+    for key in keys:
+        values = ["-" if each.get(key) is None else str(each[key]) for each in settings.values()]
+        if len(set(values)) > 1:
+            rows.append([key, *values])
+    return rows

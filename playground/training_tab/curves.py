@@ -1,0 +1,163 @@
+"""The figures of training: losses, learning rate, block size, held-out losses and probes, of one run or of several.
+
+Pure functions of a run's logs. A long run is thinned to what a screen can show; the last step is always there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from playground.race.race_figures import INK, add_line, blank
+from training.recipe.block_schedule import BlockGrowth
+
+Line = Mapping[str, Any]  # of metrics.jsonl, evaluations.jsonl or probes.jsonl
+MOST_POINTS = 400  # of a line
+_HEIGHT = 260  # pixels
+_NATS = "nats a token"
+
+
+def growth(blocks: BlockGrowth | None, max_steps: int) -> go.Figure:
+    """The block size over a run, before it runs. None: an AR model, blocks of one token."""
+    stages = ((0, 1),) if blocks is None else blocks.over(max_steps).stages
+    within = [(first, size) for first, size in stages if first <= max_steps]
+    steps = [first + 1 for first, _ in within] + [max_steps]
+    sizes = [size for _, size in within] + [within[-1][1]]
+    figure = _figure("Step", "Block size (tokens)", 200)
+    add_line(figure, 0, "Block size", steps, sizes, "blocks of %{y} from step %{x}", shape="hv")
+    figure.data[-1].update(fill="tozeroy", fillcolor="rgba(31, 135, 204, 0.12)", mode="lines")
+    _sized(figure, sizes)
+    figure.update_xaxes(range=[0, max_steps * 1.01])
+    figure.update_layout(showlegend=False)
+    return figure
+
+
+def losses(metrics: Sequence[Line], log: bool = False) -> go.Figure:
+    """Both losses of a run, step by step."""
+    figure = _figure("Step", f"Loss ({_NATS})")
+    shown = thinned(metrics)
+    for number, (key, name) in enumerate((("loss_mdm", "Masked tokens (MDM)"), ("loss_ar", "Next tokens (AR)"))):
+        points = [(line["step"], line[key]) for line in shown if line.get(key) is not None]
+        if key == "loss_mdm":  # blocks of one token have nothing masked: no loss, not a loss of nothing
+            points = [(line["step"], line[key]) for line in shown if line.get(key)]
+        if points:
+            add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
+            figure.data[-1].mode = "lines"
+    return _logged(figure, log)
+
+
+def rate(metrics: Sequence[Line]) -> go.Figure:
+    """The learning rate of a run."""
+    figure = _figure("Step", "Learning rate", 200)
+    shown = thinned(metrics)
+    if shown:
+        add_line(
+            figure, 0, "Learning rate", [m["step"] for m in shown], [m["lr"] for m in shown], "%{y:.3g} at step %{x}"
+        )
+        figure.data[-1].mode = "lines"
+    figure.update_yaxes(tickformat=".1e", rangemode="tozero")
+    figure.update_layout(showlegend=False)
+    return figure
+
+
+def block_size(metrics: Sequence[Line]) -> go.Figure:
+    """The block size that a run has trained with."""
+    figure = _figure("Step", "Block size (tokens)", 200)
+    shown = thinned(metrics)
+    sizes = [line["block_size"] for line in shown]
+    if shown:
+        add_line(figure, 2, "Block size", [line["step"] for line in shown], sizes, "%{y} at step %{x}", shape="hv")
+        figure.data[-1].update(mode="lines", line_dash="solid")
+    _sized(figure, sizes)
+    figure.update_layout(showlegend=False)
+    return figure
+
+
+def held_out(evaluations: Sequence[Line]) -> go.Figure:
+    """Held-out losses of masked tokens, a line a block size; at block size 1 that of next tokens, which is AR."""
+    figure = _figure("Step", f"Loss ({_NATS})")
+    sizes = sorted({int(size) for line in evaluations for size in line["losses"]})
+    for number, size in enumerate(sizes):
+        key = "loss_ar" if size == 1 else "loss_mdm"
+        points = [
+            (line["step"], line["losses"][str(size)][key])
+            for line in thinned(evaluations)
+            if line["losses"].get(str(size), {}).get(key) is not None
+        ]
+        if points:
+            name = "1 = AR" if size == 1 else f"blocks of {size}"
+            add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
+            figure.data[-1].mode = "lines+markers"
+    return figure
+
+
+def probed(probes: Sequence[Line], at: int | None = None) -> go.Figure:
+    """Tokens per forward and accuracy of a run's probes over its steps. at: the step that is being looked at."""
+    figure = _figure("Step", "Tokens per forward")
+    shown = thinned(probes)
+    steps = [line["step"] for line in shown]
+    add_line(figure, 0, "Tokens per forward", steps, [line["tpf"] for line in shown], "%{y:.2f} at step %{x}")
+    judged = [line for line in shown if line.get("accuracy") is not None]
+    if judged:
+        values = [100 * line["accuracy"] for line in judged]
+        add_line(figure, 1, "Accuracy", [line["step"] for line in judged], values, "%{y:.0f} % at step %{x}")
+        figure.data[-1].yaxis = "y2"
+        figure.update_layout(
+            yaxis2={
+                "overlaying": "y",
+                "side": "right",
+                "range": [-3, 103],
+                "ticksuffix": " %",
+                "showgrid": False,
+                "zeroline": False,
+            }
+        )
+    for trace in figure.data:
+        trace.mode = "lines+markers"
+    figure.update_yaxes(rangemode="tozero", selector={"overlaying": None})
+    if at is not None:
+        figure.add_vline(x=at, line={"dash": "dot", "width": 1, "color": INK})
+    return figure
+
+
+def laid_over(runs: Mapping[str, Sequence[Line]], key: str, title: str, log: bool = False) -> go.Figure:
+    """One figure of several runs, a line a run. runs: name to its metrics."""
+    figure = _figure("Step", title)
+    for number, (name, metrics) in enumerate(runs.items()):
+        points = [(line["step"], line[key]) for line in thinned(metrics) if line.get(key) not in (None, 0)]
+        if points:
+            add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
+            figure.data[-1].mode = "lines"
+            figure.data[-1].line.shape = "hv" if key == "block_size" else "linear"
+    return _logged(figure, log)
+
+
+def thinned(lines: Sequence[Line]) -> list[Line]:
+    """At most MOST_POINTS lines, evenly taken, the first and the last among them."""
+    if len(lines) <= MOST_POINTS:
+        return list(lines)
+    last = len(lines) - 1
+    return [lines[round(place * last / (MOST_POINTS - 1))] for place in range(MOST_POINTS)]
+
+
+def _figure(x_title: str, y_title: str, height: int = _HEIGHT) -> go.Figure:
+    figure = blank(x_title, y_title)
+    # uirevision: what a visitor has zoomed into stays so while points are added.
+    figure.update_layout(height=height, uirevision="kept", margin={"l": 8, "r": 8, "t": 12, "b": 8})
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def _sized(figure: go.Figure, sizes: Sequence[int]) -> None:
+    """A linear axis from 0 with the sizes that occur as its ticks, or those of them that do not crowd."""
+    found = sorted(set(sizes))
+    largest = found[-1] if found else 1
+    ticks = [size for size in found if size == largest or (size >= largest / 16 and size <= largest * 0.6)]
+    figure.update_yaxes(tickmode="array", tickvals=ticks, range=[0, largest * 1.08])
+
+
+def _logged(figure: go.Figure, log: bool) -> go.Figure:
+    figure.update_yaxes(type="log" if log else "linear", **({} if log else {"rangemode": "tozero"}))
+    if log:
+        figure.update_yaxes(dtick="D2", minor={"showgrid": False})
+    return figure

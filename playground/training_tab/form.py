@@ -1,0 +1,342 @@
+"""The form of a new job: preset, base, data and every setting, with what they come to shown beside them."""
+
+import html
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nbdiff_engine import NBDiffError
+from playground.options import Options
+from playground.server.loaded_models import Shelf
+from playground.training_tab import curves, estimates
+from playground.training_tab.access import OWN_DATA, UPLOADS, Access
+from playground.training_tab.asked import (
+    QUANTIZATIONS,
+    Asked,
+    checked_name,
+    form_fields,
+    preset_for,
+    preset_of,
+    shown_values,
+)
+from playground.training_tab.fields import Field, groups
+from playground.training_tab.words import say
+from training.recipe.recipe import Recipe, bundled_recipes
+
+FIRST = "smoke"
+PREVIEWED = 3  # documents
+ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+QUEUED = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 2}
+_DOWNLOAD = """(text, name) => {
+    if (!text) return;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/yaml" }));
+    link.download = (name || "recipe").replace(/[^\\w.-]+/g, "-") + ".yaml";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
+
+
+@dataclass(slots=True)
+class Parts:
+    """The components of the form. values: those of `form_fields`, in their order."""
+
+    preset: gr.Dropdown
+    base: gr.Dropdown
+    data: gr.Dropdown
+    name: gr.Textbox
+    max_steps: gr.Number
+    lora: gr.Checkbox
+    quantization: gr.Radio
+    values: list[Any] = field(default_factory=list)
+
+    def all(self) -> list[Any]:
+        """In the order in which handlers take them."""
+        return [
+            self.preset,
+            self.base,
+            self.data,
+            self.name,
+            self.max_steps,
+            self.lora,
+            self.quantization,
+            *self.values,
+        ]
+
+
+class JobForm:
+    """The form's handlers. `build` lays it out in the Blocks being built."""
+
+    def __init__(self, shelf: Shelf, options: Options, jobs: Any):
+        self.jobs = jobs
+        self.options = options
+        self.access = Access(shelf, options, jobs)
+
+    # -- layout ------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Lay out the form; its parts are `parts`, `start`, `said`."""
+        recipe = preset_of(FIRST)
+        with gr.Row(elem_id="job-form"):
+            with gr.Column(scale=3, min_width=320):
+                self._build_first(recipe)
+                with gr.Accordion("Every setting", open=False, elem_id="every-setting"):
+                    self._build_fields(recipe)
+            with gr.Column(scale=2, min_width=320):
+                self._build_beside(recipe)
+        self.preview_shown = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-preview", visible=False)
+        self._wire()
+
+    def _build_first(self, recipe: Recipe) -> None:
+        names = sorted(bundled_recipes(), key=_first)
+        preset = gr.Dropdown(names, value=FIRST, label="Recipe", info=recipe.about, elem_id="job-preset")
+        with gr.Row():
+            base = gr.Dropdown(
+                self.access.bases(),
+                value=recipe.base,
+                label="Base model",
+                info="an AR checkpoint, or one adapted before",
+                allow_custom_value=True,
+                min_width=220,
+                elem_id="job-base",
+            )
+            data = gr.Dropdown(
+                _own_data(),
+                value=recipe.data.source,
+                label="Data",
+                info="corpus, an upload, a path in an allowed folder, or a hub id",
+                allow_custom_value=True,
+                min_width=220,
+                elem_id="job-data",
+            )
+        with gr.Row(elem_classes="asking"):
+            name = gr.Textbox(label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name")
+            steps = gr.Number(
+                recipe.optimisation.max_steps, label="Steps", precision=0, minimum=1, min_width=120, elem_id="job-steps"
+            )
+            self.upload = gr.UploadButton(
+                "Upload data", file_types=list(UPLOADS), size="md", min_width=130, elem_id="job-upload"
+            )
+        with gr.Row():
+            lora = gr.Checkbox(
+                value=recipe.lora is not None,
+                label="LoRA",
+                info="train adapters instead of all weights",
+                min_width=200,
+                elem_id="job-lora",
+            )
+            quantization = gr.Radio(
+                list(QUANTIZATIONS),
+                value=_quantization(recipe),
+                label="Frozen base",
+                info="fewer bits need LoRA",
+                min_width=240,
+                elem_id="job-bits",
+            )
+        self.parts = Parts(preset, base, data, name, steps, lora, quantization)
+
+    def _build_fields(self, recipe: Recipe) -> None:
+        shown = dict(zip((each.name for each in form_fields()), shown_values(recipe)))
+        made: dict[str, Any] = {}
+        with gr.Tabs(overflow_behavior="wrap"):
+            for title, members in groups(list(form_fields())).items():
+                with gr.Tab(title):
+                    if title == "New network":
+                        gr.Markdown("Only a recipe that trains from scratch makes a network.")
+                    with gr.Row(elem_classes="settings"):
+                        for each in members:
+                            made[each.name] = _component(each, shown[each.name])
+        self.parts.values = [made[each.name] for each in form_fields()]
+
+    def _build_beside(self, recipe: Recipe) -> None:
+        gr.Markdown("#### How the block size grows")
+        self.growth = gr.Plot(
+            curves.growth(recipe.blocks, recipe.optimisation.max_steps),
+            show_label=False,
+            container=False,
+            elem_id="job-growth",
+        )
+        with gr.Row():
+            self.start = gr.Button("Start", size="md", variant="primary", min_width=110, elem_id="job-start")
+            self.estimate = gr.Button("Estimate", size="md", min_width=110, elem_id="job-estimate")
+            self.preview = gr.Button("Preview data", size="md", min_width=140, elem_id="job-preview-button")
+            self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
+        self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
+        self.command = gr.Code(
+            # Without a language: the colours of one are too pale to be read. Wrapped, since a scroller has no keys.
+            "",
+            language=None,
+            label="The same from a shell",
+            interactive=False,
+            lines=1,
+            wrap_lines=True,
+            elem_id="job-command",
+        )
+        self._yaml = gr.Textbox(visible=False)
+
+    def _wire(self) -> None:
+        parts = self.parts
+        form = parts.all()
+        described = [self.growth, self.command, self.said]
+        edited = [each.input for each in form if each is not parts.preset and not isinstance(each, gr.Radio)]
+        gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **ASKED)
+        parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **ASKED).then(
+            self.described, form, described, **ASKED
+        )
+        self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **ASKED).then(
+            self.described, form, [self.growth, self.command], **ASKED
+        )
+        self.estimate.click(self.estimated, form, self.said, show_progress_on=self.said, **QUEUED)
+        self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
+        self.download.click(self.as_yaml, form, [self._yaml, self.said], **ASKED).then(
+            None, [self._yaml, parts.name], None, js=_DOWNLOAD, api_visibility="private"
+        )
+
+    # -- handlers ----------------------------------------------------------------------------------------
+
+    def asked(self, *form: Any) -> Asked:
+        """The form as it is to run. Raises NBDiffError, one sentence."""
+        preset, base, data, _, max_steps, lora, quantization, *values = form
+        asked = Asked.of(preset, None, None, max_steps, lora, quantization, values)
+        recipe = preset_of(asked.preset)
+        prompts = asked.settings.get("data.self_data.prompts")
+        settings = dict(asked.settings)
+        if prompts and prompts != "corpus":
+            settings["data.self_data.prompts"] = self.access.data(prompts)
+        return Asked(
+            asked.preset,
+            self.access.base(base) if recipe.kind == "adapt" else None,
+            self.access.data(data),
+            asked.max_steps,
+            settings,
+        )
+
+    def described(self, *form: Any) -> tuple[Any, Any, Any]:
+        """The growth of the form as it stands, its command line, or a sentence on what is wrong with it."""
+        try:
+            asked = self.asked(*form)
+            recipe = asked.recipe()
+            command = shlex.join(map(str, self.jobs.command(asked.spec())))
+        except NBDiffError as error:
+            return self._growth_alone(form), "", say(str(error), error=True)
+        return _growth(recipe), command, ""
+
+    def choose(self, preset: Any) -> list[Any]:
+        """A preset's values in every field, and its own growth."""
+        try:
+            recipe = preset_of(str(preset))
+        except NBDiffError as error:
+            return [*[gr.skip()] * (len(self.parts.all()) + 1), say(str(error), error=True)]
+        about, name = gr.update(info=recipe.about), gr.update(placeholder=str(preset))
+        return [about, *self._filled(recipe, name), _growth(recipe), ""]
+
+    def fill(self, recipe: Recipe, preset: str, name: str, base: Any, data: Any) -> list[Any]:
+        """The form with the settings of a run that there is already; base, data as a form names them."""
+        preset = preset_for(recipe, preset)
+        about = gr.update(value=preset, info=preset_of(preset).about)
+        return [about, *self._filled(recipe, gr.update(value=name), base, data)]
+
+    def _filled(self, recipe: Recipe, name: Any, base: Any = None, data: Any = None) -> list[Any]:
+        return [
+            gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
+            gr.update(value=data or recipe.data.source),
+            name,
+            recipe.optimisation.max_steps,
+            gr.update(value=recipe.lora is not None),
+            _quantization(recipe),
+            *shown_values(recipe),
+        ]
+
+    def uploaded(self, path: Any) -> tuple[Any, Any]:
+        """Keep what was uploaded, and choose it."""
+        if not path:
+            return gr.skip(), gr.skip()
+        try:
+            value, name = self.access.upload(path)
+        except (NBDiffError, OSError) as error:
+            return gr.skip(), say(str(error), error=True)
+        size = Path(str(path)).stat().st_size
+        choices = [*_own_data(), (f"{name} (uploaded)", value)]
+        return gr.update(choices=choices, value=value), say(f"{name} is here, {size / 1e6:.2g} MB.")
+
+    def estimated(self, *form: Any) -> str:
+        """Memory and time of the form's run."""
+        try:
+            return say(estimates.words(estimates.estimated(self.asked(*form).recipe())))
+        except NBDiffError as error:
+            return say(str(error), error=True)
+
+    def previewed(self, *form: Any) -> tuple[Any, str]:
+        """What the run reads: documents, noised copies, and the mask."""
+        try:
+            recipe = self.asked(*form).recipe()
+            from training.planning.preview import preview  # with torch behind it; the page is built before
+
+            text = preview(recipe, PREVIEWED)
+        except NBDiffError as error:
+            return gr.update(value="", visible=False), say(str(error), error=True)
+        shown = f'<pre tabindex="0" aria-label="Preview of the data">{html.escape(text)}</pre>'
+        return gr.update(value=shown, visible=True), ""
+
+    def as_yaml(self, *form: Any) -> tuple[str, str]:
+        """The recipe with every setting, for a file."""
+        try:
+            return self.asked(*form).recipe().to_yaml(), ""
+        except NBDiffError as error:
+            return "", say(str(error), error=True)
+
+    def submit(self, *form: Any) -> Any:
+        """Start what the form asks for; the job. Raises NBDiffError, one sentence."""
+        asked = self.asked(*form)
+        name = checked_name(form[3], asked.preset)
+        recipe = asked.recipe()
+        job = self.jobs.submit(asked.spec(), name)
+        estimates.keep(recipe, Path(job.folder))
+        return job
+
+    def bases(self, now: Any) -> Any:
+        """The list of bases as it is now, with the chosen one kept."""
+        return gr.update(choices=self.access.bases(), value=now)
+
+    def _growth_alone(self, form: Sequence[Any]) -> Any:
+        """The growth where nothing else of the form has to be right; as it was where it is wrong itself."""
+        try:
+            preset, _, _, _, max_steps, lora, quantization, *values = form
+            return _growth(Asked.of(preset, None, None, max_steps, lora, quantization, values).recipe())
+        except NBDiffError:
+            return gr.skip()
+
+
+def _component(each: Field, value: Any) -> Any:
+    """The input of a setting; a label with its unit, and what it does."""
+    common = {"label": each.label, "info": each.info, "min_width": 230, "elem_id": f"set-{each.name.replace('.', '-')}"}
+    if each.kind == "switch":
+        return gr.Checkbox(value=bool(value), **common)
+    if each.kind == "choice":
+        choices = [("none", ""), *each.choices] if each.empty else list(each.choices)
+        return gr.Dropdown(choices, value=value, **common)
+    if each.kind == "whole":
+        return gr.Number(value, precision=0, **common)
+    return gr.Textbox(value or "", max_lines=1, placeholder="empty" if each.empty else "", **common)
+
+
+def _growth(recipe: Recipe) -> Any:
+    blocks = recipe.blocks if recipe.kind == "adapt" else None
+    return curves.growth(blocks, recipe.optimisation.max_steps)
+
+
+def _quantization(recipe: Recipe) -> str:
+    return next(name for name, value in QUANTIZATIONS.items() if value == recipe.quantization)
+
+
+def _own_data() -> list[tuple[str, str]]:
+    return [(words, name) for name, words in OWN_DATA.items()]
+
+
+def _first(name: str) -> tuple[bool, bool, str]:
+    """The recipes for a small machine first."""
+    return name != FIRST, not name.startswith("nano"), name

@@ -1,0 +1,69 @@
+"""Wilson's intervals against known values, and the curves of an evaluation against AUP by hand."""
+
+import pytest
+
+from nbdiff_engine.evaluation.aup import aup
+from nbdiff_engine.evaluation.curves import Measured, curves_of
+from nbdiff_engine.evaluation.wilson import wilson_interval
+
+
+def measured(model, strategy, size, threshold, tpf, accuracy):
+    settings = {"strategy": strategy, "block_size": size, "threshold": threshold}
+    return Measured(model, f"{strategy},{size},{threshold}", settings, tpf, accuracy)
+
+
+AR = measured("nano", "ar", 1, None, 1.0, 0.80)
+SMALL = [measured("nano", "block_diffusion", 8, 0.9, 3.0, 0.79), measured("nano", "block_diffusion", 8, 0.5, 4.0, 0.70)]
+LARGE = [measured("nano", "block_diffusion", 16, 0.9, 6.0, 0.76)]
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "interval"),  # R: binom.confint(right, n, methods = "wilson")
+    [(8, 10, (0.4901625, 0.9433178)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0)), (1, 1, (0.2065493, 1.0))],
+)
+def test_wilsons_interval_against_known_values(right, n, interval):
+    assert wilson_interval(right, n) == pytest.approx(interval, abs=1e-6)
+
+
+def test_wilsons_interval_needs_a_problem():
+    assert wilson_interval(0, 0) is None
+
+
+def test_the_ends_of_wilsons_interval_are_where_the_estimate_is_one_quantile_off():
+    low, high = wilson_interval(37, 60)
+    for share in (low, high):
+        assert abs(37 / 60 - share) / (share * (1 - share) / 60) ** 0.5 == pytest.approx(1.959963984540054)
+
+
+def test_a_curve_begins_at_ar_and_has_one_block_size_or_all():
+    curves = curves_of([AR, *SMALL, *LARGE])
+    assert [(each.block_size, [point.tokens_per_forward for point in each.points]) for each in curves] == [
+        (8, [1.0, 3.0, 4.0]),
+        (16, [1.0, 6.0]),
+        (None, [1.0, 3.0, 4.0, 6.0]),
+    ]
+    assert curves[0].aup == aup([(1, 80), (3, 79), (4, 70)], best=80)
+    assert curves[2].aup == aup([(1, 80), (3, 79), (4, 70), (6, 76)], best=80)
+
+
+def test_points_that_lose_more_than_five_do_not_count():
+    assert [point.counts for point in curves_of([AR, *SMALL])[0].points] == [True, True, False]
+
+
+def test_curves_have_one_best_also_over_models():
+    other = [measured("other", "ar", 1, None, 1.0, 0.95), measured("other", "block_diffusion", 8, 0.9, 2.0, 0.95)]
+    curves = curves_of([AR, *SMALL, *other])
+    assert {each.best for each in curves} == {95.0}
+    assert curves[0].aup == aup([(1, 80), (3, 79), (4, 70)], best=95)
+    assert curves[0].aup < curves_of([AR, *SMALL])[0].aup
+
+
+def test_another_models_ar_is_on_no_curve_of_this_one():
+    other = measured("other", "ar", 1, None, 1.0, 0.95)
+    assert [len(each.points) for each in curves_of([other, *SMALL])] == [2, 2]
+
+
+def test_ar_alone_and_what_nobody_judged_make_no_curve():
+    unjudged = measured("nano", "block_diffusion", 8, 0.9, 3.0, None)
+    assert curves_of([AR, unjudged]) == []
+    assert curves_of([measured("nano", "block_diffusion", 8, 0.9, 0.0, 0.5)]) == []

@@ -1,0 +1,77 @@
+"""The grid of an evaluation: strategies x block sizes x thresholds, each where it matters."""
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.evaluation.eval_command import choose_settings
+from nbdiff_engine.evaluation.settings_grid import grid, label_of, listed, parse_setting
+
+
+def labels(*asked) -> list[str]:
+    return [label_of(each) for each in grid(*asked)]
+
+
+def test_a_grid_is_a_product_with_ar_once_and_thresholds_where_they_matter():
+    assert labels(["ar", "block_diffusion", "self_speculative"], ["4", "8"], ["0.5", "0.9"]) == [
+        "ar",
+        "block_diffusion,block_size=4,unmasking=confidence,threshold=0.5",
+        "block_diffusion,block_size=4,unmasking=confidence,threshold=0.9",
+        "block_diffusion,block_size=8,unmasking=confidence,threshold=0.5",
+        "block_diffusion,block_size=8,unmasking=confidence,threshold=0.9",
+        "self_speculative,block_size=4",
+        "self_speculative,block_size=8",
+    ]
+
+
+def test_what_a_grid_does_not_say_is_the_checkpoints_own():
+    assert labels([], ["4"], []) == ["ar", "block_diffusion,block_size=4", "self_speculative,block_size=4"]
+    assert labels(["block_diffusion"], [], ["0.5"]) == ["block_diffusion,unmasking=confidence,threshold=0.5"]
+
+
+def test_a_block_of_one_has_no_thresholds():
+    assert labels(["block_diffusion"], ["1"], ["0.5", "0.9"]) == ["block_diffusion,block_size=1"]
+
+
+def test_values_that_stand_twice_are_one_setting():
+    assert labels(["ar", "ar"], ["4", "04"], []) == ["ar"]
+    assert labels(["block_diffusion"], ["4", "4"], []) == ["block_diffusion,block_size=4"]
+
+
+def test_a_setting_of_the_grid_is_a_setting_of_the_option():
+    for label in labels([], ["4", "8"], ["0.5"]):
+        assert label_of(parse_setting(label)) == label
+
+
+def test_lists_are_repeated_or_parted_by_commas():
+    assert listed(["4, 8", "16"]) == ["4", "8", "16"]
+    assert listed(None) == []
+
+
+def test_settings_come_before_the_grid_and_are_not_decoded_twice():
+    chosen = choose_settings(["self_speculative,block_size=4", "ar"], None, ["4"], None)
+    assert [label_of(each) for each in chosen] == [
+        "self_speculative,block_size=4",
+        "ar",
+        "block_diffusion,block_size=4",
+    ]
+    assert choose_settings(None, None, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ((["magic"], [], []), "strategy is 'magic'; choose one of ar"),
+        (([""], [], []), "strategy is ''"),
+        (([], ["x"], []), "block_size is 'x'"),
+        (([], ["0"], []), "block_size is 0; it must be at least 1"),
+        (([], ["5000"], []), "block_size is 5000; it must be at most"),
+        (([], [""], []), "block_size is ''"),
+        (([], [], ["1.5"]), "threshold is 1.5"),
+        (([], [], ["nan"]), "threshold is nan"),
+        ((["ar"], ["0"], []), "block_size is 0"),
+    ],
+)
+def test_a_wrong_value_is_a_sentence(asked, sentence):
+    with pytest.raises(nb.SettingError) as error:
+        grid(*asked)
+    assert sentence in str(error.value)

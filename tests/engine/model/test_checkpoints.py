@@ -1,0 +1,263 @@
+"""Loading: local first, whole or not at all, and one clear sentence for everything else."""
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import nbdiff_engine as nb
+import nbdiff_engine.model.checkpoints as checkpoints
+from tests.conftest import GOLDEN
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the trained checkpoint, to be spoilt."""
+    return shutil.copytree(GOLDEN / "tiny-block-diffusion", tmp_path / "copy")
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        if value is None:
+            config.pop(key, None)
+        else:
+            config[key] = value
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def refusal(name, **options) -> str:
+    with pytest.raises(nb.NBDiffError) as caught:
+        nb.load(name, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_every_bundled_name_loads_and_answers():
+    for name in nb.bundled_models():
+        assert nb.generate(nb.load(name), "What is the capital of Peru?", max_new_tokens=4).token_ids
+
+
+def test_the_bundled_models_are_described_without_loading_them():
+    for described in checkpoints.describe_bundled():
+        model = nb.load(described.name)
+        assert described.parameters == model.parameters
+        assert described.block_size == (model.spec and model.spec.block_size)
+
+
+def test_a_folder_loads(folder):
+    model = nb.load(folder)
+    assert (model.dtype, model.device.type, model.spec.block_size) == (torch.float32, "cpu", 32)
+
+
+def test_without_a_spec_a_checkpoint_is_ar_only_and_says_what_is_missing(folder):
+    edit_config(folder, block_diffusion=None)
+    model = nb.load(folder)
+    assert model.spec is None
+    assert nb.generate(model, "What is the capital of Peru?", max_new_tokens=5).settings["strategy"] == "ar"
+    for strategy in ("block_diffusion", "self_speculative"):
+        with pytest.raises(nb.SettingError, match="has no 'block_diffusion' entry"):
+            nb.generate(model, "What is the capital of Peru?", strategy=strategy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes(folder, dtype):
+    model = nb.load(folder, dtype=dtype)
+    assert model.dtype == getattr(torch, dtype)
+    assert nb.generate(model, "What is the capital of Peru?", max_new_tokens=8).token_ids
+
+
+def test_half_precision_becomes_bfloat16_on_a_cpu(folder):
+    edit_config(folder, torch_dtype="float16")
+    assert nb.load(folder, device="cpu").dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_quantised_weights_decode_and_self_speculate(folder, quantization):
+    model = nb.load(folder, quantization=quantization)
+    kinds = {type(module).__name__ for module in model.network.modules()}
+    assert {"4bit": "Linear4bit", "8bit": "Linear8bitLt"}[quantization] in kinds
+    ar, fast = (
+        nb.generate(model, "Name the capitals of Peru and Germany.", strategy=strategy, max_new_tokens=24)
+        for strategy in ("ar", "self_speculative")
+    )
+    assert ar.token_ids
+    assert fast.token_ids
+
+
+def test_quantising_without_bitsandbytes_is_said(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda name: None)
+    assert "need the package bitsandbytes" in refusal(folder, quantization="4bit")
+
+
+def test_unknown_names_and_folders(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "not a bundled name (nano" in refusal("nosuch")
+    assert "has no config.json" in refusal(tmp_path)
+    assert "is a file" in refusal(tmp_path / "file")
+    assert "is empty" in refusal("")
+
+
+def test_a_hub_id_offline_is_answered_at_once():
+    started = time.perf_counter()
+    assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
+    assert time.perf_counter() - started < 5
+
+
+def test_a_hub_that_does_not_answer_is_said_soon(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    assert "the hub cannot be reached" in refusal("someone/some-model")
+    assert time.perf_counter() - started < 2 * checkpoints.HUB_REPLY_SECONDS
+
+
+def test_options_out_of_range(folder):
+    assert "choose auto, float32, bfloat16 or float16" in refusal(folder, dtype="int4")
+    assert "choose 8bit, 4bit" in refusal(folder, quantization="3bit")
+    assert "is not available here" in refusal(folder, device="abacus")
+
+
+def test_a_pickle_only_checkpoint_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    assert "no weights" in refusal(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert "pickle only (pytorch_model.bin)" in refusal(folder)
+
+
+def test_a_damaged_config_is_refused(folder):
+    (folder / "config.json").write_text("{")
+    assert "cannot be read as JSON" in refusal(folder)
+    (folder / "config.json").write_text("[]")
+    assert "holds no JSON object" in refusal(folder)
+
+
+def test_weights_cut_short_are_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert "cannot be loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"torch_dtype": "banana"},
+        {"torch_dtype": ["a"]},
+        {"model_type": ["llama"]},
+        {"hidden_size": "x"},
+        {"eos_token_id": "x"},
+        {"max_position_embeddings": None},
+        {"max_position_embeddings": 0},
+        {"num_attention_heads": 0},
+        {"rope_scaling": "x"},
+        {"block_diffusion": {"mask_token_id": 1, "block_size": 10**9}},
+        {"block_diffusion": {"mask_token_id": 1, "unmasking": "nosuch"}},
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_no_sense_is_refused(folder, change):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert len(refusal(folder)) < 500
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 200_000])
+def test_damaged_files_are_refused(folder, name, content):
+    (folder / name).write_text(content)
+    assert len(refusal(folder)) < 500
+
+
+@pytest.mark.parametrize("name", [None, 5, b"nano", "~nosuch/x", "x" * 5000, "a\0b"], ids=lambda name: repr(name)[:12])
+def test_names_that_are_none_are_refused(name):
+    assert len(refusal(name)) < 300
+
+
+@pytest.mark.parametrize("device", [None, "meta", "cuda:99", 3.5])
+def test_devices_that_hold_nothing_here_are_refused(folder, device):
+    assert "is not available here" in refusal(folder, device=device)
+
+
+def test_a_download_that_was_cut_off_is_taken_up_again(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    whole = GOLDEN / "tiny-block-diffusion"
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    shutil.copy(whole / "config.json", cached)
+    asked = []
+
+    def snapshot_download(hub_id, local_files_only=False, **options):
+        asked.append(local_files_only)
+        return str(cached if local_files_only else whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert nb.load("someone/some-model").parameters > 0
+    assert asked == [True, False]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("mamba", {}),
+        ("bloom", {"n_head": 4, "n_layer": 2}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}),
+    ],
+)
+def test_networks_that_are_no_attention_over_a_cache_are_refused(tmp_path, family, shape):
+    config = AutoConfig.for_model(family, vocab_size=64, hidden_size=32, num_hidden_layers=2, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert len(refusal(tmp_path)) < 500
+
+
+def test_missing_tensors_are_named(folder):
+    edit_weights(folder, lambda weights: weights.pop("model.layers.2.mlp.up_proj.weight"))
+    assert "missing: model.layers.2.mlp.up_proj.weight" in refusal(folder)
+
+
+def test_unexpected_tensors_are_named(folder):
+    edit_weights(folder, lambda weights: weights.update({"model.layers.0.extra.weight": torch.zeros(3)}))
+    assert "unexpected: model.layers.0.extra.weight" in refusal(folder)
+
+
+def test_tensors_of_another_shape_are_refused(folder):
+    edit_weights(folder, lambda weights: weights.update({"model.norm.weight": torch.zeros(3)}))
+    assert "model.norm.weight" in refusal(folder)
+
+
+def test_types_that_are_no_causal_lm_are_refused_by_name(folder):
+    edit_config(folder, model_type="llada2_moe")
+    assert "LLaDA2" in refusal(folder)
+    edit_config(folder, model_type="somethingnew", auto_map={"AutoModelForCausalLM": "evil.Evil"})
+    (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
+    assert "which is never run here" in refusal(folder)
+
+
+def test_a_checkpoint_without_a_tokenizer_takes_token_ids(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    model = nb.load(folder)
+    assert nb.generate(model, [2, 440, 3], max_new_tokens=4).token_ids
+    with pytest.raises(nb.PromptError, match="has no tokenizer"):
+        nb.generate(model, "Hello")

@@ -1,0 +1,172 @@
+"""Sampling: the right distribution, from noise that is a pure function of (seed, row, position, token)."""
+
+import math
+
+import pytest
+import torch
+
+from nbdiff_engine import BlockModel, generate
+from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler, gumbel, noise_key
+from tests.tiny import prompt_ids, tiny_model
+
+
+def chi_square_p(counts: torch.Tensor, expected: torch.Tensor) -> float:
+    """P(chi-square at least this large) for observed counts; cells of expectation under 5 are pooled.
+
+    0 where something happened that cannot happen.
+    """
+    if bool((counts[expected == 0] > 0).any()):
+        return 0.0
+    large = expected >= 5
+    observed = torch.cat([counts[large], counts[~large].sum()[None]]).double()
+    wanted = torch.cat([expected[large], expected[~large].sum()[None]]).double()
+    keep = wanted > 0
+    if int(keep.sum()) == 1:  # one possible outcome: it cannot be distributed wrongly, only be another
+        return 1.0
+    statistic = ((observed - wanted)[keep] ** 2 / wanted[keep]).sum()
+    return float(torch.special.gammaincc(torch.tensor((int(keep.sum()) - 1) / 2.0), statistic.float() / 2))
+
+
+def draw(logits: torch.Tensor, draws: int, **settings) -> torch.Tensor:
+    """Counts [V] of `draws` samples from one distribution."""
+    sampler = Sampler(**settings)
+    made = sampler.predict(logits.repeat(draws, 1), [0] * draws, list(range(draws)))
+    return torch.bincount(torch.tensor(made.tokens), minlength=logits.shape[-1])
+
+
+LOGITS = torch.randn(1, 20, generator=torch.Generator().manual_seed(3)) * 2
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_samples_follow_the_tempered_softmax(temperature):
+    counts = draw(LOGITS, 20_000, temperature=temperature, seed=11)
+    assert chi_square_p(counts, (LOGITS[0] / temperature).softmax(-1) * 20_000) > 0.001
+
+
+def test_the_statistical_test_can_fail():
+    counts = draw(LOGITS, 20_000, temperature=1.0, seed=11)
+    assert chi_square_p(counts, (LOGITS[0] / 1.1).softmax(-1) * 20_000) < 1e-6
+
+
+def test_top_k_samples_among_the_k_best():
+    counts = draw(LOGITS, 5_000, temperature=1.0, top_k=4)
+    best = LOGITS[0].topk(4).indices
+    expected = torch.zeros(20).index_copy(0, best, LOGITS[0][best].softmax(-1)) * 5_000
+    assert set(counts.nonzero()[:, 0].tolist()) <= set(best.tolist())
+    assert chi_square_p(counts, expected) > 0.001
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("vocabulary", [20, 3_000])
+def test_top_p_samples_in_the_smallest_set_of_that_mass(top_p, vocabulary):
+    # 3,000 nearly flat logits: the nucleus is larger than the first candidates that are looked at.
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(5)) * (2 if vocabulary == 20 else 0.1)
+    ordered, ids = logits[0].softmax(-1).sort(descending=True)
+    size = int((ordered.cumsum(0) < top_p).sum()) + 1
+    counts = draw(logits, 4_000, temperature=1.0, top_p=top_p)
+    assert set(counts.nonzero()[:, 0].tolist()) <= set(ids[:size].tolist())
+    expected = torch.zeros(vocabulary).index_copy(0, ids[:size], ordered[:size] / ordered[:size].sum()) * 4_000
+    bins = 20  # neighbouring ids together, so that every cell has its expectation of five
+    assert chi_square_p(counts.view(bins, -1).sum(1), expected.view(bins, -1).sum(1)) > 0.001
+
+
+def test_a_sample_depends_on_seed_row_position_and_nothing_else():
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(1))
+    sampler = Sampler(temperature=1.0, seed=4)
+    together = sampler.predict(logits.clone(), [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 5, 6]).tokens
+    backwards = sampler.predict(logits.flip(0), [2, 2, 1, 1, 0, 0], [6, 5, 1, 0, 1, 0]).tokens
+    assert together == backwards[::-1]
+    keys = {noise_key(seed, row, position) for seed in range(9) for row in range(9) for position in range(9)}
+    assert len(keys) == 9**3
+
+
+def test_gumbel_noise_is_gumbel():
+    keys = torch.tensor([noise_key(0, 0, position) for position in range(400)])[:, None]
+    noise = gumbel(keys, torch.arange(500)[None]).double()
+    assert noise.isfinite().all()
+    assert abs(noise.mean().item() - 0.5772) < 0.01
+    assert abs(noise.var().item() - math.pi**2 / 6) < 0.02
+    below = [(noise < level).double().mean().item() for level in (-1.0, 0.0, 1.0, 3.0)]
+    assert below == pytest.approx([math.exp(-math.exp(-level)) for level in (-1.0, 0.0, 1.0, 3.0)], abs=0.004)
+    # Neighbouring keys and neighbouring tokens are uncorrelated.
+    centred = noise - noise.mean()
+    for one, other in ((centred[1:], centred[:-1]), (centred[:, 1:], centred[:, :-1])):
+        assert abs((one * other).mean() / noise.var()) < 0.01
+
+
+def test_confidence_is_the_plain_probability_at_any_temperature():
+    logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(2)) * 2
+    for settings in ({}, {"temperature": 0.3}, {"temperature": 2.0, "top_p": 0.5}):
+        made = Sampler(**settings).predict(logits.clone(), [0] * 7, list(range(7)))
+        plain = logits.softmax(-1)[range(7), made.tokens]
+        assert made.confidence == pytest.approx(plain.tolist(), abs=1e-6)
+
+
+def test_a_forbidden_token_has_no_probability_at_all():
+    logits = torch.zeros(1, 4)
+    logits[0, 2] = 50.0
+    made = Sampler(forbidden=(2,)).predict(logits, [0], [0], needs=("entropy", "margin"))
+    assert made.tokens != [2]
+    assert made.confidence == pytest.approx([1 / 3])
+    assert made.entropy == pytest.approx([math.log(3)])
+    assert made.margin == pytest.approx([0.0])
+
+
+def test_the_margin_is_the_lead_of_the_best_token_whichever_was_sampled():
+    logits = torch.randn(9, 30, generator=torch.Generator().manual_seed(8)) * 2
+    expected = [row[-1] - row[-2] for row in (sorted(each) for each in logits.softmax(-1).tolist())]
+    for settings in ({}, {"temperature": 3.0}, {"temperature": 0.5, "top_k": 3}):
+        made = Sampler(**settings).predict(logits.clone(), [0] * 9, list(range(9)), needs={"margin"})
+        assert made.margin == pytest.approx(expected, abs=1e-6)
+        assert made.entropy is None
+        assert made.part(2, 5).margin == made.margin[2:5]
+    assert Sampler().predict(logits.clone(), [0] * 9, list(range(9))).margin is None
+
+
+def test_runners_up_are_the_best_other_tokens_in_order():
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(9))
+    sampler = Sampler(temperature=3.0)
+    made = sampler.predict(logits.clone(), [0] * 5, list(range(5)))
+    for row, (token, others) in enumerate(zip(made.tokens, sampler.runners_up(logits, made))):
+        order = logits[row].argsort(descending=True).tolist()
+        order.remove(token)
+        assert [other for other, _ in others] == order[:RUNNERS_UP]
+        assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:RUNNERS_UP]].tolist(), abs=1e-6)
+
+
+def test_nothing_asked_is_nothing_predicted():
+    assert Sampler().predict(torch.empty(0, 5), [], []) == Prediction([], [])
+
+
+@pytest.fixture(scope="module")
+def dice() -> BlockModel:
+    """A model over a vocabulary of eight, MASK included."""
+    return tiny_model("llama", seed=5, vocab_size=8, initializer_range=0.15)
+
+
+@pytest.mark.slow
+def test_sampled_self_speculation_has_ars_distribution(dice):
+    """The joint distribution of two sampled tokens, against the exact AR probabilities."""
+    prompt, draws = [2, 5, 3], 3_000
+    rows = [prompt] * 250
+    counts = torch.zeros(64)
+    for seed in range(draws // len(rows)):
+        outputs = generate(
+            dice, rows, strategy="self_speculative", block_size=3, temperature=1.0, seed=seed, max_new_tokens=2
+        )
+        for output in outputs:
+            first, second = output.token_ids
+            counts[first * 8 + second] += 1
+
+    def probabilities(ids: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            logits = dice.network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+        logits[dice.spec.mask_token_id] = -torch.inf
+        return logits.softmax(-1)
+
+    joint = torch.stack([probabilities([*prompt, token]) for token in range(8)]) * probabilities(prompt)[:, None]
+    assert chi_square_p(counts, joint.flatten() * draws) > 0.001
+
+
+def test_prompt_ids_avoid_mask():
+    assert 1 not in prompt_ids(1000)

@@ -1,0 +1,161 @@
+"""Every policy against a naive reference, on random predictions."""
+
+import random
+from itertools import combinations
+
+import pytest
+import torch
+
+from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.token_choice.sampling import Prediction, Sampler
+from nbdiff_engine.token_choice.unmasking import (
+    POLICIES,
+    ConfidenceFactor,
+    ConfidenceThreshold,
+    EntropyBound,
+    FixedSteps,
+    LowestEntropy,
+    TopK,
+    TopTwoMargin,
+)
+from nbdiff_engine.trace.events import Reason
+
+
+def prediction(count: int, seed: int) -> tuple[Prediction, torch.Tensor]:
+    """A prediction for `count` positions, and the probabilities it was made from."""
+    logits = torch.randn(count, 30, generator=torch.Generator().manual_seed(seed)) * 3
+    made = Sampler().predict(logits.clone(), [0] * count, list(range(count)), {"entropy", "margin"})
+    return made, logits.softmax(-1)
+
+
+CASES = [(random.Random(seed).randint(1, 32), seed) for seed in range(40)]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9, 1.0])
+def test_confidence_threshold_fixes_the_best_and_all_above_the_threshold(threshold):
+    for count, seed in CASES:
+        made, probs = prediction(count, seed)
+        confidence = probs.max(-1).values
+        expected = {i for i in range(count) if confidence[i] > threshold} | {int(confidence.argmax())}
+        chosen = ConfidenceThreshold(threshold).select(made, 0)
+        assert set(chosen) == expected
+        for index, reason in chosen.items():
+            over = bool(confidence[index] > threshold)
+            assert reason == (Reason.OVER_THRESHOLD if over else Reason.MOST_CONFIDENT)
+
+
+def test_the_threshold_itself_is_not_above_the_threshold():
+    made = Prediction(tokens=[4, 5, 6], confidence=[0.5, 0.9, 0.95])
+    assert set(ConfidenceThreshold(0.9).select(made, 0)) == {2}
+
+
+@pytest.mark.parametrize("tokens_per_step", [1, 2, 7])
+def test_top_k_fixes_the_k_most_confident(tokens_per_step):
+    for count, seed in CASES:
+        made, probs = prediction(count, seed)
+        expected = probs.max(-1).values.topk(min(tokens_per_step, count)).indices.tolist()
+        assert TopK(tokens_per_step).select(made, 0) == dict.fromkeys(expected, Reason.TOP_K)
+
+
+@pytest.mark.parametrize("tokens_per_step", [1, 2, 7])
+def test_entropy_fixes_the_k_positions_of_least_entropy(tokens_per_step):
+    for count, seed in CASES:
+        made, probs = prediction(count, seed)
+        entropy = torch.distributions.Categorical(probs).entropy()
+        expected = entropy.topk(min(tokens_per_step, count), largest=False).indices.tolist()
+        assert LowestEntropy(tokens_per_step).select(made, 0) == dict.fromkeys(expected, Reason.LOWEST_ENTROPY)
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.3, 1.0, 3.0, 40.0])
+def test_the_factor_rule_fixes_the_largest_group_that_is_sure_enough(factor):
+    """From the rule's words: try every number of surest positions, keep the largest that passes."""
+    for count, seed in CASES:
+        made, probs = prediction(count, seed)
+        confidence = probs.max(-1).values.double()
+        order = confidence.argsort(descending=True).tolist()
+        sizes = [n for n in range(1, count + 1) if (n + 1) * (1 - float(confidence[order[n - 1]])) < factor]
+        chosen = ConfidenceFactor(factor).select(made, 0)
+        assert set(chosen) == set(order[: max(sizes, default=1)])
+        assert set(chosen.values()) == {Reason.OVER_FACTOR if sizes else Reason.MOST_CONFIDENT}
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.3, 0.8, 1.0])
+def test_the_margin_rule_fixes_what_leads_by_more(margin):
+    for count, seed in CASES:
+        made, probs = prediction(count, seed)
+        leads = []
+        for row in probs.tolist():
+            best = max(row)
+            row.remove(best)
+            leads.append(best - max(row))
+        over = {index for index, lead in enumerate(leads) if lead > margin}
+        chosen = TopTwoMargin(margin).select(made, 0)
+        assert set(chosen) == (over or {leads.index(max(leads))})
+        assert set(chosen.values()) == {Reason.OVER_MARGIN if over else Reason.MOST_CONFIDENT}
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 5.0, 1000.0])
+def test_the_entropy_bound_fixes_the_largest_set_within_it(bound):
+    """From the rule's words: of all sets of positions, the largest whose entropies less the largest stay within."""
+    for count, seed in CASES:
+        count = min(count, 9)  # all subsets are tried
+        made, probs = prediction(count, seed)
+        entropy = torch.distributions.Categorical(probs).entropy().tolist()
+
+        def spent(subset, entropy=entropy):
+            return sum(entropy[i] for i in subset) - max(entropy[i] for i in subset)
+
+        size = max(n for n in range(1, count + 1) if min(map(spent, combinations(range(count), n))) <= bound)
+        least = sorted(range(count), key=entropy.__getitem__)[:size]
+        assert EntropyBound(bound).select(made, 0) == dict.fromkeys(least, Reason.WITHIN_ENTROPY_BOUND)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 40])
+def test_fixed_steps_are_done_after_so_many_passes_and_spread_evenly(steps):
+    for count, seed in CASES:
+        left, sizes = list(range(count)), []
+        made, _ = prediction(count, seed)
+        while left:
+            part = Prediction([made.tokens[i] for i in left], [made.confidence[i] for i in left])
+            chosen = FixedSteps(steps).select(part, len(sizes))
+            best = sorted(range(len(left)), key=lambda i: -part.confidence[i])[: len(chosen)]
+            assert chosen == dict.fromkeys(best, Reason.SCHEDULED)
+            sizes.append(len(chosen))
+            left = [position for i, position in enumerate(left) if i not in chosen]
+        assert len(sizes) == min(steps, count)
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_of_equally_sure_positions_the_leftmost_are_fixed():
+    made = Prediction([1, 2, 3, 4], [0.5] * 4, [0.7] * 4, [0.1] * 4)
+    for policy in (TopK(2), LowestEntropy(2), FixedSteps(2)):
+        assert list(policy.select(made, 0)) == [0, 1]
+    for policy in (ConfidenceThreshold(0.9), ConfidenceFactor(0.1), TopTwoMargin(0.9), EntropyBound(0.0)):
+        assert list(policy.select(made, 0)) == [0]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_makes_progress(name):
+    settings = DecodeSettings.of(unmasking=name, threshold=1.0, factor=1e-9, margin=1.0, entropy_bound=0)
+    for count, seed in CASES:
+        made, _ = prediction(count, seed)
+        chosen = POLICIES[name](settings).select(made, 0)
+        assert chosen
+        assert all(0 <= index < count for index in chosen)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"factor": 0}, "factor is 0; it must be above 0"),
+        ({"factor": float("inf")}, "factor is inf"),
+        ({"margin": 1.5}, "margin is 1.5; it must be above 0 and at most 1"),
+        ({"entropy_bound": -0.1}, "entropy_bound is -0.1; it must be at least 0 nats"),
+        ({"steps_per_block": 0}, "steps_per_block is 0; it must be at least 1"),
+    ],
+)
+def test_a_parameter_out_of_range_is_one_sentence(settings, sentence):
+    with pytest.raises(SettingError) as caught:
+        DecodeSettings.of(**settings)
+    assert sentence in str(caught.value)

@@ -1,0 +1,82 @@
+"""Frames: a lane as the page is sent it, and the race file that the same frames make up."""
+
+import json
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.trace.trace_file import Trace
+from playground.race.frames import lane_frames, race
+
+PROMPT = "What is the capital of Germany?"
+STRATEGIES = ("ar", "block_diffusion", "self_speculative")
+
+
+@pytest.fixture(scope="module")
+def model() -> nb.BlockModel:
+    return nb.load("nano", dtype="float32")
+
+
+def frames_of(model: nb.BlockModel, lane: int = 0, **settings: object) -> list[dict]:
+    job = nb.prepare(model, PROMPT, max_new_tokens=40, **settings)
+    return [{"lane": lane, **frame} for frame in lane_frames("a name", "a line", job)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_frames_of_a_lane_are_its_trace_in_parts(model: nb.BlockModel, strategy: str) -> None:
+    wanted = nb.generate(model, PROMPT, strategy=strategy, max_new_tokens=40)
+    frames = json.loads(json.dumps(frames_of(model, strategy=strategy)))
+    assert [frame["kind"] for frame in frames] == ["open", *["event"] * (len(frames) - 2), "done"]
+    assert frames[-1]["text"] == wanted.text
+    assert frames[-1]["metrics"]["decode_forwards"] == wanted.metrics.decode_forwards
+    lane = race(frames, PROMPT)["lanes"][0]
+    trace = Trace.from_json(lane["trace"])
+    assert list(trace.token_ids) == wanted.token_ids
+    assert trace.model == "nano"
+    assert "".join(trace.pieces[token] for token in trace.token_ids[:-1]) == wanted.text
+    assert (lane["name"], lane["about"], lane["context"], lane["token_shift"]) == (
+        "a name",
+        "a line",
+        "token_causal",
+        True,
+    )
+
+
+def test_a_token_text_is_sent_once(model: nb.BlockModel) -> None:
+    sent = [token for frame in frames_of(model) if frame["kind"] == "event" for token in frame["pieces"]]
+    assert len(sent) == len(set(sent)) > 10
+
+
+def test_a_delta_is_small(model: nb.BlockModel) -> None:
+    assert max(len(json.dumps(frame)) for frame in frames_of(model)) < 4000
+
+
+def test_closing_the_frames_closes_the_decode(model: nb.BlockModel) -> None:
+    frames = lane_frames("a", "b", nb.prepare(model, PROMPT, max_new_tokens=40))
+    next(frames)
+    next(frames)
+    frames.close()
+    assert nb.generate(model, PROMPT, max_new_tokens=4).token_ids
+
+
+def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
+    """View on: every event becomes frames, with the runners-up. View off: tokens alone."""
+    for strategy in STRATEGIES:
+        for sampling in ({}, {"temperature": 0.9, "seed": 5}):
+            settings = {"strategy": strategy, "max_new_tokens": 64, "ignore_eos": True, **sampling}
+            plain = nb.generate(model, PROMPT, **settings)
+            viewed = list(lane_frames("a", "b", nb.prepare(model, PROMPT, **settings)))
+            assert viewed[-2]["event"][-1] == plain.token_ids
+
+
+def test_a_race_keeps_what_a_run_that_was_stopped_has_reached(model: nb.BlockModel) -> None:
+    whole, cut = frames_of(model), frames_of(model, lane=1, strategy="ar")[:5]
+    made = race([*whole, *cut], "title")
+    assert [lane["metrics"] is None for lane in made["lanes"]] == [False, True]
+    assert len(made["lanes"][1]["trace"]["events"]) == 4
+    Trace.from_json(made["lanes"][1]["trace"], whole=False)
+
+
+def test_a_race_holds_the_verdict_and_its_title(model: nb.BlockModel) -> None:
+    made = race([*frames_of(model), {"kind": "summary", "verdict": "So it is."}], "title")
+    assert (made["format"], made["version"], made["title"], made["verdict"]) == ("nbdiff-race", 1, "title", "So it is.")

@@ -1,0 +1,108 @@
+"""RunSpec: the form, the link and the API call, checked alike."""
+
+import base64
+import json
+import zlib
+
+import pytest
+
+from nbdiff_engine import DecodeSettings, SettingError, load
+from playground.race.presets import FIRST, presets
+from playground.race.run_spec import LaneSpec, RunSpec, Turn
+
+LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 16.0, "threshold": 0.9}
+
+
+def test_every_setting_of_a_lane_is_one_of_the_engine() -> None:
+    assert set(LaneSpec.model_fields) - {"model", "on"} <= set(DecodeSettings.model_fields)
+
+
+def test_a_whole_number_of_a_page_is_whole() -> None:
+    lane = RunSpec.of(prompt="a", lanes=[LANE], max_new_tokens=8.0).lanes[0]
+    assert lane.settings() == {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": ["a"]}, "prompt"),
+        ({"lanes": None}, "lanes"),
+        ({"lanes": "ar"}, "lanes"),
+        ({"lanes": [{**LANE, "strategy": "magic"}]}, "strategy"),
+        ({"lanes": [{**LANE, "block_size": 2.5}]}, "block_size"),
+        ({"lanes": [{**LANE, "threshold": "<b>"}]}, "threshold"),
+        ({"lanes": [{**LANE, "colour": "red"}]}, "colour"),
+        ({"lanes": [{**LANE, "model": "m" * 1000}]}, "model"),
+        ({"max_new_tokens": None}, "max_new_tokens is empty"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens"),
+        ({"history": [{"role": "system", "content": "x"}]}, "role"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_field(fields: dict, part: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        RunSpec.of(**{"prompt": "a", "lanes": [LANE], "max_new_tokens": 8, **fields})
+    said = str(caught.value)
+    assert part in said
+    assert "\n" not in said
+    assert len(said) < 300
+
+
+def test_a_link_holds_the_whole_run() -> None:
+    spec = RunSpec.of(
+        prompt="Wörter & <b>\n" * 20,
+        lanes=[LANE, {"model": "nano-ar", "strategy": "ar", "on": False, "temperature": 0.7, "seed": 3}],
+        max_new_tokens=64,
+        raw=True,
+        ignore_eos=True,
+        history=(Turn(role="user", content="a"), Turn(role="assistant", content="b")),
+    )
+    link = spec.to_link()
+    assert link.replace("-", "").replace("_", "").isalnum()
+    assert RunSpec.from_link(link) == spec
+
+
+def packed(data: object) -> str:
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(data).encode(), 9)).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "",
+        "!",
+        "abc",
+        None,
+        7,
+        "A" * 100_000,
+        packed([1]),
+        packed("x"),
+        packed({"prompt": "a"}),
+        packed({"x" * 10**6: 1}),
+    ],
+)
+def test_a_broken_link_is_one_sentence(link: object) -> None:
+    with pytest.raises(SettingError) as caught:
+        RunSpec.from_link(link)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_link_that_unpacks_to_much_is_refused_unread() -> None:
+    with pytest.raises(SettingError, match="cannot be read"):
+        RunSpec.from_link(packed({"prompt": "a" * 10**7}))
+
+
+def test_presets_fit_what_the_checkpoint_can_do() -> None:
+    model = load("nano")
+    found = presets(model, "nano-ar")
+    assert next(iter(found)) == FIRST
+    assert [lane.strategy for lane in found[FIRST]] == ["ar", "block_diffusion", "self_speculative"]
+    assert {"The paper's setting", "Fast", "Lossless", "Policies", "Before and after adaptation"} <= set(found)
+    assert found["The paper's setting"][-1].block_size == model.spec.block_size
+    for name, lanes in found.items():
+        assert 1 <= len(lanes) <= 6, name
+        assert all(lane.model in ("nano", "nano-ar") for lane in lanes)
+        for lane in lanes:
+            DecodeSettings.of(**lane.settings())
+    assert list(presets(load("nano-ar"))) == ["AR alone"]

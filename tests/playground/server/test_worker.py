@@ -1,0 +1,296 @@
+"""The worker: who may keep a run alive, who ends it, and that nothing a run does ends the worker."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import pytest
+
+from playground.server.worker import FRAMES_PER_REPLY, MOST_VIEWERS, Frame, Lane, Limits, QueueFullError, Worker
+
+PATIENCE = 5.0  # seconds until a test gives up
+
+
+class Clock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class StepLane:
+    """A lane whose every frame waits for the test's leave, as a slow model waits for its forward."""
+
+    def __init__(self) -> None:
+        self.leave = threading.Semaphore(0)
+        self.closed = threading.Event()
+        self.forwards = 0
+        self.over = False
+
+    def frames(self) -> Generator[Frame, None, None]:
+        try:
+            while True:
+                assert self.leave.acquire(timeout=PATIENCE), "nobody let the forward through"
+                if self.over:
+                    return
+                self.forwards += 1
+                yield {"kind": "step", "number": self.forwards}
+        finally:
+            self.closed.set()
+
+    def lane(self) -> Lane:
+        return Lane("slow", self.frames)
+
+    def forward(self, count: int = 1) -> None:
+        """Let forwards through; returns when they have been taken up."""
+        wanted = self.forwards + count
+        for _ in range(count):
+            self.leave.release()
+        until(lambda: self.forwards == wanted or self.closed.is_set())
+
+    def end(self) -> None:
+        self.over = True
+        self.leave.release()
+
+
+def quick(*frames: Frame) -> Lane:
+    return Lane("quick", lambda: (frame for frame in frames))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.002)
+
+
+def until_state(worker: Worker, run: str, state: str) -> None:
+    until(lambda: worker.poll(run, "test", 0).state == state)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def worker(clock: Clock) -> Iterator[Worker]:
+    worker = Worker(Limits(queue=2, wall_seconds=60, lease_seconds=5, keep_seconds=100, keep_runs=3), clock=clock)
+    worker.start()
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def slow(worker: Worker) -> Iterator[StepLane]:
+    slow = StepLane()
+    yield slow
+    slow.end()
+
+
+def test_a_run_goes_through_its_lanes_in_order_and_ends_with_its_summary(worker: Worker) -> None:
+    lanes = [quick({"kind": "a"}, {"kind": "b"}), quick({"kind": "c"})]
+    run = worker.submit(lanes, lambda frames: {"kind": "summary", "count": len(frames)})
+    until_state(worker, run, "finished")
+    assert worker.poll(run, "v", 0).frames == [
+        {"lane": 0, "kind": "a"},
+        {"lane": 0, "kind": "b"},
+        {"lane": 1, "kind": "c"},
+        {"kind": "summary", "count": 3},
+    ]
+
+
+def test_a_poll_gives_what_came_since_the_cursor(worker: Worker) -> None:
+    run = worker.submit([quick(*({"n": n} for n in range(3)))])
+    until_state(worker, run, "finished")
+    first = worker.poll(run, "v", 1)
+    assert [frame["n"] for frame in first.frames] == [1, 2]
+    assert worker.poll(run, "v", first.cursor).frames == []
+
+
+@pytest.mark.parametrize("cursor", [-(10**9), 10**9])
+def test_a_cursor_out_of_range_is_no_error(worker: Worker, cursor: int) -> None:
+    run = worker.submit([quick({"n": 0})])
+    until_state(worker, run, "finished")
+    assert worker.poll(run, "v", cursor).cursor == 1
+
+
+def test_a_late_viewer_catches_up_in_parts(worker: Worker) -> None:
+    run = worker.submit([quick(*({"n": n} for n in range(FRAMES_PER_REPLY + 1)))])
+    until_state(worker, run, "finished")
+    first = worker.poll(run, "v", 0)
+    assert len(first.frames) == FRAMES_PER_REPLY
+    assert first.more
+    assert not worker.poll(run, "v", first.cursor).more
+
+
+def test_a_run_that_nobody_polls_ends_within_one_forward_and_frees_the_model(
+    worker: Worker, slow: StepLane, clock: Clock
+) -> None:
+    run = worker.submit([slow.lane()])
+    slow.forward()
+    assert worker.poll(run, "v", 0).state == "running"
+    clock.now += 5.1
+    slow.forward()
+    assert slow.closed.wait(PATIENCE)
+    assert slow.forwards <= 2
+    after = worker.submit([quick({"n": 0})])
+    until_state(worker, after, "finished")
+    assert worker.poll(run, "v", 0).state == "stopped"
+
+
+def test_polls_keep_a_run_alive(worker: Worker, slow: StepLane, clock: Clock) -> None:
+    run = worker.submit([slow.lane()])
+    for _ in range(4):
+        clock.now += 4
+        worker.poll(run, "v", 0)
+        slow.forward()
+    assert worker.poll(run, "v", 0).state == "running"
+
+
+def test_stop_acts_within_one_forward(worker: Worker, slow: StepLane) -> None:
+    run = worker.submit([slow.lane()])
+    slow.forward()
+    worker.stop(run)
+    slow.forward()
+    assert slow.closed.wait(PATIENCE)
+    assert slow.forwards <= 2
+    assert worker.poll(run, "v", 0).message == "Stopped."
+
+
+def test_a_queued_run_says_how_many_are_ahead_and_can_be_stopped(worker: Worker, slow: StepLane) -> None:
+    worker.submit([slow.lane()])
+    slow.forward()
+    second, third = worker.submit([quick()]), worker.submit([quick()])
+    assert [worker.poll(run, "v", 0).ahead for run in (second, third)] == [1, 2]
+    worker.stop(second)
+    assert worker.poll(second, "v", 0).state == "stopped"
+    assert worker.poll(third, "v", 0).ahead == 1
+
+
+def test_a_full_queue_is_refused_in_a_sentence(worker: Worker, slow: StepLane) -> None:
+    worker.submit([slow.lane()])
+    slow.forward()
+    for _ in range(2):
+        worker.submit([quick()])
+    with pytest.raises(QueueFullError, match="This server is busy: 2 runs wait already"):
+        worker.submit([quick()])
+
+
+def test_queued_runs_that_nobody_waits_for_make_room(worker: Worker, slow: StepLane, clock: Clock) -> None:
+    running = worker.submit([slow.lane()])
+    slow.forward()
+    for _ in range(2):
+        worker.submit([quick()])
+    clock.now += 5.1
+    worker.poll(running, "v", 0)
+    assert worker.is_live(worker.submit([quick()]))
+
+
+def test_of_two_viewers_one_may_leave(worker: Worker, slow: StepLane) -> None:
+    run = worker.submit([slow.lane()])
+    worker.poll(run, "one", 0)
+    worker.poll(run, "two", 0)
+    worker.leave(run, "one")
+    slow.forward()
+    assert worker.is_live(run)
+    worker.leave(run, "two")
+    slow.forward()
+    assert slow.closed.wait(PATIENCE)
+    assert not worker.is_live(run)
+
+
+def test_a_stranger_cannot_end_a_run_by_leaving_it(worker: Worker, slow: StepLane) -> None:
+    run = worker.submit([slow.lane()])
+    worker.leave(run, "stranger")
+    assert worker.is_live(run)
+
+
+def test_leases_of_one_run_are_bounded(worker: Worker, slow: StepLane) -> None:
+    run = worker.submit([slow.lane()])
+    for number in range(2 * MOST_VIEWERS):
+        worker.poll(run, f"viewer {number}", 0)
+    assert len(worker._runs[run].viewers) == MOST_VIEWERS
+
+
+def test_a_run_out_of_time_ends_and_says_so(worker: Worker, slow: StepLane, clock: Clock) -> None:
+    run = worker.submit([slow.lane()])
+    slow.forward()
+    clock.now += 61
+    worker.poll(run, "v", 0)
+    slow.forward()
+    until_state(worker, run, "stopped")
+    assert "ended after 60 s" in worker.poll(run, "v", 0).message
+
+
+def test_a_log_stays_within_its_bytes() -> None:
+    worker = Worker(Limits(log_bytes=1000))
+    worker.start()
+    run = worker.submit([quick(*({"text": "x" * 300} for _ in range(9)))])
+    until_state(worker, run, "stopped")
+    reply = worker.poll(run, "v", 0)
+    assert len(reply.frames) == 3
+    assert "of trace" in reply.message
+    worker.close()
+
+
+def test_a_lane_that_raises_fails_its_own_run_only(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Generator[Frame, None, None]:
+        yield {"n": 0}
+        raise RuntimeError("a secret of the server")
+
+    run = worker.submit([Lane("broken", broken)])
+    until_state(worker, run, "failed")
+    assert "secret" not in worker.poll(run, "v", 0).message
+    assert "a secret of the server" in caplog.text
+    after = worker.submit([quick({"n": 0})])
+    until_state(worker, after, "finished")
+
+
+def test_ids_cannot_be_guessed_and_unknown_ones_get_a_plain_answer(worker: Worker) -> None:
+    first, second = worker.submit([quick()]), worker.submit([quick()])
+    assert first != second
+    assert len(first) >= 20
+    assert worker.poll("no such run", "v", 0).state == "unknown"
+    worker.stop("no such run")
+    worker.leave("no such run", "v")
+
+
+def test_ended_runs_are_forgotten_by_age_and_by_number(worker: Worker, clock: Clock) -> None:
+    runs = []
+    for _ in range(6):
+        runs.append(worker.submit([quick({"n": 0})]))
+        until_state(worker, runs[-1], "finished")
+    worker.submit([quick()])
+    assert [worker.poll(run, "v", 0).state for run in runs[:3]] == ["unknown"] * 3
+    assert worker.poll(runs[-1], "v", 0).state == "finished"
+    clock.now += 101
+    worker.submit([quick()])
+    assert worker.poll(runs[-1], "v", 0).state == "unknown"
+
+
+def test_a_warm_up_that_fails_does_not_keep_the_worker_from_its_work() -> None:
+    def broken() -> None:
+        raise RuntimeError("cold")
+
+    worker = Worker(warm_up=broken)
+    worker.start()
+    until_state(worker, worker.submit([quick()]), "finished")
+    worker.close()
+
+
+def test_close_ends_what_is_running(clock: Clock) -> None:
+    worker, slow = Worker(clock=clock), StepLane()
+    worker.start()
+    run = worker.submit([slow.lane()])
+    slow.forward()
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    until(lambda: not worker.is_live(run))
+    slow.forward()
+    closing.join(PATIENCE)
+    assert slow.closed.is_set()
+    assert not closing.is_alive()

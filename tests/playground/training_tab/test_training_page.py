@@ -1,0 +1,112 @@
+"""The training tab in a real browser: a job is started, watched across reloads, stopped, resumed and opened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.playground import recordings, visiting
+from tests.playground.serving import Server, serving
+
+sync_api = visiting.sync_api
+Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+pytestmark = visiting.BROWSER_TEST
+
+APP = Path(__file__).parents[1] / "training_app.py"
+PATIENCE = visiting.PATIENCE
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A playground whose jobs are replays, eight steps a second."""
+    folder = tmp_path_factory.mktemp("training")
+    recording = recordings.write(folder / "recording", steps=200)
+    (folder / "home").mkdir()
+    with serving(
+        folder, app=APP, NBDIFF_HOME=str(folder / "home"), NBDIFF_TEST_RECORDING=str(recording), NBDIFF_TEST_PACE="0.12"
+    ) as server:
+        yield server
+
+
+@contextmanager
+def opened(browser: Browser, server: Server) -> Iterator[Page]:
+    """The training tab, which may neither leave this machine nor complain."""
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+    outside, complaints = [], []
+    page.on("request", lambda request: visiting.note_request(request.url, server, outside))
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    page.get_by_role("tab", name="Training").click()
+    try:
+        yield page
+        assert outside == []
+        assert complaints == []
+    finally:
+        page.context.close()
+
+
+def start(page: Page, name: str, steps: int = 40) -> None:
+    page.locator("#job-steps input").fill(str(steps))
+    page.locator("#job-name").get_by_role("textbox").fill(name)
+    page.locator("#job-start").click()
+    expect(page.locator("#job h3")).to_contain_text(name, timeout=PATIENCE)
+
+
+def state(page: Page) -> sync_api.Locator:
+    return page.locator("#job .badge")
+
+
+def finished(page: Page) -> None:
+    expect(state(page)).to_have_text("finished", timeout=PATIENCE)
+
+
+def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(browser: Browser, server: Server) -> None:
+    name = '<img src=x onerror="window.hacked=1">'
+    with opened(browser, server) as page:
+        start(page, name, steps=200)
+        expect(state(page)).to_have_text("running")
+        expect(page.locator("#job-losses .js-plotly-plot")).to_be_visible()
+        page.reload()
+        expect(page.locator("#job h3")).to_contain_text(name, timeout=PATIENCE)
+        expect(state(page)).to_have_text("running")
+        page.locator("#job-stop").click()
+        expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
+        expect(page.locator("#job-stop")).to_be_disabled()
+        page.locator("#job-resume").click()
+        finished(page)
+        expect(page.locator("#probe-text")).to_contain_text("5 <script>")
+        assert page.evaluate("window.hacked") is None
+
+
+def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server) -> None:
+    with opened(browser, server) as page:
+        start(page, "to be raced")
+        finished(page)
+        page.locator("#job-open").click()
+        expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
+        assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
+        assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
+        page.get_by_role("button", name="Run", exact=True).click()
+        expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
+
+
+def test_a_mistake_is_said_a_setting_becomes_part_of_the_command_and_a_job_is_deleted(
+    browser: Browser, server: Server
+) -> None:
+    with opened(browser, server) as page:
+        page.get_by_role("button", name="Every setting").click()
+        page.locator("#set-blocks-b_max input").fill("0")
+        expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
+        page.locator("#set-blocks-b_max input").fill("8")
+        expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
+        start(page, "to be deleted", steps=200)
+        page.locator("#job-stop").click()
+        expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
+        page.locator("#job-delete").click()
+        expect(page.locator("#jobs")).to_contain_text("to be deleted")
+        page.locator("#job-really").click()
+        expect(page.locator("#jobs").filter(has_text="to be deleted")).to_have_count(0)
+        expect(page.locator("#job")).to_be_hidden()

@@ -1,0 +1,345 @@
+"""The training tab without a browser: from the form to a job, and from a job's folder to what is shown."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from nbdiff_engine import NBDiffError, load
+from playground.options import Options, StartError
+from playground.server.loaded_models import Shelf
+from playground.server.worker import Limits, Worker
+from playground.training_tab import curves, words
+from playground.training_tab.access import Access
+from playground.training_tab.asked import Asked, checked_name, form_fields, shown_values
+from playground.training_tab.compare import Compare, differing
+from playground.training_tab.fields import flat
+from playground.training_tab.form import JobForm
+from playground.training_tab.opening import Opening
+from playground.training_tab.probes import shown
+from playground.training_tab.tab import TrainingTab
+from playground.training_tab.watch import Watch
+from tests.playground import fake_jobs, recordings
+from tests.playground.server.test_worker import until
+from training.errors import RecipeError
+from training.recipe.recipe import Recipe, bundled_recipes
+
+HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recordings.write(tmp_path_factory.mktemp("recording") / "run")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_jobs.FakeJobs]:
+    jobs = fake_jobs.FakeJobs(tmp_path, recording=recording, pace=0.0)
+    fake_jobs.install(jobs, monkeypatch)
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf(Options())
+
+
+@pytest.fixture
+def form(shelf: Shelf, jobs: fake_jobs.FakeJobs) -> JobForm:
+    form = JobForm(shelf, Options(), jobs)
+    with gr.Blocks():
+        form.build()
+    return form
+
+
+def filled(**changed: Any) -> list[Any]:
+    """The form's values as the page opens, some of them changed; keys as in a recipe, with __ for the dot."""
+    preset = changed.pop("preset", "smoke")
+    recipe = Recipe.read(preset)
+    first = {
+        "preset": preset,
+        "base": recipe.base,
+        "data": recipe.data.source,
+        "name": "",
+        "max_steps": recipe.optimisation.max_steps,
+        "lora": recipe.lora is not None,
+        "quantization": "As stored",
+    }
+    values = dict(zip((field.name for field in form_fields()), shown_values(recipe)))
+    for key, value in changed.items():
+        target = first if key in first else values
+        name = key if key in first else key.replace("__", ".")
+        assert name in target
+        target[name] = value
+    return [*first.values(), *values.values()]
+
+
+def finished(jobs: fake_jobs.FakeJobs, form: JobForm, **changed: Any) -> Any:
+    job = form.submit(*filled(**changed))
+    until(lambda: jobs.get(job.id).state == "finished" and (job.folder / "estimate.json").exists())
+    return job
+
+
+# -- the form ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", list(bundled_recipes()))
+def test_an_untouched_form_is_the_preset_itself(preset: str) -> None:
+    recipe = Recipe.read(preset)
+    asked = Asked.of(preset, None, None, None, recipe.lora is not None, None, shown_values(recipe))
+    assert asked.settings == {}
+    assert asked.recipe() == recipe
+
+
+def test_only_what_was_changed_becomes_a_setting(form: JobForm) -> None:
+    asked = form.asked(
+        *filled(blocks__b_max=8, optimisation__learning_rate="2e-4", data__weights="{math: 2}", saving__probes="no")
+    )
+    assert dict(asked.settings) == {
+        "blocks.b_max": 8,
+        "optimisation.learning_rate": 2e-4,
+        "data.weights": {"math": 2},
+        "saving.probes": False,
+    }
+    recipe = asked.recipe()
+    assert (recipe.blocks.b_max, recipe.optimisation.learning_rate) == (8, 2e-4)
+    assert recipe.saving.probes is False
+    assert asked.spec().resolved() == recipe
+
+
+def test_lora_and_bits_are_switched_on_and_off(form: JobForm) -> None:
+    on = form.asked(*filled(lora=True, quantization="4 bit")).recipe()
+    assert (on.lora.rank, on.quantization) == (16, "4bit")
+    off = Asked.of("qwen3-0.6b-lora", None, None, None, False, None, shown_values(Recipe.read("qwen3-0.6b-lora")))
+    assert off.recipe().lora is None
+
+
+def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
+    _, command, said = form.described(*filled(blocks__b_max=8, max_steps=20))
+    assert said == ""
+    assert command.startswith("python -m training adapt --recipe smoke --base nano-ar --data corpus --max-steps 20")
+    assert command.endswith("--set blocks.b_max=8")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"optimisation__rows": 0}, "optimisation.rows is 0"),
+        ({"optimisation__rows": None}, "optimisation.rows is None"),
+        ({"optimisation__learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"blocks__sizes": "[1, 2"}, "blocks.sizes is '[1, 2'"),
+        ({"quantization": "8 bit"}, "quantised weights are frozen"),
+        ({"max_steps": 1.5}, "The number of steps is 1.5"),
+        ({"base": "no-such-model"}, "'no-such-model' is no bundled model"),
+        ({"base": "owner/model"}, "the hub is off"),
+        ({"data": "upload:../../x"}, "This upload is not here"),
+    ],
+)
+def test_a_mistake_is_one_sentence_beside_the_button(form: JobForm, changed: dict[str, Any], said: str) -> None:
+    _, command, refusal = form.described(*filled(**changed))
+    assert command == ""
+    assert said in refusal.replace("&#x27;", "'")
+    assert refusal.startswith('<p class="said error" role="alert">')
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_bases_and_data_are_refused(form: JobForm, text: str) -> None:
+    for field in ("base", "data", "data__self_data__prompts"):
+        with pytest.raises(NBDiffError):
+            form.asked(*filled(**{field: text}))
+
+
+def test_a_name_is_one_line() -> None:
+    assert checked_name("  $(touch x); ../  ", "smoke") == "$(touch x); ../"
+    assert checked_name("", "smoke") == "smoke"
+    for name in ("a\nb", "x" * 1_000_000):
+        with pytest.raises(RecipeError):
+            checked_name(name, "smoke")
+
+
+def test_the_growth_follows_the_form(form: JobForm) -> None:
+    figure, _, _ = form.described(*filled(blocks__b_max=4))
+    assert list(figure.data[0].x) == [1, 5, 9, 40]
+    assert list(figure.data[0].y) == [1, 2, 4, 4]
+    assert list(curves.growth(None, 10).data[0].y) == [1, 1]
+
+
+def test_the_data_of_a_form_is_previewed_as_it_is_escaped(form: JobForm) -> None:
+    shown_, said = form.previewed(*filled())
+    assert said == ""
+    assert "&lt;user&gt;" in shown_["value"]
+    assert "<user>" not in shown_["value"]
+    assert "who attends to whom" in shown_["value"]
+
+
+def test_memory_and_time_are_estimated(form: JobForm) -> None:
+    said = form.estimated(*filled())
+    assert "Memory: about" in said
+    assert "Time: at least" in said
+
+
+def test_an_upload_is_kept_under_a_name_of_the_servers_own(form: JobForm, tmp_path: Path) -> None:
+    file = tmp_path / "my $(data).jsonl"
+    file.write_text('{"text": "hello"}\n')
+    chosen, said = form.uploaded(str(file))
+    assert "my $(data).jsonl is here" in said
+    path = Path(form.asked(*filled(data=chosen["value"])).recipe().data.source)
+    assert path.is_relative_to(tmp_path / "uploads")
+    assert path.name == "my___data_.jsonl"
+    _, said = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
+    assert "cannot be read as data" in said
+
+
+def test_a_folder_is_trained_from_only_inside_an_allowed_root(
+    shelf: Shelf, jobs: fake_jobs.FakeJobs, tmp_path: Path
+) -> None:
+    (tmp_path / "root" / "model").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    access = Access(shelf, Options(model_roots=(tmp_path / "root",)), jobs)
+    assert access.base("model") == str(tmp_path / "root" / "model")
+    with pytest.raises(NBDiffError):
+        access.base(str(tmp_path / "outside"))
+    with pytest.raises(NBDiffError):
+        access.base("../outside")
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+    job = finished(jobs, form, name="<b>bold</b>")
+    assert (job.name, job.spec.recipe, job.spec.max_steps) == ("<b>bold</b>", "smoke", 40)
+    watch = Watch(jobs)
+    with gr.Blocks():
+        watch.build()
+    news = dict(zip(watch.outputs, watch.tick(job.id, {}, False), strict=True))
+    head = news[watch.head]
+    assert "&lt;b&gt;bold&lt;/b&gt;" in head
+    assert "<b>bold" not in head
+    assert 'data-state="finished"' in head
+    assert "estimated" in head  # what was foretold beside what was measured
+    assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
+    assert "base: nano-ar" in news[watch.settings]
+    assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
+    again = watch.tick(job.id, news[watch.seen], False)
+    assert [each for each in again[1:] if each != gr.skip()] == []
+
+
+def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+    job = finished(jobs, form)
+    assert (f"{job.name} (finished job)", f"job:{job.id}") in form.access.bases()
+    asked = form.asked(*filled(base=f"job:{job.id}"))
+    assert asked.base == str(job.run / "final")
+    assert form.access.named(asked.base) == f"job:{job.id}"
+
+
+def test_a_duplicate_is_the_runs_settings_not_the_forms(
+    shelf: Shelf, jobs: fake_jobs.FakeJobs, recording: Path
+) -> None:
+    tab = TrainingTab(shelf, Worker(Limits()), Options(), jobs)
+    with gr.Blocks() as blocks:
+        tab.build(blocks, gr.State(None))
+    job = finished(jobs, tab.form, optimisation__rows=3)
+    changed = (job.run / "recipe.yaml").read_text().replace("rows: 8", "rows: 5")
+    (job.run / "recipe.yaml").write_text(changed)
+    values = tab.duplicate(job.id)[: len(tab.form.parts.all())]
+    plain = [each.get("value") if isinstance(each, dict) else each for each in values]
+    assert tab.form.asked(*plain).recipe() == Recipe.read(str(job.run / "recipe.yaml"))
+
+
+def test_stop_of_a_job_that_is_over_is_refused_in_a_sentence(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+    job = finished(jobs, form)
+    watch = Watch(jobs)
+    said, _ = watch._acted(jobs.stop)(job.id)
+    assert "there is nothing to stop" in said
+    said, _ = watch._acted(jobs.stop)("../no")
+    assert 'role="alert"' in said
+
+
+def test_two_runs_are_compared(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+    one, two = finished(jobs, form), finished(jobs, form)
+    path = two.run / "recipe.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+    compare = Compare(jobs)
+    with gr.Blocks():
+        compare.build()
+    said, section, *figures, table = compare.compared([one.id, two.id], False)
+    assert said == ""
+    assert section["visible"]
+    assert all(len(figure.data) == 2 for figure in figures)
+    assert table["value"]["data"] == [["seed", "0", "7"]]
+    assert "at least 2" in compare.compared([one.id], False)[0]
+    assert differing({"a": {"x": 1, "y": None}, "b": {"x": 1}}) == []
+
+
+def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+    job = finished(jobs, form)
+    shelf = Shelf(Options())
+    shelf.add(load("nano"), "nano", "bundled")
+    worker = Worker(Limits(settle_seconds=0.0))
+    worker.start()
+    try:
+        value, said = Opening(shelf, worker, jobs).open(job.id, "20")
+        assert "Opened" in said
+        refused, sentence = Opening(shelf, worker, jobs).open(job.id, "7")
+    finally:
+        worker.close()
+    assert [lane["strategy"] for lane in value["lanes"]] == ["ar", "block_diffusion"]
+    assert [lane["model"] for lane in value["lanes"]] == ["nano-ar", "smoke, step 20"]
+    assert not (job.folder / "opened" / "step-00000020" / "optimizer.safetensors").exists()
+    assert "no checkpoint of step" in sentence
+    assert refused == gr.skip()
+
+
+# -- what is shown -------------------------------------------------------------------------------------------
+
+
+def test_what_a_model_wrote_is_escaped(recording: Path) -> None:
+    line = json.loads((recording / "probes.jsonl").read_text().splitlines()[0])
+    text = shown(line, 0, 2)
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "<b>2" not in text
+
+
+def test_long_runs_are_thinned_but_keep_their_last_step() -> None:
+    lines = [{"step": step, "loss_mdm": 1.0, "loss_ar": 1.0} for step in range(1, 100_001)]
+    figure = curves.losses(lines)
+    assert len(figure.data[0].x) == curves.MOST_POINTS
+    assert figure.data[0].x[-1] == 100_000
+
+
+def test_time_left_is_told_while_a_job_runs() -> None:
+    job = fake_jobs.Job("a", "a", None, Path("a"), state="running", step=10, max_steps=20)
+    metrics = [{"step": step, "seconds": 2.0 * step, "tokens_per_second": 5.0} for step in range(1, 11)]
+    assert words.remaining(job, metrics) == pytest.approx(20.0)
+    assert words.remaining(dataclasses.replace(job, state="stopped"), metrics) is None
+    assert [words.duration(each) for each in (0.2, 90, 3000, 10_000)] == ["under 1 s", "90 s", "50 min", "2.78 h"]
+
+
+def test_every_setting_of_a_recipe_has_a_field() -> None:
+    apart = {"about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "lora", "network"}
+    dumped = set()
+    for name in ("smoke", "qwen3-0.6b-lora"):
+        recipe = Recipe.read(name)
+        assert set(flat(recipe)) >= {f"blocks.{key}" for key in recipe.blocks.model_dump()}
+        for section, value in recipe.model_dump().items():
+            dumped |= {f"{section}.{key}" for key in value} if isinstance(value, dict) else {section}
+    names = {field.name for field in form_fields()}
+    missing = {each for each in dumped - names - apart if not any(name.startswith(f"{each}.") for name in names)}
+    assert missing == set()
+
+
+def test_training_is_off_where_others_can_reach_the_page() -> None:
+    assert Options().trains
+    assert not Options(host="0.0.0.0", login="a:b").trains
+    assert Options(host="0.0.0.0", login="a:b", training=True).trains
+    assert not Options(training=False).trains
+    with pytest.raises(StartError):
+        Options(host="0.0.0.0", training=True)

@@ -1,0 +1,179 @@
+"""Prompts as the engine encodes them, answers where they belong, one sentence for what cannot be encoded."""
+
+import logging
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from nbdiff_engine.decoding import prompts
+from tests.training.encoders import (
+    ANSWER,
+    CHATML,
+    EOS,
+    FORGETFUL,
+    LOADED,
+    MASK,
+    PLAIN,
+    PROMPT,
+    TEMPLATES,
+    decoded_prompt,
+    encoder_with,
+    said,
+    turns_of,
+)
+from training.data.formats import Encoder
+from training.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_a_prompt_is_encoded_as_the_engine_encodes_it(template, bos):
+    encoder = encoder_with(template, bos_before_template=bos)
+    encoder.tokenizer.bos_token = "<user>"
+    for prompt in (PROMPT, "  spaces and\n\nlines \n", "x" * 500):
+        document = encoder.encode_pair(prompt, ANSWER)
+        ((start, stop),) = document.turns
+        assert list(document.ids[:start]) == decoded_prompt(encoder, prompt)
+        assert stop == len(document.ids)
+        assert document.ids[-1] in encoder.eos_token_ids
+        assert (document.ids[0] == encoder.tokenizer.bos_token_id) == bos
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_without_a_template_or_raw_a_prompt_is_plain_text(raw):
+    encoder = encoder_with(CHATML if raw else None, raw=raw)
+    document = encoder.encode_pair(PROMPT, " Lima.")
+    ((start, _),) = document.turns
+    assert list(document.ids[:start]) == decoded_prompt(encoder, PROMPT)
+    assert turns_of(encoder, document) == [" Lima.<|im_end|>"]
+
+
+def test_the_golden_checkpoint_reads_in_training_what_it_reads_in_decoding(encoder, golden_model):
+    document = encoder.encode_pair(PROMPT, ANSWER)
+    ((start, _),) = document.turns
+    assert list(document.ids[:start]) == prompts.encode(golden_model, PROMPT)[1]
+    assert turns_of(encoder, document) == [ANSWER + "<eos>"]
+
+
+def test_a_tokenizer_that_opens_texts_with_a_space_does_not_put_one_before_an_answer():
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>", "[A]"])
+    bpe.train_from_iterator([PROMPT, ANSWER], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", bos_token="<s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{{ '[A]' if loop.first else '</s>' }}{% endfor %}"
+    )
+    encoder = Encoder(tokenizer, [2])
+    document = encoder.encode_pair(PROMPT, ANSWER)
+    whole = tokenizer(f"{PROMPT}[A]{ANSWER}</s>", add_special_tokens=False)["input_ids"]
+    assert list(document.ids) == whole
+
+
+# Turns.
+
+
+@pytest.mark.parametrize("name", ["chatml", "opening", "trimmed"])
+def test_an_answer_is_a_turn_through_its_eos_and_no_further(name):
+    encoder = encoder_with(TEMPLATES[name])
+    assert turns_of(encoder, encoder.encode_pair(PROMPT, ANSWER)) == [ANSWER + "<|im_end|>"]
+
+
+def test_an_eos_is_written_where_the_template_writes_none():
+    encoder = encoder_with(PLAIN)
+    document = encoder.encode_pair(PROMPT, ANSWER)
+    assert turns_of(encoder, document) == [ANSWER + "\n<|im_end|>"]
+    assert encoder.tokenizer.decode(document.ids).startswith(f"User: {PROMPT}\nBot: ")
+
+
+def test_of_a_set_of_eos_the_tokenizers_own_is_written():
+    assert [Encoder(LOADED, ids).encode_text("a").ids[-1] for ids in ({5, EOS}, [5, EOS], {5})] == [EOS, 5, 5]
+
+
+def test_every_answer_of_a_conversation_is_a_turn_after_what_decoding_reads():
+    encoder = encoder_with(CHATML)
+    talk = said("Hello", "Hi there.", "Peru?", "Lima.", "And Germany?", "Berlin.", system="Be brief.")
+    document = encoder.encode_messages(talk)
+    assert turns_of(encoder, document) == ["Hi there.<|im_end|>", "Lima.<|im_end|>", "Berlin.<|im_end|>"]
+    for (start, _), known in zip(document.turns, (2, 4, 6)):
+        assert list(document.ids[:start]) == decoded_prompt(encoder, talk[:known])
+    assert encoder.last_turn_only == 0
+
+
+def test_what_follows_the_last_answer_is_left_out():
+    encoder = encoder_with(CHATML)
+    assert encoder.encode_messages(said("a", "b", "c")) == encoder.encode_messages(said("a", "b"))
+
+
+def test_a_greeting_of_the_assistant_is_context():
+    encoder = encoder_with(CHATML)
+    document = encoder.encode_messages([{"role": "assistant", "content": "Welcome."}, *said("Hello", "Hi.")])
+    assert turns_of(encoder, document) == ["Hi.<|im_end|>"]
+    assert "Welcome." in encoder.tokenizer.decode(document.ids)
+
+
+def test_where_earlier_answers_change_only_the_last_is_a_turn_and_that_is_logged(caplog):
+    encoder = encoder_with(FORGETFUL)
+    talk = said("Hello", "hm</think>Hi.", "Peru?", "easy</think>Lima.")
+    with caplog.at_level(logging.WARNING):
+        document = encoder.encode_messages(talk)
+    assert turns_of(encoder, document) == ["easy</think>Lima.<|im_end|>"]
+    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, talk[:3])
+    assert encoder.last_turn_only == 1
+    assert "last answer only" in caplog.text
+    assert len(encoder.encode_messages(said("Hello", "Hi.", "Peru?", "Lima.")).turns) == 2
+
+
+def test_a_conversation_whose_template_writes_no_eos_has_its_last_turn():
+    encoder = encoder_with(PLAIN)
+    talk = said("Hello", "Hi.", "Peru?", "Lima.")
+    document = encoder.encode_messages(talk)
+    assert turns_of(encoder, document) == ["Lima.\n<|im_end|>"]
+    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, talk[:3])
+
+
+def test_an_answer_that_holds_an_eos_ends_there(encoder):
+    assert turns_of(encoder, encoder.encode_pair(PROMPT, "Lima.<eos> Or so.")) == ["Lima.<eos>"]
+
+
+def test_plain_text_is_all_of_it_to_be_learned(encoder):
+    document = encoder.encode_text(ANSWER)
+    assert document.turns is None
+    assert encoder.tokenizer.decode(document.ids) == ANSWER + "<eos>"
+
+
+@pytest.mark.parametrize(
+    ("encode", "sentence"),
+    [
+        (lambda encoder: encoder.encode_pair(" ", "a"), "The prompt is empty"),
+        (lambda encoder: encoder.encode_pair("a", ""), "The completion is empty"),
+        (lambda encoder: encoder.encode_text("a\ud800"), "half of a surrogate pair"),
+        (lambda encoder: encoder.encode_text("a <mask>"), "'<mask>' \\(token id 1\\)"),
+        (lambda encoder: encoder.encode_pair("a", "<mask>"), "'<mask>'"),
+        (lambda encoder: encoder.encode_messages(said("a")), "no answer of the assistant"),
+        (lambda encoder: encoder.encode_messages([]), "no answer of the assistant"),
+        (lambda encoder: encoder.encode_messages(said("a", " ")), "message of the assistant is empty"),
+        (lambda encoder: encoder.encode_messages(["a"]), "no {'role'"),
+        (lambda encoder: encoder.encode_messages(None), "must be a list of messages"),
+        (lambda encoder: Encoder(LOADED, []), "no token that ends an answer"),
+    ],
+)
+def test_documents_that_cannot_be(encoder, encode, sentence):
+    with pytest.raises(DataError, match=sentence):
+        encode(encoder)
+
+
+def test_a_template_that_refuses_and_one_that_is_not_there():
+    refusing = encoder_with("{{ raise_exception('no system message here') }}")
+    with pytest.raises(DataError, match="refuses this conversation: no system message here"):
+        refusing.encode_messages(said("a", "b"))
+    for encoder in (encoder_with(None), encoder_with(CHATML, raw=True)):
+        with pytest.raises(DataError, match="needs a chat template"):
+            encoder.encode_messages(said("a", "b"))

@@ -1,0 +1,375 @@
+"""Documents that the base writes itself: its own distribution, the same whatever happens while they are written."""
+
+import copy
+import errno
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+import nbdiff_engine as nb
+from tests.conftest import GOLDEN
+from tests.training.runs import losses, small_base, small_recipe
+from training.corpus import DOMAINS, example
+from training.data import self_generated
+from training.data.data_settings import DataSettings
+from training.data.given_prompts import read_prompts
+from training.data.packing import Cursor, Packer
+from training.data.self_generated import Author, cache_folder, open_self, wait_for_self_data, write_self_data
+from training.errors import DataError, RecipeError, RunError
+from training.recipe.recipe import Recipe
+from training.run.launch import start
+
+CHECKPOINT = GOLDEN / "tiny-block-diffusion"
+EOS, MASK, USER, BOT = 0, 1, 2, 3
+COUNT, TOKENS = 10, 24
+
+
+def of(seed: int = 0, **self_data) -> DataSettings:
+    fields = {"documents": COUNT, "max_new_tokens": TOKENS, **self_data}
+    return DataSettings.of(source="self", held_out=3, seed=seed, self_data=fields)
+
+
+def write(model, settings: DataSettings, folder: Path, **options) -> Path:
+    return write_self_data(model, settings, folder, progress=False, **options)
+
+
+def documents(file: Path) -> list[tuple[list[int], list | None]]:
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [(line["ids"], line["turns"]) for line in lines]
+
+
+def with_template(model, template: str | None, **tokens) -> nb.BlockModel:
+    """The same network behind a tokenizer with another template."""
+    tokenizer = copy.deepcopy(AutoTokenizer.from_pretrained(CHECKPOINT))
+    tokenizer.chat_template = template
+    for name, text in tokens.items():
+        setattr(tokenizer, name, text)
+    return nb.BlockModel(model.network, tokenizer, model.spec, "other")
+
+
+@pytest.fixture
+def prompts(tmp_path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("Name three colours.\n\n2 + 2 =\nWrite a story about a fox.\n", encoding="utf-8")
+    return path
+
+
+# -- what is written --------------------------------------------------------------------------------------
+
+
+def test_answers_are_what_the_base_samples_at_temperature_1(golden_model, prompts, tmp_path):
+    settings = of(seed=7, prompts=str(prompts))
+    texts = [prompt for _, prompt in read_prompts(settings)]
+    in_turn = [texts[number % 3] for number in range(COUNT)]
+    asked = [encode(golden_model, text)[1] for text in in_turn]
+    outputs = nb.generate(
+        golden_model, in_turn, strategy="ar", temperature=1.0, seed=7, max_new_tokens=TOKENS, trace=False
+    )
+    found = documents(write(golden_model, settings, tmp_path, batch_size=4))
+    assert found == [
+        (ids + output.token_ids, [[len(ids), len(ids) + len(output.token_ids)]])
+        for ids, output in zip(asked, outputs, strict=True)
+    ]
+    endings = {output.finish_reason: ids[-1] for (ids, _), output in zip(found, outputs, strict=True)}
+    assert endings["length"] != EOS  # what was cut has no EOS written to it
+
+
+def test_documents_of_one_prompt_differ(golden_model, tmp_path):
+    (tmp_path / "one.txt").write_text("Name three colours.")
+    found = documents(write(golden_model, of(prompts=str(tmp_path / "one.txt")), tmp_path))
+    assert len({tuple(ids) for ids, _ in found}) > COUNT // 2
+
+
+def test_without_prompts_the_model_writes_the_users_turn_and_the_answer(golden_model, tmp_path):
+    settings = of(max_new_tokens=60)
+    found = documents(write(golden_model, settings, tmp_path))
+    outputs = nb.generate(
+        golden_model, [[USER]] * COUNT, strategy="ar", temperature=1.0, seed=0, max_new_tokens=60, trace=False
+    )
+    assert found == [([USER, *output.token_ids], None) for output in outputs]
+    assert any(BOT in ids for ids, _ in found)
+    assert not any(MASK in ids for ids, _ in found)
+
+
+def test_where_an_eos_ends_the_users_turn_too_the_answer_follows_it(golden_model, tmp_path):
+    model = with_template(
+        golden_model,
+        "{% for m in messages %}{{ '<user>' if m['role'] == 'user' else '<bot>' }}{{ m['content'] }}<eos>{% endfor %}"
+        "{% if add_generation_prompt %}<bot>{% endif %}",
+    )
+    author = Author.of(model, of(max_new_tokens=60))
+    assert (author.opening, author.between) == ([USER], [BOT])
+    written = author.documents(range(COUNT), lambda event: None)
+    questions = [document.ids.index(EOS) for document in written if EOS in document.ids]
+    assert questions
+    for document in written:
+        if EOS in document.ids:
+            assert document.ids[document.ids.index(EOS) + 1] == BOT
+            assert len(document.ids) > document.ids.index(EOS) + 2
+        assert document.turns is None
+    assert author.documents(range(4, 7), lambda event: None) == written[4:7]
+
+
+def test_what_comes_before_the_user_is_not_sampled(golden_model):
+    model = with_template(
+        golden_model, "Be kind.\n{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Assistant:"
+    )
+    author = Author.of(model, of())
+    assert model.tokenizer.decode(author.opening) == "Be kind.\nUser:"  # the space belongs to what the model writes
+    assert author.between is None
+
+
+def test_a_base_without_a_template_starts_from_bos_or_else_from_eos(golden_model):
+    assert Author.of(with_template(golden_model, None, bos_token="<bot>"), of()).opening == [BOT]
+    assert Author.of(with_template(golden_model, None), of()).opening == [EOS]
+    raw = of().model_copy(update={"raw": True})
+    assert Author.of(golden_model, raw).opening == [EOS]
+
+
+def test_another_seed_writes_other_documents(golden_model, tmp_path):
+    found = [documents(write(golden_model, of(seed), tmp_path / str(seed))) for seed in (0, 1)]
+    assert found[0] != found[1]
+
+
+# -- the same documents, whatever happens -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize("given", [True, False])
+def test_documents_do_not_depend_on_the_batches(golden_model, prompts, tmp_path, batch_size, given):
+    settings = of(prompts=str(prompts) if given else None)
+    whole = write(golden_model, settings, tmp_path / "whole", batch_size=4).read_bytes()
+    assert write(golden_model, settings, tmp_path / "other", batch_size=batch_size).read_bytes() == whole
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 0.97])
+def test_a_file_that_a_kill_cut_short_is_completed_to_the_same_one(golden_model, tmp_path, share):
+    file = write(golden_model, of(), tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    assert write(golden_model, of(), tmp_path, batch_size=4).read_bytes() == whole
+
+
+def test_a_hole_in_the_file_is_written_anew(golden_model, tmp_path):
+    file = write(golden_model, of(), tmp_path)
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + b"\0" * 50 + whole[middle + 50 :])
+    assert write(golden_model, of(), tmp_path).read_bytes() == whole
+
+
+def test_ctrl_c_keeps_the_batches_that_are_done(golden_model, tmp_path, monkeypatch, caplog):
+    whole = write(golden_model, of(), tmp_path / "whole").read_bytes()
+    write_documents = Author.documents
+
+    def stop_at_the_third(self, numbers, tick):
+        if numbers[0] >= 8:
+            raise KeyboardInterrupt
+        return write_documents(self, numbers, tick)
+
+    monkeypatch.setattr(Author, "documents", stop_at_the_third)
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        write(golden_model, of(), tmp_path / "cut", batch_size=4)
+    assert "8 of 10 documents" in caplog.text
+    monkeypatch.setattr(Author, "documents", write_documents)
+    file = tmp_path / "cut" / "documents.jsonl"
+    assert whole.startswith(file.read_bytes())
+    assert len(documents(file)) == 8
+    assert write(golden_model, of(), tmp_path / "cut", batch_size=4).read_bytes() == whole
+
+
+def test_what_is_written_is_not_decoded_again(golden_model, tmp_path, monkeypatch):
+    file = write(golden_model, of(), tmp_path)
+
+    def refuse(*args):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(self_generated, "decode", refuse)
+    assert write(golden_model, of(), tmp_path) == file
+    assert wait_for_self_data(of(), tmp_path) == file
+
+
+def test_the_bar_goes_to_standard_error(golden_model, tmp_path, capsys):
+    write_self_data(golden_model, of(), tmp_path)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"{COUNT}/{COUNT}" in said.err
+    assert "tokens" in said.err
+
+
+def test_a_full_disk_is_one_sentence(golden_model, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(self_generated.os, "fsync", full)
+    with pytest.raises(RunError, match="disk is full; the first 4 of 10 are kept"):
+        write(golden_model, of(), tmp_path, batch_size=4)
+
+
+def test_a_cache_that_cannot_be_made_is_one_sentence(golden_model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        write(golden_model, of(), tmp_path / "file" / "cache")
+
+
+def test_two_runs_do_not_write_into_each_other(golden_model, tmp_path):
+    whole = write(golden_model, of(), tmp_path / "whole").read_bytes()
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(write, golden_model, of(), tmp_path / "shared", batch_size=2) for _ in range(2)]
+        file = wait_for_self_data(of(), tmp_path / "shared")
+    assert [run.result() for run in runs] == [file, file]
+    assert file.read_bytes() == whole
+
+
+# -- the cache's name -------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_another_one_for_whatever_changes_the_documents(prompts, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
+    bases = [small_base(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1))]
+    same = small_base(tmp_path / "c", seed=0)
+    given = of(prompts=str(prompts))
+
+    def name(checkpoint=bases[0], settings=given, arithmetic="float32"):
+        return cache_folder(checkpoint, settings, arithmetic)
+
+    first = name()
+    assert first.parent == tmp_path / "home" / "self-data"
+    assert name() == first == name(same)
+    others = [
+        name(bases[1]),
+        name(arithmetic="bfloat16"),
+        name(settings=of(seed=1, prompts=str(prompts))),
+        name(settings=of(prompts=str(prompts), temperature=0.5)),
+        name(settings=of()),
+    ]
+    prompts.write_text("Another one.")
+    others.append(name())
+    assert len({first, *others}) == 7
+    prompts.rename(prompts.with_name("moved.txt"))
+    assert name(settings=of(prompts=str(prompts.with_name("moved.txt")))) == others[-1]
+
+
+# -- prompts ----------------------------------------------------------------------------------------------
+
+
+def test_every_form_of_a_line(golden_model, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
+    talk.append({"role": "user", "content": "2 + 2?"})
+    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": talk}]
+    path.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
+    found = documents(write(golden_model, of(prompts=str(path)), tmp_path))
+    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", talk]):
+        assert ids[: turns[0][0]] == encode(golden_model, prompt)[1]
+        assert turns == [[turns[0][0], len(ids)]]
+
+
+def test_raw_prompts_go_round_the_template(golden_model, prompts, tmp_path):
+    settings = of(prompts=str(prompts)).model_copy(update={"raw": True})
+    ids, turns = documents(write(golden_model, settings, tmp_path))[0]
+    assert ids[: turns[0][0]] == golden_model.tokenizer("Name three colours.")["input_ids"]
+
+
+def test_the_corpuss_prompts_come_from_all_domains_in_turn():
+    found = read_prompts(of(seed=3, prompts="corpus"))
+    assert [prompt for _, prompt in found] == [example(DOMAINS[i % 4], "train", i, 3).prompt for i in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("p.txt", b" \n\n", "holds no prompt"),
+        ("p.jsonl", b"", "holds no prompt"),
+        ("p.txt", b"fine\n\xff\xfe\n", "Line 2 of .* is not UTF-8"),
+        ("p.jsonl", b'"fine"\n\n{"prompt": \n', "Line 3 of .* is not JSON"),
+        ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* holds no prompt"),
+        ("p.jsonl", b"[1, 2]\n", "Line 1 of .* holds no prompt"),
+        ("p.jsonl", b'"fine"\n{"prompt": " "}\n', "Line 2 of .* cannot be used. The prompt is empty"),
+        ("p.jsonl", b'"fine"\n"a <mask> b"\n', "Line 2 of .* cannot be used. .*MASK"),
+        ("p.jsonl", b'{"messages": [{"role": "user"}]}\n', "Line 1 of .* cannot be used"),
+        ("p.txt", b"word " * 2000, "Line 1 of .* cannot be used. .*tokens long"),
+        ("p.csv", b"x", "no .txt or .jsonl file"),
+    ],
+)
+def test_unusable_prompts_are_one_sentence_with_the_line(golden_model, tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=sentence) as caught:
+        write(golden_model, of(prompts=str(tmp_path / name)), tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_prompts_file_that_is_not_there(golden_model, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_prompts(of(prompts=str(tmp_path / "none.txt")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"source": "self", "self_data": {"documents": 0}}, "documents is 0"),
+        ({"source": "self", "self_data": {"documents": True}}, "documents is True"),
+        ({"source": "self", "self_data": {"temperature": 0}}, "all documents would be the same"),
+        ({"source": "self", "self_data": {"prompt": "x"}}, "'self_data.prompt' is not known"),
+        ({"source": "self", "limit": 3}, "self_data.documents"),
+        ({"source": "corpus", "self_data": {"documents": 3}}, "but source is 'corpus'"),
+    ],
+)
+def test_settings_that_make_no_sense(fields, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        DataSettings.of(**fields)
+
+
+# -- reading and training ---------------------------------------------------------------------------------
+
+
+def test_documents_are_split_and_none_is_in_both_parts(golden_model, prompts, tmp_path):
+    settings = of(prompts=str(prompts))
+    file = write(golden_model, settings, tmp_path)
+    train, held_out = open_self(settings, file)
+    assert (len(train), len(held_out)) == (COUNT - 3, 3)
+    parts = [
+        [(list(d.ids), [list(turn) for turn in d.turns]) for d in map(s.__getitem__, range(len(s)))]
+        for s in (train, held_out)
+    ]
+    assert sorted(parts[0] + parts[1]) == sorted(documents(file))
+    packed, _ = Packer(train, 64, 0, 8).batch(Cursor(), 2)
+    assert packed.scored.any()
+    with pytest.raises(IndexError):
+        train[len(train)]
+
+
+def test_a_file_without_all_its_documents_is_not_opened(golden_model, tmp_path):
+    file = write(golden_model, of(), tmp_path)
+    train, _ = open_self(of(), file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match="whole documents, not 10"):
+        open_self(of(), file)
+    with pytest.raises(DataError, match="was changed"):
+        train[len(train) - 1]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_run_on_what_its_base_writes(prompts, tmp_path, monkeypatch, lora, given):
+    monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
+    base = small_base(tmp_path / "base")
+    self_data = {"documents": 12, "max_new_tokens": TOKENS, "prompts": str(prompts) if given else None}
+    fields = small_recipe(base, prompts, optimisation={"max_steps": 2}, lora=lora).model_dump()
+    fields["data"] = {"source": "self", "held_out": 4, "self_data": self_data}
+    recipe = Recipe.model_validate(fields)
+    final = start(recipe, tmp_path / "run", resume=False)
+    assert nb.load(final).spec.mask_token_id == MASK
+    assert len(losses(tmp_path / "run")) == 2
+    (file,) = (tmp_path / "home" / "self-data").glob("*/documents.jsonl")
+    # The base as it is, not the network as it is trained: what the untouched checkpoint samples.
+    author = Author.of(nb.load(base, dtype="float32"), recipe.data)
+    assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
+    monkeypatch.setattr(self_generated, "decode", None)
+    start(recipe, tmp_path / "again", resume=False)
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")

@@ -1,0 +1,344 @@
+"""Files and hub sets as documents: formats, splits, and one sentence for what is wrong."""
+
+import json
+import logging
+import re
+import sys
+import time
+import types
+from collections import Counter, namedtuple
+
+import datasets
+import pytest
+
+from nbdiff_engine.errors import NBDiffError
+from tests.training.encoders import EOS, LOADED, MASK, encoder_with, said, written
+from training.data.data_settings import DataSettings
+from training.data.dataset import ENDLESS, CorpusSource, open_source
+from training.data.documents import Document
+from training.data.formats import Encoder, Format, detect_format
+from training.data.sources import load_rows
+from training.errors import DataError, RecipeError
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def read_all(encoder: Encoder, settings: DataSettings) -> list[Document]:
+    train, _ = open_source(settings, encoder)
+    return [train[index] for index in range(len(train))]
+
+
+def refusal(encoder: Encoder, source, **settings) -> str:
+    """What reading a source through is refused with."""
+    with pytest.raises(NBDiffError) as caught:
+        read_all(encoder, DataSettings.of(source=str(source), held_out=0, **settings))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert len(sentence) < 500
+    return sentence
+
+
+# Prompts are those of decoding.
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "expected"),
+    [
+        (["id", "text"], {}, ("text", "text")),
+        (["prompt", "completion"], {}, ("prompt", "prompt", "completion")),
+        (["question", "answer"], {}, ("prompt", "question", "answer")),
+        (["instruction", "output"], {}, ("prompt", "instruction", "output")),
+        (["output", "input", "instruction"], {}, ("prompt", "instruction", "output", "input")),
+        (["prompt", "completion", "messages"], {}, ("messages", "messages")),
+        (["prompt", "completion", "messages"], {"raw": True}, ("prompt", "prompt", "completion")),
+        (["prompt", "completion", "text"], {"format": "text"}, ("text", "text")),
+        (["conversations"], {"format": "messages"}, ("messages", "conversations")),
+        (["q", "answer"], {"columns": {"prompt": "q"}}, ("prompt", "q", "answer")),
+        (["q", "a", "text"], {"columns": {"prompt": "q", "completion": "a"}}, ("prompt", "q", "a")),
+        (["q", "a", "of"], {"columns": {"prompt": "q", "completion": "a", "input": "of"}}, ("prompt", "q", "a", "of")),
+        (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
+    ],
+)
+def test_formats_are_told_by_their_columns(columns, settings, expected):
+    assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "there are a, b"),
+        ({"format": "text"}, "no column 'text'; there are a, b"),
+        ({"columns": {"text": "c"}}, "no column 'c' for the text; there are a, b"),
+        ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
+    ],
+)
+def test_columns_that_are_not_there_are_named_with_those_that_are(settings, sentence):
+    with pytest.raises(DataError, match=sentence):
+        detect_format(["a", "b"], DataSettings.of(source="x", **settings))
+
+
+def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
+    rows = [
+        {"instruction": "Translate.", "input": "Lima", "output": "Lima"},
+        {"instruction": "Name a capital.", "input": "", "output": "Lima"},
+    ]
+    train, _ = open_source(DataSettings.of(source=written(tmp_path / "a.jsonl", rows), held_out=0), encoder)
+    assert train[0] == encoder.encode_pair("Translate.\n\nLima", "Lima")
+    assert train[1] == encoder.encode_pair("Name a capital.", "Lima")
+
+
+def test_sharegpt_conversations_are_conversations(tmp_path, encoder):
+    talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    source = written(tmp_path / "a.json", [{"conversations": talk}])
+    train, _ = open_source(DataSettings.of(source=source), encoder)
+    assert train[0] == encoder.encode_messages(said("a", "b", system="Be brief."))
+
+
+# Files.
+
+
+def test_every_kind_of_file_is_read(tmp_path, encoder):
+    rows = [{"prompt": f"number {number}", "completion": str(number)} for number in range(4)]
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
+    written(tmp_path / "odd [name]*.jsonl", rows)
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    lines = [f"{row['prompt']},{row['completion']}" for row in rows]
+    (tmp_path / "a.csv").write_text("\n".join(["prompt,completion", *lines]))
+    for path in sorted(tmp_path.iterdir()):
+        train, held_out = open_source(DataSettings.of(source=str(path), held_out=0), encoder)
+        assert [train[index] for index in range(4)] == [encoder.encode_pair(**row) for row in rows]
+        assert (train.name, len(held_out)) == (path.name, 0)
+
+
+def test_a_csv_keeps_its_text_as_it_is_written(tmp_path, encoder):
+    (tmp_path / "a.csv").write_text('\ufeffquestion,answer\nx,007\ny,None\n"z, and\nmore",1.50\n', encoding="utf-8")
+    train, _ = open_source(DataSettings.of(source=str(tmp_path / "a.csv"), held_out=0), encoder)
+    expected = [("x", "007"), ("y", "None"), ("z, and\nmore", "1.50")]
+    assert [train[index] for index in range(3)] == [encoder.encode_pair(*pair) for pair in expected]
+
+
+def test_a_text_file_is_split_at_blank_lines(tmp_path, encoder):
+    (tmp_path / "a.txt").write_text("One.\nStill one.\r\n\r\nTwo.\n\n\n\nThree.\n", newline="")
+    train, _ = open_source(DataSettings.of(source=str(tmp_path / "a.txt"), held_out=0), encoder)
+    texts = [encoder.tokenizer.decode(train[index].ids).strip() for index in range(len(train))]
+    assert texts[0] == "One.\nStill one.<eos>"
+    assert len(texts) == 3
+
+
+def test_a_folder_is_its_files_in_order(tmp_path, encoder):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "README.md").write_text("not data")
+    for name in ("b.jsonl", "a.json", "deep/c.jsonl", ".hidden/d.jsonl"):
+        written(tmp_path / name, [{"text": name}])
+    rows = load_rows(DataSettings.of(source=str(tmp_path)))
+    assert rows["text"] == ["a.json", "b.jsonl", "deep/c.jsonl"]
+    (tmp_path / "e.csv").write_text("text\nx")
+    assert "files of several kinds, such as a.json and e.csv" in refusal(encoder, tmp_path)
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for text in ("before", "after"):
+        settings = DataSettings.of(source=written(path, [{"text": text}]))
+        assert load_rows(settings)["text"] == [text]
+
+
+def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
+    rows = [{"text": "a"}, {"text": " \n"}, {"text": "c"}]
+    with caplog.at_level(logging.WARNING):
+        source = written(tmp_path / "a.jsonl", rows)
+        train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    assert [train[index] for index in range(len(train))] == [encoder.encode_text(text) for text in "ac"]
+    assert "1 of 3 rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.jsonl", '{"text": "a"}\n{"text": "b\n{"text": "c"}', "Line 2 of .*a.jsonl is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n\n{"text"', "Line 3 of .*a.jsonl is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n"b"', "Line 2 of .*a.jsonl is no JSON object"),
+        ("a.json", '[{"text": "a"},\n{"text"]', "Line 2 of .*a.json is not JSON"),
+        ("a.jsonl", "[" * 100_000, "is not JSON"),
+        ("a.jsonl", b'{"text": "caf\xe9"}', "is not UTF-8"),
+        ("a.txt", b"a\ncaf\xe9", "Line 2 of .*a.txt is not UTF-8"),
+        ("a.csv", b"text\ncaf\xe9", "Line 2 of .*a.csv is not UTF-8"),
+        ("a.csv", "text\na\nb,c", "cannot be read as csv: .*line 3"),
+        ("a.parquet", "PAR1", "cannot be read as parquet"),
+        ("a.jsonl", "", "is empty"),
+        ("a.json", "[]", "holds no rows"),
+        ("a.jsonl", "\n\n", "holds no rows"),
+        ("a.txt", "\n \n\n \n", "nothing but blank text"),
+        ("a.csv", "text\n", "holds no rows"),
+        ("a.bin", "x", "not read here; give a file of .jsonl"),
+        ("a.jsonl", '{"a": 1, "b": 2}', "there are a, b"),
+        ("a.jsonl", '{"text": "a"}\n{"text": null}', "Row 2 of a.jsonl .*'text' is None"),
+        ("a.jsonl", '{"text": "a"}\n{"texts": "b"}', "Row 2 of a.jsonl .*'text' is None"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"}\n{"text": 7}', "Row 3 of a.jsonl .*'text' is 7"),
+        ("a.jsonl", '{"text": ["a"]}', "Row 1 of a.jsonl"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "a <mask>"}', "Row 2 of a.jsonl .*'<mask>'"),
+        ("a.jsonl", '{"messages": "a"}', "Row 1 of a.jsonl .*must be a list of messages"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "Row 1 of .*no answer of the assistant"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*both strings"),
+    ],
+)
+def test_files_that_are_wrong_are_refused_in_a_sentence(tmp_path, encoder, name, content, sentence):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert re.search(sentence, refusal(encoder, path))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("data/nosuch.jsonl", "There is no file data/nosuch.jsonl"),
+        ("nosuch", "not a file, not a folder, and not a hub id"),
+        ("a\0b", "not a file"),
+        ("x" * 5000, "not a file"),
+        ("~nosuch/x", "not a file"),
+        ("self", "written by the checkpoint"),
+    ],
+)
+def test_sources_that_are_none(encoder, source, sentence):
+    assert sentence in refusal(encoder, source)
+
+
+def test_an_empty_folder_and_settings_of_the_hub_for_a_file(tmp_path, encoder):
+    assert "holds no file of .jsonl" in refusal(encoder, tmp_path)
+    source = written(tmp_path / "a.jsonl", [{"text": "a"}])
+    assert "leave it out" in refusal(encoder, source, subset="main")
+    assert "has only 'train'" in refusal(encoder, source, split="test")
+
+
+def test_conversations_need_a_template(tmp_path):
+    source = written(tmp_path / "a.jsonl", [{"messages": said("a", "b")}])
+    assert "has no chat template" in refusal(encoder_with(None), source)
+
+
+def test_a_hub_id_offline_is_answered_at_once(encoder):
+    started = time.perf_counter()
+    assert "HF_HUB_OFFLINE is set" in refusal(encoder, "someone/some-data")
+    assert time.perf_counter() - started < 5
+
+
+def test_a_hub_that_does_not_answer_is_said_soon(encoder, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    assert "the hub cannot be reached" in refusal(encoder, "someone/some-data")
+    assert time.perf_counter() - started < 10
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+# Train and held-out.
+
+
+def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encoder):
+    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
+
+    def opened(**settings):
+        parts = open_source(DataSettings.of(source=source, **settings), encoder)
+        return [{part[index].ids for index in range(len(part))} for part in parts]
+
+    train, held_out = opened(held_out=10)
+    assert (len(train), len(held_out)) == (40, 10)
+    assert not train & held_out
+    assert [train, held_out] == opened(held_out=10)
+    assert held_out != opened(held_out=10, seed=1)[1]
+    assert [len(part) for part in opened(held_out=64)] == [25, 25]
+    assert [len(part) for part in opened(limit=7, held_out=2)] == [5, 2]
+    assert [len(part) for part in opened(limit=1)] == [1, 0]
+
+
+def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_path, encoder):
+    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
+    train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
+    assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
+    assert held_out.name == "a.jsonl, held out"
+    for index in (3, -1):
+        with pytest.raises(IndexError):
+            train[index]
+
+
+# The corpus.
+
+
+@pytest.fixture
+def corpus(monkeypatch):
+    """A stand-in for the corpus, which says in each problem what it was asked for."""
+    problem = namedtuple("problem", "prompt answer")
+    tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus")
+    tasks.DOMAINS = ("add", "sort", "date")
+    package.PARTS = tasks.DOMAINS
+    package.example = lambda domain, split, index, seed=0: problem(f"{domain} {split} {index} {seed}", "Yes.")
+    monkeypatch.setitem(sys.modules, "nbdiff_engine.tasks", tasks)
+    monkeypatch.setitem(sys.modules, "training.corpus", package)
+
+
+def test_the_corpus_is_endless_and_draws_its_domains_by_weight(corpus, encoder):
+    source = CorpusSource("train", 3, {"add": 1, "date": 3}, encoder)
+    assert len(source) == ENDLESS
+    last = ENDLESS - 1
+    assert source[last] == encoder.encode_pair(f"{source.domain(last)} train {last} 3", "Yes.")
+    drawn = Counter(source.domain(index) for index in range(4000))
+    assert drawn["sort"] == 0
+    assert 900 < drawn["add"] < 1100
+    assert {CorpusSource("train", 3, None, encoder).domain(index) for index in range(50)} == {"add", "sort", "date"}
+    with pytest.raises(IndexError):
+        source[ENDLESS]
+
+
+def test_the_corpus_holds_out_its_test_split(corpus, encoder):
+    train, held_out = open_source(DataSettings.of(source="corpus", held_out=5, seed=2, weights={"sort": 1}), encoder)
+    assert train[0] == encoder.encode_pair("sort train 0 2", "Yes.")
+    assert held_out[0] == encoder.encode_pair("sort test 0 2", "Yes.")
+    assert (len(train), len(held_out)) == (ENDLESS, 5)
+    assert "no domain 'chess'; it has add, sort, date" in refusal(encoder, "corpus", weights={"chess": 1})
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "'source' is missing"),
+        ({"source": " "}, "source is empty"),
+        ({"source": "a", "format": "xml"}, "format is 'xml'"),
+        ({"source": "a", "colour": 1}, "'colour' is not known here"),
+        ({"source": "a", "columns": {"body": "x"}}, "names the role 'body'; choose one of text"),
+        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "not of one format"),
+        ({"source": "a", "columns": {"text": "x"}, "format": "prompt"}, "which format prompt does not read"),
+        ({"source": "a", "held_out": -1}, "held_out is -1"),
+        ({"source": "a", "held_out": True}, "not a yes or no"),
+        ({"source": "a", "limit": 0}, "limit is 0"),
+        ({"source": "a", "seed": -1}, "seed is -1"),
+        ({"source": "a", "raw": True, "format": "messages"}, "raw is set"),
+        ({"source": "a", "weights": {"add": 1}}, "weights are of the corpus's domains"),
+        ({"source": "corpus", "weights": {"add": -1}}, "the weight of 'add' is -1"),
+        ({"source": "corpus", "weights": {"add": 0}}, "weights are all 0"),
+        ({"source": "corpus", "weights": {"add": float("nan")}}, "the weight of 'add' is nan"),
+    ],
+)
+def test_settings_that_are_wrong_are_refused_in_a_sentence(settings, sentence):
+    with pytest.raises(RecipeError) as caught:
+        DataSettings.of(**settings)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_is_described():
+    assert all(field.description for field in DataSettings.model_fields.values())

@@ -1,0 +1,216 @@
+"""Attention over documents against the dense mask: the same losses and gradients, whatever a run switches on."""
+
+import random
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.model.attention import dense_mask
+from tests.tiny import FAMILIES, MASK, SHAPE, tiny_model
+from tests.training.packs import EOS, ListSource, answer, packed
+from training.data.documents import Document
+from training.data.packing import Cursor, Packer
+from training.model.adapters import add_adapters
+from training.objective import attention_plan
+from training.objective.attention_plan import Piece, plan_of, present
+from training.objective.document_attention import DOCUMENTS, attend
+from training.objective.noising import Batch, Noising, noise
+from training.objective.objective import Objective
+from training.recipe.recipe import Lora
+
+CONTEXTS = ("token_causal", "block_causal")
+
+
+@pytest.fixture(params=[(256, 256, 16), (12, 8, 4)], ids=["whole documents", "runs of eight"])
+def cut(request, monkeypatch):
+    """The two ways a document is taken: at once, or run by run."""
+    for name, value in zip(("_SHORT", "_RUN", "_ROUND"), request.param, strict=True):
+        monkeypatch.setattr(attention_plan, name, value)
+
+
+def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
+    """Two or three rows of random documents: plain text, one answer, or several turns; noised at a random size."""
+    draw = random.Random(seed)
+    documents = []
+    for number in range(draw.randrange(2, 9)):
+        document = answer(draw.randrange(1, 12), draw.randrange(2, 30), seed=100 * seed + number)
+        kind = draw.randrange(3)
+        if kind == 0:
+            document = Document(document.ids, None)
+        elif kind == 1 and len(document.ids) > 12:
+            document = Document(document.ids, ((1, 4), (6, 9), (11, len(document.ids))))
+        documents.append(document)
+    packer = Packer(ListSource(tuple(documents)), 64, seed, 8)
+    packer.order = lambda epoch: range(len(documents))
+    rows, _ = packer.batch(Cursor(), draw.randrange(2, 4), len(documents))
+    settings = {"ending_ids": frozenset([EOS]), **how}
+    block_size = draw.choice([1, 2, 3, 8, 16])
+    return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)
+
+
+def both(network, batch, context="token_causal", open_future=None, autocast=False):
+    """Losses and gradients over the dense mask, and over documents."""
+    found = []
+    for attention in ("sdpa", DOCUMENTS):
+        network.set_attn_implementation(attention)
+        network.zero_grad()
+        objective = Objective(network, context)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            losses = objective(batch, open_future)
+        (losses.mdm_sum + 0.5 * losses.ar_sum).backward()
+        gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+        found.append((losses, gradients))
+    network.set_attn_implementation("sdpa")
+    return found
+
+
+def agree(network, batch, context="token_causal", open_future=None):
+    (dense, expected), (documents, got) = both(network, batch, context, open_future)
+    assert (documents.mdm_count, documents.ar_count) == (dense.mdm_count, dense.ar_count)
+    torch.testing.assert_close(documents.mdm_sum, dense.mdm_sum, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(documents.ar_sum, dense.ar_sum, rtol=1e-5, atol=1e-4)
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().item() + 1e-3
+        torch.testing.assert_close(
+            got[name], gradient, rtol=1e-3, atol=1e-4 * scale, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_losses_and_gradients_are_those_of_the_dense_mask(cut, context):
+    network = tiny_model("llama").network
+    for seed in range(12):
+        agree(network, random_batch(seed, context), context)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_it(cut, family):
+    agree(tiny_model(family).network, random_batch(3))
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 1), (8, 2)])
+def test_heads_may_share_keys_as_they_like(cut, heads):
+    shape = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1]}
+    agree(tiny_model("llama", **shape).network, random_batch(4))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"complementary": True}, {"at_least_one": True}, {"multiple": 32}, {"shift": 0}, {"ending_ids": frozenset()}],
+    ids=str,
+)
+def test_every_way_of_noising(cut, how):
+    network = tiny_model("qwen3").network
+    for seed in (5, 6, 7):
+        agree(network, random_batch(seed, **how))
+
+
+def test_an_annealed_mask(cut):
+    network = tiny_model("llama").network
+    for seed in (8, 9, 10):
+        batch = random_batch(seed)
+        for share in (0.0, 0.5):
+            opened = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(seed)) < share
+            agree(network, batch, open_future=opened)
+
+
+def test_recomputed_layers(cut):
+    network = tiny_model("llama").network.train()
+    network.activation_checkpointing_enable()
+    agree(network, random_batch(11))
+
+
+def test_adapters(cut):
+    network = tiny_model("llama").network.train()
+    add_adapters(network, Lora(rank=4), MASK, 0)
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:  # begins at zero, where half of the gradients vanish
+            torch.nn.init.normal_(parameter, std=0.2)
+    agree(network, random_batch(12))
+
+
+def test_under_autocast_it_is_as_near_to_float32_as_the_dense_mask_is(cut):
+    network = tiny_model("llama", initializer_range=0.1).network
+    batch = random_batch(13)
+    exact = both(network, batch)[0][1]
+    (_, dense), (_, documents) = both(network, batch, autocast=True)
+
+    def off(found):
+        return sum((found[name].float() - exact[name]).square().sum().item() for name in exact) ** 0.5
+
+    assert 0 < off(documents) < 1.5 * off(dense)
+
+
+def test_rows_of_nothing_but_padding(cut):
+    rows = packed(answer(3, 6), length=16, rows=2)
+    for some in (rows, rows.rows(1, 2)):
+        agree(tiny_model("llama").network, noise(some, Noising(4, MASK), torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_the_pieces_hold_every_allowed_pair_once_and_no_other(cut, context):
+    for seed in range(20):
+        batch = random_batch(seed, context)
+        there = present(batch.tokens)
+        plan = plan_of(batch.tokens, there, context)
+        number = int(there.sum())
+        count = torch.zeros(number, number, dtype=torch.long)
+        for piece in map(Piece._make, plan.pieces.tolist()):
+            g, q, k = piece[:3]
+            queries = plan.index[piece.query_at :][: g * q].view(g, q)
+            keys = plan.index[piece.key_at :][: g * k].view(g, k)
+            mask = plan.masks[piece.mask_at :][: g * q * k].view(g, q, k)
+            for part in range(g):
+                for row in (queries[part] >= 0).nonzero()[:, 0].tolist():
+                    seen = keys[part][mask[part, row] == 0]
+                    assert (seen >= 0).all()
+                    count[queries[part, row], seen] += 1
+                    count[queries[part, row], piece.before : piece.before_end] += 1
+        place = there.flatten().nonzero()[:, 0]
+        expected = torch.block_diag(*dense_mask(batch.tokens, batch.tokens, context)[:, 0])[place][:, place]
+        assert torch.equal(count, expected.long())
+
+
+def test_masks_of_a_long_document_grow_with_its_length_and_not_with_its_square():
+    def size(length: int) -> int:
+        rows = packed(Document(tuple([5] * length), None), length=length)
+        batch = noise(rows, Noising(32, MASK), torch.Generator().manual_seed(0))
+        return plan_of(batch.tokens, present(batch.tokens), "token_causal").masks.numel()
+
+    assert size(4096) < 2.1 * size(2048)
+
+
+def test_compiled_it_is_never_traced_and_takes_any_plan(cut):
+    config = AutoConfig.for_model("llama", **SHAPE)
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    frames = []
+
+    def backend(graph, inputs):
+        frames.append(graph)
+        return graph.forward
+
+    plain, compiled = Objective(network), Objective(network)
+    network.set_attn_implementation(DOCUMENTS)
+    batches = [batch for batch in map(random_batch, range(20, 30)) if batch.mdm_targets.numel()][:5]
+    expected = [plain(batch).mdm_sum.item() for batch in batches]
+    torch._dynamo.reset()
+    compiled.body.compile(dynamic=True, backend=backend)
+    got = [compiled(batch).mdm_sum.item() for batch in batches]
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert len(frames) <= 3  # one for most plans, and one each where a size is 1, which torch holds fixed
+    assert all(any("document_attention" in str(node.target) for node in graph.graph.nodes) for graph in frames)
+    torch._dynamo.reset()
+
+
+def test_without_a_plan_or_with_dropout_it_is_refused():
+    network = tiny_model("llama").network
+    network.set_attn_implementation(DOCUMENTS)
+    with pytest.raises(SettingError, match="attention=dense"):
+        network(input_ids=torch.tensor([[3, 4, 5]]))
+    query = torch.zeros(1, 2, 3, 8)
+    with pytest.raises(SettingError, match="attention=dense"):
+        attend(network, query, query, query, None, dropout=0.1)

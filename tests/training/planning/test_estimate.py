@@ -1,0 +1,142 @@
+"""Estimates: published shapes to the parameter, and memory against what a run takes."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbdiff_engine.errors import CheckpointError, SettingError
+from tests.training.bases import write_base
+from tests.training.runs import WORDS, small_recipe
+from training.planning.estimate import estimate, table
+from training.planning.shapes import PUBLISHED, find_shape
+from training.recipe.recipe import Recipe, bundled_recipes
+
+ROOT = Path(__file__).parents[3]
+NANO = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4}
+NANO |= {"num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1536, "max_position_embeddings": 1024}
+NANO |= {"tie_word_embeddings": True, "initializer_range": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("Qwen/Qwen3-4B", 4_022_468_096),
+        ("Qwen/Qwen3-4B-Base", 4_022_468_096),
+        ("Qwen/Qwen3-8B", 8_190_735_360),
+        ("Qwen/Qwen3-8B-Base", 8_190_735_360),
+    ],
+)
+def test_published_shapes_have_their_published_size(name, parameters):
+    assert find_shape(name).network().num_parameters() == parameters
+
+
+def test_pangu_7b_is_seven_billion_and_its_two_large_embeddings():
+    network = find_shape("openpangu/openPangu-Embedded-7B").network()
+    embeddings = network.get_input_embeddings().weight.numel() + network.get_output_embeddings().weight.numel()
+    assert network.num_parameters() - embeddings == pytest.approx(7e9, rel=0.05)
+    assert {find_shape(f"someone/{name}").folder for name in PUBLISHED} == {None}
+
+
+@pytest.mark.parametrize("name", list(bundled_recipes()))
+def test_every_bundled_recipe_can_be_estimated_offline(name, tmp_path):
+    recipe = Recipe.read(name)
+    if recipe.kind == "adapt" and not (recipe.base or "").startswith(("Qwen/", "openpangu/")):
+        recipe = recipe.model_copy(update={"base": str(write_base(tmp_path / "base"))})
+    found = estimate(recipe, flops=1e12)
+    assert 0 < found.memory.weights < found.memory.peak
+    assert 0 < found.seconds < found.max_steps * found.seconds_per_step_last * 1.0001
+    json.dumps(found.to_json())
+    assert found.model in table(found, "cpu")
+
+
+def test_lora_trains_little_and_keeps_the_base_as_it_is():
+    recipe = Recipe.read("qwen3-0.6b-lora")
+    lora, full = (estimate(each, flops=1e12) for each in (recipe, recipe.model_copy(update={"lora": None})))
+    # (in + out) x rank of q, k, v, o, gate, up and down, and the row of MASK
+    per_layer = (1024 + 2048) + 2 * (1024 + 1024) + (2048 + 1024) + 3 * (1024 + 3072)
+    assert lora.trained_parameters == 28 * 32 * per_layer + 1024
+    assert full.trained_parameters == full.parameters == 596_049_920
+    assert lora.memory.weights < full.memory.weights * 0.6
+    assert full.memory.optimizer == 8 * 596_049_920
+    assert lora.memory.peak < full.memory.peak / 3
+    assert lora.work_last.layers < full.work_last.layers
+
+
+def test_what_each_switch_costs():
+    recipe = Recipe.read("qwen3-0.6b-lora", ["lora=null", "optimisation.gradient_checkpointing=false"])
+
+    def found(*overrides: str):
+        whole = ["lora=null", "optimisation.gradient_checkpointing=false", *overrides]
+        return estimate(Recipe.read("qwen3-0.6b-lora", whole), flops=1e12)
+
+    plain = estimate(recipe, flops=1e12)
+    checkpointed = found("optimisation.gradient_checkpointing=true")
+    assert checkpointed.memory.activations < plain.memory.activations / 10
+    assert checkpointed.work_last.total > plain.work_last.total
+    assert found("optimisation.optimizer=muon").memory.optimizer < plain.memory.optimizer
+    assert found("optimisation.rows=2").memory.activations == 2 * plain.memory.activations
+    assert found("objective.complementary_masks=true").memory.activations == 2 * plain.memory.activations
+    assert found("precision=fp32").memory.weight_copies == 0
+    # Blocks of one token leave nothing to noise: half the tokens go through the layers.
+    assert plain.work_last.layers == 2 * plain.work_first.layers
+    assert estimate(recipe, flops=1e12, processes=4).tokens_per_step == 4 * plain.tokens_per_step
+    assert estimate(recipe, flops=2e12).seconds == pytest.approx(plain.seconds / 2)
+    assert estimate(recipe, flops=1e12, noised_share=0.5).noised_tokens == plain.noised_tokens // 2
+
+
+def test_quantised_weights_take_what_their_bits_say():
+    plain, eight, four = (
+        estimate(Recipe.read("qwen3-0.6b-lora", [f"quantization={each}"]), flops=1e12).memory.weights
+        for each in ("null", "8bit", "4bit")
+    )
+    assert plain > eight > four
+
+
+def test_a_shape_that_is_not_known_is_one_sentence():
+    with pytest.raises(CheckpointError, match="is not known here, and HF_HUB_OFFLINE is set"):
+        find_shape("someone/something")
+    with pytest.raises(CheckpointError, match="not a bundled name"):
+        find_shape("nosuch")
+    for wrong in ({"flops": 0.0}, {"noised_share": 9.0}, {"processes": 0}):
+        with pytest.raises(SettingError):
+            estimate(Recipe.read("qwen3-0.6b-lora"), **{"flops": 1e12, **wrong})
+
+
+def test_the_command_prints_a_table_or_json(run):
+    code, out, _ = run("estimate", "--recipe", "qwen3-0.6b-lora", "--flops", "1e12")
+    assert code == 0
+    assert "596,049,920" in out
+    code, out, _ = run("estimate", "--recipe", "qwen3-0.6b-lora", "--flops", "1e12", "--json")
+    assert json.loads(out)["parameters"] == 596_049_920
+    code, out, err = run("estimate", "--recipe", "chat-sft")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_memory_of_a_run_is_within_30_percent(tmp_path, checkpointing):
+    base = write_base(tmp_path / "base", **NANO)
+    draw = random.Random(0)
+    text = "\n\n".join(" ".join(draw.choices(WORDS, k=300)) for _ in range(60))
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    # With checkpointing more rows, or what the allocator keeps would be as large as what is estimated.
+    optimisation = {"max_steps": 2, "packed_length": 256, "rows": 16 if checkpointing else 8, "warmup": 0, "decay": 0}
+    recipe = small_recipe(
+        base,
+        tmp_path / "text.txt",
+        optimisation={**optimisation, "gradient_checkpointing": checkpointing},
+        blocks={"kind": "fixed", "b_max": 16},
+        precision="bf16",
+        saving={"save_every": 9, "eval_every": 0},
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    command = [sys.executable, "-m", "tests.training.measure_memory", str(tmp_path / "recipe.yaml"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    measured = int(done.stdout.split()[-1])
+    assert estimate(recipe, flops=1e12).memory.peak == pytest.approx(measured, rel=0.3)

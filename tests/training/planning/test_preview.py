@@ -1,0 +1,141 @@
+"""Preview: what is shown is what a run reads, and nothing is written or loaded for it."""
+
+import json
+import re
+
+import pytest
+
+from nbdiff_engine.errors import NBDiffError
+from tests.training.bases import rename_entries, write_base
+from tests.training.runs import small_data
+from training.planning.preview import Preview, attention, documents, preview
+from training.recipe.recipe import Recipe
+
+
+@pytest.fixture
+def base(tmp_path):
+    return write_base(tmp_path / "base")
+
+
+@pytest.fixture
+def recipe(base):
+    optimisation = ["optimisation.rows=4", "optimisation.packed_length=256", "optimisation.max_steps=1000"]
+    return Recipe.read("smoke", [*optimisation, "blocks={b_max: 32, interval: 0.06}"], base=str(base))
+
+
+def test_a_document_is_shown_with_its_noised_copy(recipe):
+    text = preview(recipe, 2, 8)
+    assert text.count("document 1:") == text.count("document 2:") == 1
+    context, answer, noised, scored = text.split("document 1:")[1].split("\n")[1:5]
+    assert context.split(maxsplit=1)[0] == "context"
+    assert context.endswith("<bot>")
+    assert answer.split(maxsplit=1)[0] == "answer"
+    assert answer.endswith("<eos>")
+    assert noised.split()[0] == "noised"
+    marks = noised.split(maxsplit=1)[1]
+    size, fill = map(int, re.search(r"of (\d+) noised tokens, (\d+) of which", scored).groups())
+    assert size % 8 == 0
+    assert marks.count("|") == size // 8 + 1
+    after = marks.split("⟩")[1]
+    assert len(after.replace("|", "")) == after.count("▒") + after.count("·") == fill
+    assert marks.count("▒") == int(re.search(r"L_MDM (\d+)", scored)[1])
+
+
+def test_it_is_the_same_each_time_and_writes_nothing(recipe, base, tmp_path):
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in base.iterdir())
+    assert preview(recipe, 3) == preview(recipe, 3)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in base.iterdir()) == before
+
+
+def test_no_weight_is_read(recipe, base):
+    whole = preview(recipe)
+    (base / "model.safetensors").write_bytes(b"no weights")
+    assert preview(recipe) == whole
+
+
+def test_the_first_token_of_a_block_is_never_masked(recipe):
+    shown = Preview.of(recipe, 4)
+    for text in documents(shown, 8):
+        lines = text.split("  noised ")[1].split("  scored ")[0].splitlines()
+        noised = "".join([lines[0][2:], *(line[11:] for line in lines[1:])])
+        assert "▒" in noised or "·" in noised
+        assert "|▒" not in noised
+
+
+@pytest.mark.parametrize("context", ["token_causal", "block_causal"])
+def test_the_drawn_mask_is_the_method_s(recipe, context):
+    recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"context": context})})
+    rows = [line for line in attention(Preview.of(recipe, 4), 4).splitlines() if re.match(r"  x(_t)? ", line)]
+    cells = [re.search(r"[#.]{20,}", line)[0] for line in rows]
+    noised = sum(line.startswith("  x_t") for line in rows)
+    assert noised == 12
+    assert len(rows) <= 27
+    for number, row in enumerate(cells):
+        in_noised, in_clean = row[:noised], row[noised:]
+        if number < noised:
+            block = number // 4
+            assert in_noised == "." * 4 * block + "####" + "." * (noised - 4 * block - 4)
+            before = len(in_clean) - noised + 4 * block
+            assert in_clean == "#" * before + "." * (len(in_clean) - before)
+        else:
+            assert in_noised == "." * noised
+            place, context_size = number - noised, len(in_clean) - noised
+            seen = place + 1
+            if context == "block_causal" and place >= context_size:
+                seen = context_size + ((place - context_size) // 4 + 1) * 4
+            assert in_clean == "#" * seen + "." * (len(in_clean) - seen)
+
+
+def test_block_sizes_add_up_to_the_run(recipe):
+    chart = preview(recipe).split("block size over 1,000 steps\n")[1].split("\n\n")[0].splitlines()
+    assert [int(line.split()[0]) for line in chart] == [1, 2, 4, 8, 16, 32]
+    assert sum(float(re.search(r"([\d.]+) %", line)[1]) for line in chart) == pytest.approx(100)
+
+
+def test_documents_that_do_not_fit_are_counted(recipe):
+    short = recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"packed_length": 24})})
+    assert "too long         0 of" in preview(recipe)
+    assert not re.search(r"too long         0 of", preview(short))
+
+
+def test_a_mask_that_is_not_chosen_yet_is_said(base):
+    rename_entries(base, {"<mask>": "<|unused_1|>"})
+    text = preview(Recipe.read("nano", base=str(base)), 1)
+    assert "chosen by the run; the checkpoint has none yet" in text
+    assert "mask" not in (base / "tokenizer_config.json").read_text().replace("chat_template", "")
+
+
+def test_files_and_plain_text(base, tmp_path):
+    data = small_data(tmp_path / "data.jsonl")
+    assert "54 of" not in preview(Recipe.read("smoke", base=str(base), data__source=str(data)), 1, 4)
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(json.dumps({"text": f"one\ntwo {n}"}) + "\n" for n in range(9)), encoding="utf-8")
+    text = preview(Recipe.read("smoke", base=str(base), data__source=str(path)), 1, 4)
+    assert "↵" in text
+    assert "100.0 % of them answer" in text
+
+
+def test_pretraining_has_no_noised_copy():
+    text = preview(Recipe.read("nano-ar", ["network.tokenizer={vocab_size: 400, documents: 40}"]), 1)
+    assert "noised   " not in text
+    assert "1, as in every AR model" in text
+    assert "the tokenizer shown here has read 40 documents" in text
+
+
+def test_what_would_stop_a_run_stops_a_preview(recipe, tmp_path):
+    for wrong in (
+        Recipe.read("chat-sft"),
+        Recipe.read("chat-sft", base=recipe.base),
+        Recipe.read("nano", base="nosuch"),
+        recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": "self", "weights": {}})}),
+    ):
+        with pytest.raises(NBDiffError):
+            preview(wrong)
+
+
+def test_the_command(run, base):
+    code, out, _ = run("preview", "--recipe", "nano", "--base", str(base), "--n", "1", "--block-size", "8")
+    assert (code, out.count("document 1:"), out.count("document 2:")) == (0, 1, 0)
+    for wrong in (["--n", "0"], ["--block-size", "0"], ["--set", "nosuch=1"]):
+        code, out, err = run("preview", "--recipe", "nano", "--base", str(base), *wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)

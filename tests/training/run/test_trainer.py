@@ -1,0 +1,372 @@
+"""Whole runs: what they leave, that they learn, and that nothing which interrupts them changes a loss."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import nbdiff_engine as nb
+from tests.training.runs import losses, small_base, small_data, small_recipe, written
+from training.errors import RunError
+from training.recipe.recipe import Recipe
+from training.run import checkpointing
+from training.run.interruption import Interrupted
+from training.run.launch import start
+from training.run.trainer import Trainer
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    return small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"))
+
+
+@pytest.fixture
+def unbroken(recipe, tmp_path) -> list[tuple]:
+    start(recipe, tmp_path / "unbroken", resume=False)
+    return losses(tmp_path / "unbroken")
+
+
+def stop_after(monkeypatch, step: int, error: BaseException) -> None:
+    """End the process's run when `step` steps are done, before they are saved."""
+    whole = Trainer._step
+
+    def some(self):
+        if self.progress.step == step:
+            raise error
+        return whole(self)
+
+    monkeypatch.setattr(Trainer, "_step", some)
+
+
+def test_a_run_leaves_recipe_metrics_checkpoints_card_and_a_model_that_decodes(recipe, tmp_path):
+    final = start(recipe, tmp_path / "run", resume=False)
+    assert final == tmp_path / "run" / "final"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["block_size"] for line in lines] == [1, 2, 4, 4, 8, 8]
+    keys = "step loss loss_mdm loss_ar block_size lr tokens_seen tokens_per_second seconds"
+    assert set(lines[0]) >= set(keys.split())
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["loss_mdm"] + 0.5 * line["loss_ar"])
+    evaluations = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in evaluations] == [3, 6]
+    assert set(evaluations[0]["losses"]) == {"1", "2", "4", "8"}
+    assert Recipe.read(str(tmp_path / "run" / "recipe.yaml")) == recipe
+    assert "Held-out losses" in (final / "README.md").read_text()
+    model = nb.load(final)
+    assert model.spec.block_size == 8
+    assert nb.generate(model, "red dog", max_new_tokens=8).token_ids
+
+
+def test_nothing_in_a_run_is_a_pickle(recipe, tmp_path):
+    start(recipe, tmp_path / "run", resume=False)
+    endings = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert endings <= {".json", ".jsonl", ".yaml", ".safetensors", ".md", ".jinja"}
+
+
+def test_it_learns(tmp_path):
+    recipe = small_recipe(
+        small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), optimisation={"max_steps": 60, "rows": 8}
+    )
+    start(recipe, tmp_path / "run", resume=False)
+    lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0])["losses"]["8"], json.loads(lines[-1])["losses"]["8"]
+    assert last["loss_mdm"] < first["loss_mdm"] - 1
+    assert last["loss_ar"] < first["loss_ar"] - 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_goes_through_the_losses_of_an_unbroken_one(recipe, tmp_path, monkeypatch, optimizer):
+    steps = recipe.optimisation.model_copy(update={"optimizer": optimizer})
+    recipe = recipe.model_copy(update={"optimisation": steps})
+    start(recipe, tmp_path / "unbroken", resume=False)
+    stop_after(monkeypatch, 5, MemoryError())
+    with pytest.raises(MemoryError):
+        start(recipe, tmp_path / "broken", resume=False)
+    monkeypatch.undo()
+    assert [line[0] for line in losses(tmp_path / "broken")] == [1, 2, 3, 4, 5]
+    start(recipe, tmp_path / "broken", resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, unbroken, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 5, MemoryError())
+    with pytest.raises(MemoryError):
+        start(recipe, tmp_path / "broken", resume=False)
+    monkeypatch.undo()
+    damaged = tmp_path / "broken" / "checkpoints" / "step-00000004" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    with (tmp_path / "broken" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 6, "lo')  # a line that a kill cut short
+    start(recipe, tmp_path / "broken", resume=True)
+    assert losses(tmp_path / "broken") == unbroken
+
+
+def test_a_signal_saves_and_ends(recipe, unbroken, tmp_path, monkeypatch):
+    whole = Trainer._step
+
+    def signalled(self):
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    with pytest.raises(Interrupted, match="stopped after step 3, which is saved") as stopped:
+        start(recipe, tmp_path / "run", resume=False)
+    assert stopped.value.exit_code == 143
+    monkeypatch.undo()
+    start(recipe, tmp_path / "run", resume=True)
+    assert losses(tmp_path / "run") == unbroken
+
+
+def test_a_run_that_is_told_to_save_does_and_goes_on(recipe, unbroken, tmp_path, monkeypatch):
+    whole, seen = Trainer._step, {}
+    recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
+
+    def signalled(self):
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        seen[self.progress.step] = [each.step for each in self.checkpoints.all()]
+        return whole(self)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    before = signal.getsignal(signal.SIGUSR1)
+    start(recipe, tmp_path / "run", resume=False)
+    assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3]}
+    assert losses(tmp_path / "run") == unbroken
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path, monkeypatch):
+    whole = Trainer._step
+
+    def poisoned(self):
+        if self.progress.step == 3:
+            with torch.no_grad():
+                next(iter(self.parameters.values())).fill_(torch.nan)
+        return whole(self)
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    with pytest.raises(RunError, match=r"loss of step 4 is nan .* the checkpoint of step 2 is kept"):
+        start(recipe, tmp_path / "run", resume=False)
+
+
+def test_a_gradient_that_is_no_number_is_never_stepped(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, parameters, norm: torch.tensor(torch.inf))
+    with pytest.raises(RunError, match=r"gradient's norm inf; .* there is no checkpoint yet"):
+        start(recipe, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_row_that_cannot_be_encoded_is_left_out_and_counted(tmp_path, caplog):
+    data = small_data(tmp_path / "data.jsonl")
+    lines = data.read_text().splitlines()
+    lines[30] = json.dumps({"prompt": "a <mask> here", "completion": "red"})
+    data.write_text("\n".join(lines))
+    recipe = small_recipe(small_base(tmp_path / "base"), data, optimisation={"max_steps": 12, "rows": 4})
+    start(recipe, tmp_path / "run", resume=False)
+    assert "Row 31 of data.jsonl" in caplog.text
+    assert "could not be used and was left out" in caplog.text
+
+
+def test_pretraining_reads_any_data(tmp_path):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    network = {"config": {**shape, "num_key_value_heads": 2}, "tokenizer": {"vocab_size": 300}}
+    recipe = small_recipe(tmp_path, small_data(tmp_path / "data.jsonl"), kind="pretrain", network=network)
+    model = nb.load(start(recipe, tmp_path / "run", resume=False))
+    assert model.spec is None
+    assert model.tokenizer.decode(model.tokenizer("red dog")["input_ids"]) == "red dog"
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, unbroken, tmp_path, monkeypatch):
+    write = checkpointing.save_file
+
+    def full(tensors, path, *more, **options):
+        if "step-00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        return write(tensors, path, *more, **options)
+
+    monkeypatch.setattr(checkpointing, "save_file", full)
+    with pytest.raises(RunError, match="the disk is full; the checkpoint of step 2 is kept"):
+        start(recipe, tmp_path / "run", resume=False)
+    monkeypatch.undo()
+    start(recipe, tmp_path / "run", resume=True)
+    assert losses(tmp_path / "run") == unbroken
+
+
+def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
+    start(recipe, tmp_path / "run", resume=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="holds another run"):
+        start(recipe, tmp_path / "run", resume=False)
+    other = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(RunError, match=r"started with other settings: seed \(0 then, 1 now\)"):
+        start(other, tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="no run to resume"):
+        start(recipe, tmp_path / "nosuch", resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_something_else_is_refused(recipe, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("a cat")
+    with pytest.raises(RunError, match="is not an empty folder"):
+        start(recipe, tmp_path / "photos", resume=False)
+    assert [each.name for each in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_accumulation_is_a_larger_batch(tmp_path):
+    base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
+    for name, steps in (("wide", {"rows": 4}), ("accumulated", {"rows": 2, "accumulation": 2})):
+        start(small_recipe(base, data, blocks={"b_0": 1, "b_max": 1}, optimisation=steps), tmp_path / name, False)
+    # Block size 1, where nothing is drawn: rows are noised micro-batch by micro-batch.
+    for one, other in zip(losses(tmp_path / "wide"), losses(tmp_path / "accumulated"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"objective": {"context": "block_causal"}},
+        {"objective": {"token_shift": False, "context": "block_causal", "ar_weight": 0}},
+        {"objective": {"complementary_masks": True}},
+        {"objective": {"at_least_one_mask": True}},
+        {"objective": {"mask_annealing": 0.8}},
+        {"objective": {"ar_weight": 0}, "blocks": {"kind": "fixed"}},  # plain fine-tuning
+        {"objective": {"ar_weight": 0.5, "ar_weight_end": 0.0}},
+        {"optimisation": {"gradient_checkpointing": True}},
+        {"precision": "bf16"},
+        {"blocks": {"kind": "list", "sizes": (1, 8), "starts": (0, 0.5)}},
+    ],
+    ids=str,
+)
+def test_each_switch_trains_and_decodes(sections, tmp_path):
+    sections = {name: {**value} if isinstance(value, dict) else value for name, value in sections.items()}
+    recipe = small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), **sections)
+    model = nb.load(start(recipe, tmp_path / "run", resume=False), dtype="float32")
+    assert model.spec.context == recipe.objective.context
+    assert model.spec.token_shift == recipe.objective.token_shift
+    assert nb.generate(model, "red dog", strategy="block_diffusion", max_new_tokens=8).token_ids
+
+
+def test_lambda_is_annealed_linearly(tmp_path):
+    recipe = small_recipe(
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        objective={"ar_weight": 0.6, "ar_weight_end": 0.0},
+    )
+    start(recipe, tmp_path / "run", resume=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["ar_weight"] for line in lines] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_the_packed_length_is_cut_to_the_bases_context(tmp_path, caplog):
+    recipe = small_recipe(
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        optimisation={"packed_length": 8192, "rows": 1},
+    )
+    with caplog.at_level("INFO"):
+        start(recipe, tmp_path / "run", resume=False)
+    assert "packed length cut from 8192 to 256" in caplog.text
+
+
+# -- processes -------------------------------------------------------------------------------------------
+
+
+def command(recipe: Recipe, tmp_path: Path, output: Path, *more: str) -> list[str]:
+    file = written(recipe, tmp_path / "recipe.yaml")
+    return ["-m", "training", "adapt", "--recipe", str(file), "--output", str(output), *more]
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_loses_nothing(tmp_path):
+    recipe = small_recipe(
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        optimisation={"max_steps": 300},
+        saving={"save_every": 7, "eval_every": 0},
+    )
+    start(recipe, tmp_path / "unbroken", resume=False)
+    run = tmp_path / "run"
+    for kill in range(3):
+        resume = ["--resume"] if kill else []
+        process = subprocess.Popen(
+            [sys.executable, *command(recipe, tmp_path, run, *resume)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        wanted = 60 * (kill + 1)
+        deadline = time.monotonic() + 120
+        while (
+            not (run / "metrics.jsonl").exists() or len(losses_so_far(run)) < wanted
+        ) and time.monotonic() < deadline:
+            time.sleep(0.02)
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+    assert not (run / "final").exists()
+    done = subprocess.run([sys.executable, *command(recipe, tmp_path, run, "--resume")], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == losses(tmp_path / "unbroken")
+
+
+def losses_so_far(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_with_twice_the_accumulation(tmp_path):
+    base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
+    start(small_recipe(base, data, optimisation={"accumulation": 2}), tmp_path / "one", resume=False)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *command(small_recipe(base, data), tmp_path, tmp_path / "two")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es) of MULTI_CPU" in done.stderr
+    for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
+    evaluations = [(tmp_path / name / "evaluations.jsonl").read_text().splitlines()[-1] for name in ("one", "two")]
+    one, two = (json.loads(line)["losses"]["8"] for line in evaluations)
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_held_out_row_and_a_resume(tmp_path):
+    """A process without a row to evaluate waits for no other; the logs have one writer; the batch stays what it was."""
+    recipe = small_recipe(
+        small_base(tmp_path / "base"),
+        small_data(tmp_path / "data.jsonl"),
+        data={"held_out": 1},
+        saving={"save_every": 3},
+    )
+    run = tmp_path / "run"
+    half = command(recipe, tmp_path, run)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 240}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, *torchrun, *half], env=env, **options)
+    assert done.returncode == 0, done.stderr
+    whole = losses(run)
+    newest = run / "checkpoints" / "step-00000006" / "state.json"
+    newest.write_text("damaged")
+    alone = subprocess.run([sys.executable, *half, "--resume"], env=env, **options)
+    assert alone.returncode == 2
+    assert "resume it on as many processes as it was started on" in alone.stderr
+    done = subprocess.run([sys.executable, *torchrun, *half, "--resume"], env=env, **options)
+    assert done.returncode == 0, done.stderr
+    for one, other in zip(losses(run), whole, strict=True):
+        assert one == pytest.approx(other)

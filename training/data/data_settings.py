@@ -1,0 +1,157 @@
+"""DataSettings: what a run trains on, checked at the edge, one sentence a mistake."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nbdiff_engine.decoding.settings import TEMPERATURES
+from nbdiff_engine.errors import brief, first_problem
+from training.errors import RecipeError
+
+CORPUS = "corpus"  # the problems that this project writes itself
+SELF = "self"  # answers of the checkpoint that is adapted
+
+# What a column can be, and the format that reads it.
+ROLES = {"text": "text", "prompt": "prompt", "completion": "prompt", "input": "prompt", "messages": "messages"}
+FormatName = Literal["auto", "text", "prompt", "messages"]
+
+
+class SelfData(BaseModel):
+    """What the base writes where source is "self"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    prompts: str | None = Field(
+        default=None,
+        description='a .txt (a prompt a line) or .jsonl file, or "corpus" for its prompts, taken in turn; '
+        "empty: the model writes the prompts as well",
+    )
+    documents: int = Field(default=512, ge=1, description="documents that are written, the held-out ones included")
+    max_new_tokens: int = Field(default=256, ge=1, description="tokens after which an answer is cut")
+    temperature: float = Field(
+        default=1.0, ge=0, le=TEMPERATURES[1], description="1: the base's own distribution; 0: its best guess"
+    )
+
+    @model_validator(mode="after")
+    def _documents_differ(self) -> Self:
+        if self.temperature == 0 and self.prompts is None:
+            raise ValueError(
+                "self_data.temperature is 0, and without prompts all documents would be the same; set self_data.prompts"
+            )
+        return self
+
+
+class DataSettings(BaseModel):
+    """Where documents come from, and how a row of them becomes one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Annotated[
+        str,
+        Field(
+            description="a .jsonl, .json, .parquet, .csv or .txt file, a folder of them, a hub id (owner/name), "
+            '"corpus" (the problems of this project) or "self" (the checkpoint\'s own answers)'
+        ),
+    ]
+    format: Annotated[
+        FormatName,
+        Field(
+            description="what a row is: text, prompt (with a completion), messages (a conversation), "
+            "or auto to tell by its columns"
+        ),
+    ] = "auto"
+    columns: Annotated[
+        dict[str, str],
+        Field(description=f"role to column, where a column has no usual name; roles: {', '.join(ROLES)}"),
+    ] = {}
+    subset: Annotated[str | None, Field(description="the configuration of a hub data set that has several")] = None
+    split: Annotated[str, Field(description="the split of a hub data set; files are all train")] = "train"
+    held_out: Annotated[int, Field(description="documents kept for evaluation, never more than half of all")] = 64
+    limit: Annotated[int | None, Field(description="read only so many documents, from the first on")] = None
+    seed: Annotated[
+        int, Field(description="decides which documents are held out, the corpus's problems, and what self samples")
+    ] = 0
+    raw: Annotated[bool, Field(description="prompt and completion as plain text, without the chat template")] = False
+    weights: Annotated[
+        dict[str, float], Field(description="domain of the corpus to its share; none given: all domains equally")
+    ] = {}
+    self_data: Annotated[SelfData, Field(description='what is written where source is "self"')] = SelfData()
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Check settings. Raises RecipeError with one sentence for the first that is wrong."""
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise RecipeError(first_problem(error).rstrip(".") + ".") from error
+
+    @field_validator("held_out", "limit", "seed", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"{info.field_name} is {value}; give a number, not a yes or no")
+        return value
+
+    @field_validator("source", "split", "subset")
+    @classmethod
+    def _not_blank(cls, value: str | None, info: Any) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError(f"{info.field_name} is empty; give a value or leave it out")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_roles(cls, value: dict[str, str]) -> dict[str, str]:
+        for role in value:
+            if role not in ROLES:
+                raise ValueError(f"columns names the role {brief(role)}; choose one of {', '.join(ROLES)}")
+        if len({ROLES[role] for role in value}) > 1:
+            raise ValueError(f"columns names {', '.join(value)}, which are not of one format; name those of one")
+        return value
+
+    @field_validator("held_out")
+    @classmethod
+    def _none_or_more(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError(f"held_out is {brief(value)}; it must be 0 or more")
+        return value
+
+    @field_validator("limit")
+    @classmethod
+    def _at_least_one(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError(f"limit is {brief(value)}; it must be at least 1")
+        return value
+
+    @field_validator("seed")
+    @classmethod
+    def _a_seed(cls, value: int) -> int:
+        if not 0 <= value < 2**63:
+            raise ValueError(f"seed is {brief(value)}; it must be from 0 to 2^63 - 1")
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _shares(cls, value: dict[str, float]) -> dict[str, float]:
+        for domain, weight in value.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {brief(domain)} is {weight:g}; it must be 0 or more")
+        if value and not sum(value.values()) > 0:
+            raise ValueError("weights are all 0; give one domain at least a share")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        wanted = next((ROLES[role] for role in self.columns), self.format)
+        if self.format not in ("auto", wanted):
+            raise ValueError(f"columns names {', '.join(self.columns)}, which format {self.format} does not read")
+        if self.raw and wanted == "messages":
+            raise ValueError("raw is set, but a conversation is written by the chat template; use format prompt")
+        if self.weights and self.source != CORPUS:
+            raise ValueError(f"weights are of the corpus's domains, but source is {brief(self.source)}")
+        if self.source != SELF and self.self_data != SelfData():
+            raise ValueError(f"self_data is what the base writes itself, but source is {brief(self.source)}")
+        if self.source == SELF and self.limit is not None:
+            raise ValueError("limit is of data that is there already; self writes as many as self_data.documents says")
+        return self

@@ -1,0 +1,144 @@
+"""What a job trains: a recipe and what is changed in it, validated before anything is stored."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
+from nbdiff_engine.model.checkpoints import bundled_models
+from training.data.data_settings import CORPUS, SELF
+from training.jobs.job_errors import JobError
+from training.recipe.recipe import Recipe, bundled_recipes, plain_yaml
+
+_LONGEST_RECIPE = 64 * 1024  # characters; the longest of ours has 2,000
+_LONGEST_SETTINGS = 64 * 1024
+_LONGEST_TEXT = 4096
+
+
+class JobSpec(BaseModel):
+    """A job as it is asked for. Make one with `of`, which says in one sentence what is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field(description="a bundled recipe's name, or a whole recipe as YAML text; never a path")
+    settings: dict[str, Any] = Field(default_factory=dict, description='dotted keys, as "optimisation.max_steps"')
+    base: str | None = Field(default=None, description="AR checkpoint: bundled name, folder or hub id")
+    data: str | None = Field(default=None, description="file, folder, hub id, 'corpus' or 'self'")
+    max_steps: int | None = Field(default=None, ge=1, description="optimiser steps; all phases scale with it")
+    kind: Literal["adapt", "pretrain"] = "adapt"
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """Validate a spec and the recipe it comes to. Raises JobError, one sentence."""
+        try:
+            spec = cls.model_validate(fields)
+        except (ValidationError, RecursionError) as error:
+            why = first_problem(error) if isinstance(error, ValidationError) else "it is nested too deeply"
+            raise JobError(f"The job cannot be made: {why}.") from error
+        spec.resolved()
+        return spec
+
+    def resolved(self) -> Recipe:
+        """The recipe with everything that this spec changes in it. Raises JobError."""
+        self._check_sizes()
+        try:
+            recipe = Recipe.parse(
+                self.recipe,
+                self.settings,
+                base=self.base,
+                data__source=self.data,
+                optimisation__max_steps=self.max_steps,
+            )
+        except JobError:
+            raise
+        except NBDiffError as error:
+            raise JobError(str(error)) from error
+        except (RecursionError, AttributeError, TypeError, ValueError) as error:
+            raise JobError("The job's settings cannot be read; a setting is 'section.key': value.") from error
+        if recipe.kind != self.kind:
+            raise JobError(f"The recipe {self.label} is for {recipe.kind}, and the job for {self.kind}.")
+        if recipe.kind == "adapt" and recipe.base is None:
+            raise JobError("The recipe names no base checkpoint; give one as the base.")
+        if recipe.kind == "pretrain" and self.base is not None:
+            raise JobError("pretrain makes a new network, and has no base; leave it out.")
+        return recipe
+
+    def standing_alone(self, threads: int) -> Recipe:
+        """The recipe as a job's folder keeps it: good from any folder. threads: taken where it names no number."""
+        recipe = self.resolved()
+        data = recipe.data
+        if data.source not in (CORPUS, SELF):
+            data = data.model_copy(update={"source": _absolute(data.source)})
+        base = recipe.base
+        if base is not None and base not in bundled_models():
+            base = _absolute(base)
+        return recipe.model_copy(update={"base": base, "data": data, "threads": recipe.threads or threads})
+
+    @property
+    def label(self) -> str:
+        """A short name of the recipe."""
+        return self.recipe if self.recipe in bundled_recipes() else "of its own"
+
+    def command(self) -> list[str]:
+        """Arguments of `python -m training` that train the same, less --output; a recipe of one's own is in a file."""
+        recipe = self.recipe if self.recipe in bundled_recipes() else "recipe.yaml"
+        found = [self.kind, "--recipe", recipe]
+        for option, value in (("--base", self.base), ("--data", self.data), ("--max-steps", self.max_steps)):
+            if value is not None:
+                found += [option, str(value)]
+        for key, value in self.settings.items():
+            found += ["--set", f"{key}={_flow(value)}"]
+        return found
+
+    def _check_sizes(self) -> None:
+        if len(self.recipe) > _LONGEST_RECIPE:
+            raise JobError(f"The recipe has {len(self.recipe):,} characters; at most {_LONGEST_RECIPE:,} are read.")
+        for name, text in (("base", self.base), ("data", self.data)):
+            if text is None:
+                continue
+            if len(text) > _LONGEST_TEXT:
+                raise JobError(f"The {name} has {len(text):,} characters; at most {_LONGEST_TEXT:,} are read.")
+            if not text.strip() or not text.isprintable():
+                raise JobError(f"The {name} is empty or holds characters that cannot be printed; give it as one line.")
+        if any(not key.isprintable() or not key.strip(". ") or len(key) > 200 for key in self.settings):
+            raise JobError("A setting's name is empty, too long, or holds characters that cannot be printed.")
+        try:
+            size = len(json.dumps(self.settings))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise JobError("A setting's value is no number, text, list or mapping of them.") from error
+        if size > _LONGEST_SETTINGS:
+            raise JobError(f"The settings have {size:,} characters; at most {_LONGEST_SETTINGS:,} are read.")
+
+
+def settings_of(overrides: list[str]) -> dict[str, Any]:
+    """`section.key=value` texts, values in YAML, as a command line has them. Raises JobError."""
+    found: dict[str, Any] = {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise JobError(f"--set {brief_text(text)!r} is no key=value, such as optimisation.learning_rate=1e-4.")
+        try:
+            found[key.strip()] = plain_yaml(value) if value else None
+        except ValueError as error:
+            raise JobError(f"--set {brief_text(text)!r}: the value is not YAML: {error}.") from error
+    return found
+
+
+def _flow(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, str) and value.strip() and yaml.safe_load(yaml.safe_dump(value)) == value:
+        plain = yaml.safe_dump(value, width=float("inf")).strip().removesuffix("...").strip()
+        return plain if "\n" not in plain else json.dumps(value)
+    return json.dumps(value)
+
+
+def _absolute(name: str) -> str:
+    """A file or folder that is there, by its whole path: a trainer runs in another folder. Other names stay."""
+    try:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
+    except (OSError, RuntimeError, ValueError):
+        return name

@@ -1,0 +1,1 @@
+"""The network that is trained: loaded or new, with its MASK token, with or without LoRA."""

@@ -1,0 +1,97 @@
+"""LoRA on a frozen base, with the mask token's embedding trained beside it. peft is imported where it is used."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from nbdiff_engine.errors import brief, brief_text
+from training.errors import RecipeError
+from training.model.base import TrainedModel, load_base, with_spec
+from training.recipe.recipe import Lora, Recipe
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ALL_LINEAR = "all-linear"
+
+
+def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed: int) -> "PeftModel":
+    """Put adapters into `network`, in place; the PeftModel around it. Adapters are float32, whatever the base is in.
+
+    The embedding of MASK is the one row of the base that is trained: the base has never seen it. Where the
+    head is tied to the embedding, its row is the same one.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = _targets(network, lora)
+    embedding = next(name for name, module in network.named_modules() if module is network.get_input_embeddings())
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        trainable_token_indices={embedding.rsplit(".", 1)[-1]: [mask_token_id]},
+    )
+    try:
+        return get_peft_model(network, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise RecipeError(f"LoRA does not fit this network: {brief_text(str(error), 200)}") from error
+
+
+def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
+    """The plain network with what was trained folded into its weights, in `dtype`. `adapters` is used up.
+
+    The sum of a weight and its adapter is taken in float32 and rounded once, one layer at a time. A quantised base
+    is loaded again as it was before: folded into 4-bit weights, the sum would be rounded to 4 bits once more.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if recipe.quantization is not None:
+        adapters = _on_plain_base(model, recipe)
+    with torch.no_grad():
+        for layer in adapters.modules():
+            if isinstance(layer, BaseTunerLayer):
+                weight = layer.get_base_layer().weight
+                weight.data = weight.data.float()
+                layer.merge()
+                weight.data = weight.data.to(dtype)
+    return adapters.unload().to(dtype)
+
+
+def _on_plain_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":
+    """The trained adapters on the unquantised base, on the CPU."""
+    objective = recipe.objective
+    plain = load_base(recipe.base, device="cpu")
+    plain = with_spec(plain, recipe.blocks.b_max, objective.context, objective.token_shift)
+    adapters = add_adapters(plain.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
+    trained = dict(model.network.named_parameters())
+    with torch.no_grad():
+        for name, parameter in plain.network.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(trained[name])
+    return adapters
+
+
+def _targets(network: PreTrainedModel, lora: Lora) -> str | list[str]:
+    """The recipe's targets, each of which must be the name of a layer inside the network."""
+    if lora.targets == ALL_LINEAR:
+        return ALL_LINEAR
+    targets = [lora.targets] if isinstance(lora.targets, str) else list(lora.targets)
+    outer = (network.get_input_embeddings(), network.get_output_embeddings())
+    inner = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and not any(module is each for each in outer)
+    }
+    known = dict.fromkeys(name.rsplit(".", 1)[-1] for name in inner)
+    for target in targets or [""]:
+        if not any(name == target or name.endswith(f".{target}") for name in inner):
+            raise RecipeError(
+                f"lora.targets names {brief(target)}, and no layer is called that; "
+                f"choose {ALL_LINEAR} or some of {', '.join(known)}."
+            )
+    return targets

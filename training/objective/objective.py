@@ -1,0 +1,120 @@
+"""The objective: L = L_MDM + lambda * L_AR on one forward of `[noised ; clean]` (NBDiff, Eq. 1, 2 and 5).
+
+L_MDM is the cross-entropy at masked tokens, without a 1/t weight; L_AR the next-token cross-entropy of the clean half.
+Both are sums divided by one shared count, the clean target tokens of the whole step. E[t] = 1/2 then balances them,
+which is why the paper's lambda is 0.5.
+
+Shape suffixes: B rows, N noised tokens, L clean tokens, T scored places, D hidden size, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from nbdiff_engine.model.attention import Context, additive, dense_mask, flex_mask
+from training.objective.attention_plan import plan_of, present
+from training.objective.document_attention import DOCUMENTS
+from training.objective.noising import IGNORED, Batch
+
+_CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Sums over a batch, still to be divided by the step's target count."""
+
+    mdm_sum: Tensor
+    ar_sum: Tensor
+    mdm_count: int  # masked tokens scored
+    ar_count: int
+
+    def numbers(self) -> Tensor:
+        """The four fields in their order, float64 [4] on the CPU, to be added up over batches and processes."""
+        figures = [self.mdm_sum.item(), self.ar_sum.item(), self.mdm_count, self.ar_count]
+        return torch.tensor(figures, dtype=torch.float64)
+
+
+class Objective(nn.Module):
+    """A causal LM and the two losses it is adapted with. Its forward is what a distributed wrapper wraps."""
+
+    def __init__(self, network: PreTrainedModel, context: Context = "token_causal"):
+        super().__init__()
+        self.network = network
+        self.context = context
+        self.body = network.base_model  # compiled in place where a recipe asks for it
+        self.dtype = network.dtype
+        self.vocab_size = network.config.get_text_config().vocab_size
+
+    def forward(self, batch: Batch, open_future: Tensor | None = None) -> Losses:
+        """The summed losses of a batch.
+
+        open_future: bool [B, N + L], the keys that noised tokens of the same block see although they stand
+            after them; None: all (NBDiff). The mask-annealing ablation opens them little by little.
+        """
+        if self.network.config._attn_implementation == DOCUMENTS:
+            return self.end_to_end(batch, open_future)
+        hidden_BSD = self.body(
+            input_ids=batch.ids,
+            attention_mask=self.mask(batch, open_future),
+            position_ids=batch.tokens.position,
+            use_cache=False,
+        ).last_hidden_state
+        noised = batch.mdm_targets.shape[1]
+        mdm_sum, mdm_count = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets)
+        ar_sum, ar_count = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
+        return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+
+    def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
+        """The same losses from one row that holds the tokens of all, without padding."""
+        there = present(batch.tokens)
+        hidden_1TD = self.body(
+            input_ids=batch.ids[there][None],
+            position_ids=batch.tokens.position[there][None],
+            plan=plan_of(batch.tokens, there, self.context, open_future),
+            use_cache=False,
+        ).last_hidden_state
+        noised = batch.mdm_targets.shape[1]
+        targets = torch.full_like(batch.ids, IGNORED)
+        found = []
+        for own, half in ((batch.mdm_targets, slice(noised)), (batch.ar_targets, slice(noised, None))):
+            targets.fill_(IGNORED)[:, half] = own
+            found.append(self.cross_entropy(hidden_1TD, targets[there][None]))
+        (mdm_sum, mdm_count), (ar_sum, ar_count) = found
+        return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+
+    def mask(self, batch: Batch, open_future: Tensor | None):
+        """Who sees whom, in the form that the network's attention takes."""
+        if self.network.config._attn_implementation == "flex_attention":
+            return flex_mask(batch.tokens, batch.tokens, self.context, open_future)
+        mask = dense_mask(batch.tokens, batch.tokens, self.context, open_future)
+        # A place without a token sees nobody; its softmax would be 0/0, and the NaN would spread to the gradients.
+        mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+        # As numbers, once: SDPA would turn a boolean mask into them in every layer, and keep each for the backward.
+        kind = mask.device.type
+        return additive(mask, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype)
+
+    def cross_entropy(self, hidden_BND: Tensor, targets_BN: Tensor) -> tuple[Tensor, int]:
+        """Summed cross-entropy at the places that have a target, and how many there are.
+
+        The head is computed there alone, some places at a time, and again in the backward pass: logits of
+        all places would be the largest tensor of a training step by far.
+        """
+        places = targets_BN != IGNORED
+        hidden_TD, targets_T = hidden_BND[places], targets_BN[places]
+        head = self.network.get_output_embeddings()
+        total = hidden_TD.new_zeros((), dtype=torch.float32)
+        step = max(1, _CHUNK_LOGITS // self.vocab_size)
+        for first in range(0, len(targets_T), step):
+            part = (head, hidden_TD[first : first + step], targets_T[first : first + step])
+            total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)
+        if len(targets_T) == 0:  # still a function of the weights, as a distributed backward needs it
+            total = total + 0.0 * hidden_BND.sum()
+        return total, len(targets_T)
+
+
+def _chunk_loss(head: nn.Module, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
+    return F.cross_entropy(head(hidden_TD).float(), targets_T, reduction="sum")

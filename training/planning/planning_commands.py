@@ -1,0 +1,113 @@
+"""Commands that look before a run: recipes, preview, estimate, corpus.
+
+python -m training recipes
+python -m training preview --recipe nano --n 3
+python -m training estimate --recipe qwen3-0.6b-lora --json
+python -m training corpus --domain math --split test --n 5
+"""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nbdiff_engine.errors import SettingError, brief
+from training.errors import RecipeError
+
+if TYPE_CHECKING:  # a recipe pulls in what --help can do without
+    from training.recipe.recipe import Recipe
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Bundled recipe or a YAML file.")]
+BaseOption = Annotated[str | None, typer.Option("--base", help="AR checkpoint: bundled name, folder or hub id.")]
+DataOption = Annotated[str | None, typer.Option("--data", help="File, folder, hub id, 'corpus' or 'self'.")]
+StepsOption = Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps; all phases scale with it.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add these commands to a command line."""
+    for command in (recipes, preview, estimate, corpus):
+        cli.command()(command)
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List the bundled recipes."""
+    from training.recipe.recipe import Recipe, bundled_recipes
+
+    found = {name: Recipe.read(name) for name in sorted(bundled_recipes())}
+    if as_json:
+        rows = [
+            {"name": name, "kind": each.kind, "base": each.base, "about": each.about} for name, each in found.items()
+        ]
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    width = max(map(len, found))
+    for name, each in found.items():
+        print(f"{name:{width}}  {each.kind:8}  {each.about}")
+
+
+def preview(
+    recipe: RecipeOption = None,
+    base: BaseOption = None,
+    data: DataOption = None,
+    max_steps: StepsOption = None,
+    overrides: SetOption = None,
+    n: Annotated[int, typer.Option("--n", help="Documents that are shown.")] = 2,
+    block_size: Annotated[int | None, typer.Option(help="Of the noised copies. Default: the run's last.")] = None,
+) -> None:
+    """Show what a recipe trains on: documents, noised copies, attention, block sizes, counts."""
+    chosen = settled(recipe, overrides, base, data, max_steps)
+    from training.planning.preview import preview as show
+
+    print(show(chosen, n, block_size))
+
+
+def estimate(
+    recipe: RecipeOption = None,
+    base: BaseOption = None,
+    max_steps: StepsOption = None,
+    overrides: SetOption = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    flops: Annotated[
+        float | None, typer.Option(help="Operations per second of matrix products. Default: measured here.")
+    ] = None,
+    noised_share: Annotated[
+        float, typer.Option(help="Noised tokens for each clean one, as preview counts them; 1 for plain text.")
+    ] = 1.0,
+    processes: Annotated[int, typer.Option(help="Processes of the run.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate memory and time of a run, from the shape of its base alone."""
+    if device not in ("cpu", "cuda"):
+        raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
+    chosen = settled(recipe, overrides, base, None, max_steps)
+    from training.planning import estimate as estimating
+
+    found = estimating.estimate(chosen, device, flops, noised_share, processes)
+    print(json.dumps(found.to_json()) if as_json else estimating.table(found, device))
+
+
+def corpus(
+    domain: Annotated[str, typer.Option(help="math, code, knowledge or story.")] = "math",
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    n: Annotated[int, typer.Option("--n", help="Problems that are shown.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the corpus.")] = 0,
+) -> None:
+    """Show problems of the project's own corpus."""
+    if n < 1:
+        raise SettingError(f"n is {brief(n)}; it must be at least 1.")
+    from training.corpus.samples import render
+
+    print(render(domain, split, n, seed))
+
+
+def settled(
+    recipe: str | None, overrides: list[str] | None, base: str | None, data: str | None, max_steps: int | None
+) -> "Recipe":
+    """The recipe of a command line. Raises RecipeError for one that is not there or not valid."""
+    from training.recipe.recipe import Recipe
+
+    if recipe is None:
+        raise RecipeError("Give a --recipe: a bundled name (python -m training recipes lists them) or a YAML file.")
+    return Recipe.read(recipe, overrides, base=base, data__source=data, optimisation__max_steps=max_steps)

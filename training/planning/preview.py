@@ -1,0 +1,260 @@
+"""What a recipe trains on, shown before a run: documents, their noised copies, who attends to whom, how blocks grow.
+
+Everything comes from the functions that the trainer calls, on the base's tokenizer and config. No weight is read.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+import torch
+
+from nbdiff_engine.errors import SettingError, brief
+from nbdiff_engine.model.attention import PADDING, dense_mask
+from training.data.documents import DocumentSource
+from training.data.packing import Cursor, Packer
+from training.model.base import TrainedModel
+from training.objective.noising import IGNORED, Batch, Noising, Packed, noise
+from training.planning.without_weights import open_without_weights
+from training.recipe.recipe import Recipe
+
+MASK, BORDER, FILL, END = "▒", "|", "·", "⟩"
+LEGEND = (
+    f"{MASK} masked   {BORDER} block border   {END} end of the answer   {FILL} fill: its last token again, to the "
+    "block's full width, in the noised half alone"
+)
+_COUNTED = 500  # documents that the figures are taken from
+_ROWS = 64  # packed rows that the figures are taken from
+_CONTEXT, _ANSWER = 3, 12  # tokens of the drawn mask: before the answer, and of it in both halves
+_DRAWN_BLOCK = 4  # so that the drawing holds several blocks
+_WIDTH = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A recipe's data and settings, ready to be shown."""
+
+    recipe: Recipe
+    model: TrainedModel
+    source: DocumentSource
+    packer: Packer
+    noising: Noising  # as Trainer.noising gives it
+    about_mask: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, block_size: int) -> "Preview":
+        model, source, about_mask = open_without_weights(recipe)
+        length = min(recipe.optimisation.packed_length, model.context_length)
+        packer = Packer(source, length, recipe.seed, recipe.blocks.b_max if recipe.kind == "adapt" else 1)
+        objective = recipe.objective
+        noising = Noising(
+            block_size=block_size,
+            mask_token_id=model.spec.mask_token_id if model.spec else 0,
+            shift=int(objective.token_shift),
+            at_least_one=objective.at_least_one_mask,
+            complementary=objective.complementary_masks,
+            ending_ids=frozenset(model.eos_token_ids),
+        )
+        return cls(recipe, model, source, packer, noising, about_mask)
+
+    def noised(self, packed: Packed, block_size: int | None = None) -> Batch:
+        """Packed rows as a forward gets them, the same each time."""
+        how = replace(self.noising, block_size=block_size or self.noising.block_size)
+        draw = torch.Generator().manual_seed(random.Random(f"{self.recipe.seed}/preview").getrandbits(62))
+        return noise(packed, how, draw, self.recipe.objective.context)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens on one line: special tokens and line ends visible, nothing that a terminal would obey."""
+        text = self.model.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        marks = {"\n": "↵", "\t": "⇥", "\r": "␍"}
+        return "".join(marks.get(each, each if each.isprintable() else "�") for each in text)
+
+
+def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> str:
+    """The text that is shown. block_size: of the noised copies; None is the run's last."""
+    if count < 1:
+        raise SettingError(f"n is {brief(count)}; it must be at least 1.")
+    if block_size is not None and not 1 <= block_size <= 1024:
+        raise SettingError(f"block_size is {brief(block_size)}; it must be from 1 to 1024.")
+    if block_size not in (None, 1) and recipe.kind == "pretrain":
+        raise SettingError("block_size is given, but pretrain trains an AR model, which has no blocks.")
+    size = block_size or (recipe.blocks.b_max if recipe.kind == "adapt" else 1)
+    shown = Preview.of(recipe, size)
+    head = (
+        f"{recipe.kind} {shown.model.name} on {shown.source.name}: packed length {shown.packer.length}, "
+        f"block size {size}, {recipe.objective.context} context\n{shown.about_mask}\n{LEGEND}"
+    )
+    drawn = attention(shown, block_size or min(size, _DRAWN_BLOCK))
+    return "\n\n".join([head, *documents(shown, count), drawn, growth(recipe), figures(shown)])
+
+
+# -- documents ------------------------------------------------------------------------------------------------
+
+
+def documents(shown: Preview, count: int) -> list[str]:
+    """The first `count` documents as they are packed, each with its noised copy."""
+    packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
+    batch = shown.noised(packed)
+    places = [(row, n) for row in range(len(packed.ids)) for n in range(int(packed.document[row].max()) + 1)]
+    return [
+        f"document {label}: " + _document(shown, packed, batch, row, number)
+        for label, (row, number) in enumerate(places[:count], start=1)
+    ]
+
+
+def _document(shown: Preview, packed: Packed, batch: Batch, row: int, number: int) -> str:
+    here = (packed.document[row] == number).nonzero()[:, 0]
+    ids, starts = packed.ids[row, here].tolist(), packed.start[row, here].tolist()
+    runs, at = [], 0  # (start, ids) of each run of context and of answer
+    for start, group in groupby(starts):
+        size = len(list(group))
+        runs.append((start, ids[at : at + size]))
+        at += size
+    answers = [each for start, each in runs if start >= 0]
+    answered = sum(map(len, answers))
+    lines = [f"{len(ids)} tokens, {answered} of them answer"]
+    for start, part in runs:
+        lines += _wrapped("answer" if start >= 0 else "context", shown.text(part))
+    next_tokens = int((batch.ar_targets[row, here] != IGNORED).sum())
+    if not batch.mdm_targets.shape[1]:
+        lines.append(f"  scored   L_AR {next_tokens} next tokens; blocks of one token leave nothing to mask")
+        return "\n".join(lines)
+    noised = (batch.tokens.document[row, : batch.mdm_targets.shape[1]] == number).nonzero()[:, 0]
+    lines += _wrapped("noised", _noised_text(shown, batch, row, noised.tolist(), answers))
+    masked = int((batch.mdm_targets[row, noised] != IGNORED).sum())
+    lines.append(
+        f"  scored   L_AR {next_tokens} next tokens; L_MDM {masked} masked ones of {len(noised)} noised tokens, "
+        f"{len(noised) - answered} of which are fill"
+    )
+    return "\n".join(lines)
+
+
+def _noised_text(shown: Preview, batch: Batch, row: int, columns: list[int], answers: list[list[int]]) -> str:
+    """The noised tokens of a document, its answers one after another, with marks."""
+    how, lines = shown.noising, []
+    for answer in answers:
+        ended = answer[-1] in how.ending_ids
+        width = -(-len(answer) // how.block_size) * how.block_size if ended else len(answer)
+        mine, columns = columns[:width], columns[width:]
+        marked = [
+            (
+                BORDER * (place % how.block_size == 0) + (END if place == len(answer) else ""),
+                MASK if token == how.mask_token_id else FILL if place >= len(answer) else None,
+                token,
+            )
+            for place, token in enumerate(batch.ids[row, mine].tolist())
+        ]
+        text, plain = "", []
+        for before, mark, token in marked:
+            if before or mark:
+                text, plain = text + shown.text(plain) + before, []
+            if mark:
+                text += mark
+            else:
+                plain.append(token)
+        lines.append(text + shown.text(plain) + (END if width == len(answer) else "") + BORDER)
+    return " ".join(lines)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    pieces = [text[at : at + _WIDTH] for at in range(0, len(text), _WIDTH)] or [""]
+    return [f"  {label if number == 0 else '':8} {piece}" for number, piece in enumerate(pieces)]
+
+
+# -- who attends to whom -----------------------------------------------------------------------------------------
+
+
+def attention(shown: Preview, block_size: int) -> str:
+    """The mask of a short document: its real one, of which the first tokens are drawn."""
+    packed, _ = shown.packer.batch(Cursor(), 4)
+    row, number = _shortest(packed)
+    packed = packed.rows(row, row + 1)
+    batch = shown.noised(packed, block_size)
+    noised = batch.mdm_targets.shape[1]
+    document = batch.tokens.document[0]
+    clean = (document[noised:] == number).nonzero()[:, 0] + noised
+    first = int((packed.start[0, clean - noised] >= 0).nonzero()[0, 0])
+    chosen = [
+        *(document[:noised] == number).nonzero()[:_ANSWER, 0].tolist(),
+        *clean[max(0, first - _CONTEXT) : first + _ANSWER].tolist(),
+    ]
+    mask = dense_mask(batch.tokens, batch.tokens, shown.recipe.objective.context)[0, 0]
+    targets = torch.cat([batch.mdm_targets[0], batch.ar_targets[0]])
+    lines = [
+        f"who attends to whom, blocks of {block_size} (rows ask, # may be seen; x_t noised, x clean; right: the token",
+        "that the output there is scored on, by L_MDM in the noised half and by L_AR in the clean one)",
+    ]
+    for query in chosen:
+        half, scored = "x_t" if query < noised else "x", int(targets[query])
+        cells = "".join("#" if mask[query, key] else "." for key in chosen)
+        target = "" if scored == IGNORED else f"{'L_MDM' if query < noised else 'L_AR':5} {_token(shown, scored)}"
+        label = f"{half:3} {int(batch.tokens.position[0, query]):>4} {_token(shown, int(batch.ids[0, query])):12}"
+        lines.append(f"  {label} {cells}  {target}".rstrip())
+    return "\n".join(lines)
+
+
+def _shortest(packed: Packed) -> tuple[int, int]:
+    """Row and number of the document with the fewest tokens that holds enough of an answer to draw."""
+    sizes: dict[tuple[int, int], tuple[bool, int]] = {}
+    for row in range(len(packed.ids)):
+        for number in range(int(packed.document[row].max()) + 1):
+            here = packed.document[row] == number
+            few = int((here & (packed.start[row] >= 0)).sum()) < _ANSWER
+            sizes[row, number] = (few, int(here.sum()))
+    return min(sizes, key=sizes.__getitem__)
+
+
+def _token(shown: Preview, token: int) -> str:
+    if shown.model.spec is not None and token == shown.noising.mask_token_id:
+        return MASK
+    return repr(shown.text([token]))[:12]
+
+
+# -- the run ---------------------------------------------------------------------------------------------------
+
+
+def growth(recipe: Recipe) -> str:
+    """The block size over the run, as a chart."""
+    total = recipe.optimisation.max_steps
+    if recipe.kind == "pretrain":
+        return f"block size over {total:,} steps: 1, as in every AR model"
+    stages = recipe.blocks.over(total).stages
+    lines = [f"block size over {total:,} steps"]
+    for (first, size), (end, _) in pairwise([*stages, (total, 0)]):
+        steps = max(0, min(end, total) - first)
+        if steps:
+            share = steps / total
+            span = f"{first + 1:,}-{first + steps:,}"
+            lines.append(f"  {size:4} steps {span:15} {100 * share:5.1f} %  {'█' * max(1, round(40 * share))}")
+    return "\n".join(lines)
+
+
+def figures(shown: Preview) -> str:
+    """Counts over the first documents, read as the run reads them."""
+    counted = min(_COUNTED, len(shown.source))
+    order = shown.packer.order(0)
+    tokens = answered = longer = 0
+    for index in order[:counted]:
+        document = shown.source[index]
+        tokens += len(document.ids)
+        answered += len(document.ids) if document.turns is None else sum(b - a for a, b in document.turns)
+        longer += len(document.ids) > shown.packer.length
+    steps = shown.recipe.optimisation
+    packed, cursor = shown.packer.batch(Cursor(), min(_ROWS, steps.rows * steps.accumulation), counted)
+    batch = shown.noised(packed)
+    there = int((packed.document != PADDING).sum())
+    noised = int((batch.tokens.document[:, : batch.mdm_targets.shape[1]] != PADDING).sum())
+    copies = 2 if shown.noising.complementary else 1
+    whole = "no end" if len(shown.source) >= 2**31 else f"{len(shown.source):,}"
+    lines = [
+        f"documents        {whole}; the first {counted:,} are counted here",
+        f"tokens           {tokens / counted:.1f} a document, {100 * answered / tokens:.1f} % of them answer",
+        f"packing          {100 * there / packed.ids.numel():.1f} % of {len(packed.ids)} rows filled "
+        f"by {cursor.document} documents",
+        f"noised share     {noised / copies / max(there, 1):.2f} noised tokens for each clean one "
+        "(--noised-share of estimate)",
+        f"too long         {longer} of {counted:,} are longer than {shown.packer.length} tokens"
+        + ("" if longer == 0 else "; conversations lose their end, plain text is split"),
+    ]
+    return "\n".join(lines)

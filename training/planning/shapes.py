@@ -1,0 +1,139 @@
+"""The shape of a base checkpoint without its weights: its config, and its network on the meta device.
+
+A folder or the local hub cache is read first. Published checkpoints that are not here are known from the table
+below, so that a run on them can be looked at offline; the hub is asked for a config.json only for other names.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub import constants
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from nbdiff_engine.errors import CheckpointError, brief, brief_text
+from nbdiff_engine.model.checkpoints import BUNDLED_FOLDER, HUB_ID, _read_config, bundled_models, find_checkpoint
+from nbdiff_engine.model.families import FAMILIES
+from training.errors import RecipeError
+from training.recipe.recipe import Network
+
+_QWEN3 = {
+    "model_type": "qwen3",
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1e6,
+    "dtype": "bfloat16",
+}
+_06B = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16}
+_4B = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32}
+_8B = {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32}
+_BASE = {"max_position_embeddings": 32768}
+_PANGU = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 12800,
+    "num_hidden_layers": 34,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 153376,
+    "max_position_embeddings": 32768,
+    "rope_theta": 1.6e7,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+
+# By the name after the owner's, since mirrors keep it.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "Qwen3-0.6B": {**_QWEN3, **_06B, "tie_word_embeddings": True},
+    "Qwen3-0.6B-Base": {**_QWEN3, **_06B, **_BASE, "tie_word_embeddings": True},
+    "Qwen3-4B": {**_QWEN3, **_4B, "tie_word_embeddings": True},
+    "Qwen3-4B-Base": {**_QWEN3, **_4B, **_BASE, "tie_word_embeddings": True},
+    "Qwen3-8B": {**_QWEN3, **_8B, "tie_word_embeddings": False},
+    "Qwen3-8B-Base": {**_QWEN3, **_8B, **_BASE, "tie_word_embeddings": False},
+    "openPangu-Embedded-7B": _PANGU,
+    "NBDiff-7B-Base": _PANGU,
+    "NBDiff-7B-Instruct": _PANGU,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseShape:
+    """A checkpoint as its config.json says. folder: where it lies; None where only its shape is known."""
+
+    name: str
+    config: PreTrainedConfig
+    dtype: torch.dtype  # of its weights as they are loaded: never float16, as training never is
+    folder: Path | None
+
+    def network(self) -> PreTrainedModel:
+        """The network without a value in it."""
+        return meta_network(self.config, self.name)
+
+
+def find_shape(base: str) -> BaseShape:
+    """The shape of a bundled name, a folder or a hub id. Raises CheckpointError with one sentence."""
+    is_hub_id = base not in bundled_models() and not Path(base).expanduser().is_dir() and HUB_ID.fullmatch(base)
+    if not is_hub_id:
+        folder = find_checkpoint(base)
+        return _of_folder(folder, folder.name if folder.parent == BUNDLED_FOLDER else base)
+    cached = huggingface_hub.try_to_load_from_cache(base, "config.json")
+    if isinstance(cached, str):
+        return _of_folder(Path(cached).parent, base)
+    known = {name.lower(): fields for name, fields in PUBLISHED.items()}.get(base.split("/")[1].lower())
+    if known is not None:
+        return _of_fields(dict(known), base, None)
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"The shape of {base!r} is not known here, and HF_HUB_OFFLINE is set; give a local folder, "
+            f"or one of {', '.join(PUBLISHED)}."
+        )
+    try:
+        return _of_folder(Path(huggingface_hub.hf_hub_download(base, "config.json")).parent, base)
+    except Exception as error:  # the hub client's errors have no common base
+        raise CheckpointError(f"The config.json of {base!r} cannot be had: {brief_text(str(error), 160)}") from error
+
+
+def shape_of_new(settings: Network, name: str) -> BaseShape:
+    """The shape of the network that `pretrain` makes, with as many tokens as its tokenizer is to have."""
+    fields = {"max_position_embeddings": 1024, "tie_word_embeddings": True, **settings.config}
+    fields |= {"model_type": settings.model_type, "vocab_size": settings.tokenizer.vocab_size}
+    try:
+        return _of_fields(fields, name, None)
+    except CheckpointError as error:
+        raise RecipeError(str(error)) from error
+
+
+def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    """A network of this config on the meta device: every shape, no memory."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{name} is no causal LM that is known here: {brief_text(str(error), 200)}") from error
+
+
+def _of_folder(folder: Path, name: str) -> BaseShape:
+    return _of_fields(_read_config(folder), name, folder)
+
+
+def _of_fields(fields: dict[str, Any], name: str, folder: Path | None) -> BaseShape:
+    model_type = str(fields.pop("model_type", None))
+    saved = str(fields.get("dtype") or fields.get("torch_dtype") or "float32")
+    try:
+        if (family := FAMILIES.get(model_type)) is not None:
+            config = AutoConfig.for_model(family.stock_type, **family.stock_config(fields))
+        else:
+            config = AutoConfig.for_model(model_type, **fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{name} is of type {brief(model_type)}, of which no network can be made from this config: "
+            f"{brief_text(str(error), 160)}"
+        ) from error
+    dtype = getattr(torch, saved, torch.float32)
+    return BaseShape(name, config, torch.bfloat16 if dtype == torch.float16 else dtype, folder)

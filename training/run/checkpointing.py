@@ -1,0 +1,156 @@
+"""Checkpoints that a crash cannot spoil: written beside, synced, then renamed, with a manifest of every file.
+
+A folder `step-00000100` that has its name holds every byte it should; what a kill leaves behind keeps another
+name and is swept away by the next run. Nothing is pickled: tensors are safetensors, the rest is JSON.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.errors import RunError
+from training.run.manifest import MANIFEST, facts_of, is_whole
+
+_NAME = re.compile(r"step-(\d{8})")
+_UNFINISHED = ".unfinished"
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    step: int  # steps done
+
+
+class CheckpointStore:
+    """The checkpoints of one run, newest `keep` of them."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Checkpoint:
+        """Save what `write` puts into the folder that it is given.
+
+        Raises RunError where the disk is full or cannot be written; earlier checkpoints are untouched then.
+        """
+        target = self.folder / f"step-{step:08d}"
+        try:
+            publish(target, write)
+        except OSError as error:
+            last = self.newest()
+            kept = f"the checkpoint of step {last.step} is kept" if last else "there is no earlier checkpoint"
+            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+            raise RunError(
+                f"The checkpoint of step {step} cannot be written to {self.folder}: {reason}; {kept}."
+            ) from error
+        whole = self.all()
+        for old in whole[: -self.keep]:
+            shutil.rmtree(old.folder, ignore_errors=True)
+        return whole[-1]
+
+    def drop_after(self, chosen: Checkpoint) -> None:
+        """Remove what is newer than the checkpoint a run goes on from: damaged, or it would have been chosen."""
+        for each in self.all():
+            if each.step > chosen.step:
+                shutil.rmtree(each.folder, ignore_errors=True)
+
+    def all(self) -> list[Checkpoint]:
+        """Every checkpoint that has its final name, oldest first."""
+        found = []
+        for path in self.folder.glob("step-*"):
+            if match := _NAME.fullmatch(path.name):
+                found.append(Checkpoint(path, int(match[1])))
+        return sorted(found, key=lambda each: each.step)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are all as its manifest says; damaged ones are passed over."""
+        return next((each for each in reversed(self.all()) if is_whole(each.folder)), None)
+
+
+def publish(target: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder appear at `target` whole or not at all. An older one there is replaced.
+
+    Raises OSError as the file system does; nothing is left of the attempt then.
+    """
+    beside = target.with_name(target.name + _UNFINISHED)
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        write(beside)
+        files = sorted(path for path in beside.rglob("*") if path.is_file())
+        facts = {path.relative_to(beside).as_posix(): facts_of(path) for path in files}
+        (beside / MANIFEST).write_text(json.dumps({"files": facts}, indent=1) + "\n", encoding="utf-8")
+        for path in [*files, beside / MANIFEST]:
+            _sync(path)
+        _sync(beside)
+        if target.exists():
+            retired = target.with_name(target.name + ".retired")
+            shutil.rmtree(retired, ignore_errors=True)
+            target.rename(retired)
+            beside.rename(target)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            beside.rename(target)
+        _sync(target.parent)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        # The libraries written in Rust raise exceptions of their own for what the file system says.
+        code = None if isinstance(error, OSError) else _OS_ERROR.search(str(error))
+        if code:
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what interrupted saves have left in a run's folder."""
+    for pattern in (f"*{_UNFINISHED}", "*.retired"):
+        for path in folder.rglob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- optimiser state as safetensors ----------------------------------------------------------------------
+
+
+def save_optimizer(path: Path, optimizers: Mapping[str, torch.optim.Optimizer], names: Mapping[int, str]) -> None:
+    """Write the state of optimisers. names: id of a parameter to its name.
+
+    A tensor is stored as `optimizer/parameter/entry`, a number as a tensor without dimensions.
+    """
+    tensors: dict[str, Tensor] = {}
+    for label, optimizer in optimizers.items():
+        for parameter, state in optimizer.state.items():
+            for entry, value in state.items():
+                tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"{label}/{names[id(parameter)]}/{entry}"] = tensor.detach().contiguous().cpu()
+    save_file(tensors, path)
+
+
+def load_optimizer(
+    path: Path, optimizers: Mapping[str, torch.optim.Optimizer], parameters: Mapping[str, torch.nn.Parameter]
+) -> None:
+    """Read what `save_optimizer` wrote, onto each parameter's device: a fused AdamW wants its steps there, too."""
+    for key, tensor in load_file(path).items():
+        label, rest = key.split("/", 1)
+        name, entry = rest.rsplit("/", 1)
+        parameter = parameters[name]
+        optimizers[label].state[parameter][entry] = tensor.to(parameter.device)

@@ -1,0 +1,37 @@
+"""Held-out losses of a training run: per token, each objective by itself."""
+
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from training.objective.noising import Batch
+
+
+@torch.no_grad()
+def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> dict[str, float | None]:
+    """Mean cross-entropy in nats of masked tokens and of next tokens; None where there is none of them.
+
+    `batches` are this process's own; the figures are those of all processes.
+    """
+    was_training = objective.training
+    objective.eval()
+    sums = torch.zeros(4, dtype=torch.float64)
+    try:
+        for batch in batches:
+            sums += objective(batch.to(accelerator.device)).numbers()
+    finally:
+        objective.train(was_training)
+    mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
+    return {
+        "loss_mdm": mdm_sum / masked if masked else None,
+        "loss_ar": ar_sum / scored if scored else None,
+    }
+
+
+def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:
+    """Numbers added up over all processes."""
+    if accelerator.num_processes == 1:
+        return sums.tolist()
+    return accelerator.reduce(sums.to(accelerator.device), "sum").tolist()

@@ -1,0 +1,196 @@
+"""From a recipe to a running Trainer: the network, its MASK, its data, its folder, its processes."""
+
+import logging
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from nbdiff_engine import BlockModel
+from nbdiff_engine.model.checkpoints import find_checkpoint
+from nbdiff_engine.model.spec import DiffusionSpec
+from training.data.data_settings import CORPUS, SELF
+from training.data.dataset import open_source
+from training.data.documents import DocumentSource
+from training.data.formats import Encoder, detect_format
+from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
+from training.data.sources import load_rows
+from training.errors import RecipeError, RunError
+from training.model.adapters import add_adapters
+from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
+from training.model.new_model import new_model, train_tokenizer
+from training.objective.document_attention import DOCUMENTS
+from training.recipe.recipe import Recipe
+from training.run.run_folder import RunFolder
+from training.run.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(hours=2)  # of processes that wait while the first one saves
+
+
+def start(recipe: Recipe, output: Path, resume: bool) -> Path:
+    """Run a recipe to its end; the folder of the finished model.
+
+    Raises NBDiffError of one kind or another, one sentence each, before anything is written where it can.
+    """
+    transformers_logging.disable_progress_bar()  # of shards that load and save; the run has its own bar
+    folder = RunFolder(output)
+    accelerator = make_accelerator(recipe, folder)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    folder.check(recipe, resume)  # before anything is loaded
+    base = load_network(recipe, output.name, accelerator.device)
+    self_written = write_documents(recipe, base, accelerator.is_local_main_process)
+    model, adapters = make_trainable(recipe, base)
+    train, held_out = open_documents(recipe, model, self_written)
+    settle_attention(model.network, recipe.attention, accelerator.device.type)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.create(recipe)
+    accelerator.wait_for_everyone()
+    if recipe.saving.trackers:
+        accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
+    trainer = Trainer(recipe, model, train, held_out, folder, accelerator, adapters)
+    try:
+        if resume:
+            trainer.resume()
+        trainer.run()
+    finally:
+        accelerator.end_training()
+    return folder.final
+
+
+def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
+    """Processes, device and precision. What was really got is in the log's first line."""
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+            cpu=not torch.cuda.is_available(),
+            log_with=list(recipe.saving.trackers) or None,
+            project_dir=str(folder.path / "trackers"),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        )
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
+    if accelerator.num_processes != asked:
+        raise RunError(f"{asked} processes were asked for, and {accelerator.num_processes} started; use torchrun.")
+    return accelerator
+
+
+def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedModel:
+    """The base as its checkpoint is, or a new network. name: of what is made."""
+    if recipe.kind == "pretrain":
+        texts = tokenizer_texts(recipe)
+        tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
+        return new_model(recipe.network, tokenizer, recipe.seed, name)
+    if recipe.base is None:
+        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    dtype = None if recipe.lora else torch.float32
+    return load_base(recipe.base, dtype, recipe.quantization, str(device))
+
+
+def settle_attention(network: PreTrainedModel, wanted: str, device: str) -> str:
+    """Give a network the attention it is trained with; which one that is: dense, documents or flex.
+
+    FlexAttention has no backward pass on a CPU, and `documents` is made of a kernel for CPUs. Neither has dropout:
+    on a CPU a base with dropout keeps to the dense mask, as it always did, and on CUDA it loses the dropout.
+    Raises RecipeError for one that this machine or this base does not have.
+    """
+    config = network.config.get_text_config()
+    dropout = getattr(config, "attention_dropout", 0.0)
+    on_cpu = "dense" if dropout else "documents"
+    chosen = {"cuda": "flex", "cpu": on_cpu}.get(device, "dense") if wanted == "auto" else wanted
+    home = {"flex": "cuda", "documents": "cpu"}.get(chosen, device)
+    if home != device:
+        raise RecipeError(
+            f"attention is {chosen}, which runs on {home} alone, and this is {device}; set attention=auto."
+        )
+    if chosen == "documents" and dropout:
+        raise RecipeError(
+            f"attention is documents, which has no dropout, and the base has {dropout:g}; set attention=dense."
+        )
+    if chosen == "flex":
+        config.attention_dropout = 0.0
+        for module in network.modules():
+            if getattr(module, "attention_dropout", 0.0):  # layers took it from the config when they were made
+                module.attention_dropout = 0.0
+    if chosen != "dense":
+        network.set_attn_implementation({"flex": "flex_attention", "documents": DOCUMENTS}[chosen])
+    logger.info("attention: %s", chosen)
+    return chosen
+
+
+def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
+    """For `--data self`: the file of documents that the base has written, now or in an earlier run.
+
+    To be called before the network is adapted. writes: one process of a machine does; the others wait for the
+    file, since a barrier would run out of time.
+    """
+    if recipe.data.source != SELF:
+        return None
+    arithmetic = f"{base.network.dtype}, {recipe.quantization or 'not quantised'}"
+    folder = cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
+    if not writes:
+        return wait_for_self_data(recipe.data, folder)
+    # MASK is settled first: it may be a token that the base could write, and no document may hold it.
+    spec = base.spec or DiffusionSpec(mask_token_id=choose_mask_token(base))
+    author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
+    return write_self_data(author, recipe.data, folder)
+
+
+def make_trainable(recipe: Recipe, model: TrainedModel):
+    """The network to train, with its MASK, and the PeftModel around it where LoRA is trained."""
+    if recipe.kind == "pretrain":
+        return model, None
+    objective = recipe.objective
+    model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
+    adapters = None
+    if recipe.lora:
+        adapters = add_adapters(model.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
+    model.network.train()
+    return model, adapters
+
+
+def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
+    """What a new tokenizer learns from: the first documents of the data, as text."""
+    count = recipe.network.tokenizer.documents
+    if recipe.data.source == SELF:
+        raise RecipeError("A new network cannot write its own training data; give pretrain --data of another kind.")
+    if recipe.data.source != CORPUS:
+        rows = load_rows(recipe.data)
+        layout = detect_format(rows.column_names, recipe.data)
+        for row in islice(rows, count):
+            yield from layout.texts(row)
+        return
+    from nbdiff_engine.tasks import DOMAINS
+    from training.corpus import example
+
+    for index in range(count):
+        problem = example(DOMAINS[index % len(DOMAINS)], "train", index, recipe.data.seed)
+        yield problem.prompt
+        yield problem.answer
+
+
+def open_documents(
+    recipe: Recipe, model: TrainedModel, self_written: Path | None = None
+) -> tuple[DocumentSource, DocumentSource]:
+    """The documents to train on, and those to evaluate on. self_written: of `write_documents`."""
+    if self_written is not None:
+        return open_self(recipe.data, self_written)
+    encoder = Encoder(
+        model.tokenizer,
+        model.eos_token_ids,
+        model.bos_before_template,
+        recipe.data.raw,
+        () if model.spec is None else (model.spec.mask_token_id,),
+    )
+    return open_source(recipe.data, encoder)

@@ -1,0 +1,61 @@
+"""The model card of a run: what was trained on what, for how long, and what was measured, from the run's own logs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.recipe.recipe import Recipe
+
+
+def model_card(
+    name: str,
+    recipe: Recipe,
+    model: Any,
+    progress: Any,
+    metrics: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+) -> str:
+    """Markdown with the metadata block that hubs read. name: of what was made."""
+    base = Path(recipe.base).name if recipe.base and Path(recipe.base).exists() else recipe.base
+    parameters = sum(each.numel() for each in model.network.parameters())
+    what = "A block-diffusion language model" if model.spec else "An autoregressive language model"
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+    if base:
+        lines.append(f"base_model: {base}")
+    lines += ["---", "", f"# {name}", ""]
+    made = f"adapted from {base}" if recipe.kind == "adapt" else "trained from scratch"
+    lines += [f"{what} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip(), ""]
+    if model.spec:
+        lines += [
+            f"Blocks of {model.spec.block_size} tokens, MASK id {model.spec.mask_token_id}, "
+            f"{model.spec.context} context. Decode it with `nbdiff_engine.load`; the weights are a stock transformers "
+            "model's, and its AR decoding still works.",
+            "",
+        ]
+    lines += [
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {recipe.data.source} |",
+        f"| steps | {progress.step} |",
+        f"| tokens read | {progress.tokens_seen:,} |",
+        f"| time of training | {progress.seconds / 60:.1f} min |",
+        f"| peak learning rate | {recipe.optimisation.learning_rate:g} ({recipe.optimisation.optimizer}) |",
+        f"| seed | {recipe.seed} |",
+    ]
+    if recipe.kind == "adapt":
+        stages = recipe.blocks.over(recipe.optimisation.max_steps).stages
+        lines.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
+        lines.append(f"| lambda | {recipe.objective.ar_weight:g} |")
+    if metrics:
+        last = metrics[-1]
+        lines.append(f"| last loss | {last['loss']:.4f} (MDM {last['loss_mdm']:.4f}, AR {last['loss_ar']:.4f}) |")
+    if evaluations:
+        lines += ["", "## Held-out losses", "", "Nats per token, after the last step.", ""]
+        lines += ["| block size | masked tokens | next tokens |", "|--:|--:|--:|"]
+        for size, losses in evaluations[-1]["losses"].items():
+            cells = ["" if losses[key] is None else f"{losses[key]:.4f}" for key in ("loss_mdm", "loss_ar")]
+            lines.append(f"| {size} | {cells[0]} | {cells[1]} |")
+    lines += ["", "All settings are in the run's `recipe.yaml`.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, checkpoints/, final/."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nbdiff_engine.errors import brief_text
+from training.errors import RunError
+from training.recipe.recipe import Recipe
+from training.run.checkpointing import sweep
+
+# What a run may change when it resumes: how often it saves and logs changes none of its losses.
+_MAY_CHANGE = ("saving", "about", "threads")
+
+
+class RunFolder:
+    """Where a run lives. Lines are appended and flushed one by one, so a kill costs at most the last."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.evaluations = path / "evaluations.jsonl"
+        self.probes = path / "probes.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.final = path / "final"
+
+    @property
+    def holds_a_run(self) -> bool:
+        return self.recipe_file.exists()
+
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Whether a new run can begin here, or this one go on. Writes nothing.
+
+        Raises RunError where the folder holds another run or other files.
+        """
+        if resume:
+            self._check_resumable(recipe)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            what = "holds another run" if self.holds_a_run else "is not an empty folder"
+            raise RunError(f"The output {self.path} {what}; give another --output, or --resume to go on with a run.")
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder and write the recipe down; remove what an interrupted save has left."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)  # first: it may be what fills the disk
+            _replace(self.recipe_file, recipe.to_yaml())
+        except OSError as error:
+            raise RunError(f"The output {self.path} cannot be written: {error.strerror or error}.") from error
+
+    def _check_resumable(self, recipe: Recipe) -> None:
+        if not self.holds_a_run:
+            raise RunError(f"There is no run to resume in {self.path}: it has no recipe.yaml.")
+        before = flat(Recipe.read(str(self.recipe_file)).model_dump(mode="json"))
+        now = flat(recipe.model_dump(mode="json"))
+        changed = [
+            f"{key} ({brief_text(str(before.get(key)), 40)} then, {brief_text(str(now.get(key)), 40)} now)"
+            for key in sorted(before.keys() | now.keys())
+            if key.split(".")[0] not in _MAY_CHANGE and before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise RunError(
+                f"The run in {self.path} was started with other settings: {'; '.join(changed[:3])}. "
+                "Resume it with its own, or start a new run."
+            )
+
+    # -- logs --------------------------------------------------------------------------------------------
+
+    def log(self, figures: Mapping[str, Any]) -> None:
+        _append(self.metrics, figures)
+
+    def log_evaluation(self, figures: Mapping[str, Any]) -> None:
+        _append(self.evaluations, figures)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps that a resumed run will go through again, and a line cut in half by a kill."""
+        for path in (self.metrics, self.evaluations, self.probes):
+            if not path.exists():
+                continue
+            kept = [line for line in read_lines(path) if line["step"] <= step]
+            try:
+                _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+            except OSError as error:
+                raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
+
+    # -- tensors -----------------------------------------------------------------------------------------
+
+    def save_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        save_file({name: each.detach().contiguous().cpu() for name, each in tensors.items()}, path)
+
+    def load_tensors(self, folder: Path, name: str, parameters: Mapping[str, Tensor]) -> None:
+        """Copy tensors of a checkpoint into the parameters of the same names; all of them, or RunError."""
+        found: dict[str, Tensor] = {}
+        for path in sorted(folder.glob(name.replace(".safetensors", "*.safetensors"))):
+            found |= load_file(path)
+        missing = sorted(set(parameters) - set(found))
+        if missing:
+            raise RunError(f"The checkpoint {folder} lacks {missing[0]} and {len(missing) - 1} more tensors.")
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(found[key])
+
+    def write_card(self, folder: Path, recipe: Recipe, model: Any, progress: Any) -> None:
+        from training.run.model_card import model_card
+
+        logs = read_lines(self.metrics), read_lines(self.evaluations)
+        text = model_card(self.path.name, recipe, model, progress, *logs)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a log; a last line that a kill cut short is left out."""
+    found = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or leave it as it was."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _append(path: Path, figures: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+    except OSError as error:
+        raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
+
+
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `section.key`."""
+    out: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
