@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import nbdiff_engine as nb
+from nbdiff_engine.decoding.prompts import encode
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
 from training.corpus import DOMAINS, example
