@@ -5,8 +5,8 @@
 The text is the reference answers of the bundled held-out problems, each with its end-of-sequence token, given its
 prompt. AR figures are exact. Those of block diffusion are upper bounds on its perplexity, estimated over random masks
 (`nbdiff_engine/evaluation/likelihood.py`); the column +- is the standard error of that estimate, 0 where nothing was
-sampled. Then the figure is the bound itself, and at blocks of 1 and 2 the perplexity itself. Perplexity is per token; bits per
-byte divide by the UTF-8 bytes of the answers, the end of sequence counting as none. The last line is JSON.
+sampled. Then the figure is the bound itself, and at blocks of 1 and 2 the perplexity itself. Perplexity is per token;
+bits per byte divide by the UTF-8 bytes of the answers, the end of sequence counting as none. The last line is JSON.
 """
 
 import argparse
