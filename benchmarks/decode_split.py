@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbdiff_engine as nb
+from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.model.block_model import BlockModel, Session
 from nbdiff_engine.token_choice.sampling import Sampler
 
@@ -61,13 +62,11 @@ class Stopwatch:
 
 
 @contextmanager
-def measured(policy: type | None) -> Iterator[Stopwatch]:
-    """Time the engine's functions while this lasts. policy: the class of the unmasking policy in use."""
+def measured() -> Iterator[Stopwatch]:
+    """Time the engine's functions while this lasts."""
     watch = Stopwatch()
     places = [(BlockModel, "hidden", "network"), (BlockModel, "logits", "network"), (Session, "run", "run")]
-    places.append((Sampler, "predict", "sampling"))
-    if policy is not None:
-        places.append((policy, "select", "unmasking"))
+    places += [(Sampler, "predict", "sampling"), (Plan, "positions_to_fix", "unmasking")]
     before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in places]
     try:
         for (owner, attribute, function), (_, _, name) in zip(before, places, strict=True):
@@ -83,11 +82,10 @@ def split(
 ) -> Split:
     """The split of decoding all prompts in one batch: the medians of `rounds`, timed and untimed by turns."""
     job = nb.prepare(model, [list(prompt) for prompt in prompts], trace=False, **settings)
-    policy = None if job.plan.policy is None else type(job.plan.policy)
     _read(job.events())  # warm-up
     timed, untimed = [], []
     for _ in range(rounds):
-        with measured(policy) as watch:
+        with measured() as watch:
             engine, idle = _read(job.events(), held)
         timed.append((engine, idle, watch))
         untimed.append(_read(job.events())[0])

@@ -41,6 +41,9 @@ def first_problem(error: ValidationError) -> str:
         return f"{field!r} is not known here"
     if problem["type"] == "missing":
         return f"{field!r} is missing"
+    if problem["type"] == "literal_error":
+        names = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{field} is {brief(problem['input'])}; choose one of {names}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{field} is {brief(problem['input'])}: {brief_text(message, 200)}"
 

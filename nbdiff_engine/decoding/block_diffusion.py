@@ -48,7 +48,7 @@ def block_diffusion(row: Row) -> Program:
             stop = _first_eos(block, len(known), plan.eos_token_ids) if plan.settings.skip_after_eos else len(block)
             masked = _masked_of_sub_block(block[:stop], mask, plan.settings.sub_block_size)
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
-            chosen = plan.policy.select(predicted, sub_block_step)
+            chosen = plan.positions_to_fix(predicted, sub_block_step)
             row.unmask(block, start, masked, predicted, chosen, number, step)
             reason = _settle(row, block, start)
             step += 1

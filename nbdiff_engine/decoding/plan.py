@@ -7,8 +7,8 @@ from nbdiff_engine.decoding.settings import DecodeSettings, warn_beyond_training
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
-from nbdiff_engine.token_choice.sampling import Sampler
-from nbdiff_engine.token_choice.unmasking import POLICIES, UnmaskingPolicy
+from nbdiff_engine.token_choice.sampling import Prediction, Sampler
+from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,10 @@ class Plan:
     def shift(self) -> int:
         """How many positions after itself an output predicts: 1 under a token shift, else 0."""
         return 1 if self.spec is None or self.spec.token_shift else 0
+
+    def positions_to_fix(self, prediction: Prediction, step: int) -> Selection:
+        """What the policy fixes in a denoise pass, under the value that the settings give it."""
+        return self.policy.select(prediction, step, getattr(self.settings, self.policy.setting))
 
     def block_width(self, start: int) -> int:
         """Tokens of the block at sequence position `start`: the context's end may cut the last one short."""
@@ -59,7 +63,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         # A draft is guessed whole: sub-blocks order what is final, and no draft is.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
     settled = settings.model_copy(update=chosen)
-    policy = None if settled.unmasking is None else POLICIES[settled.unmasking](settled)
+    policy = None if settled.unmasking is None else POLICIES[settled.unmasking]
     return Plan(
         settings=settled,
         spec=spec,

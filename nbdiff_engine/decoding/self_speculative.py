@@ -29,7 +29,7 @@ def self_speculative(row: Row) -> Program:
                 break
             predicted = yield Pass.denoise(block, start, [index - 1 for index in masked])
             last = step == plan.settings.draft_steps - 1
-            chosen = range(len(masked)) if last else plan.policy.select(predicted, step)
+            chosen = range(len(masked)) if last else plan.positions_to_fix(predicted, step)
             row.unmask(block, start, masked, predicted, dict.fromkeys(chosen, Reason.DRAFT), number, step)
 
         # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.

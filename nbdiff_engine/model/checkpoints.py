@@ -31,7 +31,6 @@ from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_tex
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.families import FAMILIES, NOT_NATIVE, Family
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
-from nbdiff_engine.token_choice.unmasking import POLICIES
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +114,6 @@ def load(
     if family is not None:
         config = {**config, CONFIG_KEY: family.diffusion_fields(config, getattr(tokenizer, "mask_token_id", None))}
     spec = DiffusionSpec.from_config(config, label)
-    if spec is not None and spec.unmasking not in POLICIES:
-        raise CheckpointError(
-            f"{label} asks for the unmasking policy {brief(spec.unmasking)}; known here are {', '.join(POLICIES)}."
-        )
     options = _weight_options(config, label, dtype, where, quantization)
     network = _load_network(folder, label, config, family, options)
     if for_training and quantization == "4bit":

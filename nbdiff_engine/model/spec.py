@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nbdiff_engine.errors import CheckpointError, first_problem
+from nbdiff_engine.token_choice.unmasking import PolicyName
 
 CONFIG_KEY = "block_diffusion"
 MAX_BLOCK_SIZE = 1024  # far beyond any trained one; a bound on what a forward may be asked to hold
@@ -36,7 +37,7 @@ class DiffusionSpec(BaseModel):
         default="prompt_end",
         description="blocks start at the prompt's end, or at multiples of the block size",
     )
-    unmasking: str = Field(default="confidence", description="default unmasking policy")
+    unmasking: PolicyName = Field(default="confidence", description="default unmasking policy")
     threshold: float = Field(default=0.9, gt=0, le=1, description="default confidence threshold")
 
     @model_validator(mode="after")

@@ -1,155 +1,196 @@
-"""Unmasking policies: of what is still masked, which positions does this denoise step fix?
+"""Unmasking policies: which of the positions that are still masked does a denoise step fix?
 
-A policy sees the predictions for the masked positions of the current sub-block and returns the indices to
-fix, at least one, so that a block always ends. To add one: a frozen dataclass with `select`, a line in
-`POLICIES`, a naive reference in `tests/engine/test_unmasking.py`.
+A policy sees the predictions for the masked positions of the current sub-block and returns the indices to fix, at
+least one, so that a block always ends. `POLICIES` is the only table of them: Python reads it, and the page gets it as
+JSON. To add a policy: one function, one entry in the table, one field of DecodeSettings if no field has its setting,
+and a naive reference in tests/engine/token_choice/test_unmasking.py.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import Any, Literal
 
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import Reason
 
-if TYPE_CHECKING:  # the settings name the policies, so they import this file
-    from nbdiff_engine.decoding.settings import DecodeSettings
-
-NOTHING_MORE: frozenset[str] = frozenset()
-
-
-class UnmaskingPolicy(Protocol):
-    """The rule of a denoise step."""
-
-    needs: ClassVar[frozenset[str]]  # what Prediction must hold beside confidences: "entropy", "margin"
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        """Indices into `prediction` to fix now, and why. Never empty for a non-empty prediction.
-
-        prediction: one entry for each position of the sub-block that is still masked. step: how many passes
-        this sub-block has had before; a draft, which has no sub-blocks, counts its own.
-        """
+Selection = dict[int, Reason]  # indices into a Prediction, and why each is fixed
 
 
 @dataclass(frozen=True, slots=True)
-class ConfidenceThreshold:
-    """The most confident position, and every other whose confidence is strictly above the threshold.
+class UnmaskingPolicy:
+    """One entry of the table: the rule of a denoise step, and what people read about it.
 
-    The rule of NBDiff's code and of Fast-dLLM (arXiv 2505.22618).
+    select(prediction, step, value): the indices into `prediction` to fix now, and why; never empty for a non-empty
+    prediction. prediction: one entry for each position of the sub-block that is still masked. step: how many passes
+    this sub-block has had before; a draft has no sub-blocks and counts its own passes. value: of the policy's setting.
     """
 
-    threshold: float
-    needs: ClassVar[frozenset[str]] = NOTHING_MORE
+    name: str
+    label: str  # its title in a form
+    setting: str  # the one field of DecodeSettings that it reads
+    short: str  # format of the setting's value, as one line says how a lane decodes
+    rule: str  # one sentence
+    source: str  # arXiv id of the paper that has the rule
+    select: Callable[[Prediction, int, Any], Selection]
+    needs: frozenset[str] = frozenset()  # what Prediction must hold beside confidences: "entropy", "margin"
 
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        return _best_and_all_above(prediction.confidence, self.threshold, Reason.OVER_THRESHOLD)
+    def describe(self, value: float) -> str:
+        """The policy under a value of its setting, in a few words: "threshold 0.9"."""
+        return self.short.format(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry without its function, as what `json.dumps` takes."""
+        words = ("name", "label", "setting", "short", "rule", "source")
+        return {**{each: getattr(self, each) for each in words}, "needs": sorted(self.needs)}
 
 
-@dataclass(frozen=True, slots=True)
-class ConfidenceFactor:
+# -- the rules ------------------------------------------------------------------------------------------
+
+
+def select_over_threshold(prediction: Prediction, step: int, threshold: float) -> Selection:
+    """The most confident position, and every other whose confidence is strictly above the threshold.
+
+    The rule of NBDiff's code (arXiv 2512.06776) and of Fast-dLLM (arXiv 2505.22618).
+    """
+    return _best_and_all_above(prediction.confidence, threshold, Reason.OVER_THRESHOLD)
+
+
+def select_by_factor(prediction: Prediction, step: int, factor: float) -> Selection:
     """The n most confident positions, n the largest with (n + 1) (1 - c_n) < factor for the n-th best confidence
     c_n; the most confident one in any case. The more are fixed together, the surer the last of them must be.
 
     Fast-dLLM's factor rule (arXiv 2505.22618). The left side never falls as n grows, so n is a prefix.
     """
-
-    factor: float
-    needs: ClassVar[frozenset[str]] = NOTHING_MORE
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        order = _descending(prediction.confidence)
-        fit = [
-            index
-            for count, index in enumerate(order, start=1)
-            if (count + 1) * (1 - prediction.confidence[index]) < self.factor
-        ]
-        return dict.fromkeys(fit, Reason.OVER_FACTOR) or {order[0]: Reason.MOST_CONFIDENT}
+    order = _descending(prediction.confidence)
+    fit = [
+        index for count, index in enumerate(order, start=1) if (count + 1) * (1 - prediction.confidence[index]) < factor
+    ]
+    return dict.fromkeys(fit, Reason.OVER_FACTOR) or {order[0]: Reason.MOST_CONFIDENT}
 
 
-@dataclass(frozen=True, slots=True)
-class TopTwoMargin:
-    """The position where the best token leads the second best by most, and every other whose lead, as a
-    difference of probabilities, is strictly above the margin.
+def select_over_margin(prediction: Prediction, step: int, margin: float) -> Selection:
+    """The position where the best token leads the second best by most, and every other whose lead, as a difference
+    of probabilities, is strictly above the margin.
 
     The lead is that of the plain softmax, whichever token was sampled. The measure is that of Kim et al.
     (arXiv 2502.06768), who fix the k largest; here it is a threshold, so that clear steps are parallel.
     """
-
-    margin: float
-    needs: ClassVar[frozenset[str]] = frozenset({"margin"})
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        return _best_and_all_above(prediction.margin, self.margin, Reason.OVER_MARGIN)
+    return _best_and_all_above(prediction.margin, margin, Reason.OVER_MARGIN)
 
 
-@dataclass(frozen=True, slots=True)
-class TopK:
+def select_most_confident(prediction: Prediction, step: int, tokens_per_step: int) -> Selection:
     """The k most confident positions of the step: k = 1 is one token a forward (`origin` in NBDiff's code)."""
-
-    tokens_per_step: int = 1
-    needs: ClassVar[frozenset[str]] = NOTHING_MORE
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        return dict.fromkeys(_descending(prediction.confidence)[: self.tokens_per_step], Reason.TOP_K)
+    return dict.fromkeys(_descending(prediction.confidence)[:tokens_per_step], Reason.TOP_K)
 
 
-@dataclass(frozen=True, slots=True)
-class LowestEntropy:
+def select_least_entropy(prediction: Prediction, step: int, tokens_per_step: int) -> Selection:
     """The k positions whose predicted distribution has the least entropy (Dream, arXiv 2508.15487)."""
-
-    tokens_per_step: int = 1
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        return dict.fromkeys(_ascending(prediction.entropy)[: self.tokens_per_step], Reason.LOWEST_ENTROPY)
+    return dict.fromkeys(_ascending(prediction.entropy)[:tokens_per_step], Reason.LOWEST_ENTROPY)
 
 
-@dataclass(frozen=True, slots=True)
-class EntropyBound:
+def select_within_entropy_bound(prediction: Prediction, step: int, entropy_bound: float) -> Selection:
     """The positions of least entropy, as many as keep (sum of their entropies - the largest of them) within the
     bound, in nats; the first always does.
 
     EB-Sampler (arXiv 2505.24857): that difference bounds what is lost by fixing them as if independent.
     """
-
-    entropy_bound: float
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        order = _ascending(prediction.entropy)
-        # The largest of a prefix is its last, so what counts is the sum of those before it, which never falls.
-        before = accumulate((prediction.entropy[index] for index in order[:-1]), initial=0.0)
-        within = [index for index, spent in zip(order, before) if spent <= self.entropy_bound]
-        return dict.fromkeys(within, Reason.WITHIN_ENTROPY_BOUND)
+    order = _ascending(prediction.entropy)
+    # The largest of a prefix is its last, so what counts is the sum of those before it, which never falls.
+    before = accumulate((prediction.entropy[index] for index in order[:-1]), initial=0.0)
+    within = [index for index, spent in zip(order, before) if spent <= entropy_bound]
+    return dict.fromkeys(within, Reason.WITHIN_ENTROPY_BOUND)
 
 
-@dataclass(frozen=True, slots=True)
-class FixedSteps:
-    """So many of the most confident positions that the sub-block is done after `steps` passes: what is still
-    masked, divided by the passes left, rounded up. A sub-block of fewer masks than steps is done sooner.
+def select_by_schedule(prediction: Prediction, step: int, steps_per_block: int) -> Selection:
+    """So many of the most confident positions that the sub-block is done after `steps_per_block` passes: what is
+    still masked, divided by the passes left, rounded up. A sub-block of fewer masks than steps is done sooner.
 
     LLaDA's even schedule (arXiv 2502.09992), a sub-block at a time.
     """
-
-    steps: int
-    needs: ClassVar[frozenset[str]] = NOTHING_MORE
-
-    def select(self, prediction: Prediction, step: int) -> dict[int, Reason]:
-        left = max(self.steps - step, 1)
-        count = -(-len(prediction.tokens) // left)
-        return dict.fromkeys(_descending(prediction.confidence)[:count], Reason.SCHEDULED)
+    left = max(steps_per_block - step, 1)
+    count = -(-len(prediction.tokens) // left)
+    return dict.fromkeys(_descending(prediction.confidence)[:count], Reason.SCHEDULED)
 
 
-POLICIES: dict[str, Callable[["DecodeSettings"], UnmaskingPolicy]] = {
-    "confidence": lambda settings: ConfidenceThreshold(settings.threshold),
-    "factor": lambda settings: ConfidenceFactor(settings.factor),
-    "margin": lambda settings: TopTwoMargin(settings.margin),
-    "top_k": lambda settings: TopK(settings.tokens_per_step),
-    "entropy": lambda settings: LowestEntropy(settings.tokens_per_step),
-    "entropy_bound": lambda settings: EntropyBound(settings.entropy_bound),
-    "fixed_steps": lambda settings: FixedSteps(settings.steps_per_block),
+# -- the table ------------------------------------------------------------------------------------------
+
+POLICIES: dict[str, UnmaskingPolicy] = {
+    policy.name: policy
+    for policy in (
+        UnmaskingPolicy(
+            name="confidence",
+            label="Confidence threshold",
+            setting="threshold",
+            short="threshold {:g}",
+            rule="A pass fixes every position whose confidence is above the threshold, and the most confident one.",
+            source="2505.22618",
+            select=select_over_threshold,
+        ),
+        UnmaskingPolicy(
+            name="factor",
+            label="Confidence factor",
+            setting="factor",
+            short="factor {:g}",
+            rule="A pass fixes the n most confident positions, as long as (n + 1) (1 - confidence of the n-th) is "
+            "below the factor, and the most confident one in any case.",
+            source="2505.22618",
+            select=select_by_factor,
+        ),
+        UnmaskingPolicy(
+            name="margin",
+            label="Top-2 margin",
+            setting="margin",
+            short="margin {:g}",
+            rule="A pass fixes every position whose best token leads the second best by more than the margin, and the "
+            "one with the largest lead.",
+            source="2502.06768",
+            select=select_over_margin,
+            needs=frozenset({"margin"}),
+        ),
+        UnmaskingPolicy(
+            name="top_k",
+            label="Most confident k",
+            setting="tokens_per_step",
+            short="{} most confident a step",
+            rule="A pass fixes the k most confident positions.",
+            source="2512.06776",
+            select=select_most_confident,
+        ),
+        UnmaskingPolicy(
+            name="entropy",
+            label="Least entropy k",
+            setting="tokens_per_step",
+            short="{} least uncertain a step",
+            rule="A pass fixes the k positions of least entropy.",
+            source="2508.15487",
+            select=select_least_entropy,
+            needs=frozenset({"entropy"}),
+        ),
+        UnmaskingPolicy(
+            name="entropy_bound",
+            label="Entropy bound",
+            setting="entropy_bound",
+            short="entropy bound {:g}",
+            rule="A pass fixes the positions of least entropy, while the entropies of those before sum to the bound or "
+            "less.",
+            source="2505.24857",
+            select=select_within_entropy_bound,
+            needs=frozenset({"entropy"}),
+        ),
+        UnmaskingPolicy(
+            name="fixed_steps",
+            label="Fixed steps",
+            setting="steps_per_block",
+            short="{} steps a block",
+            rule="A pass fixes as many of the most confident positions as finish a sub-block in the given number of "
+            "passes.",
+            source="2502.09992",
+            select=select_by_schedule,
+        ),
+    )
 }
+PolicyName = Literal[tuple(POLICIES)]  # the type of a setting that names a policy
 
 
 def _best_and_all_above(values: list[float], limit: float, reason: Reason) -> dict[int, Reason]:

@@ -37,6 +37,7 @@ def test_no_entry_is_no_spec():
         ({"mask_token_id": 1, "block_size": 0}, "block_size is 0"),
         ({"mask_token_id": 1, "threshold": 1.5}, "threshold is 1.5"),
         ({"mask_token_id": 1, "context": "full"}, "context is 'full'"),
+        ({"mask_token_id": 1, "unmasking": "nosuch"}, "unmasking is 'nosuch'; choose one of confidence, factor"),
         ({"mask_token_id": 1, "token_shift": False}, "cannot be decoded"),
         ({"mask_token_id": 1, "first_token": "masked"}, "cannot be decoded"),
         ({"mask_token_id": 1, "block_size": 4, "sub_block_size": 8}, "larger than the block size"),
