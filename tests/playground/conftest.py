@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.playground import hostile
-from tests.playground.serving import PATCHED_APP, Server, serving
+from tests.playground.serving import PATCHED_APP, Gate, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose forwards take a tenth of a second, whose model speaks in scripts, and whose leases are long:
-    only a tab that says goodbye frees it."""
-    folder = tmp_path_factory.mktemp("slow")
+def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose forwards the fixture `gate` can hold, whose model writes scripts, and whose leases are long: only
+    a tab that tells the server that it closes gives the model free."""
+    folder = tmp_path_factory.mktemp("held")
     model = hostile.write(folder / "model")
+    limits = ("--lease-seconds", "600", "--wall-seconds", "600")
     with serving(
-        folder, "--model", str(model), "--lease-seconds", "60", app=PATCHED_APP, NBDIFF_TEST_SLEEP="0.1"
+        folder, "--model", str(model), *limits, app=PATCHED_APP, NBDIFF_TEST_GATE=str(folder / "gate")
     ) as server:
         yield server
 
@@ -47,8 +48,19 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
 
 
 @pytest.fixture
-def slow_page(browser: Any, slow_server: Server) -> Iterator[Any]:
+def held_page(browser: Any, held_server: Server) -> Iterator[Any]:
     from tests.playground.visiting import opened
 
-    with opened(browser, slow_server) as page:
+    with opened(browser, held_server) as page:
         yield page
+
+
+@pytest.fixture
+def gate(held_server: Server) -> Iterator[Gate]:
+    """Shut: no run gets further than the test permits. Asked for after `held_page`, it opens before the tab closes."""
+    client = pytest.importorskip("gradio_client").Client(held_server.url, verbose=False)
+    client.predict("Hello", "", "ar", 1, api_name="/generate")  # comes after what an earlier test has left unfinished
+    gate = Gate(held_server.output.with_name("gate"))
+    gate.shut()
+    yield gate
+    gate.open()

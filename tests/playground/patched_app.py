@@ -1,6 +1,6 @@
-"""app.py with its circumstances changed, for tests that need a slow model or want to know whom the server calls.
+"""app.py with its circumstances changed, for tests that hold the model or want to know whom the server calls.
 
-NBDIFF_TEST_SLEEP=0.05       seconds that every forward takes longer
+NBDIFF_TEST_GATE=path        while this folder exists, each forward waits for a file in it, and takes that file away
 NBDIFF_TEST_CALLS=path       a file that gets a line for every connection or look-up that leaves this machine
 """
 
@@ -47,17 +47,27 @@ def watch_connections(record: Path) -> None:
     socket.getaddrinfo = watched_look_up
 
 
-def slow_down(seconds: float) -> None:
-    """Let every forward take longer."""
+def hold_forwards(gate: Path) -> None:
+    """Let every forward wait for its permit, a file in the folder `gate`, for as long as there is such a folder."""
     from nbdiff_engine.model.block_model import Session
 
     run = Session.run
 
-    def slow_run(self: Session, passes: object) -> object:
-        time.sleep(seconds)
+    def permitted() -> bool:
+        if not gate.exists():
+            return True
+        permit = next(gate.glob("*"), None)
+        if permit is None:
+            return False
+        permit.unlink(missing_ok=True)
+        return True
+
+    def held_run(self: Session, passes: object) -> object:
+        while not permitted():
+            time.sleep(0.005)
         return run(self, passes)
 
-    Session.run = slow_run
+    Session.run = held_run
 
 
 if __name__ == "__main__":
@@ -67,6 +77,6 @@ if __name__ == "__main__":
 
     import app
 
-    if pause := float(os.environ.get("NBDIFF_TEST_SLEEP", "0")):
-        slow_down(pause)
+    if gate := os.environ.get("NBDIFF_TEST_GATE"):
+        hold_forwards(Path(gate))
     app.main()

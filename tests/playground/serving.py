@@ -1,6 +1,8 @@
 """The playground as its users meet it: a process of its own, on a free port."""
 
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +32,27 @@ class Server:
     def get(self, path: str = "/") -> bytes:
         with _direct.open(self.url + path, timeout=10) as reply:
             return reply.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Holds the forwards of a server that patched_app.py started with this folder as its gate."""
+
+    folder: Path
+
+    def shut(self) -> None:
+        """From now on no forward is done without a permit."""
+        self.folder.mkdir()
+
+    def let(self, forwards: int) -> None:
+        """Permit so many forwards."""
+        for _ in range(forwards):
+            (self.folder / secrets.token_hex(8)).touch()
+
+    def open(self) -> None:
+        """Let the model work again. Does nothing to an open gate."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder.rename(self.folder.with_name(secrets.token_hex(8))))
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ from tests.playground.visiting import (
     Browser,
     Page,
     expect,
+    forget_status,
     lane_form,
     lanes,
     opened,
@@ -80,6 +81,7 @@ def test_a_fork_goes_on_from_a_changed_token_in_a_new_lane(page: Page) -> None:
     page.get_by_role("button", name="Replace…").click()
     page.get_by_label("Text to put here").fill(" France")
     page.keyboard.press("Enter")
+    forget_status(page)
     page.get_by_role("button", name="Continue from here").click()
     until_finished(page)
     expect(page.locator("[data-lanes] h2")).to_have_count(4)
@@ -113,7 +115,6 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
     page.get_by_label("32", exact=True).uncheck()
     page.get_by_role("spinbutton", name=re.compile("Problems")).fill("2")
     page.locator("#sweep-run").click()
-    expect(page.locator("#sweep-said")).to_contain_text("of 8 answers")
     expect(page.locator("#sweep-said")).to_contain_text("Done: 8 answers.", timeout=PATIENCE)
     table = page.locator("#sweep-table")
     expect(table).to_contain_text("1 = AR")

@@ -27,13 +27,23 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 30_000  # ms; the machine may be busy
+PATIENCE = 120_000  # ms until a test gives up; the machine may be busy
 expect.set_options(timeout=PATIENCE)
 
 STORY = "Tell a short story about Max, a mouse and a green key."
 FIGURES = ("Output tokens/s", "Tokens/forward", "Forwards", "Prefill", "First token", "Total")
 NAMES = ("AR", "Block diffusion", "Self-speculation")
 
+
+# What the replay's button has offered, in this order: a replay that plays by itself may be over when a test looks.
+REMEMBER = """
+window.offered = [];
+new MutationObserver((records) => {
+  for (const { target } of records) {
+    if (target.matches("[data-play]")) window.offered.push(target.getAttribute("aria-label"));
+  }
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ["aria-label"] });
+"""
 
 kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # what each open context was made with
 
@@ -46,6 +56,7 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
     shared = next((each for each in browser.contexts if kinds.get(each) == kind), None) or browser.new_context(**kind)
     kinds[shared] = kind
     page = shared.new_page()
+    page.add_init_script(REMEMBER)
     page.set_default_timeout(PATIENCE)
     outside, complaints = [], []
     page.on("request", lambda request: note_request(request.url, server, outside))
@@ -75,6 +86,7 @@ def ask(page: Page, prompt: str | None = None, max_new_tokens: str | None = None
         page.get_by_label("Max new tokens").fill(max_new_tokens)
     for field, value in lane.items():
         set_lane(page, 1, field, value)
+    forget_status(page)
     page.get_by_role("button", name="Run", exact=True).click()
 
 
@@ -101,6 +113,11 @@ def lanes(page: Page) -> list[sync_api.Locator]:
     return [page.get_by_role("region", name=name, exact=True) for name in NAMES]
 
 
+def forget_status(page: Page) -> None:
+    """Write over what the status says of the run before: the end of the next run is then seen as its own."""
+    page.locator("[data-status]").evaluate("node => { node.textContent = 'Asked by a test.'; }")
+
+
 def until_finished(page: Page) -> None:
     expect(status(page)).to_have_text("Finished.", timeout=PATIENCE)
 
@@ -108,5 +125,9 @@ def until_finished(page: Page) -> None:
 def run(page: Page, prompt: str | None = None, max_new_tokens: str | None = None, **lane: str) -> None:
     """Ask and wait for the end: of this run, not of the one before."""
     ask(page, prompt, max_new_tokens, **lane)
-    expect(page.locator("[data-replaying]")).to_have_text("Live")
     until_finished(page)
+
+
+def until_replaying(page: Page) -> None:
+    """Wait until a replay has begun by itself since `offered` was emptied last; it may be over by now."""
+    page.wait_for_function("window.offered.includes('Pause')")

@@ -15,6 +15,8 @@ from tests.training.jobs.stand_in import loss_after
 from training.jobs import Job, Jobs, JobSpec
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
+ENDLESS = 1_000_000  # steps of a stand-in that ends only when it is ended
+PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy
 
 
 @pytest.fixture
@@ -28,6 +30,15 @@ def home(tmp_path, monkeypatch) -> Iterator[Path]:
     for process in processes_of(folder):
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+@pytest.fixture
+def hold(home) -> Path:
+    """A file that holds the stand-ins whose `about` says "held"; a test unlinks it to let them go on."""
+    home.mkdir()
+    path = home / "hold"
+    path.touch()
+    return path
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def until(met: Callable[[], Any], seconds: float = 30) -> Any:
+def until(met: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What `met` gives once it gives something true."""
     deadline = time.monotonic() + seconds
     while not (found := met()):
@@ -58,7 +69,7 @@ def until(met: Callable[[], Any], seconds: float = 30) -> Any:
     return found
 
 
-def in_state(jobs: Jobs, job: Job, *states: str, seconds: float = 30) -> Job:
+def in_state(jobs: Jobs, job: Job, *states: str, seconds: float = PATIENCE) -> Job:
     """The job once it is in one of these states."""
     found = None
     deadline = time.monotonic() + seconds

@@ -1,6 +1,7 @@
 """A trainer that trains nothing: the files, signals, exit codes and words of the real one, a twentieth second a step.
 
-What it should do otherwise is in the recipe's `about`. It notes each of its starts beside the run's folder, and holds
+What else it should do is in the recipe's `about`: with "held 5" it waits after step 5, with "held unheard" before it
+listens to signals, while the home holds a file `hold`. It notes each of its starts beside the run's folder, and holds
 locks while it lives: `double` appears there if a job runs twice at once, or more jobs than one.
 """
 
@@ -8,6 +9,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +52,11 @@ def alone(path: Path) -> None:
     globals().setdefault("held", []).append(file)
 
 
+def wait(hold: Path, asked: dict[str, bool]) -> None:
+    while hold.exists() and not asked:
+        time.sleep(0.01)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind")
@@ -77,6 +84,10 @@ def main() -> int:
     if "child" in about:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(job)])
     asked = {}
+    hold = job.parents[1] / "hold"
+    held = re.search(r"held (\d+)", about)
+    if "held unheard" in about:
+        wait(hold, asked)
     signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in about else asked.update(stop=True))
     signal.signal(signal.SIGUSR1, lambda *_: asked.update(save=True))
     run.mkdir(exist_ok=True)
@@ -92,6 +103,8 @@ def main() -> int:
         (run / "metrics.jsonl.part").write_text("".join(line + "\n" for line in kept))
         os.replace(run / "metrics.jsonl.part", metrics)
     while state["step"] < steps:
+        if held and state["step"] >= int(held[1]):
+            wait(hold, asked)
         time.sleep(SECONDS)
         state = {"step": state["step"] + 1, "loss": loss_after(state["loss"])}
         with metrics.open("a") as file:

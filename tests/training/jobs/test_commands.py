@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.training.jobs.conftest import in_state, spec, stepping
+from tests.training.jobs.conftest import PATIENCE, in_state, spec, stepping
 from training.jobs import Jobs
 
 
@@ -12,7 +12,7 @@ def test_a_job_from_the_command_line(run, home, tmp_path):
     code, out, _ = run("jobs", "submit", "--recipe", "smoke", "--max-steps", 4, "--name", "mine", "--set", "seed=5")
     assert code == 0
     id = out.strip()
-    assert run("jobs", "wait", id, "--timeout", 20)[0] == 0
+    assert run("jobs", "wait", id, "--timeout", PATIENCE)[0] == 0
     (found,) = json.loads(run("jobs", "list", "--json")[1])
     assert (found["id"], found["name"], found["state"], found["step"], found["max_steps"]) == (
         *(id, "mine", "finished"),
@@ -29,7 +29,7 @@ def test_a_job_from_the_command_line(run, home, tmp_path):
 
 def test_stop_resume_save_and_move(run, home):
     recipe = home.parent / "mine.yaml"
-    recipe.write_text("base: nano-ar\ndata: {source: corpus}\noptimisation: {max_steps: 200}\n")
+    recipe.write_text("base: nano-ar\ndata: {source: corpus}\noptimisation: {max_steps: 1_000_000}\n")
     first, second, third = (run("jobs", "submit", "--recipe", recipe)[1].strip() for _ in range(3))
     jobs = Jobs()
     job = stepping(jobs, jobs.get(first))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.jobs.conftest import (
+    ENDLESS,
     assert_unbroken,
     column,
     in_state,
@@ -70,6 +71,7 @@ def kill_rounds(home: Path, told: Path, rounds: int, seed: int) -> None:
     draw = random.Random(seed)
     jobs = Jobs(home)
     app = App(busy(home, told, seed))
+    until(lambda: told.exists() and len(told.read_text().split()) >= 2)  # there is something to lose
     for number in range(rounds):
         time.sleep(draw.uniform(0.02, 0.6))
         victims = draw.choice(["app", "trainer", "app trainer", "runner", "app trainer runner"])
@@ -93,14 +95,14 @@ def kill_rounds(home: Path, told: Path, rounds: int, seed: int) -> None:
                 jobs.resume(job.id)
         return all(job.state == "finished" for job in found)
 
-    until(settled, 120)
+    until(settled, 400)
     found = jobs.list()
     assert len(ids) >= 2
     assert set(ids) <= {job.id for job in found}
     for job in found:
         assert_unbroken(jobs, job)
     assert not list((home / "jobs").glob("double"))
-    until(lambda: not processes_of(home), 10)
+    until(lambda: not processes_of(home))
 
 
 def test_ten_rounds_of_kills(home, tmp_path):
@@ -116,8 +118,8 @@ def test_a_trainer_outlives_who_started_it_and_the_next_one_adopts_it(home):
     jobs = Jobs(home)
 
     def act() -> None:
-        jobs.submit(spec(60))
-        time.sleep(60)
+        jobs.submit(spec(ENDLESS))
+        signal.pause()
 
     app = App(act)
     (job,) = until(lambda: Jobs(home)._store.exists and jobs.list())
@@ -152,7 +154,7 @@ def test_many_that_submit_and_poll_at_once_start_each_job_once(home):
 
     at_once(*[act] * 3)
     jobs = Jobs(home)
-    until(lambda: all(job.state == "finished" for job in jobs.list()), 60)
+    until(lambda: all(job.state == "finished" for job in jobs.list()))
     found = jobs.list()
     assert len(found) == 6
     for job in found:
@@ -162,12 +164,13 @@ def test_many_that_submit_and_poll_at_once_start_each_job_once(home):
     assert not list((home / "jobs").glob("double"))
 
 
-def test_many_that_resume_one_job_start_it_once(home):
+def test_many_that_resume_one_job_start_it_once(home, hold):
     jobs = Jobs(home)
-    job = stepping(jobs, jobs.submit(spec(30)))
+    job = stepping(jobs, jobs.submit(spec(30, "held 1")))
     jobs.stop(job.id)
     in_state(jobs, job, "stopped")
-    at_once(*[lambda: Jobs(home).resume(job.id)] * 4)
+    at_once(*[lambda: Jobs(home).resume(job.id)] * 4)  # a job that has finished meanwhile could not be resumed
+    hold.unlink()
     in_state(jobs, job, "finished")
     assert starts(job) == 2
     assert_unbroken(jobs, job)
@@ -175,7 +178,7 @@ def test_many_that_resume_one_job_start_it_once(home):
 
 def test_two_stops_are_one(home):
     jobs = Jobs(home)
-    job = stepping(jobs, jobs.submit(spec(200)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     at_once(*[lambda: Jobs(home).stop(job.id)] * 4)
     stopped = in_state(jobs, job, "stopped")
     assert "which is saved" in stopped.reason  # a second signal would have ended it unsaved
@@ -185,11 +188,11 @@ def test_two_stops_are_one(home):
 @pytest.mark.parametrize("delay", [0, 0.03, 0.06, 0.1, 0.15, 0.25])
 def test_a_stop_during_the_start_stops_it(home, delay):
     jobs = Jobs(home)
-    job = jobs.submit(spec(100))
-    time.sleep(delay)
+    job = jobs.submit(spec(ENDLESS))
+    time.sleep(delay)  # where the stop meets it is left to chance; how it ends is not
     jobs.stop(job.id)
-    ended = in_state(jobs, job, "stopped", seconds=10)
-    until(lambda: not processes_of(home), 10)
+    ended = in_state(jobs, job, "stopped")
+    until(lambda: not processes_of(home))
     assert ended.state in ENDED
     assert starts(job) <= 1
 
@@ -221,7 +224,7 @@ def test_stops_starts_and_deletions_at_random_keep_to_the_rules(home):
                 jobs.resume(job.id)
         return all(job.state == "finished" for job in jobs.list())
 
-    until(settled, 60)
+    until(settled, 400)
     for job in jobs.list():
         assert_unbroken(jobs, job)
     assert not list((home / "jobs").glob("double"))

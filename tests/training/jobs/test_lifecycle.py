@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.training.jobs.conftest import (
+    ENDLESS,
     assert_unbroken,
     column,
     damage,
@@ -25,12 +26,13 @@ def states_of(jobs: Jobs, job) -> list[str]:
     return [state for state, _, _ in jobs.transitions(job.id)]
 
 
-def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home):
-    first, second = jobs.submit(spec(), "first"), jobs.submit(spec(), "second")
+def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home, hold):
+    first, second = jobs.submit(spec(about="held 5"), "first"), jobs.submit(spec(), "second")
     assert (first.state, second.state, second.queue_place) == ("starting", "queued", 1)
     assert first.folder == home / "jobs" / first.id
+    hold.unlink()
     # Nobody asks for states meanwhile: the first one's runner starts the second.
-    until(lambda: (second.run / "final").exists(), 20)
+    until(lambda: (second.run / "final").exists())
     assert in_state(jobs, second, "finished").finished
     assert [job.name for job in jobs.list()] == ["second", "first"]
     for job in (first, second):
@@ -49,7 +51,7 @@ def test_nothing_is_written_before_something_is_submitted(home):
 
 
 def test_the_pid_is_the_trainers_own_and_it_belongs_to_nobody(jobs):
-    job = stepping(jobs, jobs.submit(spec(100)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     trainer = psutil.Process(job.pid)
     assert trainer.cmdline() == jobs.command(job.id)[: len(trainer.cmdline())]
     assert os.getsid(job.pid) == os.getpgid(job.pid) == job.pid
@@ -60,15 +62,17 @@ def test_the_pid_is_the_trainers_own_and_it_belongs_to_nobody(jobs):
     assert in_state(jobs, job, "stopped").pid is None
 
 
-def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs):
-    job = stepping(jobs, jobs.submit(spec(25)), 3)
-    assert jobs.stop(job.id).state == "stopping"
+def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs, hold):
+    job = stepping(jobs, jobs.submit(spec(25, "held 3")), 3)
+    assert jobs.stop(job.id).state in ("stopping", "stopped")  # it may have ended between the two looks of `stop`
     stopped = in_state(jobs, job, "stopped")
     assert f"stopped after step {stopped.step}, which is saved" in stopped.reason
     assert [each.step for each in jobs.checkpoints(job.id)] == [stopped.step]
+    assert states_of(jobs, job)[-2:] == ["stopping", "stopped"]
     assert jobs.stop(job.id).state == "stopped"
+    hold.unlink()
     assert "--resume" in jobs.command(job.id)
-    assert jobs.resume(job.id).state in ("starting", "running")
+    assert jobs.resume(job.id).state == "starting"
     in_state(jobs, job, "finished")
     assert_unbroken(jobs, job)
     with pytest.raises(JobError, match="is finished"):
@@ -77,40 +81,42 @@ def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs):
 
 def test_a_stop_that_is_not_heard_ends_in_a_kill_of_the_whole_group(home):
     jobs = Jobs(home, grace=0.5)
-    job = stepping(jobs, jobs.submit(spec(1000, "deaf child")))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "deaf child")))
     assert len(psutil.Process(job.pid).children()) == 1
     jobs.stop(job.id)
     # The runner does it; nobody need ask.
-    until(lambda: not processes_of(home), 10)
+    until(lambda: not processes_of(home))
     assert "killed, since it had not ended 0.5 s after" in in_state(jobs, job, "stopped").reason
 
 
 def test_what_a_trainer_leaves_running_is_ended_with_it(jobs, home):
     job = stepping(jobs, jobs.submit(spec(5, "child")))
     in_state(jobs, job, "finished")
-    until(lambda: not processes_of(home), 5)
+    until(lambda: not processes_of(home))
 
 
-def test_save_now_saves_and_goes_on(jobs):
-    job = stepping(jobs, jobs.submit(spec(60)), 2)
+def test_save_now_saves_and_goes_on(jobs, hold):
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 2")), 2)
     jobs.save_now(job.id)
     until(lambda: jobs.checkpoints(job.id))
-    assert jobs.checkpoints(job.id)[0].step < 10
-    assert jobs.get(job.id).state == "running"
+    assert [each.step for each in jobs.checkpoints(job.id)] == [3]
+    hold.unlink()
+    assert stepping(jobs, job, 4).state == "running"
     jobs.stop(job.id)
     in_state(jobs, job, "stopped")
     with pytest.raises(JobError, match="only one that is running can save"):
         jobs.save_now(job.id)
 
 
-def test_save_now_that_comes_before_the_trainer_listens_does_no_harm(jobs):
-    job = in_state(jobs, jobs.submit(spec(3)), "running")
+def test_save_now_that_comes_before_the_trainer_listens_does_no_harm(jobs, hold):
+    job = in_state(jobs, jobs.submit(spec(3, "held unheard")), "running")
     jobs.save_now(job.id)
+    hold.unlink()
     in_state(jobs, job, "finished")
 
 
 def test_the_queue_is_reordered_and_a_queued_job_cancelled(jobs):
-    running, *waiting = [jobs.submit(spec(100), str(number)) for number in range(5)]
+    running, *waiting = [jobs.submit(spec(ENDLESS), str(number)) for number in range(5)]
     jobs.move(waiting[3].id, 1)
     jobs.move(waiting[0].id, 99)
     jobs.stop(waiting[1].id)
@@ -127,10 +133,13 @@ def test_the_queue_is_reordered_and_a_queued_job_cancelled(jobs):
     in_state(jobs, running, "stopped")
 
 
-def test_two_slots_run_two_at_once(home):
+def test_two_slots_run_two_at_once(home, hold):
     jobs = Jobs(home, slots=2)
-    found = [jobs.submit(spec(20, "slots=2")) for _ in range(3)]
-    assert [jobs.get(job.id).state == "queued" for job in found] == [False, False, True]
+    found = [jobs.submit(spec(20, "slots=2 held 5")) for _ in range(3)]
+    for job in found[:2]:
+        stepping(jobs, job, 5)
+    assert [jobs.get(job.id).state for job in found] == ["running", "running", "queued"]
+    hold.unlink()
     for job in found:
         in_state(jobs, job, "finished")
         assert_unbroken(jobs, job)
@@ -165,31 +174,33 @@ def test_an_end_is_named(jobs, about, reason):
     assert job.state == ("stopped" if "exit143" in about else "failed")
 
 
-def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs):
-    job = stepping(jobs, jobs.submit(spec(100)), 11)
+def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs, hold):
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 11")), 11)
     os.kill(job.pid, signal.SIGKILL)
-    failed = in_state(jobs, job, "failed", seconds=5)
+    failed = in_state(jobs, job, "failed")
     assert "out of memory, most likely" in failed.reason
     assert "gradient_checkpointing=true" in failed.reason
     assert "# started" in jobs.log_tail(job.id)
+    hold.unlink()
     jobs.resume(job.id)
     stepping(jobs, job, 12)
     assert [line["step"] for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
     jobs.stop(job.id)
 
 
-def test_a_run_killed_before_it_had_begun_starts_afresh(jobs):
-    job = stepping(jobs, jobs.submit(spec(12)), 2)
+def test_a_run_killed_before_it_had_begun_starts_afresh(jobs, hold):
+    job = stepping(jobs, jobs.submit(spec(12, "held 2")), 2)
     os.kill(job.pid, signal.SIGKILL)
     in_state(jobs, job, "failed")
     (job.run / "recipe.yaml").rename(job.run / "recipe.yaml.part")
+    hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
     assert_unbroken(jobs, job)
 
 
-def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs):
-    job = stepping(jobs, jobs.submit(spec(35)), 21)
+def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs, hold):
+    job = stepping(jobs, jobs.submit(spec(35, "held 21")), 21)
     os.kill(job.pid, signal.SIGKILL)
     in_state(jobs, job, "failed")
     with (job.run / "metrics.jsonl").open("a") as log:
@@ -198,6 +209,7 @@ def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs):
     assert jobs.get(job.id).step == before[-1]["step"]
     newest = jobs.checkpoints(job.id)[-1].folder / "state.json"
     newest.write_text(newest.read_text()[:-4])
+    hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
     assert_unbroken(jobs, job)
@@ -209,11 +221,18 @@ def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs):
 def lose_the_runner(home, job) -> None:
     runner = column(home, job, "runner_pid")
     os.kill(runner, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(runner) or psutil.Process(runner).status() == psutil.STATUS_ZOMBIE)
+    until(lambda: has_ended(runner))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home):
-    job = stepping(jobs, jobs.submit(spec(1000)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     lose_the_runner(home, job)
     damage(home, job, pid_started=column(home, job, "pid_started") - 100)
     stranger = psutil.Process(job.pid)
@@ -231,7 +250,7 @@ def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home):
 
 
 def test_a_reboot_is_told_from_a_crash(jobs, home):
-    job = stepping(jobs, jobs.submit(spec(1000)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     waiting = jobs.submit(spec(3))
     lose_the_runner(home, job)
     os.kill(job.pid, signal.SIGKILL)
@@ -244,22 +263,23 @@ def test_a_reboot_is_told_from_a_crash(jobs, home):
     jobs.stop(job.id)
 
 
-def test_a_runner_that_is_lost_is_replaced_and_the_queue_goes_on(jobs, home):
-    job, following = jobs.submit(spec(40)), jobs.submit(spec(3))
+def test_a_runner_that_is_lost_is_replaced_and_the_queue_goes_on(jobs, home, hold):
+    job, following = jobs.submit(spec(40, "held 5")), jobs.submit(spec(3))
     stepping(jobs, job)
     lose_the_runner(home, job)
     assert jobs.get(job.id).state == "running"
-    until(lambda: (following.run / "final").exists(), 20)  # unasked
+    hold.unlink()
+    until(lambda: (following.run / "final").exists())  # unasked
     in_state(jobs, following, "finished")
     assert_unbroken(jobs, job)
 
 
 def test_a_stop_with_nobody_there_to_see_it_is_a_stop(jobs, home):
-    job = stepping(jobs, jobs.submit(spec(1000)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     lose_the_runner(home, job)
     jobs.stop(job.id)
     assert "which is saved" in in_state(jobs, job, "stopped").reason
-    job = stepping(jobs, jobs.submit(spec(1000, "deaf")))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "deaf")))
     jobs.stop(job.id)
     lose_the_runner(home, job)
     psutil.Process(job.pid).kill()
@@ -307,7 +327,7 @@ def test_an_id_that_is_none_is_refused_everywhere(jobs, home, id):
 
 
 def test_a_live_job_is_not_deleted(jobs):
-    job = stepping(jobs, jobs.submit(spec(100)))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     with pytest.raises(JobError, match="stop it before"):
         jobs.delete(job.id)
     assert job.folder.exists()

@@ -32,14 +32,14 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
 
     pid = stepping(jobs, job, 45).pid
     os.kill(pid, signal.SIGKILL)
-    assert "out of memory, most likely" in in_state(jobs, job, "failed", seconds=5).reason
+    assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
     jobs.resume(job.id)
 
     stepping(jobs, job, 105)
     for process in processes_of(home):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    in_state(jobs, job, "failed", seconds=5)
+    in_state(jobs, job, "failed")
     newest = jobs.checkpoints(job.id)[-1].folder / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
     with (job.run / "metrics.jsonl").open("a") as log:
@@ -54,7 +54,7 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     assert f"stopped after step {stopped.step}, which is saved" in stopped.reason
     jobs.resume(job.id)
 
-    in_state(jobs, job, "finished", seconds=120)
+    in_state(jobs, job, "finished")
     assert losses(job.run) == losses(tmp_path / "unbroken")
     assert jobs.evaluations(job.id)
     until(lambda: not processes_of(home))
