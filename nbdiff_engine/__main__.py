@@ -31,6 +31,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # a mistake is one line, not a box
     help="Decode block-diffusion language models.",
+    epilog="Installed as nbdiff; the page is nbdiff-playground, training is nbdiff-train.",
 )
 
 

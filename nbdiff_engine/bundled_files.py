@@ -1,5 +1,8 @@
-"""Where the files that come with the project lie: checkpoints, held-out problems, web components."""
+"""The folder of the files that come with the project: checkpoints, held-out problems, web components."""
 
 from pathlib import Path
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "assets"  # an installed wheel has the folder inside the package (setup.py)
+
+ASSETS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "assets"

@@ -7,8 +7,10 @@
 import os
 from typing import TYPE_CHECKING
 
-# Gradio reads this when it is imported. Nothing of the playground talks to the outside.
+# Gradio reads this when it is imported. The playground opens no connection to another machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# torch reads this when it is imported: waiting threads must not spin, or the page and the model compete for cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from playground import address
 from playground.options import Options, StartError

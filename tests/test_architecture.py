@@ -1,67 +1,232 @@
-"""The house rules: imports point one way, importing the engine stays light, files stay readable."""
+"""The rules of ARCHITECTURE: imports point one way, importing stays cheap, files stay short, tests mirror the packages.
+
+CONTRIBUTING.md has the same rules in words.
+"""
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("nbdiff_engine", "training", "playground")
+
+# What no file of a package may import, wherever in the file.
 ABOVE = {
     "nbdiff_engine": {"training", "playground", "benchmarks", "app", "gradio", "plotly"},
-    "training": {"playground", "benchmarks", "app", "gradio"},
+    "training": {"playground", "benchmarks", "app", "gradio", "plotly"},
     "playground": {"benchmarks", "app", "torch", "transformers"},
-    "benchmarks": {"app", "gradio"},
+    "benchmarks": {"playground", "app", "gradio"},
     "app.py": {"nbdiff_engine", "training", "benchmarks", "torch", "transformers", "gradio"},
 }
-SOURCES = [path for package in ABOVE if package != "app.py" for path in sorted((ROOT / package).rglob("*.py"))] + [
-    ROOT / "app.py"
-]
+# Packages whose __init__ may import: their public names are imported from there.
+RE_EXPORTING = {"nbdiff_engine", "nbdiff_engine/tasks", "training", "training/jobs", "playground"}
+MOST_LINES = 400
+OF_WEIGHT = 100  # a longer module of the engine or of training has a test file of its name
 
-
-def imported(path: Path) -> set[str]:
-    """Top-level names of everything a file imports, wherever in the file."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module.split(".")[0])
-    return names
+# The modules of weight that a file of another name tests, and that file.
+TESTED_BY = {
+    "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
+    "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
+    "nbdiff_engine/decoding/prompts.py": "tests/engine/test_generate.py",
+    "nbdiff_engine/decoding/row.py": "tests/engine/decoding/test_decoding_ends.py",
+    "nbdiff_engine/decoding/settings.py": "tests/engine/test_generate.py",
+    "nbdiff_engine/evaluation/report.py": "tests/engine/evaluation/test_evaluation.py",
+    "nbdiff_engine/evaluation/run.py": "tests/engine/evaluation/test_evaluation.py",
+    "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_evaluation.py",
+    "nbdiff_engine/lm_eval_adapter/arguments.py": "tests/engine/lm_eval_adapter/test_lm_eval_model.py",
+    "nbdiff_engine/model/kv_cache.py": "tests/engine/model/test_block_model.py",
+    "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
+    "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
+    "nbdiff_engine/trace/events.py": "tests/engine/trace/test_trace_file.py",
+    "training/__main__.py": "tests/training/test_command_line.py",
+    "training/corpus/code.py": "tests/training/corpus/test_corpus.py",
+    "training/corpus/code_pieces.py": "tests/training/corpus/test_corpus.py",
+    "training/corpus/facts.py": "tests/training/corpus/test_corpus.py",
+    "training/corpus/math.py": "tests/training/corpus/test_corpus.py",
+    "training/corpus/questions.py": "tests/training/corpus/test_corpus.py",
+    "training/corpus/scenes.py": "tests/training/corpus/test_corpus.py",
+    "training/data/data_settings.py": "tests/training/recipe/test_recipe.py",
+    "training/data/dataset.py": "tests/training/data/test_sources.py",
+    "training/data/formats.py": "tests/training/data/test_encoding.py",
+    "training/jobs/failures.py": "tests/training/jobs/test_lifecycle.py",
+    "training/jobs/jobs_command.py": "tests/training/jobs/test_commands.py",
+    "training/jobs/processes.py": "tests/training/jobs/test_lifecycle.py",
+    "training/jobs/queue.py": "tests/training/jobs/test_lifecycle.py",
+    "training/jobs/runner.py": "tests/training/jobs/test_kills.py",
+    "training/jobs/supervisor.py": "tests/training/jobs/test_lifecycle.py",
+    "training/objective/attention_plan.py": "tests/training/objective/test_document_attention.py",
+    "training/planning/planning_commands.py": "tests/training/test_command_line.py",
+    "training/planning/shapes.py": "tests/training/planning/test_estimate.py",
+    "training/run/launch.py": "tests/training/run/test_trainer.py",
+    "training/run/run_folder.py": "tests/training/run/test_trainer.py",
+}
 
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_imports_never_point_up(path):
-    package = relative(path).split("/")[0]
-    assert not imported(path) & ABOVE[package]
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+SOURCES = [*python_files(*PACKAGES, "benchmarks"), ROOT / "app.py"]
+TESTS = python_files("tests")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in python_files(*PACKAGES)}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of everything a file imports, in functions and for type checkers too; `import m` has no name."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)}: write the whole name of the package, no relative import"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def top_level(path: Path) -> set[str]:
+    return {module.split(".")[0] for module, _ in imports(path)}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of the packages that a file imports: `from a.b import c` is a.b.c where that is a module."""
+    found = (module if f"{module}.{name}" not in MODULES else f"{module}.{name}" for module, name in imports(path))
+    return {module for module in found if module in MODULES}
+
+
+def room(module: str) -> str:
+    """A folder of a package, or a file of a package's root."""
+    return ".".join(module.split(".")[:2])
+
+
+def assert_no_circle(graph: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+# -- imports ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_files_stay_readable(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+def test_imports_never_point_up(path: Path) -> None:
+    assert not top_level(path) & ABOVE[relative(path).split("/")[0]]
 
 
-def test_app_is_only_an_entry():
-    assert len((ROOT / "app.py").read_text().splitlines()) < 100
+def test_files_import_in_no_circle() -> None:
+    graph = {name: imported_modules(path) - {name} for name, path in MODULES.items()}
+    assert sum(map(len, graph.values())) > len(graph)  # the imports are seen
+    assert_no_circle(graph)
 
 
-def test_importing_the_engine_pulls_in_no_page_and_no_quantiser():
-    program = "import json, sys, nbdiff_engine; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
-    assert "nbdiff_engine" in loaded
-    assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "lm_eval", "playground", "training"}
+def test_rooms_import_in_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        graph.setdefault(room(name), set()).update({room(each) for each in imported_modules(path)} - {room(name)})
+    assert len(graph) > 20
+    assert_no_circle(graph)
 
 
-def test_nothing_is_unpickled_and_nothing_goes_through_a_shell():
+def test_a_circle_is_found() -> None:
+    with pytest.raises(pytest.fail.Exception, match="a circle of imports"):
+        assert_no_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
+def test_no_private_name_is_imported(path: Path) -> None:
+    """`from module import _name`, and `module._name` of a module of this project."""
+
+    def private(name: str | None) -> bool:
+        return name is not None and name.startswith("_") and not name.startswith("__")
+
+    assert not [f"{module}.{name}" for module, name in imports(path) if private(name)]
+    if path not in TESTS:
+        modules = {name for module, name in imports(path) if f"{module}.{name}" in MODULES}
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert not private(node.attr), f"{node.value.id}.{node.attr}"
+
+
+def test_only_the_adapter_imports_the_evaluation_harness() -> None:
+    adapter = ROOT / "nbdiff_engine" / "lm_eval_adapter"
+    assert any("lm_eval" in top_level(path) for path in SOURCES if adapter in path.parents)
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert adapter in path.parents or "lm_eval" not in top_level(path)
+
+
+# -- what an import costs ---------------------------------------------------------------------------------
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names of all modules that a fresh process has after one import."""
+    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_importing_the_engine_pulls_in_no_page_and_no_quantiser() -> None:
+    loaded = loaded_by("nbdiff_engine")
+    assert "nbdiff_engine" in loaded
+    assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "datasets", "lm_eval", "playground", "training"}
+
+
+def test_the_runner_of_a_job_stays_small() -> None:
+    """It lives as long as its trainer."""
+    loaded = loaded_by("training.jobs.runner")
+    assert "training" in loaded
+    assert not loaded & {"torch", "transformers", "datasets", "gradio", "accelerate", "peft", "numpy", "pydantic"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=relative)
+def test_a_package_says_what_it_holds_and_imports_nothing(folder: Path) -> None:
+    init = tree(folder / "__init__.py")
+    prose = (ast.get_docstring(init) or "").split(">>>")[0].strip()  # an example may follow
+    assert 1 <= len(prose.splitlines()) <= 3
+    if relative(folder) not in RE_EXPORTING:
+        assert len(init.body) == 1
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
+def test_files_stay_readable(path: Path) -> None:
+    assert lines(path) <= MOST_LINES
+
+
+def test_app_is_only_an_entry() -> None:
+    assert lines(ROOT / "app.py") < 80
+
+
+def test_nothing_is_unpickled_and_nothing_goes_through_a_shell() -> None:
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in {"torch.load", "pickle.load", "pickle.loads", "os.system", "eval"}
                 assert not any(each.arg == "shell" for each in node.keywords)
@@ -70,8 +235,40 @@ def test_nothing_is_unpickled_and_nothing_goes_through_a_shell():
                 )
 
 
-def test_only_the_adapter_imports_the_evaluation_harness():
-    adapter = ROOT / "nbdiff_engine" / "lm_eval_adapter"
-    assert any("lm_eval" in imported(path) for path in SOURCES if adapter in path.parents)
-    for path in SOURCES:
-        assert adapter in path.parents or "lm_eval" not in imported(path)
+def test_no_path_of_a_machine_is_written_down() -> None:
+    folder_of_a_machine = re.compile(r"(?<![\w.-])/(?:work|home|root|mnt|Users)/\w")
+    texts = {".py", ".md", ".toml", ".txt", ".yaml", ".js", ".css", ".html", ".json", ".jsonl"}
+    folders = (*PACKAGES, "assets", "benchmarks", "docs", "tests")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.suffix in texts]
+    found += [path for path in ROOT.iterdir() if path.is_file() and (path.suffix in texts or path.name == "Makefile")]
+    assert len(found) > len(SOURCES)
+    for path in found:
+        assert not folder_of_a_machine.search(path.read_text(encoding="utf-8")), relative(path)
+
+
+# -- tests ------------------------------------------------------------------------------------------------
+
+
+def mirror_of(folder: str) -> str:
+    """Where the tests of a package's folder are: those of nbdiff_engine/model in tests/engine/model."""
+    return f"tests/{folder.replace('nbdiff_engine', 'engine')}"
+
+
+def test_tests_lie_where_their_subject_lies() -> None:
+    known = {mirror_of(relative(path.parent)) for path in MODULES.values()} | {"tests", "tests/benchmarks"}
+    assert {relative(path.parent) for path in TESTS if path.name.startswith("test_")} <= known
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in python_files("nbdiff_engine", "training") if lines(path) > OF_WEIGHT], ids=relative
+)
+def test_a_module_of_weight_has_its_test_file(path: Path) -> None:
+    own = f"{mirror_of(relative(path.parent))}/test_{path.name}"
+    assert (ROOT / TESTED_BY.get(relative(path), own)).is_file()
+
+
+def test_the_table_of_other_test_files_has_no_needless_entry() -> None:
+    for module in TESTED_BY:
+        path = ROOT / module
+        assert path.is_file()
+        assert not (ROOT / mirror_of(relative(path.parent)) / f"test_{path.name}").exists()

@@ -28,6 +28,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Adapt an AR checkpoint into a block-diffusion model.",
+    epilog="Installed as nbdiff-train; python -m training is the same.",
 )
 
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run; by default under runs/.")]

@@ -1,0 +1,180 @@
+"""The built wheel in an environment of its own: commands and page, run from a folder that holds no checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.playground.serving import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("nbdiff_engine", "playground", "training")
+COMMANDS = ("nbdiff", "nbdiff-playground", "nbdiff-train")
+SOURCES = (*PACKAGES, "assets", "pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE")
+
+
+def source_files(folder: str) -> set[str]:
+    """Every file below a folder of the checkout, caches apart, as a path inside that folder."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(ROOT / folder).as_posix() for path in found}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: a build inside the checkout would keep files there that have since been renamed."""
+    folder = tmp_path_factory.mktemp("build")
+    (folder / "source").mkdir()
+    for name in SOURCES:
+        source, target = ROOT / name, folder / "source" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check"]
+    pip("wheel", *offline, "--wheel-dir", str(folder), str(folder / "source"))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+class Installed:
+    """An environment that holds the wheel, and a folder with nothing of the project in it to run commands from."""
+
+    def __init__(self, folder: Path, wheel: Path):
+        self.folder = folder / "elsewhere"
+        self.folder.mkdir()
+        venv.create(folder / "venv", symlinks=True)
+        self.bin = folder / "venv" / "bin"
+        pip("--python", str(self.bin / "python"), "install", "--no-index", "--no-deps", "--quiet", str(wheel))
+        self.packages = Path(self.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+        # The dependencies are those of the test environment. A folder that a .pth file names is searched for modules;
+        # its own .pth files, by which an editable install of this project may be there, are not read.
+        there = [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
+        (self.packages / "dependencies.pth").write_text("".join(f"{each}\n" for each in there))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        return {**kept, "HF_HUB_OFFLINE": "1", "NBDIFF_HOME": str(self.folder / "home")}
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Standard output of a program of the environment."""
+        done = subprocess.run(
+            [str(self.bin / program), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(tmp_path_factory.mktemp("installed"), wheel)
+
+
+def pip(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_of_assets(wheel: Path) -> None:
+    expected = {f"{package}/{path}" for package in PACKAGES for path in source_files(package)}
+    expected |= {f"nbdiff_engine/assets/{path}" for path in source_files("assets")}
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert found == expected
+
+
+def test_modules_assets_and_sandbox_are_the_wheels(installed: Installed) -> None:
+    """The sandbox is a file of the package that is started by its path, to judge problems of the domain `code`."""
+    program = (
+        "import json, nbdiff_engine.bundled_files as files, training, playground\n"
+        "from nbdiff_engine.tasks import check, held_out\n"
+        "paths = [files.__file__, str(files.ASSETS), training.__file__, playground.__file__]\n"
+        "print(json.dumps([paths, check(problem := held_out('code', 1)[0], problem.answer).correct]))"
+    )
+    paths, correct = json.loads(installed.run("python", "-c", program))
+    for path in paths:
+        assert installed.packages in Path(path).parents
+    assert correct
+
+
+def test_models_are_listed(installed: Installed) -> None:
+    assert {each["name"] for each in json.loads(installed.run("nbdiff", "models", "--json"))} == {"nano", "nano-ar"}
+
+
+def test_a_prompt_is_answered(installed: Installed) -> None:
+    answer = installed.run("nbdiff", "generate", "What is the capital of Peru?", "--strategy", "self_speculative")
+    assert "Lima" in answer
+
+
+def test_recipes_are_listed(installed: Installed) -> None:
+    names = {each["name"] for each in json.loads(installed.run("nbdiff-train", "recipes", "--json"))}
+    assert names == {path.removesuffix(".yaml") for path in source_files("training/recipe/bundled")}
+
+
+def test_the_trainer_of_a_job_finds_the_package(installed: Installed) -> None:
+    """Runner and trainer are processes that start in the job's folder. The trainer refuses the data."""
+    data = installed.folder / "data.jsonl"
+    data.write_text('{"neither_text_nor_messages": 1}\n')
+    program = (
+        "import sys, time\n"
+        "from training.jobs import Jobs, JobSpec, states\n"
+        "jobs = Jobs()\n"
+        "job = jobs.submit(JobSpec.of(recipe='smoke', data=sys.argv[1]))\n"
+        "while jobs.get(job.id).state not in states.ENDED: time.sleep(0.2)\n"
+        "print(jobs.log_tail(job.id))"
+    )
+    log = installed.run("python", "-c", program, str(data)).strip()
+    assert log.splitlines()[-1].startswith("error: ")
+    assert "neither_text_nor_messages" in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize("program", [["nbdiff-playground"], ["python", "-m", "playground"]])
+def test_the_page_names_its_options(installed: Installed, program: list[str]) -> None:
+    said = installed.run(*program, "--help")
+    assert said.startswith(f"usage: {' '.join(program)} ")
+    for command in COMMANDS:
+        assert command in said
+
+
+def test_the_page_is_served(installed: Installed) -> None:
+    port = free_port()
+    log = installed.folder / "page.log"
+    with log.open("w") as output:
+        page = subprocess.Popen(
+            [str(installed.bin / "nbdiff-playground"), "--port", str(port)],
+            cwd=installed.folder,
+            env=installed.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the machine has
+    try:
+        end = time.monotonic() + 100
+        while "is on http" not in log.read_text():
+            assert page.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        with direct.open(f"http://127.0.0.1:{port}/", timeout=30) as reply:
+            assert "NBDiff playground" in reply.read().decode()
+        with direct.open(f"http://127.0.0.1:{port}/config", timeout=30) as reply:
+            components = json.loads(reply.read())["components"]
+        (stage,) = [each["props"] for each in components if each["props"].get("elem_id") == "stage"]
+        assert stage["html_template"] == (ROOT / "assets" / "web" / "stage.html").read_text(encoding="utf-8")
+    finally:
+        page.terminate()
+        page.wait(timeout=30)
