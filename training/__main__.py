@@ -22,6 +22,8 @@ from training.errors import RecipeError, RunError
 from training.jobs.jobs_command import cli as jobs_cli
 from training.planning import planning_commands
 from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
+from training.run.end_file import ending_written
+from training.run.ending import ending_of
 
 cli = typer.Typer(
     add_completion=False,
@@ -80,14 +82,18 @@ def _run(
         raise RunError("--resume needs --output, the folder of the run to go on with.")
     if recipe is None and resume:
         recipe = str(output / "recipe.yaml")
-    settled = planning_commands.settled(recipe, overrides, base, data, max_steps)
-    if settled.kind != kind:
-        raise RecipeError(f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it.")
     if output is None:
-        output = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    from training.run.launch import start
+        output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    with ending_written(output, resume, ending_of):
+        settled = planning_commands.settled(recipe, overrides, base, data, max_steps)
+        if settled.kind != kind:
+            raise RecipeError(
+                f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it."
+            )
+        from training.run.launch import start
 
-    print(start(settled, output, resume))
+        final = start(settled, output, resume)
+    print(final)
 
 
 def main() -> None:

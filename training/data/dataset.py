@@ -17,6 +17,7 @@ from training.data.documents import Document, DocumentSource
 from training.data.formats import Encoder, Format, detect_format
 from training.data.sources import load_rows
 from training.errors import DataError
+from training.failure_kind import FailureKind
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _naming_row(number: int, name: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"Row {number + 1} of {name} cannot be used. {error}") from error
+        raise DataError(f"Row {number + 1} of {name} cannot be used. {error}", FailureKind.BAD_ROW) from error
 
 
 class CorpusSource:

@@ -7,6 +7,7 @@ from nbdiff_engine.decoding.prompts import Prompt
 from nbdiff_engine.errors import brief_text
 from training.data.data_settings import CORPUS, DataSettings
 from training.errors import DataError
+from training.failure_kind import FailureKind
 
 
 def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
@@ -38,7 +39,7 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8.") from error
+            raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8.", FailureKind.BAD_ROW) from error
         if text:
             prompts.append((where, _from_json(text, where) if path.suffix.lower() == ".jsonl" else text))
     if not prompts:
@@ -50,11 +51,14 @@ def _from_json(text: str, where: str) -> Prompt:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {brief_text(str(error), 160)}.") from error
+        raise DataError(f"{where} is not JSON: {brief_text(str(error), 160)}.", FailureKind.BAD_ROW) from error
     if isinstance(value, dict):
         value = value.get("prompt", value.get("messages"))
     elif isinstance(value, list):
         value = None
     if not isinstance(value, (str, list)) or (isinstance(value, list) and not all(isinstance(x, dict) for x in value)):
-        raise DataError(f'{where} holds no prompt; a line is a string, or an object with a "prompt" or "messages".')
+        raise DataError(
+            f'{where} holds no prompt; a line is a string, or an object with a "prompt" or "messages".',
+            FailureKind.BAD_ROW,
+        )
     return value

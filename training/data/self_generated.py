@@ -39,6 +39,7 @@ from training.data.data_settings import SELF, DataSettings
 from training.data.documents import Document, DocumentSource
 from training.data.given_prompts import read_prompts
 from training.errors import DataError, RunError
+from training.failure_kind import FailureKind
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +300,7 @@ class Author:
             try:
                 prompts.append(encode(model, prompt, settings.raw)[1])
             except PromptError as error:
-                raise DataError(f"{where} cannot be used. {error}") from error
+                raise DataError(f"{where} cannot be used. {error}", FailureKind.BAD_ROW) from error
         opening, between = ([], None) if prompts else _opening(model, settings.raw)
         return cls(model, settings, prompts, opening, between)
 

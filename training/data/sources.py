@@ -22,6 +22,7 @@ from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model.checkpoints import HUB_ID, HUB_REPLY_SECONDS
 from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.errors import DataError
+from training.failure_kind import FailureKind
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 _KNOWN = ", ".join(READERS)
@@ -46,11 +47,12 @@ def load_rows(settings: DataSettings) -> datasets.Dataset:
     elif HUB_ID.fullmatch(source) and not source.lower().endswith(tuple(READERS)):
         rows = _from_hub(settings)
     elif source.lower().endswith(tuple(READERS)):
-        raise DataError(f"There is no file {brief_text(source, 200)}.")
+        raise DataError(f"There is no file {brief_text(source, 200)}.", FailureKind.MISSING_FILE)
     else:
         raise DataError(
             f"No data {brief(source)}: not a file, not a folder, and not a hub id (owner/name); "
-            f'or use "{CORPUS}" for the problems of this project.'
+            f'or use "{CORPUS}" for the problems of this project.',
+            FailureKind.MISSING_FILE,
         )
     if not len(rows):
         raise DataError(f"{source} holds no rows, so there is nothing to train on.")
@@ -99,7 +101,7 @@ def _from_files(files: list[Path], source: str, settings: DataSettings) -> datas
                 **_reader_options(reader, files),
             )
     except Exception as error:  # readers over files of anyone's: there is no list of what they can raise
-        raise DataError(_why_not(files, source, error)) from error
+        raise _why_not(files, source, error) from error
 
 
 def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
@@ -117,20 +119,20 @@ def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
     return {}
 
 
-def _why_not(files: list[Path], source: str, error: Exception) -> str:
-    """One sentence for files that could not be read."""
+def _why_not(files: list[Path], source: str, error: Exception) -> DataError:
+    """What is wrong with files that could not be read."""
     for path in files:
         problem = _broken_text(path) if _reader(path) != "parquet" else None
         if problem is None and _reader(path) == "json":
             problem = _broken_json(path)
         if problem is not None:
-            return problem
+            return DataError(problem, FailureKind.BAD_ROW)
     if isinstance(error, DatasetGenerationCastError):
-        return f"The files of {source} do not have the same columns, or not of the same types."
+        return DataError(f"The files of {source} do not have the same columns, or not of the same types.")
     if "corresponds to no data" in str(error):
-        return f"{source} holds no rows, so there is nothing to train on."
+        return DataError(f"{source} holds no rows, so there is nothing to train on.")
     cause = error.__cause__ or error
-    return f"{source} cannot be read as {_reader(files[0])}: {_one_line(cause)}"
+    return DataError(f"{source} cannot be read as {_reader(files[0])}: {_one_line(cause)}")
 
 
 def _broken_text(path: Path) -> str | None:
@@ -185,7 +187,8 @@ def _from_hub(settings: DataSettings) -> datasets.Dataset:
     except ConnectionError as error:
         if why_offline is not None:
             raise DataError(
-                f"The data set {name!r} is not in the local cache, and {why_offline}; give a local file instead."
+                f"The data set {name!r} is not in the local cache, and {why_offline}; give a local file instead.",
+                FailureKind.MISSING_FILE,
             ) from error
         raise DataError(f"The download of the data set {name!r} failed: {_one_line(error)}") from error
     except Exception as error:  # foreign data, and the library's many ways to say so

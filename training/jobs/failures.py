@@ -1,34 +1,35 @@
-"""How a run ended, from its exit code, its last lines and its folder, and what to do about it."""
+"""How a run ended, from the end.json that its trainer has written, and what to do about it.
+
+What no end.json explains (a kill, a crash of the interpreter, a disk without room for the file) follows from the exit
+code and the room on the disk; the last line of the log is shown then, and decides nothing.
+"""
 
 import contextlib
-import re
 import shutil
 import signal
 from pathlib import Path
 
+from training.failure_kind import FailureKind
 from training.jobs import states
 from training.jobs.places import log_of, run_of
 from training.jobs.progress import latest_start
+from training.run.end_file import Ending, Outcome, read_ending
 from training.run.manifest import is_whole
 
-_LINES = 60  # of a log's end that are searched for what went wrong
 _ROOM = 1 << 20  # bytes: with less left, the disk counts as full
 
 _LESS_MEMORY = (
     "lower optimisation.rows or optimisation.packed_length, set optimisation.gradient_checkpointing=true, or train "
     "with lora; raise optimisation.accumulation to keep the batch"
 )
-_NO_MEMORY = re.compile(
-    r"MemoryError|out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|bad_alloc"
-)
-_DISK_FULL = re.compile(r"disk is full|No space left on device|[Qq]uota exceeded|File too large|os error (28|122|27)\b")
-_NOT_A_NUMBER = re.compile(r"The loss of step \d+ is .*the run is stopped")
-_BAD_ROW = re.compile(r"\b(Row|Line) \d+ of ")
-_MISSING = re.compile(
-    r"There is no (file|recipe)|No such file or directory|FileNotFoundError|No data |No model |has no config\.json"
-    r"|is not in the local"
-)
-_SAVED = re.compile(r"stopped after step (\d+), which is saved")
+_NAMES = {
+    FailureKind.NAN_LOSS: "NaN loss",
+    FailureKind.DISK_FULL: "disk full",
+    FailureKind.OUT_OF_MEMORY: "out of memory",
+    FailureKind.BAD_ROW: "bad data row",
+    FailureKind.MISSING_FILE: "missing file",
+}
+_TOLD_TO_END = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (-number, 128 + number)}
 
 
 def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace: float) -> tuple[str, str]:
@@ -37,61 +38,53 @@ def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace:
     code: exit status as subprocess has it, negative for a signal; None where nobody saw it end
     stopping: it was told to end; killed: it was then killed by us, after `grace` seconds
     """
-    lines = latest_start(log_of(folder))[-_LINES:]
     if code in (0, None) and is_whole(run_of(folder) / "final"):
         return states.FINISHED, ""
     if code == 0:
         return states.FAILED, "it ended without an error, but the model in its final/ is missing or not whole"
     if killed:
         return states.STOPPED, f"killed, since it had not ended {grace:g} s after it was told to; resume it to go on"
-    saved = _SAVED.search("\n".join(lines))
-    unheard = stopping and code is None and not _sentence(lines)
-    if saved or unheard or code in _TOLD_TO_END:
+    ending = read_ending(run_of(folder))
+    saved = ending is not None and ending.outcome is Outcome.STOPPED and ending.step is not None
+    unseen_stop = stopping and code is None and ending is None
+    if saved or unseen_stop or code in _TOLD_TO_END:
         by_whom = "" if stopping else "told to end from outside; "
         return states.STOPPED, by_whom + (
-            f"stopped after step {saved[1]}, which is saved"
+            f"stopped after step {ending.step}, which is saved"
             if saved
             else "stopped before it could save; what it had saved before is kept"
         )
-    return states.FAILED, named(code, lines, _is_full(folder))
+    last = _last(latest_start(log_of(folder)))
+    if ending is not None and ending.outcome in (Outcome.FAILED, Outcome.CRASHED):
+        return states.FAILED, explained(ending, code, last)
+    return states.FAILED, unexplained(code, last, _is_full(folder))
 
 
-_TOLD_TO_END = {sign * number + base for number in (2, 15) for sign, base in ((-1, 0), (1, 128))}
-
-
-def named(code: int | None, lines: list[str], disk_is_full: bool = False) -> str:
-    """What went wrong, by its name where it has one. lines: the last that the trainer printed."""
-    text = "\n".join(lines)
-    sentence = _sentence(lines)
-    if _NOT_A_NUMBER.search(sentence):
-        return f"NaN loss: {sentence}"
-    if _DISK_FULL.search(text) or (disk_is_full and not sentence):
-        return f"disk full: {sentence or 'make room and resume it'}"
-    if not sentence and (code in (-signal.SIGKILL, 128 + signal.SIGKILL)):
-        return f"out of memory, most likely: it was killed by signal 9, and not from here; {_LESS_MEMORY}"
-    if _NO_MEMORY.search(text):
+def explained(ending: Ending, code: int | None, last: str = "") -> str:
+    """The reason of a failure or a crash that the trainer has written down."""
+    foreseen = ending.outcome is Outcome.FAILED
+    if ending.kind is FailureKind.OUT_OF_MEMORY:
         return f"out of memory: {_LESS_MEMORY}"
-    if _BAD_ROW.search(sentence):
-        return f"bad data row: {sentence}"
-    if _MISSING.search(sentence or "\n".join(lines[-3:])):
-        return f"missing file: {sentence or _last(lines)}"
-    if sentence:
-        return sentence
+    if ending.kind is FailureKind.DISK_FULL and not foreseen:
+        return "disk full: make room and resume it"
+    if ending.kind in _NAMES:
+        return f"{_NAMES[ending.kind]}: {ending.message}"
+    return ending.message if foreseen else unexplained(code, ending.message or last)
+
+
+def unexplained(code: int | None, last: str, disk_is_full: bool = False) -> str:
+    """The reason of an end that the trainer has not written down. last: line of its log, shown as it is."""
+    and_last = f"; its last line: {last}" if last else ""
+    if disk_is_full:
+        return f"disk full: make room and resume it{and_last}"
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return f"out of memory, most likely: it was killed by signal 9, and not from here; {_LESS_MEMORY}"
     if code is None:
-        return f"it ended while nothing watched it, and said no reason{_and_last(lines)}; resume it to go on"
+        return f"it ended while nothing watched it, and said no reason{and_last}; resume it to go on"
     if code < 0:
         with contextlib.suppress(ValueError):
-            return f"it was killed by {signal.Signals(-code).name}{_and_last(lines)}"
-    return f"it ended with exit code {code}{_and_last(lines)}"
-
-
-def _sentence(lines: list[str]) -> str:
-    """What the trainer said was wrong, as every command of the project says it; empty if it did not."""
-    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
-
-
-def _and_last(lines: list[str]) -> str:
-    return f"; its last line: {_last(lines)}" if _last(lines) else ""
+            return f"it was killed by {signal.Signals(-code).name}{and_last}"
+    return f"it ended with exit code {code}{and_last}"
 
 
 def _last(lines: list[str]) -> str:

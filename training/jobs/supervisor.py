@@ -20,6 +20,7 @@ from training.jobs.places import log_of, recipe_of, run_of
 from training.jobs.processes import Identity, boot_id, kill_left_over
 from training.jobs.progress import START
 from training.jobs.store import Ledger, Row, Store, clock, now
+from training.run.end_file import END
 from training.run.manifest import is_whole
 
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
@@ -128,8 +129,11 @@ class Supervisor:
             ledger.move_to(row, states.FAILED, "missing file: its recipe.yaml is gone, so it cannot be started")
             return False
         try:
-            if run_of(folder).exists() and not (run_of(folder) / "recipe.yaml").exists():
-                shutil.rmtree(run_of(folder))  # a kill before the run had begun: the trainer wants an empty folder
+            run = run_of(folder)
+            if run.exists() and not (run / "recipe.yaml").exists():
+                shutil.rmtree(run)  # the last start ended before the run had begun: the trainer needs an empty folder
+            run.mkdir(exist_ok=True)  # for the trainer's end.json, also where it fails before the run begins
+            (run / END).unlink(missing_ok=True)  # of the last start; this one may end without writing any
             with log_of(folder).open("a", encoding="utf-8") as log:
                 log.write(f"{START}{now()}: {shlex.join(command(row.kind, folder))}\n")
             columns = self._spawn(row, "start")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nbdiff_engine.errors import brief, brief_text, first_problem
 from training.data.data_settings import DataSettings
 from training.errors import RecipeError
+from training.failure_kind import FailureKind
 from training.recipe.block_schedule import BlockGrowth
 
 RECIPE_FOLDER = Path(__file__).parent / "bundled"
@@ -217,7 +218,8 @@ def _fields_of(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"There is no recipe {brief(name)}: not a bundled name ({', '.join(known)}) and not a file that "
-            "can be read."
+            "can be read.",
+            FailureKind.MISSING_FILE,
         ) from error
     return _fields_in(text, name)
 

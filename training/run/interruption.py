@@ -7,10 +7,11 @@ from training.errors import RunError
 
 
 class Interrupted(RunError):
-    """A run was told to stop and has saved itself. exit_code: as a shell reports the signal."""
+    """A run was told to stop and has saved itself after `step`. exit_code: as a shell reports the signal."""
 
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
+    def __init__(self, step: int, exit_code: int):
+        super().__init__(f"stopped after step {step}, which is saved; --resume goes on from there")
+        self.step = step
         self.exit_code = exit_code
 
 
@@ -45,4 +46,4 @@ class Interruption:
 
     def as_exit(self, step: int) -> Interrupted:
         """What ends the run after it has been saved at `step`."""
-        return Interrupted(f"stopped after step {step}, which is saved; --resume goes on from there", 128 + self.asked)
+        return Interrupted(step, 128 + self.asked)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine import BlockModel
+from nbdiff_engine.errors import CheckpointError
 from nbdiff_engine.model.checkpoints import find_checkpoint
 from nbdiff_engine.model.spec import DiffusionSpec
 from training.data.data_settings import CORPUS, SELF
@@ -23,6 +24,7 @@ from training.data.formats import Encoder, detect_format
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.data.sources import load_rows
 from training.errors import RecipeError, RunError
+from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.model.new_model import new_model, train_tokenizer
@@ -94,6 +96,10 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         return new_model(recipe.network, tokenizer, recipe.seed, name)
     if recipe.base is None:
         raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    try:
+        find_checkpoint(recipe.base)
+    except CheckpointError as error:
+        raise RunError(str(error), FailureKind.MISSING_FILE) from error
     dtype = None if recipe.lora else torch.float32
     return load_base(recipe.base, dtype, recipe.quantization, str(device))
 

@@ -1,4 +1,4 @@
-"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, checkpoints/, final/."""
+"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, end.json, checkpoints/, final/."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from nbdiff_engine.errors import brief_text
 from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import sweep
+from training.run.end_file import END
 
 # What a run may change when it resumes: how often it saves and logs changes none of its losses.
 _MAY_CHANGE = ("saving", "about", "threads")
@@ -42,7 +43,7 @@ class RunFolder:
         """
         if resume:
             self._check_resumable(recipe)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(each.name != END for each in self.path.iterdir())):
             what = "holds another run" if self.holds_a_run else "is not an empty folder"
             raise RunError(f"The output {self.path} {what}; give another --output, or --resume to go on with a run.")
 

@@ -25,6 +25,7 @@ from nbdiff_engine.model.attention import PADDING
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor, Packer
 from training.errors import RunError
+from training.failure_kind import FailureKind
 from training.model.adapters import merged
 from training.model.base import TrainedModel
 from training.objective.noising import Batch, Noising, noise
@@ -387,5 +388,6 @@ class Trainer:
         kept = f"the checkpoint of step {newest.step} is kept" if newest else "there is no checkpoint yet"
         raise RunError(
             f"The loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}; the run is stopped and {kept}. "
-            "Start another run with a lower optimisation.learning_rate or a longer optimisation.warmup."
+            "Start another run with a lower optimisation.learning_rate or a longer optimisation.warmup.",
+            FailureKind.NAN_LOSS,
         )

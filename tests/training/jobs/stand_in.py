@@ -1,4 +1,4 @@
-"""A trainer that trains nothing: the files, signals, exit codes and words of the real one, a twentieth second a step.
+"""A trainer that trains nothing: the files, signals, exit codes and ends of the real one, a twentieth second a step.
 
 What else it should do is in the recipe's `about`: with "held 5" it waits after step 5, with "held unheard" before it
 listens to signals, while the home holds a file `hold`. It notes each of its starts beside the run's folder, and holds
@@ -6,6 +6,7 @@ locks while it lives: `double` appears there if a job runs twice at once, or mor
 """
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import yaml
 
+from training.failure_kind import FailureKind
+from training.run.end_file import END, Ending, Outcome, ending_written
 from training.run.manifest import MANIFEST, facts_of, is_whole
 
 SECONDS = 0.05
@@ -57,13 +60,24 @@ def wait(hold: Path, asked: dict[str, bool]) -> None:
         time.sleep(0.01)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind")
-    parser.add_argument("--recipe", type=Path)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+class Ended(Exception):
+    """What the real trainer raises where a run cannot go on; it would take torch to import that."""
+
+    def __init__(self, outcome: str, kind: str | None = None, step: int | None = None, message: str = ""):
+        self.ending = Ending(Outcome(outcome), kind and FailureKind(kind), step, message)
+
+
+def fail(about: str) -> None:
+    """End as the recipe's `about` says: `failed KIND: message`, `crashed KIND: message` or `exitCODE words:last`."""
+    first, _, rest = about.partition(":")
+    if first.startswith(("failed ", "crashed ")):
+        raise Ended(*first.split(), message=rest.strip())
+    if first.startswith("exit"):
+        print(rest, file=sys.stderr, flush=True)
+        os._exit(int(first.split()[0].removeprefix("exit")))  # as an interpreter that crashes: no end.json
+
+
+def train(options: argparse.Namespace) -> None:
     recipe = yaml.safe_load(options.recipe.read_text())
     about, steps = recipe["about"], recipe["optimisation"]["max_steps"]
     run, job = options.output, options.output.parent
@@ -73,14 +87,10 @@ def main() -> int:
     if "slots=2" not in about:
         alone(job.parent / "slot.lock")
     if options.resume and not (run / "recipe.yaml").exists():
-        print("error: There is no run to resume", file=sys.stderr)
-        return 2
-    if not options.resume and run.exists() and any(run.iterdir()):
-        print("error: The output is not an empty folder", file=sys.stderr)
-        return 2
-    if "words:" in about:
-        print(about.split("words:")[1], file=sys.stderr)
-        return int(about.split("words:")[0].split("exit")[1])
+        raise Ended("failed", "other", message="There is no run to resume")
+    if not options.resume and run.exists() and any(path.name != END for path in run.iterdir()):
+        raise Ended("failed", "other", message="The output is not an empty folder")
+    fail(about)
     if "child" in about:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(job)])
     asked = {}
@@ -113,13 +123,34 @@ def main() -> int:
             publish(run / "checkpoints" / f"step-{state['step']:08d}", state, 700_000 if "large" in about else 0)
             asked.pop("save", None)
         if asked:
-            print(f"error: stopped after step {state['step']}, which is saved; --resume goes on", file=sys.stderr)
-            return 143
+            raise Ended("stopped", step=state["step"])
     if "no final" not in about:
         publish(run / "final", state)
     if "spoilt" in about:
         (run / "final" / "state.json").write_text("{}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind")
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    try:
+        with ending_written(options.output, options.resume, ending_of):
+            train(options)
+    except Ended as ended:
+        print(f"error: {ended.ending.message}", file=sys.stderr)
+        return {"stopped": 143, "failed": 2, "crashed": 1}[ended.ending.outcome]
     return 0
+
+
+def ending_of(error: BaseException) -> Ending:
+    if isinstance(error, Ended):
+        return error.ending
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return Ending(Outcome.CRASHED, FailureKind.DISK_FULL if full else FailureKind.OTHER)
 
 
 if __name__ == "__main__":

@@ -153,17 +153,20 @@ def test_two_slots_run_two_at_once(home, hold):
     [
         ("no final", "ended without an error, but the model in its final/ is missing or not whole"),
         ("spoilt", "ended without an error, but the model in its final/ is missing or not whole"),
-        ("exit1 words:MemoryError", "out of memory: lower optimisation.rows"),
-        ("exit1 words:torch.OutOfMemoryError: CUDA out of memory. Tried", "out of memory: lower"),
-        ("exit2 words:error: Row 31 of data.jsonl cannot be used. No.", "bad data row: Row 31 of data.jsonl"),
-        ("exit2 words:error: Line 7 of data.jsonl is not JSON: no", "bad data row: Line 7"),
-        ("exit2 words:error: There is no file /nosuch.jsonl.", "missing file: There is no file"),
-        ("exit2 words:error: The checkpoint of step 4 cannot be written to c: the disk is full; x.", "disk full: The"),
+        ("crashed out_of_memory: MemoryError", "out of memory: lower optimisation.rows"),
+        ("failed out_of_memory: CUDA out of memory. Tried", "out of memory: lower"),
+        ("failed bad_row: Row 31 of data.jsonl cannot be used. No.", "bad data row: Row 31 of data.jsonl"),
+        ("failed bad_row: Line 7 of data.jsonl is not JSON: no", "bad data row: Line 7"),
+        ("failed missing_file: There is no file /nosuch.jsonl.", "missing file: There is no file"),
+        ("failed disk_full: The checkpoint of step 4 cannot be written to c: the disk is full; x.", "disk full: The"),
         (
-            "exit2 words:error: The loss of step 4 is nan and its gradient's norm nan; the run is stopped and the "
+            "failed nan_loss: The loss of step 4 is nan and its gradient's norm nan; the run is stopped and the "
             "checkpoint of step 2 is kept.",
             "NaN loss: The loss of step 4 is nan",
         ),
+        ("failed other: The run in c read 8 rows a step.", "The run in c read 8 rows a step."),
+        ("crashed other: KeyError: 'optimizer'", "it ended with exit code 1; its last line: KeyError: 'optimizer'"),
+        ("exit3 words:MemoryError: row 4, disk full", "it ended with exit code 3; its last line: MemoryError: row 4"),
         ("exit3 words:Bus error", "it ended with exit code 3; its last line: Bus error"),
         ("exit143 words:going down", "told to end from outside"),
     ],
@@ -172,6 +175,19 @@ def test_an_end_is_named(jobs, about, reason):
     job = in_state(jobs, jobs.submit(spec(1, about)), "failed", "stopped", "finished")
     assert reason in job.reason
     assert job.state == ("stopped" if "exit143" in about else "failed")
+
+
+def test_the_end_of_an_earlier_start_explains_no_later_one(jobs):
+    job = in_state(
+        jobs, jobs.submit(spec(ENDLESS, "failed bad_row: Row 31 of data.jsonl cannot be used. No.")), "failed"
+    )
+    assert "bad data row" in job.reason
+    recipe = job.folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("failed bad_row", "works now"))
+    jobs.resume(job.id)
+    stepping(jobs, job)
+    os.kill(jobs.get(job.id).pid, signal.SIGKILL)
+    assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
 
 
 def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs, hold):

@@ -13,7 +13,8 @@ from training.data.data_settings import DataSettings
 from training.data.sources import load_rows
 from training.errors import DataError
 from training.jobs import Jobs, JobSpec
-from training.jobs.failures import named
+from training.jobs.failures import explained
+from training.run.ending import ending_of
 from training.run.launch import start
 
 
@@ -66,4 +67,4 @@ def test_what_the_trainer_says_of_its_data_is_named(tmp_path):
     for source, name in ((tmp_path / "nosuch.jsonl", "missing file: There is no file"), (bad, "bad data row: Line 4")):
         with pytest.raises(DataError) as said:
             load_rows(DataSettings(source=str(source)))
-        assert named(2, ["INFO something", f"error: {said.value}"]).startswith(name)
+        assert explained(ending_of(said.value), code=2).startswith(name)

@@ -1,0 +1,60 @@
+"""From the exception that ends a run to what end.json says of it."""
+
+import errno
+
+import torch
+
+from nbdiff_engine.errors import NBDiffError, SettingError, brief_text
+from training.errors import TrainingError
+from training.failure_kind import FailureKind
+from training.run.end_file import Ending, Outcome
+from training.run.interruption import Interrupted
+
+_OS_KINDS = {
+    errno.ENOSPC: FailureKind.DISK_FULL,
+    errno.EDQUOT: FailureKind.DISK_FULL,
+    errno.EFBIG: FailureKind.DISK_FULL,
+    errno.ENOMEM: FailureKind.OUT_OF_MEMORY,
+}
+# The one place where the words of a message decide: PyTorch raises a plain RuntimeError where its CPU allocator, the
+# CUDA driver or cuBLAS has no memory left.
+_TORCH_WITHOUT_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def ending_of(error: BaseException) -> Ending:
+    """The ending of a run that an exception has left."""
+    if isinstance(error, Interrupted):
+        return Ending(Outcome.STOPPED, step=error.step, message=str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(Outcome.STOPPED)
+    if isinstance(error, NBDiffError):
+        return Ending(Outcome.FAILED, kind_of(error), message=str(error))
+    message = f"{type(error).__name__}: {brief_text(str(error), 300)}"
+    return Ending(Outcome.CRASHED, kind_of(error), message=message)
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Why a run failed, as the exception says, or else one of those that caused it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        kind = _own_kind(cause)
+        if kind is not FailureKind.OTHER:
+            return kind
+        cause = cause.__cause__
+    return FailureKind.OTHER
+
+
+def _own_kind(error: BaseException) -> FailureKind:
+    if isinstance(error, TrainingError):
+        return error.kind
+    if isinstance(error, SettingError):
+        return FailureKind.BAD_SETTING
+    if isinstance(error, FileNotFoundError):  # some libraries raise it without a number
+        return FailureKind.MISSING_FILE
+    if isinstance(error, OSError):
+        return _OS_KINDS.get(error.errno, FailureKind.OTHER)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY):
+        return FailureKind.OUT_OF_MEMORY
+    return FailureKind.OTHER
