@@ -33,6 +33,7 @@ from tqdm import tqdm
 import nbdiff_engine as nb
 from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.tasks import DOMAINS, check, held_out
+from nbdiff_engine.trace.metrics import pooled
 from training.recipe.recipe import Recipe
 from training.run.launch import start
 
@@ -103,7 +104,7 @@ def asked(model: nb.BlockModel, **settings) -> dict[str, Any]:
     """The held-out problems under one setting; sums are divided, rates are never averaged."""
     right = dict.fromkeys(DOMAINS, 0)
     count = dict(right)
-    tokens = forwards = 0
+    metrics = []
     problems = sorted(held_out(), key=lambda problem: len(problem.prompt))  # rows of a batch read alike
     for first in tqdm(range(0, len(problems), ROWS), desc=f"{model.name}: {settings['strategy']}"):
         part = problems[first : first + ROWS]
@@ -112,12 +113,11 @@ def asked(model: nb.BlockModel, **settings) -> dict[str, Any]:
         for problem, output in zip(part, outputs, strict=True):
             right[problem.domain] += bool(check(problem, output.text).correct)
             count[problem.domain] += 1
-            tokens += output.metrics.output_tokens - 1
-            forwards += output.metrics.decode_forwards
+            metrics.append(output.metrics)
     return {
         "accuracy": 100 * sum(right.values()) / len(problems),
         "domains": {domain: 100 * right[domain] / count[domain] for domain in DOMAINS},
-        "tokens_per_forward": tokens / forwards,
+        "tokens_per_forward": pooled(metrics).tokens_per_forward,
     }
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 import nbdiff_engine as nb
 from nbdiff_engine.errors import SettingError
+from nbdiff_engine.trace.metrics import Metrics, pooled
 
 BLOCK_SIZES = (4, 8, 16, 32)
 THRESHOLDS = (0.5, 0.9, 0.99)
@@ -21,10 +22,10 @@ LOOKED_UP = 10  # tokens a prompt-lookup draft has: the number of transformers' 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Token ids of every answer; decode forwards of each where the contender counts them."""
+    """Token ids of every answer; the metrics of each where the contender is the engine."""
 
     token_ids: list[list[int]]
-    forwards: list[int] | None
+    metrics: list[Metrics] | None
 
     @property
     def tokens(self) -> int:
@@ -32,9 +33,7 @@ class Answers:
 
     @property
     def tokens_per_forward(self) -> float | None:
-        """The first token of an answer belongs to the prefill, so it is not counted."""
-        made = self.tokens - len(self.token_ids)
-        return made / sum(self.forwards) if self.forwards and sum(self.forwards) else None
+        return None if self.metrics is None else pooled(self.metrics).tokens_per_forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def _ours(
         outputs = []
         for chunk in chunks:
             outputs += nb.generate(model, chunk, max_new_tokens=limit, trace=False, **settings)
-        return Answers([each.token_ids for each in outputs], [each.metrics.decode_forwards for each in outputs])
+        return Answers([each.token_ids for each in outputs], [each.metrics for each in outputs])
 
     return Contender(name, run, lossless, size, policy)
 

@@ -10,15 +10,17 @@ Bad input is one sentence on standard error and exit code 2.
 """
 
 import dataclasses
+import inspect
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.decoding.settings import SETTING_FIELDS, DecodeSettings
 from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.evaluation.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
@@ -35,69 +37,55 @@ cli = typer.Typer(
 )
 
 
-def _setting(name: str, *flags: str) -> Any:
-    """The option of a decode setting, in the words that DecodeSettings has for it."""
-    said = DecodeSettings.model_fields[name].description
-    return typer.Option(*flags, help=said[0].upper() + said[1:] + ".")
+def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of DecodeSettings, in the place of its **settings.
+
+    The options stand before the command's keyword-only parameters. A field whose name is one of the command's own
+    parameters is left to it. Their values are checked by DecodeSettings alone, so a choice is an option of text.
+    """
+    types = {"choice": str, "integer": int, "number": float, "flag": bool, "texts": list[str]}
+    own = list(inspect.signature(command).parameters.values())
+    assert own.pop().kind is inspect.Parameter.VAR_KEYWORD
+    options = []
+    for field in SETTING_FIELDS.values():
+        if any(each.name == field.name for each in own):
+            continue
+        flags = [f"--{field.name.replace('_', '-')}"] if field.kind == "flag" else []
+        help_text = field.description[0].upper() + field.description[1:] + "."
+        bare = types[field.kind] | None if field.optional or field.kind == "texts" else types[field.kind]
+        options.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default or None if field.kind == "texts" else field.default,
+                annotation=Annotated[bare, typer.Option(*flags, help=help_text)],
+            )
+        )
+    before = [each for each in own if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    command.__signature__ = inspect.Signature([*before, *options, *own[len(before) :]])
+    return command
 
 
 @cli.command()
+@with_setting_options
 def generate(
     prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
     model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
-    strategy: Annotated[str | None, _setting("strategy")] = None,
-    block_size: Annotated[int | None, _setting("block_size")] = None,
-    sub_block_size: Annotated[int | None, _setting("sub_block_size")] = None,
-    unmasking: Annotated[str | None, _setting("unmasking")] = None,
-    threshold: Annotated[float | None, _setting("threshold")] = None,
-    factor: Annotated[float, _setting("factor")] = 1.0,
-    margin: Annotated[float, _setting("margin")] = 0.8,
-    entropy_bound: Annotated[float, _setting("entropy_bound")] = 0.1,
-    tokens_per_step: Annotated[int, _setting("tokens_per_step")] = 1,
-    steps_per_block: Annotated[int, _setting("steps_per_block")] = 8,
-    draft_steps: Annotated[int, _setting("draft_steps")] = 1,
-    max_new_tokens: Annotated[int, _setting("max_new_tokens")] = 128,
-    temperature: Annotated[float, _setting("temperature")] = 0.0,
-    top_k: Annotated[int | None, _setting("top_k")] = None,
-    top_p: Annotated[float | None, _setting("top_p")] = None,
-    seed: Annotated[int, _setting("seed")] = 0,
-    stop: Annotated[list[str] | None, _setting("stop")] = None,
-    skip_after_eos: Annotated[bool, _setting("skip_after_eos", "--skip-after-eos")] = False,
-    ignore_eos: Annotated[bool, _setting("ignore_eos", "--ignore-eos")] = False,
+    *,
     raw: Annotated[bool, typer.Option("--raw", help="Give the model the text as it is, no chat template.")] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, once the answer is done.")] = False,
+    **settings: Any,
 ) -> None:
     """Answer a prompt; the text appears as its blocks are committed."""
     if trace is not None and not trace.absolute().parent.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
     if trace is not None and trace.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
-    settings = {
-        "strategy": strategy,
-        "block_size": block_size,
-        "sub_block_size": sub_block_size,
-        "unmasking": unmasking,
-        "threshold": threshold,
-        "factor": factor,
-        "margin": margin,
-        "entropy_bound": entropy_bound,
-        "tokens_per_step": tokens_per_step,
-        "steps_per_block": steps_per_block,
-        "draft_steps": draft_steps,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "stop": tuple(stop or ()),
-        "skip_after_eos": skip_after_eos,
-        "ignore_eos": ignore_eos,
-        "trace": trace is not None,
-    }
+    settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # a slip is said before a checkpoint of many gigabytes is read
     loaded = load(model, dtype=dtype, device=device, quantization=quantization)
     choose_threads(loaded)

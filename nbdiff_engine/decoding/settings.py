@@ -1,48 +1,140 @@
-"""DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake."""
+"""DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake.
 
-import math
+The only declaration of decode settings: the command line's options, the arguments of lm-evaluation-harness and the
+page's forms are made from `SETTING_FIELDS`, which reads the fields below.
+"""
+
 import warnings
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nbdiff_engine.decoding.setting_fields import SettingForm, read_fields
 from nbdiff_engine.errors import SettingError, brief, first_problem
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
-from nbdiff_engine.token_choice.unmasking import POLICIES
+from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 
-STRATEGIES: tuple[str, ...] = ("ar", "block_diffusion", "self_speculative")
+Strategy = Literal["ar", "block_diffusion", "self_speculative"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 # Beyond these a float32 softmax overflows: below, it is greedy in all but name, above, uniform.
 TEMPERATURES = (0.001, 100.0)
 
+_IN_BLOCKS = ("block_diffusion", "self_speculative")
+_DIFFUSION = ("block_diffusion",)
+_TEMPERATURE = f"0 (greedy) or from {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
+
 
 class DecodeSettings(BaseModel):
-    """Every knob of decoding. None means: as the checkpoint's spec says."""
+    """Every setting of decoding. None means: as the checkpoint's spec says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: Annotated[str | None, Field(description="decoding strategy: " + ", ".join(STRATEGIES))] = None
-    block_size: Annotated[int | None, Field(description="tokens per block")] = None
-    sub_block_size: Annotated[int | None, Field(description="tokens per sub-block, filled left to right")] = None
-    unmasking: Annotated[str | None, Field(description="unmasking policy: " + ", ".join(POLICIES))] = None
-    threshold: Annotated[float | None, Field(description="confidence threshold, in (0, 1]")] = None
-    factor: Annotated[float, Field(description="parallelism of factor, above 0: more is bolder")] = 1.0
-    margin: Annotated[float, Field(description="lead over the second-best token that margin asks for, in (0, 1]")] = 0.8
-    entropy_bound: Annotated[float, Field(description="nats that entropy_bound may spend a step, from 0")] = 0.1
-    tokens_per_step: Annotated[int, Field(description="tokens fixed per step by top_k and entropy")] = 1
-    steps_per_block: Annotated[int, Field(description="denoise passes per sub-block of fixed_steps")] = 8
-    draft_steps: Annotated[int, Field(description="denoise passes per draft of self_speculative")] = 1
-    max_new_tokens: Annotated[int, Field(description="the answer is cut here")] = 128
-    temperature: Annotated[float, Field(description="0 is greedy")] = 0.0
-    top_k: Annotated[int | None, Field(description="sample among the k best tokens")] = None
-    top_p: Annotated[float | None, Field(description="sample in the nucleus of this mass, in (0, 1]")] = None
-    seed: Annotated[int, Field(description="seed of the sampling noise")] = 0
-    stop: Annotated[tuple[str, ...], Field(description="strings that end the answer; may be repeated")] = ()
+    strategy: Annotated[
+        Strategy | None,
+        Field(description="decoding strategy: " + ", ".join(STRATEGIES)),
+        SettingForm("Strategy", "Blocks"),
+    ] = None
+    block_size: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_BLOCK_SIZE, description="tokens per block"),
+        SettingForm("Block size", "Blocks", _IN_BLOCKS, step=1),
+    ] = None
+    sub_block_size: Annotated[
+        int | None,
+        Field(ge=1, description="tokens per sub-block, filled left to right"),
+        SettingForm("Sub-block size", "Blocks", _DIFFUSION, step=1),
+    ] = None
+    unmasking: Annotated[
+        PolicyName | None,
+        Field(description="unmasking policy: " + ", ".join(POLICIES)),
+        SettingForm("Unmasking policy", "Blocks", _IN_BLOCKS),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Field(gt=0, le=1, allow_inf_nan=False, description="confidence threshold, in (0, 1]"),
+        SettingForm("Threshold", "Blocks", _IN_BLOCKS),
+    ] = None
+    factor: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="parallelism of factor, above 0: more is bolder"),
+        SettingForm("Factor", "Blocks", _IN_BLOCKS),
+    ] = 1.0
+    margin: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            allow_inf_nan=False,
+            description="lead over the second-best token that margin asks for, in (0, 1]",
+        ),
+        SettingForm("Margin", "Blocks", _IN_BLOCKS),
+    ] = 0.8
+    entropy_bound: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="nats that entropy_bound may spend a step, from 0"),
+        SettingForm("Bound (nats)", "Blocks", _IN_BLOCKS, must_be="at least 0 nats and finite"),
+    ] = 0.1
+    tokens_per_step: Annotated[
+        int,
+        Field(ge=1, description="tokens fixed per step by top_k and entropy"),
+        SettingForm("Tokens per step", "Blocks", _IN_BLOCKS, step=1),
+    ] = 1
+    steps_per_block: Annotated[
+        int,
+        Field(ge=1, description="denoise passes per sub-block of fixed_steps"),
+        SettingForm("Steps per block", "Blocks", _IN_BLOCKS, step=1),
+    ] = 8
+    draft_steps: Annotated[
+        int,
+        Field(ge=1, description="denoise passes per draft of self_speculative"),
+        SettingForm("Draft passes", "Blocks", ("self_speculative",), step=1),
+    ] = 1
+    max_new_tokens: Annotated[
+        int,
+        Field(ge=1, description="the answer is cut here"),
+        SettingForm("Answer length (tokens)", "End of the answer", step=1),
+    ] = 128
+    temperature: Annotated[
+        float,
+        Field(ge=0, le=TEMPERATURES[1], allow_inf_nan=False, description="0 is greedy"),
+        SettingForm("Temperature", "Sampling", step=0.1, must_be=_TEMPERATURE),
+    ] = 0.0
+    top_k: Annotated[
+        int | None,
+        Field(ge=1, description="sample among the k best tokens"),
+        SettingForm("Top-k", "Sampling", step=1),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        Field(gt=0, le=1, allow_inf_nan=False, description="sample in the nucleus of this mass, in (0, 1]"),
+        SettingForm("Top-p", "Sampling", step=0.05),
+    ] = None
+    seed: Annotated[
+        int,
+        Field(ge=0, le=2**63 - 1, description="seed of the sampling noise"),
+        SettingForm("Seed", "Sampling", step=1, must_be="from 0 to 2^63 - 1"),
+    ] = 0
+    stop: Annotated[
+        tuple[str, ...],
+        Field(description="strings that end the answer; may be repeated"),
+        SettingForm("Stop strings", "End of the answer"),
+    ] = ()
     skip_after_eos: Annotated[
-        bool, Field(description="block_diffusion: leave masked what stands behind an EOS that is fixed already")
+        bool,
+        Field(description="block_diffusion: leave masked what stands behind an EOS that is fixed already"),
+        SettingForm("Skip what follows an EOS", "End of the answer", _DIFFUSION),
     ] = False
-    ignore_eos: Annotated[bool, Field(description="decode on to max_new_tokens, for fair timing")] = False
-    trace: Annotated[bool, Field(description="record runner-up tokens and confidences")] = True
+    ignore_eos: Annotated[
+        bool,
+        Field(description="decode on to max_new_tokens, for fair timing"),
+        SettingForm("Ignore end-of-text", "End of the answer"),
+    ] = False
+    trace: Annotated[
+        bool,
+        Field(description="record runner-up tokens and confidences"),
+        SettingForm("Trace", "Record"),
+    ] = True
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
@@ -50,80 +142,21 @@ class DecodeSettings(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise SettingError(first_problem(error).rstrip(".") + ".") from error
+            ranges = {name: field.range for name, field in SETTING_FIELDS.items() if field.range is not None}
+            raise SettingError(first_problem(error, ranges).rstrip(".") + ".") from error
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, bool) and info.field_name not in ("skip_after_eos", "ignore_eos", "trace"):
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError(f"{info.field_name} is {value}; give a value, not a yes or no")
-        return value
-
-    @field_validator("strategy")
-    @classmethod
-    def _known_strategy(cls, value: str | None) -> str | None:
-        if value is not None and value not in STRATEGIES:
-            raise ValueError(f"strategy is {brief(value)}; choose one of {', '.join(STRATEGIES)}")
-        return value
-
-    @field_validator("unmasking")
-    @classmethod
-    def _known_policy(cls, value: str | None) -> str | None:
-        if value is not None and value not in POLICIES:
-            raise ValueError(f"unmasking is {brief(value)}; choose one of {', '.join(POLICIES)}")
-        return value
-
-    @field_validator(
-        "block_size",
-        "sub_block_size",
-        "tokens_per_step",
-        "steps_per_block",
-        "draft_steps",
-        "max_new_tokens",
-        "top_k",
-    )
-    @classmethod
-    def _at_least_one(cls, value: int | None, info: Any) -> int | None:
-        if value is not None and value < 1:
-            raise ValueError(f"{info.field_name} is {brief(value)}; it must be at least 1")
-        if info.field_name == "block_size" and value is not None and value > MAX_BLOCK_SIZE:
-            raise ValueError(f"block_size is {brief(value)}; it must be at most {MAX_BLOCK_SIZE}")
-        return value
-
-    @field_validator("threshold", "margin", "top_p")
-    @classmethod
-    def _a_share(cls, value: float | None, info: Any) -> float | None:
-        if value is not None and not 0 < value <= 1:
-            raise ValueError(f"{info.field_name} is {value:g}; it must be above 0 and at most 1")
-        return value
-
-    @field_validator("factor")
-    @classmethod
-    def _a_factor(cls, value: float) -> float:
-        if not 0 < value < math.inf:
-            raise ValueError(f"factor is {value:g}; it must be above 0 and finite")
-        return value
-
-    @field_validator("entropy_bound")
-    @classmethod
-    def _an_entropy(cls, value: float) -> float:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"entropy_bound is {value:g}; it must be at least 0 nats and finite")
         return value
 
     @field_validator("temperature")
     @classmethod
-    def _a_temperature(cls, value: float) -> float:
-        low, high = TEMPERATURES
-        if value != 0 and not low <= value <= high:
-            raise ValueError(f"temperature is {value:g}; it must be 0 (greedy) or from {low:g} to {high:g}")
-        return value
-
-    @field_validator("seed")
-    @classmethod
-    def _a_seed(cls, value: int) -> int:
-        if not 0 <= value < 2**63:
-            raise ValueError(f"seed is {brief(value)}; it must be from 0 to 2^63 - 1")
+    def _not_too_near_to_zero(cls, value: float) -> float:
+        if 0 < value < TEMPERATURES[0]:
+            raise ValueError(f"temperature is {value:g}; it must be {_TEMPERATURE}")
         return value
 
     @field_validator("stop", mode="before")
@@ -142,6 +175,26 @@ class DecodeSettings(BaseModel):
             if not is_text(text):
                 raise ValueError(f"the stop string {brief(text)} is not valid text: it holds half of a surrogate pair")
         return value
+
+
+SETTING_FIELDS = read_fields(DecodeSettings)  # by name, in their order
+
+
+def policies_as_json() -> list[dict[str, Any]]:
+    """The table of policies for a page, each with the label, bounds and step of its one setting."""
+    found = []
+    for policy in POLICIES.values():
+        field = SETTING_FIELDS[policy.setting]
+        found.append(
+            {
+                **policy.to_json(),
+                "setting_label": field.form.label,
+                "setting_least": field.least,
+                "setting_most": field.most,
+                "setting_step": field.form.step,
+            }
+        )
+    return found
 
 
 def is_text(text: str) -> bool:

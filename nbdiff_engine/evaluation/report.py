@@ -9,7 +9,7 @@ from nbdiff_engine.evaluation.curves import Curve
 from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
 from nbdiff_engine.evaluation.wilson import wilson_interval
 from nbdiff_engine.trace.events import FinishReason
-from nbdiff_engine.trace.metrics import Metrics
+from nbdiff_engine.trace.metrics import Metrics, pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +22,17 @@ class Answer:
     correct: bool | None
     batch: int
 
-    @property
-    def seconds(self) -> float:
-        """Engine work from the call to the last token."""
-        return self.metrics.prefill_seconds + self.metrics.decode_seconds
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures pooled over the answers to `n` prompts: sums are divided, never rates averaged.
-
-    Rows of a batch share its time: a batch takes from the call to its last row's last token, and decodes from its
-    first row's first token on. Forwards are counted row by row, those that a row took part in.
-    """
+    """Figures pooled over the answers to `n` prompts, rates and times as `trace.metrics.pooled` defines them."""
 
     n: int
     judged: int
     accuracy: float | None  # share of the judged answers that are right
     accuracy_interval: tuple[float, float] | None  # 95 %, `wilson.wilson_interval`
-    tokens_per_forward: float | None  # sum of (output tokens - 1) / sum of decode forwards
-    tokens_per_second: float | None  # the same numerator / decode seconds, summed over batches
+    tokens_per_forward: float | None
+    tokens_per_second: float | None
     mean_output_tokens: float
     seconds: float  # prefill and decode, summed over batches
     drafted: int | None  # self-speculation alone
@@ -51,27 +42,19 @@ class Figures:
     @classmethod
     def pooled(cls, answers: Sequence[Answer], speculative: bool) -> "Figures":
         """The figures of at least one answer. speculative: whether drafts were put to verification."""
-        metrics = [each.metrics for each in answers]
+        rates = pooled([each.metrics for each in answers], [each.batch for each in answers])
         judged = [each.correct for each in answers if each.correct is not None]
-        tokens = sum(each.output_tokens for each in metrics)
-        forwards = sum(each.decode_forwards for each in metrics)
-        batches: dict[int, list[Answer]] = {}
-        for answer in answers:
-            batches.setdefault(answer.batch, []).append(answer)
-        ends = [max(each.seconds for each in rows) for rows in batches.values()]
-        begins = [min(each.metrics.prefill_seconds for each in rows) for rows in batches.values()]
-        seconds = sum(ends) - sum(begins)
         return cls(
             n=len(answers),
             judged=len(judged),
             accuracy=sum(judged) / len(judged) if judged else None,
             accuracy_interval=wilson_interval(sum(judged), len(judged)),
-            tokens_per_forward=(tokens - len(answers)) / forwards if forwards else None,
-            tokens_per_second=(tokens - len(answers)) / seconds if forwards and seconds > 0 else None,
-            mean_output_tokens=tokens / len(answers),
-            seconds=sum(ends),
-            drafted=sum(each.drafted for each in metrics) if speculative else None,
-            accepted=sum(each.accepted for each in metrics) if speculative else None,
+            tokens_per_forward=rates.tokens_per_forward,
+            tokens_per_second=rates.tokens_per_second,
+            mean_output_tokens=rates.output_tokens / len(answers),
+            seconds=rates.seconds,
+            drafted=rates.drafted if speculative else None,
+            accepted=rates.accepted if speculative else None,
             cut_by_length=sum(each.finish_reason == FinishReason.LENGTH for each in answers) / len(answers),
         )
 

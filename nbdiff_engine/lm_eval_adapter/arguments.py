@@ -3,32 +3,21 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief, first_problem
 from nbdiff_engine.evaluation.likelihood import SAMPLES
 
-# Of DecodeSettings; the harness says how long an answer gets, where it stops and how it is sampled.
-DECODING = (
-    "strategy",
-    "block_size",
-    "sub_block_size",
-    "unmasking",
-    "threshold",
-    "factor",
-    "margin",
-    "entropy_bound",
-    "tokens_per_step",
-    "steps_per_block",
-    "draft_steps",
-    "seed",
-)
+# The fields of DecodeSettings that no argument sets: a task says how long an answer gets, where it stops and how it is
+# sampled, and an evaluation neither times answers at one length nor records them.
+_NOT_ARGUMENTS = ("max_new_tokens", "temperature", "top_k", "top_p", "stop", "skip_after_eos", "ignore_eos", "trace")
+DECODING = tuple(name for name in DecodeSettings.model_fields if name not in _NOT_ARGUMENTS)
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
-class ModelArguments(BaseModel):
-    """--model_args. None means: as the checkpoint says. The decode settings among them are those of DecodeSettings."""
+class _OwnArguments(BaseModel):
+    """Those of --model_args that are no decode settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -46,18 +35,17 @@ class ModelArguments(BaseModel):
     ] = None
     samples: Annotated[int, Field(ge=1, description="masked copies of each block, for the bound")] = SAMPLES
 
-    strategy: str | None = None
-    block_size: int | None = None
-    sub_block_size: int | None = None
-    unmasking: str | None = None
-    threshold: float | None = None
-    factor: float | None = None
-    margin: float | None = None
-    entropy_bound: float | None = None
-    tokens_per_step: int | None = None
-    steps_per_block: int | None = None
-    draft_steps: int | None = None
-    seed: int | None = None
+
+# Declared in DecodeSettings, which checks their values; None, as everywhere: as the checkpoint says, or the default.
+_WithDecoding = create_model(
+    "_WithDecoding",
+    __base__=_OwnArguments,
+    **{name: (DecodeSettings.model_fields[name].annotation | None, None) for name in DECODING},
+)
+
+
+class ModelArguments(_WithDecoding):
+    """--model_args. None means: as the checkpoint says. The decode settings among them are those of DecodeSettings."""
 
     @classmethod
     def of(cls, **arguments: Any) -> Self:

@@ -2,9 +2,6 @@
 
 import logging
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -27,7 +24,7 @@ from nbdiff_engine.generate import generate, prepare
 from nbdiff_engine.lm_eval_adapter.arguments import ModelArguments, sampling_of
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.threads import choose_threads
-from nbdiff_engine.trace.metrics import Metrics
+from nbdiff_engine.trace.metrics import Metrics, Rates, pooled
 
 log = logging.getLogger("lm_eval.models.nbdiff")  # where the harness's own log settings find it
 
@@ -36,32 +33,6 @@ _CHOICES = 8
 _SEED_STEP = 1_000_003  # between batches: a prompt that is asked twice must not be answered with the same noise
 
 Request = tuple[Any, list[int], list[int]]  # what the harness caches by, ids of the context, of the continuation
-
-
-@dataclass(slots=True)
-class Pooled:
-    """Figures of all answers so far, added up."""
-
-    answers: int = 0
-    tokens: int = 0
-    forwards: int = 0
-    made: float = 0.0  # tokens that those forwards made: without each answer's first, as METHOD counts
-    seconds: float = 0.0  # wall time of the engine, prefill included
-
-    def add(self, metrics: Sequence[Metrics], seconds: float) -> None:
-        self.answers += len(metrics)
-        self.tokens += sum(each.output_tokens for each in metrics)
-        self.forwards += sum(each.decode_forwards for each in metrics)
-        self.made += sum((each.tokens_per_forward or 0.0) * each.decode_forwards for each in metrics)
-        self.seconds += seconds
-
-    @property
-    def tokens_per_forward(self) -> float | None:
-        return self.made / self.forwards if self.forwards else None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        return self.tokens / self.seconds if self.seconds else None
 
 
 class NBDiffLM(TemplateLM):
@@ -85,8 +56,7 @@ class NBDiffLM(TemplateLM):
         self.batch_size = chosen.batch_size
         has_ar = self.model.spec is None or self.model.spec.commits_as_ar
         self.likelihood = chosen.likelihood or ("ar" if has_ar else "diffusion")
-        self.pooled = Pooled()
-        self._batches = 0
+        self._batches: list[list[Metrics]] = []  # of all answers so far
         self._check()
 
     @classmethod
@@ -131,17 +101,17 @@ class NBDiffLM(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What goes into the harness's results file beside the arguments."""
-        spec, pooled = self.model.spec, self.pooled
+        spec, rates = self.model.spec, _rates(self._batches)
         return {
             "model_num_parameters": self.model.parameters,
             "model_dtype": str(self.model.dtype),
             "block_diffusion": None if spec is None else spec.model_dump(mode="json"),
             "likelihood": self.likelihood,
-            "generated_answers": pooled.answers,
-            "generated_tokens": pooled.tokens,
-            "decode_forwards": pooled.forwards,
-            "tokens_per_forward": pooled.tokens_per_forward,
-            "tokens_per_second": pooled.tokens_per_second,
+            "generated_answers": rates.answers,
+            "generated_tokens": rates.output_tokens,
+            "decode_forwards": rates.decode_forwards,
+            "tokens_per_forward": rates.tokens_per_forward,
+            "tokens_per_second": rates.tokens_per_second,
         }
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
@@ -186,29 +156,28 @@ class NBDiffLM(TemplateLM):
             group_fn=lambda each: each[1],
         )
         texts: list[str] = []
-        run = Pooled()
+        before = len(self._batches)
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running generate_until requests") as bar:
             for chunk in ordered.get_batched(n=self.batch_size):
                 contexts, gen_kwargs = [each[0] for each in chunk], chunk[0][1]
-                found, metrics, seconds = self._answer(contexts, gen_kwargs)
-                run.add(metrics, seconds)
-                self.pooled.add(metrics, seconds)
+                found = self._answer(contexts, gen_kwargs)
                 for context, text in zip(contexts, found, strict=True):
                     self.cache_hook.add_partial("generate_until", (context, gen_kwargs), text)
                 texts += found
                 bar.update(len(chunk))
-        if run.answers:
+        rates = _rates(self._batches[before:])
+        if rates.answers:
             log.info(
-                "%d answers, %d tokens: %s tokens per forward, %.1f tokens/s of engine time, prefill included",
-                run.answers,
-                run.tokens,
-                "no" if run.tokens_per_forward is None else f"{run.tokens_per_forward:.2f}",
-                run.tokens_per_second or 0.0,
+                "%d answers, %d tokens: %s tokens per forward, %.1f tokens/s, prefill and first tokens left out",
+                rates.answers,
+                rates.output_tokens,
+                "no" if rates.tokens_per_forward is None else f"{rates.tokens_per_forward:.2f}",
+                rates.tokens_per_second or 0.0,
             )
         return ordered.get_original(texts)
 
-    def _answer(self, contexts: list[str], gen_kwargs: dict[str, Any]) -> tuple[list[str], list[Metrics], float]:
-        """One batch: texts cut at their stop strings, their metrics, and the seconds it took."""
+    def _answer(self, contexts: list[str], gen_kwargs: dict[str, Any]) -> list[str]:
+        """One batch: texts cut at their stop strings. Keeps its metrics."""
         kwargs = dict(normalize_gen_kwargs(gen_kwargs, self.arguments.max_gen_toks))
         until = [each for each in kwargs.pop("until") if each]
         limit = kwargs.pop("max_gen_toks")
@@ -220,14 +189,11 @@ class NBDiffLM(TemplateLM):
         settings = self.arguments.decode_settings(
             **sampling_of(kwargs), max_new_tokens=limit, stop=tuple(until), trace=False
         )
-        settings["seed"] = (settings.get("seed", 0) + _SEED_STEP * self._batches) % 2**63
-        self._batches += 1
+        settings["seed"] = (settings.get("seed", 0) + _SEED_STEP * len(self._batches)) % 2**63
         prompts = [maybe_truncate(self.tok_encode(each), limit, self.max_length)[0] for each in contexts]
-        started = time.perf_counter()
         outputs = generate(self.model, [each or [self.prefix_token_id] for each in prompts], **settings)
-        seconds = time.perf_counter() - started
-        texts = [postprocess_generated_text(output.text, until, None) for output in outputs]
-        return texts, [output.metrics for output in outputs], seconds
+        self._batches.append([output.metrics for output in outputs])
+        return [postprocess_generated_text(output.text, until, None) for output in outputs]
 
     # -- likelihoods ----------------------------------------------------------------------------------------
 
@@ -309,3 +275,9 @@ class NBDiffLM(TemplateLM):
         settings = self.arguments.decode_settings(max_new_tokens=len(text), ignore_eos=True, trace=False)
         written = generate(self.model, context, **{**settings, "strategy": "block_diffusion"})
         return written.token_ids == text
+
+
+def _rates(batches: list[list[Metrics]]) -> Rates:
+    """The figures of all answers of some batches."""
+    numbers = [number for number, own in enumerate(batches) for _ in own]
+    return pooled([each for own in batches for each in own], numbers)

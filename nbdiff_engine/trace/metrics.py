@@ -7,9 +7,10 @@
 - *Tokens per second* has the same numerator, over decode wall time.
 - Of a *fork* (a trace with an Edit) the figures are of what was decoded after the last edit: tokens that stood
   there already count in neither, and the prefill is the reading of all that was kept.
+- Figures of *several answers* are sums divided, never means of rates (`pooled`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finish, Prefill, Verify
@@ -31,6 +32,58 @@ class Metrics:
     seconds_to_first_block: float
     drafted: int = 0  # self-speculation: draft tokens put to verification
     accepted: int = 0  # and how many of them AR agreed with
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The figures of several answers together; None where there is nothing to divide by."""
+
+    answers: int
+    output_tokens: int
+    decoded_tokens: int  # output tokens without each answer's first: the numerator of both rates
+    decode_forwards: int  # row by row, those that a row took part in
+    seconds: float  # prefill and decode
+    decode_seconds: float
+    tokens_per_forward: float | None
+    tokens_per_second: float | None
+    drafted: int
+    accepted: int
+
+
+def pooled(metrics: Iterable[Metrics], batches: Sequence[Hashable] | None = None) -> Rates:
+    """Sums over answers, divided. Of answers that were decoded from the prompt's end on, that is of no forks.
+
+    batches: which batch each answer was decoded in; None: each by itself. The rows of a batch share its time: it takes
+    from the call to its last row's last token, and decodes from its first row's first token on.
+    """
+    answers = list(metrics)
+    rows: dict[Hashable, list[Metrics]] = {}
+    for batch, each in zip(range(len(answers)) if batches is None else batches, answers, strict=True):
+        rows.setdefault(batch, []).append(each)
+    seconds = sum(max(each.prefill_seconds + each.decode_seconds for each in own) for own in rows.values())
+    decode_seconds = seconds - sum(min(each.prefill_seconds for each in own) for own in rows.values())
+    forwards = sum(each.decode_forwards for each in answers)
+    decoded = sum(each.output_tokens - 1 for each in answers)
+    return Rates(
+        answers=len(answers),
+        output_tokens=sum(each.output_tokens for each in answers),
+        decoded_tokens=decoded,
+        decode_forwards=forwards,
+        seconds=seconds,
+        decode_seconds=decode_seconds,
+        tokens_per_forward=_per_forward(decoded, forwards),
+        tokens_per_second=_per_second(decoded, forwards, decode_seconds),
+        drafted=sum(each.drafted for each in answers),
+        accepted=sum(each.accepted for each in answers),
+    )
+
+
+def _per_forward(decoded: int, forwards: int) -> float | None:
+    return decoded / forwards if forwards else None
+
+
+def _per_second(decoded: int, forwards: int, seconds: float) -> float | None:
+    return decoded / seconds if forwards and seconds > 0 else None
 
 
 def measure(events: Iterable[DecodeEvent]) -> Metrics:
@@ -79,8 +132,8 @@ def measure(events: Iterable[DecodeEvent]) -> Metrics:
         decode_forwards=forwards,
         denoise_forwards=denoise,
         commit_forwards=commit,
-        tokens_per_forward=made / forwards if forwards else None,
-        tokens_per_second=made / seconds if forwards and seconds > 0 else None,
+        tokens_per_forward=_per_forward(made, forwards),
+        tokens_per_second=_per_second(made, forwards, seconds),
         seconds_to_first_token=(event.time if first_token is None else first_token) - begun,
         seconds_to_first_block=(event.time if first_block is None else first_block) - begun,
         drafted=drafted,

@@ -15,6 +15,7 @@ from benchmarks.roofline import Limits, Work, work_of
 from nbdiff_engine.decoding.plan import Plan
 from nbdiff_engine.model.block_model import BlockModel, Session
 from nbdiff_engine.token_choice.sampling import Sampler
+from nbdiff_engine.trace.metrics import Metrics
 from tests.tiny import prompt_ids, tiny_model
 
 
@@ -105,7 +106,10 @@ def test_every_lossless_row_gives_ars_tokens():
 def test_an_answer_is_cut_behind_its_first_eos():
     assert cut([4, 7, 5, 7], frozenset({7})) == [4, 7]
     assert cut([4, 5], frozenset({7})) == [4, 5]
-    assert Answers([[1, 2, 3], [1]], [2, 0]).tokens_per_forward == 1.0
+    metrics = [
+        Metrics(tokens, 0.0, 1.0, forwards, forwards, 0, None, None, 0, 0) for tokens, forwards in ((3, 2), (1, 0))
+    ]
+    assert Answers([[1, 2, 3], [1]], metrics).tokens_per_forward == 1.0
 
 
 def test_ratios_are_taken_within_rounds():

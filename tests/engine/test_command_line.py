@@ -8,6 +8,7 @@ import pytest
 
 import nbdiff_engine as nb
 from nbdiff_engine.__main__ import main
+from nbdiff_engine.decoding.settings import DecodeSettings
 from tests.conftest import GOLDEN
 
 MODEL = str(GOLDEN / "tiny-block-diffusion")
@@ -74,6 +75,30 @@ def test_raw_text_has_no_template(run):
         for more in ([], ["--raw"])
     ]
     assert answers[0] != answers[1]
+
+
+def test_every_decode_setting_is_an_option(run, golden_model):
+    """The trace is one by another name: a file to write it to."""
+    code, out, _ = run("generate", "--help")
+    assert code == 0
+    for name, field in DecodeSettings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in out
+        if name != "trace":
+            said = field.description[0].upper() + field.description[1:] + "."
+            assert "".join(said.split()) in "".join(out.split())
+    options = ["--tokens-per-step", "2", "--unmasking", "top_k", "--stop", "x", "--stop", "y", "--ignore-eos"]
+    answer = json.loads(run("generate", QUESTION, "--model", MODEL, "--json", "--max-new-tokens", "9", *options)[1])
+    expected = nb.generate(
+        golden_model,
+        QUESTION,
+        tokens_per_step=2,
+        unmasking="top_k",
+        stop=("x", "y"),
+        ignore_eos=True,
+        max_new_tokens=9,
+        trace=False,
+    )
+    assert answer["settings"] == {"model": MODEL, **expected.settings}
 
 
 def test_models_lists_the_bundled_names(run):

@@ -16,6 +16,7 @@ from nbdiff_engine import BlockModel, prepare
 from nbdiff_engine.generate import Job, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
+from nbdiff_engine.trace.metrics import pooled
 from training.model.base import TrainedModel
 from training.objective.document_attention import DOCUMENTS
 from training.run.run_folder import RunFolder
@@ -102,11 +103,9 @@ def _decoding(model: TrainedModel) -> Iterator[BlockModel]:
 
 
 def _figures(problems: Sequence[Problem], outputs: Sequence[Output]) -> dict[str, Any]:
-    forwards = sum(output.metrics.decode_forwards for output in outputs)
-    tokens = sum(output.metrics.output_tokens - 1 for output in outputs)
     verdicts = [check(problem, output.text, run_code=False).correct for problem, output in zip(problems, outputs)]
     return {
-        "tpf": tokens / forwards if forwards else 0.0,
+        "tpf": pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
         "accuracy": sum(map(bool, verdicts)) / len(verdicts),
         "problems": len(problems),
     }

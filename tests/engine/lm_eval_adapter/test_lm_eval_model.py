@@ -144,6 +144,25 @@ def test_the_accuracy_is_that_of_our_own_evaluation(manager, arguments):
     )
 
 
+def test_tokens_per_second_leave_out_the_prefill(monkeypatch):
+    """One answer at a time, so that the rate is of the answers' own decode seconds."""
+    lm, seen = NBDiffLM(**FLOAT32, strategy="ar"), []
+
+    def kept(*args, **kwargs):
+        outputs = nb.generate(*args, **kwargs)
+        seen.extend(output.metrics for output in outputs)
+        return outputs
+
+    monkeypatch.setattr("nbdiff_engine.lm_eval_adapter.lm_eval_model.generate", kept)
+    prompts = [f"<user>{problem.prompt}<bot>" for problem in held_out("knowledge", 3)]
+    lm.generate_until(requests("generate_until", *((each, {"max_gen_toks": 8}) for each in prompts)), disable_tqdm=True)
+    assert len(seen) == 3
+    made = sum(each.output_tokens - 1 for each in seen)
+    rate = lm.get_model_info()["tokens_per_second"]
+    assert rate == pytest.approx(made / sum(each.decode_seconds for each in seen))
+    assert rate != pytest.approx(made / sum(each.prefill_seconds + each.decode_seconds for each in seen), rel=1e-3)
+
+
 def test_self_speculation_answers_as_ar_does(manager):
     ar, fast = (
         evaluated(manager, {**FLOAT32, "strategy": strategy, "batch_size": 4}, "nbdiff_maths")

@@ -3,7 +3,7 @@
 import pytest
 
 from nbdiff_engine.trace.events import Commit, Denoise, Finish, FinishReason, Fixed, Prefill, Reason, Verify
-from nbdiff_engine.trace.metrics import measure
+from nbdiff_engine.trace.metrics import Metrics, measure, pooled
 
 
 def token(position: int) -> tuple[Fixed, ...]:
@@ -79,3 +79,38 @@ def test_an_unshifted_checkpoint_has_its_first_token_from_a_denoise_pass():
 def test_an_answer_that_is_not_done_has_no_figures():
     with pytest.raises(ValueError, match="do not end in a Finish"):
         measure([Prefill(0, 1.0, 4, token(0))])
+
+
+def answer(prefill: float, decode: float, tokens: int, forwards: int) -> Metrics:
+    return Metrics(tokens, prefill, decode, forwards, forwards, 0, None, None, prefill, prefill, drafted=4, accepted=3)
+
+
+def test_figures_of_several_answers_are_sums_divided():
+    one, other = answer(1.0, 4.0, 11, 5), answer(0.5, 1.0, 3, 3)
+    rates = pooled([one, other])
+    assert (rates.answers, rates.output_tokens, rates.decoded_tokens, rates.decode_forwards) == (2, 14, 12, 8)
+    assert rates.tokens_per_forward == 12 / 8
+    assert rates.tokens_per_second == pytest.approx(12 / 5)
+    assert (rates.seconds, rates.decode_seconds) == (6.5, 5.0)
+    assert (rates.drafted, rates.accepted) == (8, 6)
+
+
+def test_of_one_answer_they_are_its_own():
+    measured = measure([Prefill(0, 1.0, 4, token(0)), Commit(0, 1.5, 0, 0, 1, token(1)), finish(1.5, 2)])
+    rates = pooled([measured])
+    assert rates.tokens_per_forward == measured.tokens_per_forward == 1.0
+    assert rates.tokens_per_second == measured.tokens_per_second == 2.0
+
+
+def test_rows_of_a_batch_share_its_time():
+    rows = [answer(1.0, 4.0, 11, 5), answer(2.0, 1.0, 3, 3), answer(0.5, 1.0, 2, 1)]
+    rates = pooled(rows, ["a", "a", "b"])
+    assert (rates.seconds, rates.decode_seconds) == (5.0 + 1.5, 4.0 + 1.0)
+    assert rates.tokens_per_second == 13 / 5
+    assert rates.tokens_per_forward == 13 / 9
+
+
+def test_no_answer_and_no_forward_give_no_rate():
+    for rates in (pooled([]), pooled([answer(1.0, 0.0, 1, 0)])):
+        assert rates.tokens_per_forward is None
+        assert rates.tokens_per_second is None

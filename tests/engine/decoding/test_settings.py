@@ -1,0 +1,71 @@
+"""DecodeSettings: the declaration that command line, adapters and forms are made from, and its sentences."""
+
+import json
+from typing import get_args
+
+import pytest
+
+from nbdiff_engine.decoding.loop import PROGRAMS
+from nbdiff_engine.decoding.settings import SETTING_FIELDS, STRATEGIES, DecodeSettings, policies_as_json
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
+
+
+def test_every_setting_can_stand_in_a_form():
+    assert list(SETTING_FIELDS) == list(DecodeSettings.model_fields)
+    for name, field in SETTING_FIELDS.items():
+        assert field.default == getattr(DecodeSettings(), name)
+        assert field.description
+        assert field.form.label
+        assert set(field.form.strategies or STRATEGIES) <= set(STRATEGIES)
+        assert json.loads(json.dumps(field.to_json()))["label"] == field.form.label
+
+
+def test_kinds_and_bounds_are_those_of_the_declaration():
+    fields = SETTING_FIELDS
+    assert (fields["strategy"].kind, fields["strategy"].choices) == ("choice", ("ar", *STRATEGIES[1:]))
+    assert fields["unmasking"].choices == get_args(PolicyName)
+    assert (fields["block_size"].kind, fields["block_size"].least, fields["block_size"].most) == ("integer", 1, 1024)
+    assert fields["block_size"].optional
+    assert not fields["factor"].optional
+    threshold = fields["threshold"]
+    assert (threshold.kind, threshold.least, threshold.above_least, threshold.most) == ("number", 0, True, 1)
+    assert (fields["factor"].least, fields["factor"].most) == (0, None)
+    assert (fields["seed"].least, fields["seed"].most) == (0, 2**63 - 1)
+    assert (fields["stop"].kind, fields["trace"].kind) == ("texts", "flag")
+
+
+def test_there_is_a_program_for_every_strategy():
+    assert tuple(PROGRAMS) == STRATEGIES
+
+
+def test_a_page_gets_each_policy_with_its_setting():
+    found = {each["name"]: each for each in json.loads(json.dumps(policies_as_json()))}
+    assert list(found) == list(POLICIES)
+    threshold = found["confidence"]
+    assert (threshold["label"], threshold["setting"]) == ("Confidence threshold", "threshold")
+    assert (threshold["setting_label"], threshold["setting_least"], threshold["setting_most"]) == ("Threshold", 0, 1)
+    assert (found["fixed_steps"]["setting_least"], found["fixed_steps"]["setting_most"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"threshold": "1.5"}, "threshold is 1.5; it must be above 0 and at most 1."),
+        ({"threshold": float("nan")}, "threshold is nan; it must be above 0 and at most 1."),
+        ({"factor": float("inf")}, "factor is inf; it must be above 0 and finite."),
+        ({"entropy_bound": -1}, "entropy_bound is -1; it must be at least 0 nats and finite."),
+        ({"temperature": 101}, "temperature is 101; it must be 0 (greedy) or from 0.001 to 100."),
+        ({"temperature": 1e-4}, "temperature is 0.0001; it must be 0 (greedy) or from 0.001 to 100."),
+        ({"seed": 2**63}, "seed is 9223372036854775808; it must be from 0 to 2^63 - 1."),
+        ({"block_size": "0"}, "block_size is 0; it must be at least 1."),
+        ({"block_size": 2000}, "block_size is 2000; it must be at most 1024."),
+        ({"max_new_tokens": True}, "max_new_tokens is True; give a value, not a yes or no."),
+        ({"strategy": 5}, "strategy is 5; choose one of ar, block_diffusion, self_speculative."),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_one_whole_sentence(settings, sentence):
+    with pytest.raises(SettingError) as caught:
+        DecodeSettings.of(**settings)
+    assert str(caught.value) == sentence
