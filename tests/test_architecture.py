@@ -272,3 +272,24 @@ def test_the_table_of_other_test_files_has_no_needless_entry() -> None:
         path = ROOT / module
         assert path.is_file()
         assert not (ROOT / mirror_of(relative(path.parent)) / f"test_{path.name}").exists()
+
+
+# -- the map ----------------------------------------------------------------------------------------------
+
+
+def mapped() -> set[str]:
+    """The files that docs/code-map.md names: indented lines begin with names inside the folder above them."""
+    found, folder = set(), ""
+    for line in (ROOT / "docs" / "code-map.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[\w./]+/( |$)", line):
+            folder = line.split()[0]
+        elif line.startswith("  "):
+            names = re.match(r"  ((?:[\w/]+(?:\.\w+)?, )*[\w/]+(?:\.\w+)?) ", line)[1]
+            found |= {folder + name for name in names.split(", ")}
+    return found
+
+
+def test_the_code_map_names_every_module_and_only_what_is_there() -> None:
+    modules = {relative(path) for path in MODULES.values() if path.name != "__init__.py"}
+    assert modules - mapped() == set()
+    assert [name for name in mapped() if not (ROOT / name).exists()] == []
