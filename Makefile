@@ -1,6 +1,8 @@
 # make demo    set up once, then open the playground on http://127.0.0.1:7860
-# make test    the same set-up, what the tests need, then the tests (under 15 minutes on two cores)
-# make test-slow  the tests that take longer; CI runs both
+# make test    the same set-up, what the tests need, then the tests that are not slow (under 15 minutes on two cores)
+# make test-slow  the slow tests; .ci/run runs both
+# make test-fast  neither slow tests nor those that need a browser
+# make lint    ruff: rules and format
 #
 # make demo ARGS="--port 7861 --model path/to/checkpoint"
 # make demo TORCH_INDEX=<index url>     another build of torch (CUDA, ROCm)
@@ -38,12 +40,13 @@ lint: $(TEST)
 $(CORE): requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing what the playground needs into $(VENV) (about two minutes, once)."
-	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "$(shell grep '^torch==' requirements.txt)")
-	$(PIP) -r requirements.txt
+	@$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) "$(shell grep '^torch==' requirements.txt)")
+	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(TEST): $(CORE) pyproject.toml
-	$(PIP) -r requirements.txt -e ".[test]"
+$(TEST): $(CORE) pyproject.toml setup.py
+	@echo "Installing what the tests need into $(VENV) (about a minute, once)."
+	@$(PIP) -r requirements.txt -e ".[test]"
 	@touch $@
 
 clean:

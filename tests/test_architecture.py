@@ -38,9 +38,8 @@ TESTED_BY = {
     "nbdiff_engine/decoding/prompts.py": "tests/engine/test_generate.py",
     "nbdiff_engine/decoding/row.py": "tests/engine/decoding/test_decoding_ends.py",
     "nbdiff_engine/decoding/settings.py": "tests/engine/test_generate.py",
-    "nbdiff_engine/evaluation/report.py": "tests/engine/evaluation/test_evaluation.py",
-    "nbdiff_engine/evaluation/run.py": "tests/engine/evaluation/test_evaluation.py",
-    "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_evaluation.py",
+    "nbdiff_engine/evaluation/report.py": "tests/engine/evaluation/test_run.py",
+    "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
     "nbdiff_engine/lm_eval_adapter/arguments.py": "tests/engine/lm_eval_adapter/test_lm_eval_model.py",
     "nbdiff_engine/model/kv_cache.py": "tests/engine/model/test_block_model.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
@@ -53,11 +52,10 @@ TESTED_BY = {
     "training/corpus/math.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/questions.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/scenes.py": "tests/training/corpus/test_corpus.py",
-    "training/data/data_settings.py": "tests/training/recipe/test_recipe.py",
+    "training/data/data_settings.py": "tests/training/data/test_sources.py",
     "training/data/dataset.py": "tests/training/data/test_sources.py",
     "training/data/formats.py": "tests/training/data/test_encoding.py",
     "training/jobs/failures.py": "tests/training/jobs/test_lifecycle.py",
-    "training/jobs/jobs_command.py": "tests/training/jobs/test_commands.py",
     "training/jobs/processes.py": "tests/training/jobs/test_lifecycle.py",
     "training/jobs/queue.py": "tests/training/jobs/test_lifecycle.py",
     "training/jobs/runner.py": "tests/training/jobs/test_kills.py",
@@ -272,3 +270,24 @@ def test_the_table_of_other_test_files_has_no_needless_entry() -> None:
         path = ROOT / module
         assert path.is_file()
         assert not (ROOT / mirror_of(relative(path.parent)) / f"test_{path.name}").exists()
+
+
+# -- the map ----------------------------------------------------------------------------------------------
+
+
+def mapped() -> set[str]:
+    """The files that docs/code-map.md names: indented lines begin with names inside the folder above them."""
+    found, folder = set(), ""
+    for line in (ROOT / "docs" / "code-map.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[\w./]+/( |$)", line):
+            folder = line.split()[0]
+        elif line.startswith("  "):
+            names = re.match(r"  ((?:[\w/]+(?:\.\w+)?, )*[\w/]+(?:\.\w+)?) ", line)[1]
+            found |= {folder + name for name in names.split(", ")}
+    return found
+
+
+def test_the_code_map_names_every_module_and_only_what_is_there() -> None:
+    modules = {relative(path) for path in MODULES.values() if path.name != "__init__.py"}
+    assert modules - mapped() == set()
+    assert [name for name in mapped() if not (ROOT / name).exists()] == []

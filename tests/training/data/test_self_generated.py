@@ -14,7 +14,7 @@ import nbdiff_engine as nb
 from nbdiff_engine.decoding.prompts import encode
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
-from training.corpus import DOMAINS, example
+from training.corpus.problems import DOMAINS, example
 from training.data import self_generated
 from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts

@@ -280,12 +280,12 @@ def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_pat
 def corpus(monkeypatch):
     """A stand-in for the corpus, which says in each problem what it was asked for."""
     problem = namedtuple("problem", "prompt answer")
-    tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus")
+    tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus.problems")
     tasks.DOMAINS = ("add", "sort", "date")
     package.PARTS = tasks.DOMAINS
     package.example = lambda domain, split, index, seed=0: problem(f"{domain} {split} {index} {seed}", "Yes.")
     monkeypatch.setitem(sys.modules, "nbdiff_engine.tasks", tasks)
-    monkeypatch.setitem(sys.modules, "training.corpus", package)
+    monkeypatch.setitem(sys.modules, "training.corpus.problems", package)
 
 
 def test_the_corpus_is_endless_and_draws_its_domains_by_weight(corpus, encoder):
