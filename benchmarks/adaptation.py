@@ -33,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.adaptation_steps import Kind, Split, Stepper
 from nbdiff_engine.evaluation.machine_facts import machine_facts
-from nbdiff_engine.model.checkpoints import bundled_models
+from nbdiff_engine.model.checkpoint_folders import bundled_models
 from training.planning.estimate import estimate
 from training.recipe.recipe import Recipe
 

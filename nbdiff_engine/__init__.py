@@ -15,7 +15,9 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import CheckpointError, NBDiffError, PromptError, SettingError, TraceError
 from nbdiff_engine.generate import Output, generate, prepare, stream
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.checkpoints import bundled_models, load
+from nbdiff_engine.model.checkpoint_folders import bundled_models
+from nbdiff_engine.model.checkpoints import load
+from nbdiff_engine.model.description import CheckpointDescription, describe
 from nbdiff_engine.model.spec import DiffusionSpec
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.trace.metrics import Metrics
@@ -24,6 +26,7 @@ from nbdiff_engine.trace.trace_file import Canvas, Trace
 __all__ = [
     "BlockModel",
     "Canvas",
+    "CheckpointDescription",
     "CheckpointError",
     "DecodeSettings",
     "DiffusionSpec",
@@ -36,6 +39,7 @@ __all__ = [
     "TraceError",
     "bundled_models",
     "choose_threads",
+    "describe",
     "generate",
     "load",
     "prepare",

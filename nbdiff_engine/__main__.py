@@ -25,7 +25,8 @@ from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.evaluation.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
 from nbdiff_engine.lm_eval_adapter.lm_eval_command import run as run_harness
-from nbdiff_engine.model.checkpoints import describe_bundled, load
+from nbdiff_engine.model.checkpoints import load
+from nbdiff_engine.model.description import describe_bundled
 from nbdiff_engine.model.threads import choose_threads
 
 cli = typer.Typer(

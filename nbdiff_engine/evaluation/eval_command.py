@@ -28,7 +28,8 @@ from nbdiff_engine.evaluation.settings_grid import (
     parse_setting,
 )
 from nbdiff_engine.evaluation.table import table
-from nbdiff_engine.model.checkpoints import bundled_models, load
+from nbdiff_engine.model.checkpoint_folders import bundled_models
+from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
 from nbdiff_engine.tasks.problem_file import CHECKS, read_problems
 

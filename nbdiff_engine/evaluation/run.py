@@ -26,7 +26,7 @@ from nbdiff_engine.evaluation.report import Answer, Comparison, Evaluation, Mode
 from nbdiff_engine.evaluation.settings_grid import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
 from nbdiff_engine.generate import Output, generate, prepare
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.checkpoints import bundled_models
+from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.tasks import Problem, Verdict, check
 

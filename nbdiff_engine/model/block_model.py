@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
+from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.attention import PADDING, Tokens, additive, dense_mask
+from nbdiff_engine.model.description import context_length_of, eos_token_ids_of
 from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
 from nbdiff_engine.model.kv_cache import GrowingCache, KVCache, SlotCache
 from nbdiff_engine.model.spec import DiffusionSpec
@@ -76,7 +77,8 @@ class Pass:
 
 
 class BlockModel:
-    """A causal LM, its tokenizer and its DiffusionSpec (None: an AR checkpoint). Made by `load`."""
+    """A causal LM, its tokenizer and its DiffusionSpec (None: an AR checkpoint). Made by `load`, which checks that the
+    network can be decoded pass by pass."""
 
     def __init__(
         self,
@@ -98,14 +100,12 @@ class BlockModel:
         self.name = name
         self.bos_before_template = bos_before_template
         self.body: nn.Module = network.base_model
-        _ = self.context_length, self.eos_token_ids  # a checkpoint that lacks either is refused at once
         # Looked up once: through a transformers model, each of these takes as long as a small matrix product.
         self._fused = FusedBody(network) if fused and can_fuse(network) else None
         self._head = network.get_output_embeddings()
         plain = type(self._head) is nn.Linear  # a quantised head keeps its own arithmetic
         self._head_weight = self._head.weight.detach().float() if plain else None
         self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
-        self._check_network()
 
     def __repr__(self) -> str:
         kind = "AR only" if self.spec is None else f"block size {self.spec.block_size}"
@@ -131,34 +131,13 @@ class BlockModel:
 
     @cached_property
     def context_length(self) -> int:
-        """Positions this checkpoint can hold, sliding windows counted.
-
-        One 4D mask over a sliding-window layer is wrong beyond the window, so such a checkpoint is used
-        only as far as its window reaches, where it is full attention.
-        """
-        config = self.network.config
-        limit = getattr(config, "max_position_embeddings", None)
-        if not isinstance(limit, int) or limit < 2:
-            raise CheckpointError(f"The config.json of {self.name} does not say how long its context is.")
-        layer_types = getattr(config, "layer_types", None)
-        window = getattr(config, "sliding_window", None)
-        slides = any("sliding" in kind for kind in layer_types) if layer_types else True
-        if isinstance(window, int) and slides and getattr(config, "use_sliding_window", True):
-            limit = min(limit, window)
-        return limit
+        """Positions this checkpoint can hold, sliding windows counted."""
+        return context_length_of(self.network.config, self.name)
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
         """The tokens that end an answer; empty where nothing names one."""
-        ids = self.network.generation_config.eos_token_id
-        if ids is None:
-            ids = self.network.config.eos_token_id
-        if ids is None and self.tokenizer is not None:
-            ids = self.tokenizer.eos_token_id
-        ids = [ids] if isinstance(ids, int) else ids or []
-        if not all(isinstance(each, int) for each in ids):
-            raise CheckpointError(f"The EOS of {self.name} is {brief(ids)}; it must be a token id or a list of them.")
-        return frozenset(ids)
+        return eos_token_ids_of(self.network.generation_config, self.network.config, self.tokenizer, self.name)
 
     def require_spec(self, why: str) -> DiffusionSpec:
         """The spec, or a SettingError that says what is missing. `why` completes "... needs"."""
@@ -180,35 +159,6 @@ class BlockModel:
         if self._head_weight is None:
             return self._head(hidden_ND).float()
         return F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
-
-    def _check_network(self) -> None:
-        """Refuse a network that cannot be decoded pass by pass, rather than decode it wrongly.
-
-        Two tokens go through the network itself, and through a session: one as prompt, one as a block that is
-        looked at and then committed. That shows, for any class, logits that are changed after the head (scaling,
-        soft-capping), and layers that keep something other than keys and values, or keep it after a denoise pass.
-        """
-        what = f"{self.name} is a {type(self.network).__name__}"
-        probe = [1, 2]  # not token 0: often the padding token, whose embedding is zero
-        try:
-            with torch.inference_mode():
-                whole = self.network(input_ids=torch.tensor([probe], device=self.device), use_cache=False)
-            whole_V = whole.logits[0, -1].float()
-            session = self.open(1, len(probe))
-            session.prefill([probe[:1]])
-            session.denoise([probe[1:]])
-            parts_V = session.commit([probe[1:]])[0, -1]
-        except Exception as error:  # foreign code, and every family fails in its own way
-            raise CheckpointError(
-                f"{what}, whose layers cannot be run block by block over a key/value cache "
-                f"({brief_text(str(error))}); this engine decodes causal LMs with full attention."
-            ) from error
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.02
-        if not torch.allclose(whole_V, parts_V, rtol=tolerance, atol=tolerance * whole_V.abs().max().item()):
-            raise CheckpointError(
-                f"{what}, which changes its logits after the head (scaling or soft-capping); "
-                "this engine decodes causal LMs whose logits are the head's output."
-            )
 
     # -- passes -----------------------------------------------------------------------------------------
 

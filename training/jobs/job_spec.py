@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
-from nbdiff_engine.model.checkpoints import bundled_models
+from nbdiff_engine.model.checkpoint_folders import bundled_models
 from training.data.data_settings import CORPUS, SELF
 from training.jobs.job_errors import JobError
 from training.recipe.recipe import Recipe, bundled_recipes, plain_yaml

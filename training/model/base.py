@@ -1,15 +1,15 @@
 """The network that is trained: loaded or made, given a MASK token, and written as a checkpoint that loads back."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import nbdiff_engine as nb
-from nbdiff_engine.model.checkpoints import find_checkpoint
+from nbdiff_engine.model.description import CheckpointDescription
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from training.errors import RecipeError
 
@@ -30,6 +30,38 @@ class TrainedModel:
     context_length: int
     eos_token_ids: tuple[int, ...]
     bos_before_template: bool = False
+
+    @classmethod
+    def of(cls, described: CheckpointDescription, network: PreTrainedModel) -> Self:
+        """A checkpoint's network, its weights read or on the meta device, with what is known of the checkpoint.
+
+        Raises RecipeError for a checkpoint without a tokenizer.
+        """
+        tokenizer = described.tokenizer
+        if tokenizer is None:
+            raise RecipeError(
+                f"{described.label} has no tokenizer that loads here, so its training data cannot be encoded."
+            )
+        own = tokenizer.eos_token_id
+        return cls(
+            network=network,
+            tokenizer=tokenizer,
+            spec=described.spec,
+            name=described.label,
+            dtype=trained_dtype(described.saved_dtype),
+            context_length=described.context_length,
+            # The first is the one that is written where a document has none.
+            eos_token_ids=tuple(sorted(described.eos_token_ids, key=lambda each: (each != own, each))),
+            bos_before_template=described.bos_before_template,
+        )
+
+    @property
+    def own_mask(self) -> int | None:
+        """The id of MASK that the checkpoint came with: its spec's, else its tokenizer's; None where it has none."""
+        if self.spec is not None:
+            return self.spec.mask_token_id
+        own = self.tokenizer.mask_token_id
+        return None if own == self.tokenizer.unk_token_id else own
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write weights, config and tokenizer as a checkpoint of its own, in safetensors.
@@ -96,25 +128,18 @@ def load_base(
     dtype: of the network; None is the checkpoint's own, bfloat16 instead of float16.
     Raises CheckpointError as `nbdiff_engine.load` does, and RecipeError for a checkpoint without a tokenizer.
     """
-    saved = _saved_dtype(find_checkpoint(name))
-    text = str(dtype or saved).removeprefix("torch.")
-    model = nb.load(name, dtype=text, device=device, quantization=quantization, for_training=True)
-    if model.tokenizer is None:
-        raise RecipeError(f"{model.name} has no tokenizer that loads here, so its training data cannot be encoded.")
+    described = nb.describe(name)
+    text = str(dtype or trained_dtype(described.saved_dtype)).removeprefix("torch.")
+    loaded = nb.load(described, dtype=text, device=device, quantization=quantization, for_training=True)
     # A published checkpoint's own names of tensors would otherwise come back in what is saved as a stock model.
-    model.network._weight_conversions = None
-    own = model.tokenizer.eos_token_id
-    return TrainedModel(
-        network=model.network,
-        tokenizer=model.tokenizer,
-        spec=model.spec,
-        name=model.name,
-        dtype=saved,
-        context_length=model.context_length,
-        # The first is the one that is written where a document has none.
-        eos_token_ids=tuple(sorted(model.eos_token_ids, key=lambda each: (each != own, each))),
-        bos_before_template=model.bos_before_template,
-    )
+    loaded.network._weight_conversions = None
+    return TrainedModel.of(described, loaded.network)
+
+
+def trained_dtype(saved: str) -> torch.dtype:
+    """The dtype in which a checkpoint is trained and saved again: its own, but bfloat16 instead of float16, whose range
+    is too small for training, and float32 instead of float64."""
+    return torch.bfloat16 if saved in ("float16", "bfloat16") else torch.float32
 
 
 def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: bool) -> TrainedModel:
@@ -148,8 +173,7 @@ def choose_mask_token(model: TrainedModel) -> int:
     """
     tokenizer, network = model.tokenizer, model.network
     rows = network.get_input_embeddings().weight.shape[0]
-    own = tokenizer.mask_token_id
-    if own is not None and own != tokenizer.unk_token_id:
+    if (own := model.own_mask) is not None:
         if own >= rows:
             _add_rows(network, own + 1)
         return own
@@ -193,13 +217,3 @@ def _add_rows(network: PreTrainedModel, rows: int) -> None:
         for layer in (network.get_input_embeddings(), network.get_output_embeddings()):
             old, new = layer.weight[:before], layer.weight[before:]
             new.copy_(old.mean(dim=0, dtype=torch.float32))
-
-
-def _saved_dtype(folder: Path) -> torch.dtype:
-    """What config.json names, in bfloat16's range, which float16 lacks; the load that follows reports a bad one."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        text = config.get("dtype") or config.get("torch_dtype")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        text = None
-    return torch.bfloat16 if text in ("float16", "bfloat16") else torch.float32

@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
-from nbdiff_engine.model.checkpoints import BUNDLED_FOLDER, HUB_ID, _read_config, bundled_models, find_checkpoint
-from nbdiff_engine.model.families import FAMILIES
+from nbdiff_engine.model.checkpoint_folders import HUB_ID, bundled_models, find_checkpoint, label_of, read_json
+from nbdiff_engine.model.description import saved_dtype_of, stock_config
 from training.errors import RecipeError
+from training.model.base import trained_dtype
 from training.recipe.recipe import Network
 
 _QWEN3 = {
@@ -68,7 +69,7 @@ class BaseShape:
 
     name: str
     config: PreTrainedConfig
-    dtype: torch.dtype  # of its weights as they are loaded: never float16, as training never is
+    dtype: torch.dtype  # of its weights as they are loaded
     folder: Path | None
 
     def network(self) -> PreTrainedModel:
@@ -81,13 +82,13 @@ def find_shape(base: str) -> BaseShape:
     is_hub_id = base not in bundled_models() and not Path(base).expanduser().is_dir() and HUB_ID.fullmatch(base)
     if not is_hub_id:
         folder = find_checkpoint(base)
-        return _of_folder(folder, folder.name if folder.parent == BUNDLED_FOLDER else base)
+        return _of_folder(folder, label_of(base, folder))
     cached = huggingface_hub.try_to_load_from_cache(base, "config.json")
     if isinstance(cached, str):
         return _of_folder(Path(cached).parent, base)
     known = {name.lower(): fields for name, fields in PUBLISHED.items()}.get(base.split("/")[1].lower())
     if known is not None:
-        return _of_fields(dict(known), base, None)
+        return _of_fields(dict(known), base)
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(
             f"The shape of {base!r} is not known here, and HF_HUB_OFFLINE is set; give a local folder, "
@@ -104,7 +105,7 @@ def shape_of_new(settings: Network, name: str) -> BaseShape:
     fields = {"max_position_embeddings": 1024, "tie_word_embeddings": True, **settings.config}
     fields |= {"model_type": settings.model_type, "vocab_size": settings.tokenizer.vocab_size}
     try:
-        return _of_fields(fields, name, None)
+        return _of_fields(fields, name)
     except CheckpointError as error:
         raise RecipeError(str(error)) from error
 
@@ -119,21 +120,19 @@ def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 
 
 def _of_folder(folder: Path, name: str) -> BaseShape:
-    return _of_fields(_read_config(folder), name, folder)
+    fields = read_json(folder)
+    dtype = trained_dtype(saved_dtype_of(fields, name))
+    return BaseShape(name, stock_config(folder, fields, name), dtype, folder)
 
 
-def _of_fields(fields: dict[str, Any], name: str, folder: Path | None) -> BaseShape:
+def _of_fields(fields: dict[str, Any], name: str) -> BaseShape:
+    """The shape of a stock network whose config is known without a file."""
     model_type = str(fields.pop("model_type", None))
-    saved = str(fields.get("dtype") or fields.get("torch_dtype") or "float32")
     try:
-        if (family := FAMILIES.get(model_type)) is not None:
-            config = AutoConfig.for_model(family.stock_type, **family.stock_config(fields))
-        else:
-            config = AutoConfig.for_model(model_type, **fields)
+        config = AutoConfig.for_model(model_type, **fields)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{name} is of type {brief(model_type)}, of which no network can be made from this config: "
             f"{brief_text(str(error), 160)}"
         ) from error
-    dtype = getattr(torch, saved, torch.float32)
-    return BaseShape(name, config, torch.bfloat16 if dtype == torch.float16 else dtype, folder)
+    return BaseShape(name, config, trained_dtype(saved_dtype_of(fields, name)), None)

@@ -3,20 +3,17 @@
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
 
+from nbdiff_engine import describe
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.checkpoints import _load_tokenizer, _read_config, find_checkpoint
-from nbdiff_engine.model.families import FAMILIES
-from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
+from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from training.data.data_settings import SELF
 from training.data.documents import DocumentSource
 from training.data.self_generated import cache_folder
 from training.errors import DataError, RecipeError
 from training.model.base import TrainedModel, with_spec
 from training.model.new_model import new_model, train_tokenizer
-from training.planning.shapes import find_shape
+from training.planning.shapes import meta_network
 from training.recipe.recipe import Recipe
 from training.run.launch import open_documents, tokenizer_texts
 
@@ -46,35 +43,12 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
         return model, f"the tokenizer shown here has read {few} documents; the run's reads more"
     if recipe.base is None:
         raise RecipeError("The recipe names no base checkpoint; give one with --base.")
-    folder = find_checkpoint(recipe.base)
-    shape, config = find_shape(recipe.base), _read_config(folder)
-    family = FAMILIES.get(str(config.get("model_type")))
-    tokenizer = _load_tokenizer(folder, shape.name, family)
-    if tokenizer is None:
-        raise RecipeError(f"{shape.name} has no tokenizer that loads here, so its training data cannot be encoded.")
-    if family is not None:
-        fields = family.diffusion_fields(config, tokenizer.mask_token_id)
-        config = {**config, CONFIG_KEY: fields}
-    network = shape.network()
-    if (folder / "generation_config.json").is_file():
-        network.generation_config = GenerationConfig.from_pretrained(folder)
-    facts = BlockModel.__new__(BlockModel)  # its making runs the network once, which has no weights here
-    facts.network, facts.tokenizer, facts.name = network, tokenizer, shape.name
-    own = tokenizer.eos_token_id
-    model = TrainedModel(
-        network=network,
-        tokenizer=tokenizer,
-        spec=DiffusionSpec.from_config(config, shape.name),
-        name=shape.name,
-        dtype=shape.dtype,
-        context_length=facts.context_length,
-        eos_token_ids=tuple(sorted(facts.eos_token_ids, key=lambda each: (each != own, each))),
-        bos_before_template=family is not None and family.bos_before_template,
-    )
-    had = model.spec is not None or tokenizer.mask_token_id is not None
+    described = describe(recipe.base)
+    model = TrainedModel.of(described, meta_network(described.config, described.label))
+    had = model.own_mask is not None
     objective = recipe.objective
     model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
-    name = tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
+    name = model.tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
     how = "the checkpoint's own" if had else "chosen by the run; the checkpoint has none yet"
     return model, f"MASK is {brief(name)}, token {model.spec.mask_token_id}: {how}"
 

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine import BlockModel
 from nbdiff_engine.errors import CheckpointError
-from nbdiff_engine.model.checkpoints import find_checkpoint
+from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from nbdiff_engine.model.spec import DiffusionSpec
 from training.data.data_settings import CORPUS, SELF
 from training.data.dataset import open_source

@@ -21,7 +21,7 @@ from lm_eval.tasks import TaskManager
 import nbdiff_engine as nb
 from nbdiff_engine.lm_eval_adapter.lm_eval_command import register
 from nbdiff_engine.lm_eval_adapter.lm_eval_model import NBDiffLM
-from nbdiff_engine.model.checkpoints import bundled_models
+from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.tasks import check, held_out
 from tests.tiny import UNSHIFTED
 

@@ -1,0 +1,40 @@
+"""Whether a network can be decoded pass by pass over a KV cache, found out by running two tokens through it."""
+
+import torch
+
+from nbdiff_engine.errors import CheckpointError, brief_text
+from nbdiff_engine.model.block_model import BlockModel
+
+_PROBE = (1, 2)  # not token 0: often the padding token, whose embedding is zero
+
+
+def check_network(model: BlockModel) -> None:
+    """Refuse a network that cannot be decoded pass by pass, rather than decode it wrongly.
+
+    Two tokens go through the network itself, and through a session: one as prompt, one as a block that is denoised
+    and then committed. That shows, for any class, logits that are changed after the head (scaling, soft-capping), and
+    layers that keep something other than keys and values, or keep it after a denoise pass.
+
+    Raises CheckpointError with one sentence.
+    """
+    what = f"{model.name} is a {type(model.network).__name__}"
+    first, second = _PROBE
+    try:
+        with torch.inference_mode():
+            whole = model.network(input_ids=torch.tensor([_PROBE], device=model.device), use_cache=False)
+        whole_V = whole.logits[0, -1].float()
+        session = model.open(1, len(_PROBE))
+        session.prefill([[first]])
+        session.denoise([[second]])
+        parts_V = session.commit([[second]])[0, -1]
+    except Exception as error:  # a network of any class may raise any exception here
+        raise CheckpointError(
+            f"{what}, whose layers cannot be run block by block over a key/value cache "
+            f"({brief_text(str(error))}); this engine decodes causal LMs with full attention."
+        ) from error
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.02
+    if not torch.allclose(whole_V, parts_V, rtol=tolerance, atol=tolerance * whole_V.abs().max().item()):
+        raise CheckpointError(
+            f"{what}, which changes its logits after the head (scaling or soft-capping); "
+            "this engine decodes causal LMs whose logits are the head's output."
+        )

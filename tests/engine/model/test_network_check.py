@@ -1,0 +1,58 @@
+"""Networks that cannot be decoded pass by pass over a KV cache are refused, by `load` too."""
+
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+import nbdiff_engine as nb
+from nbdiff_engine import BlockModel, CheckpointError
+from nbdiff_engine.model.network_check import check_network
+
+
+@pytest.fixture
+def capped() -> Gemma2ForCausalLM:
+    """A network that caps its logits after the head."""
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        final_logit_softcapping=0.01,
+        attn_logit_softcapping=None,
+    )
+    config._attn_implementation = "eager"
+    return Gemma2ForCausalLM(config)
+
+
+def test_a_network_that_changes_its_logits_after_the_head_is_refused(capped):
+    with pytest.raises(CheckpointError, match="changes its logits after the head"):
+        check_network(BlockModel(capped, None, None, "capped"))
+
+
+def test_load_refuses_it_too(capped, tmp_path):
+    capped.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="changes its logits after the head"):
+        nb.load(tmp_path)
+
+
+def test_a_network_of_every_known_family_passes(any_model):
+    check_network(any_model)
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("mamba", {}),
+        ("bloom", {"n_head": 4, "n_layer": 2}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}),
+    ],
+)
+def test_networks_that_are_no_attention_over_a_cache_are_refused(tmp_path, family, shape):
+    config = AutoConfig.for_model(family, vocab_size=64, hidden_size=32, num_hidden_layers=2, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError) as refused:
+        nb.load(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
