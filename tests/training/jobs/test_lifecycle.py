@@ -179,6 +179,15 @@ def test_the_end_of_an_earlier_start_explains_no_later_one(jobs):
     assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
 
 
+def test_a_start_that_ends_before_it_can_write_is_not_explained_by_the_one_before(jobs, monkeypatch):
+    job = stepping(jobs, jobs.submit(spec(100)))
+    jobs.stop(job.id)
+    assert "which is saved" in in_state(jobs, job, "stopped").reason
+    monkeypatch.setenv("NBDIFF_JOB_TRAINER", "/nosuch/trainer.py")
+    jobs.resume(job.id)
+    assert "it ended with exit code 2" in in_state(jobs, job, "failed").reason
+
+
 def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs):
     job = stepping(jobs, jobs.submit(spec(100)), 11)
     os.kill(job.pid, signal.SIGKILL)
