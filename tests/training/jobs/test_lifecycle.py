@@ -197,7 +197,7 @@ def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs):
     assert "# started" in jobs.log_tail(job.id)
     jobs.resume(job.id)
     stepping(jobs, job, 12)
-    assert [line["step"] for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
+    assert [line.step for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
     jobs.stop(job.id)
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs):
     with (job.run / "metrics.jsonl").open("a") as log:
         log.write('{"step": 22, "lo')
     before = jobs.metrics(job.id)
-    assert jobs.get(job.id).step == before[-1]["step"]
+    assert jobs.get(job.id).step == before[-1].step
     newest = jobs.checkpoints(job.id)[-1].folder / "state.json"
     newest.write_text(newest.read_text()[:-4])
     jobs.resume(job.id)
