@@ -12,14 +12,14 @@ from typing import Any
 
 # Imported when first asked for: a job's runner lives as long as its trainer, and should not hold torch in memory.
 _WHERE = {
-    "Job": "training.jobs.queue",
     "JobError": "training.jobs.job_errors",
     "JobSpec": "training.jobs.job_spec",
     "Jobs": "training.jobs.queue",
+    "TrainingJob": "training.jobs.queue",
     "home": "training.jobs.places",
 }
 
-__all__ = ["Job", "JobError", "JobSpec", "Jobs", "home"]
+__all__ = ["JobError", "JobSpec", "Jobs", "TrainingJob", "home"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import typer
 from training.planning.planning_commands import BaseOption, DataOption, JsonOption, RecipeOption, SetOption, StepsOption
 
 if TYPE_CHECKING:
-    from training.jobs import Job, Jobs
+    from training.jobs import Jobs, TrainingJob
 
 cli = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Queue, watch and end runs."
@@ -176,7 +176,7 @@ def _jobs() -> "Jobs":
     return Jobs()
 
 
-def _find(jobs: "Jobs", prefix: str) -> "Job":
+def _find(jobs: "Jobs", prefix: str) -> "TrainingJob":
     """The one job whose id begins so. Raises JobError where there is none, or more than one."""
     from nbdiff_engine.errors import brief
     from training.jobs import JobError
@@ -210,7 +210,7 @@ def _recipe(given: str | None) -> str:
         ) from error
 
 
-def _line(job: "Job") -> str:
+def _line(job: "TrainingJob") -> str:
     steps = f"{job.step}/{job.max_steps}" if job.max_steps else str(job.step)
     place = f" ({job.queue_place} in the queue)" if job.queue_place else ""
     return f"{job.id}  {job.state:9} {steps:>12}  {job.name}{place}{f': {job.reason}' if job.reason else ''}"

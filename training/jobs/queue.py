@@ -8,10 +8,10 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nbdiff_engine.errors import brief
 from training.jobs import places, states
@@ -19,15 +19,18 @@ from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
 from training.jobs.processes import threads_each
 from training.jobs.progress import json_lines, last_step, log_lines
-from training.jobs.store import Ledger, Row, Store, StoreError
+from training.jobs.run_log import Evaluation, Probe, StepFigures
+from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
 from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
 
 _LONGEST_NAME = 200
 
+Line = TypeVar("Line")
+
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """A job as it was at one moment. Times are ISO, in UTC."""
 
     id: str
@@ -69,7 +72,7 @@ class Jobs:
 
     # -- looking ------------------------------------------------------------------------------------------
 
-    def list(self) -> list[Job]:
+    def list(self) -> list[TrainingJob]:
         """All jobs, newest first."""
         if not self._store.exists:
             return []
@@ -78,14 +81,14 @@ class Jobs:
         queue = _places(rows)
         return [self._job(row, queue) for row in rows]
 
-    def get(self, id: str) -> Job:
+    def get(self, id: str) -> TrainingJob:
         """One job. Raises JobError for one that is not there."""
         with self._at(id) as (ledger, row):
             queue = _places(ledger.rows())
         return self._job(row, queue)
 
-    def transitions(self, id: str) -> list[tuple[str, str, str]]:
-        """State, ISO time and reason of every transition, the first one first."""
+    def transitions(self, id: str) -> list[Transition]:
+        """Every transition, the first one first."""
         with self._at(id) as (ledger, row):
             return ledger.transitions(row.id)
 
@@ -93,13 +96,17 @@ class Jobs:
         """The last lines that the trainer has printed."""
         return "\n".join(log_lines(places.log_of(self._folder(id)), max(lines, 0)))
 
-    def metrics(self, id: str) -> list[dict[str, Any]]:
-        """The lines of the run's metrics.jsonl; one that is half written is left out."""
-        return json_lines(places.run_of(self._folder(id)) / "metrics.jsonl")
+    def metrics(self, id: str) -> list[StepFigures]:
+        """The lines of the run's metrics.jsonl; one that is half written is left out, as in the other logs."""
+        return self._log(id, "metrics.jsonl", StepFigures.read)
 
-    def evaluations(self, id: str) -> list[dict[str, Any]]:
-        """The lines of the run's evaluations.jsonl, likewise."""
-        return json_lines(places.run_of(self._folder(id)) / "evaluations.jsonl")
+    def evaluations(self, id: str) -> list[Evaluation]:
+        """The lines of the run's evaluations.jsonl."""
+        return self._log(id, "evaluations.jsonl", Evaluation.read)
+
+    def probes(self, id: str) -> list[Probe]:
+        """The lines of the run's probes.jsonl."""
+        return self._log(id, "probes.jsonl", Probe.read)
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
         """The run's checkpoints, oldest first."""
@@ -114,7 +121,7 @@ class Jobs:
 
     # -- doing --------------------------------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec, name: str = "") -> Job:
+    def submit(self, spec: JobSpec, name: str = "") -> TrainingJob:
         """Queue a job, in a folder of its own; it starts at once if a slot is free.
 
         Raises JobError for a spec that is not valid, and where the home cannot be written.
@@ -140,7 +147,7 @@ class Jobs:
                 raise
         return self.get(job)
 
-    def stop(self, id: str) -> Job:
+    def stop(self, id: str) -> TrainingJob:
         """Tell a job to save and end; it is killed where it has not within the grace. A queued one is cancelled.
 
         Does nothing to a job that is told already, or has ended.
@@ -149,7 +156,7 @@ class Jobs:
             self._supervisor.stop(ledger, row)
         return self.get(id)
 
-    def resume(self, id: str) -> Job:
+    def resume(self, id: str) -> TrainingJob:
         """Queue a stopped, failed or lost job again; it goes on from its newest whole checkpoint.
 
         Does nothing to a job that waits or runs. Raises JobError for one that is finished, or still stopping.
@@ -184,7 +191,7 @@ class Jobs:
         for each in self._store.places.jobs.glob(".deleted-*"):  # with what a kill has left of earlier ones
             shutil.rmtree(each, ignore_errors=True)
 
-    def move(self, id: str, place: int) -> Job:
+    def move(self, id: str, place: int) -> TrainingJob:
         """Put a queued job at a place of the queue, 1 being the next. Raises JobError for one that does not wait."""
         with self._at(id) as (ledger, row):
             if row.state != states.QUEUED:
@@ -208,7 +215,7 @@ class Jobs:
             raise JobError(str(error)) from error
 
     @contextlib.contextmanager
-    def _at(self, id: str) -> Iterator[tuple[Ledger, Row]]:
+    def _at(self, id: str) -> Iterator[tuple[Ledger, JobRow]]:
         if not places.is_id(id) or not self._store.exists:
             raise JobError(f"There is no job {brief(id)}.")
         with self._open() as ledger:
@@ -223,13 +230,17 @@ class Jobs:
         except ValueError as error:
             raise JobError(f"There is no job {brief(id)}.") from error
 
-    def _job(self, row: Row, queue: dict[str, int]) -> Job:
+    def _log(self, id: str, name: str, read: Callable[[Mapping[str, Any]], Line | None]) -> list[Line]:
+        lines = json_lines(places.run_of(self._folder(id)) / name)
+        return [found for line in lines if (found := read(line)) is not None]
+
+    def _job(self, row: JobRow, queue: dict[str, int]) -> TrainingJob:
         folder = self._folder(row.id)
         try:
             spec = JobSpec.model_validate_json(row.spec)
         except (ValueError, RecursionError):
             spec = JobSpec.model_construct(recipe="")  # of a damaged row
-        return Job(
+        return TrainingJob(
             id=row.id,
             name=row.name,
             state=row.state,
@@ -247,7 +258,7 @@ class Jobs:
         )
 
 
-def _places(rows: list[Row]) -> dict[str, int]:
+def _places(rows: list[JobRow]) -> dict[str, int]:
     waiting = sorted((row for row in rows if row.state == states.QUEUED), key=lambda row: (row.place or 0, row.number))
     return {row.id: number for number, row in enumerate(waiting, start=1)}
 

@@ -17,7 +17,7 @@ from training.jobs import states
 from training.jobs.failures import verdict
 from training.jobs.places import is_id
 from training.jobs.processes import MARK, Identity, kill_left_over, threads_each
-from training.jobs.store import Row, Store, StoreError, clock
+from training.jobs.store import JobRow, Store, StoreError, clock
 from training.jobs.supervisor import Supervisor, command, environment
 
 _NICENESS = 10  # a page beside it stays usable
@@ -95,7 +95,7 @@ class Runner:
         finally:
             os._exit(127)
 
-    def _see_to_its_end(self, row: Row, ended) -> None:
+    def _see_to_its_end(self, row: JobRow, ended) -> None:
         looked = time.monotonic()
         while not ended():
             time.sleep(_POLL)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -47,7 +47,7 @@ class DamagedRow(Exception):
 
 
 @dataclass(slots=True)
-class Row:
+class JobRow:
     """A job as the store knows it."""
 
     id: str
@@ -71,6 +71,14 @@ class Row:
     killed: bool  # whether we have
 
 
+class Transition(NamedTuple):
+    """A state that a job has come to."""
+
+    state: str
+    time: str  # ISO, UTC
+    reason: str
+
+
 class Ledger:
     """The store while its lock is held and a transaction is open."""
 
@@ -85,7 +93,7 @@ class Ledger:
                 self._connection.execute("delete from jobs where id is ?", (job,))
         return [job for job in found if is_id(job)]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JobRow]:
         """All jobs, newest first. A damaged row is set aside: mended so far that it can be shown, and failed."""
         self.ids()
         found = []
@@ -96,7 +104,7 @@ class Ledger:
                 found.append(self._set_aside(raw, str(error)))
         return found
 
-    def get(self, job: str) -> Row | None:
+    def get(self, job: str) -> JobRow | None:
         """The row of a job; None if there is none."""
         raw = self._connection.execute("select * from jobs where id = ?", (job,)).fetchone()
         if raw is None or not is_id(job):
@@ -114,7 +122,7 @@ class Ledger:
         self._connection.execute(f"insert into jobs ({', '.join(columns)}) values ({marks})", tuple(columns.values()))
         self._note(job, states.QUEUED, "")
 
-    def move_to(self, row: Row, state: str, reason: str = "", **columns: Any) -> None:
+    def move_to(self, row: JobRow, state: str, reason: str = "", **columns: Any) -> None:
         """A transition, with its time and reason; `columns` change with it. Raises ValueError for one that is none."""
         if state not in states.FOLLOWING[row.state]:
             raise ValueError(f"a job that is {row.state} cannot become {state}")
@@ -133,7 +141,7 @@ class Ledger:
         names = ", ".join(f"{name} = ?" for name in columns)
         self._connection.execute(f"update jobs set {names} where id = ?", (*columns.values(), job))
 
-    def queue(self) -> list[Row]:
+    def queue(self) -> list[JobRow]:
         """Queued jobs, the next one first."""
         waiting = [row for row in self.rows() if row.state == states.QUEUED]
         return sorted(waiting, key=lambda row: (row.place or 0, row.number))
@@ -143,10 +151,10 @@ class Ledger:
         self._connection.execute("delete from jobs where id = ?", (job,))
         self._connection.execute("delete from transitions where job = ?", (job,))
 
-    def transitions(self, job: str) -> list[tuple[str, str, str]]:
-        """State, time and reason of each transition, the first one first."""
+    def transitions(self, job: str) -> list[Transition]:
+        """Each transition, the first one first."""
         query = "select state, time, reason from transitions where job = ? order by number"
-        return [tuple(row) for row in self._connection.execute(query, (job,))]
+        return [Transition(*row) for row in self._connection.execute(query, (job,))]
 
     def _last_place(self) -> int:
         places = [row[0] for row in self._connection.execute("select place from jobs where place is not null")]
@@ -156,7 +164,7 @@ class Ledger:
         values = (job, state, now(), reason)
         self._connection.execute("insert into transitions (job, state, time, reason) values (?, ?, ?, ?)", values)
 
-    def _set_aside(self, raw: sqlite3.Row, why: str) -> Row:
+    def _set_aside(self, raw: sqlite3.Row, why: str) -> JobRow:
         reason = f"its row in the store was damaged ({why}); its folder is untouched, and it can be resumed"
         kill_left_over(raw["id"])  # who it was that ran is no longer to be trusted
         mended = {
@@ -256,7 +264,7 @@ def clock() -> float:
     return time.time()
 
 
-def _row(raw: sqlite3.Row) -> Row:
+def _row(raw: sqlite3.Row) -> JobRow:
     state = raw["state"]
     if state not in states.ALL:
         raise DamagedRow("no such state")
@@ -279,7 +287,7 @@ def _row(raw: sqlite3.Row) -> Row:
         raise DamagedRow("no process")
     if state == states.STARTING and runner is None:
         raise DamagedRow("no runner")
-    return Row(
+    return JobRow(
         **{name: raw[name] for name in ("id", "number", "name", "spec", "kind", "state", "reason", "created")},
         **{name: raw[name] for name in ("started", "finished", "place", "max_steps", "threads", "token")},
         attempts=int(raw["attempts"] or 0),

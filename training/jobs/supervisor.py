@@ -19,7 +19,7 @@ from training.jobs.failures import verdict
 from training.jobs.places import log_of, recipe_of, run_of
 from training.jobs.processes import Identity, boot_id, kill_left_over
 from training.jobs.progress import START
-from training.jobs.store import Ledger, Row, Store, clock, now
+from training.jobs.store import JobRow, Ledger, Store, clock, now
 from training.run.end_file import END
 from training.run.manifest import is_whole
 
@@ -67,7 +67,7 @@ class Supervisor:
                 ledger.move_to(row, states.FAILED, f"it cannot be looked after: {error}")
         self._start_next(ledger)
 
-    def _settle(self, ledger: Ledger, row: Row) -> None:
+    def _settle(self, ledger: Ledger, row: JobRow) -> None:
         process = row.runner or row.trainer
         if process.boot != boot_id():
             self._after_a_reboot(ledger, row)
@@ -87,7 +87,7 @@ class Supervisor:
             kill_left_over(row.id)
             self.end(ledger, row, None)
 
-    def _after_a_reboot(self, ledger: Ledger, row: Row) -> None:
+    def _after_a_reboot(self, ledger: Ledger, row: JobRow) -> None:
         if row.state == states.STARTING:
             ledger.move_to(row, states.QUEUED, "the machine was restarted before it began")
         elif is_whole(run_of(self.store.places.folder(row.id)) / "final"):
@@ -95,20 +95,20 @@ class Supervisor:
         else:
             ledger.move_to(row, states.LOST, "the machine was restarted while it ran; resume it to go on")
 
-    def _start_again(self, ledger: Ledger, row: Row) -> None:
+    def _start_again(self, ledger: Ledger, row: JobRow) -> None:
         if row.attempts < _ATTEMPTS:
             ledger.move_to(row, states.QUEUED, "its runner ended before the trainer had begun")
         else:
             reason = f"its runner ended before the trainer had begun, {row.attempts} times; its log may say why"
             ledger.move_to(row, states.FAILED, reason)
 
-    def kill(self, ledger: Ledger, row: Row) -> None:
+    def kill(self, ledger: Ledger, row: JobRow) -> None:
         """End the trainer and its group at once. Its runner, or the next to reconcile, sees it gone."""
         ledger.change(row.id, killed=1)
         row.killed = True
         row.trainer.kill_group()
 
-    def end(self, ledger: Ledger, row: Row, code: int | None) -> None:
+    def end(self, ledger: Ledger, row: JobRow, code: int | None) -> None:
         """Write down how a run has ended. code: as in `verdict`."""
         folder = self.store.places.folder(row.id)
         ledger.move_to(row, *verdict(code, folder, row.state == states.STOPPING, row.killed, self.grace))
@@ -122,7 +122,7 @@ class Supervisor:
                 return
             free -= self._start(ledger, row)
 
-    def _start(self, ledger: Ledger, row: Row) -> bool:
+    def _start(self, ledger: Ledger, row: JobRow) -> bool:
         """Start a job's runner; whether it took a slot. One that cannot be started never blocks the next."""
         folder = self.store.places.folder(row.id)
         if not recipe_of(folder).is_file():
@@ -143,7 +143,7 @@ class Supervisor:
         ledger.move_to(row, states.STARTING, **columns, started=now(), attempts=row.attempts + 1)
         return True
 
-    def _spawn(self, row: Row, how: str) -> dict[str, object]:
+    def _spawn(self, row: JobRow, how: str) -> dict[str, object]:
         """Start a runner. It waits for the lock, and for the token to be in the store: without it, it goes away.
 
         So a job has one runner at most: if we are killed before the transaction ends, it has never been started.
@@ -175,7 +175,7 @@ class Supervisor:
 
     # -- stopping -----------------------------------------------------------------------------------------
 
-    def stop(self, ledger: Ledger, row: Row) -> None:
+    def stop(self, ledger: Ledger, row: JobRow) -> None:
         """Cancel a job, or tell its trainer to save and end. Does nothing where that was done before."""
         if row.state == states.QUEUED:
             ledger.move_to(row, states.STOPPED, "cancelled before it began")

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from tests.training.jobs.stand_in import loss_after
-from training.jobs import Job, Jobs, JobSpec
+from training.jobs import Jobs, JobSpec, TrainingJob
+from training.jobs.run_log import StepFigures
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 ENDLESS = 1_000_000  # steps of a stand-in that ends only when it is ended
@@ -69,7 +70,7 @@ def until(met: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     return found
 
 
-def in_state(jobs: Jobs, job: Job, *states: str, seconds: float = PATIENCE) -> Job:
+def in_state(jobs: Jobs, job: TrainingJob, *states: str, seconds: float = PATIENCE) -> TrainingJob:
     """The job once it is in one of these states."""
     found = None
     deadline = time.monotonic() + seconds
@@ -80,12 +81,12 @@ def in_state(jobs: Jobs, job: Job, *states: str, seconds: float = PATIENCE) -> J
     return found
 
 
-def stepping(jobs: Jobs, job: Job, step: int = 1) -> Job:
+def stepping(jobs: Jobs, job: TrainingJob, step: int = 1) -> TrainingJob:
     """The job once it has done a step."""
     return until(lambda: (found := jobs.get(job.id)).step >= step and found)
 
 
-def assert_unbroken(jobs: Jobs, job: Job) -> None:
+def assert_unbroken(jobs: Jobs, job: TrainingJob) -> None:
     """The job has finished, and its log is the log of a run that nothing interrupted."""
     job = jobs.get(job.id)
     assert job.state == "finished", (job, jobs.log_tail(job.id), jobs.transitions(job.id))
@@ -93,12 +94,14 @@ def assert_unbroken(jobs: Jobs, job: Job) -> None:
     for step in range(1, job.max_steps + 1):
         loss = loss_after(loss)
         expected.append({"step": step, "loss": loss})
-    assert jobs.metrics(job.id) == expected
+    lines = (job.run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == expected
+    assert jobs.metrics(job.id) == [StepFigures(**line) for line in expected]
     assert json.loads((job.run / "final" / "state.json").read_text()) == expected[-1]
     assert not (job.folder / "double").exists()
 
 
-def damage(home: Path, job: Job, **columns: Any) -> None:
+def damage(home: Path, job: TrainingJob, **columns: Any) -> None:
     """Write columns of a job's row past everything that checks them."""
     with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as connection:
         names = ", ".join(f"{name} = ?" for name in columns)
@@ -106,6 +109,6 @@ def damage(home: Path, job: Job, **columns: Any) -> None:
         connection.commit()
 
 
-def column(home: Path, job: Job, name: str) -> Any:
+def column(home: Path, job: TrainingJob, name: str) -> Any:
     with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as connection:
         return connection.execute(f"select {name} from jobs where id = ?", (job.id,)).fetchone()[0]

@@ -190,6 +190,15 @@ def test_the_end_of_an_earlier_start_explains_no_later_one(jobs):
     assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
 
 
+def test_a_start_that_ends_before_it_can_write_is_not_explained_by_the_one_before(jobs, monkeypatch):
+    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
+    jobs.stop(job.id)
+    assert "which is saved" in in_state(jobs, job, "stopped").reason
+    monkeypatch.setenv("NBDIFF_JOB_TRAINER", "/nosuch/trainer.py")
+    jobs.resume(job.id)
+    assert "it ended with exit code 2" in in_state(jobs, job, "failed").reason
+
+
 def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 11")), 11)
     os.kill(job.pid, signal.SIGKILL)
@@ -200,7 +209,7 @@ def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs, hol
     hold.unlink()
     jobs.resume(job.id)
     stepping(jobs, job, 12)
-    assert [line["step"] for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
+    assert [line.step for line in jobs.metrics(job.id)][:12] == list(range(1, 13))
     jobs.stop(job.id)
 
 
@@ -222,7 +231,7 @@ def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs, hol
     with (job.run / "metrics.jsonl").open("a") as log:
         log.write('{"step": 22, "lo')
     before = jobs.metrics(job.id)
-    assert jobs.get(job.id).step == before[-1]["step"]
+    assert jobs.get(job.id).step == before[-1].step
     newest = jobs.checkpoints(job.id)[-1].folder / "state.json"
     newest.write_text(newest.read_text()[:-4])
     hold.unlink()
