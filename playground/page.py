@@ -14,7 +14,7 @@ from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
 from playground.race.run_spec import LaneSpec
-from playground.server import web_components
+from playground.server import web_files
 from playground.server.loaded_models import Shelf, first_models
 from playground.server.worker import Limits, Worker
 from playground.sweep.block_sizes_tab import BlockSizesTab
@@ -60,7 +60,7 @@ class Playground:
                 server_port=options.port,
                 auth=options.auth,
                 theme=_theme(),
-                css=web_components.read("page.css"),
+                css=web_files.read("page.css"),
                 share=False,
                 ssr_mode=False,
                 mcp_server=False,

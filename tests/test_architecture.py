@@ -13,7 +13,7 @@ ABOVE = {
     "nbdiff_engine": {"training", "playground", "benchmarks", "app", "gradio", "plotly"},
     "training": {"playground", "benchmarks", "app", "gradio"},
     "playground": {"benchmarks", "app", "torch", "transformers"},
-    "benchmarks": {"app", "gradio"},
+    "benchmarks": {"playground", "app", "gradio"},
     "app.py": {"nbdiff_engine", "training", "benchmarks", "torch", "transformers", "gradio"},
 }
 SOURCES = [path for package in ABOVE if package != "app.py" for path in sorted((ROOT / package).rglob("*.py"))] + [

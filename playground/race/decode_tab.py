@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nbdiff_engine import BlockModel, NBDiffError
 from playground.options import Options
 from playground.race import conversation, lanes_editor
+from playground.race import stage as race_stage
 from playground.race.decode_figures import build_figures, figures_of
 from playground.race.examples import EXAMPLE_LABELS, EXAMPLES, MAX_NEW_TOKENS
 from playground.race.forks import check_fork
@@ -19,7 +20,6 @@ from playground.race.presets import presets
 from playground.race.recorded_race import recorded_race
 from playground.race.run_spec import RunSpec
 from playground.race.verdict import summary_frame
-from playground.server import web_components
 from playground.server.loaded_models import Shelf
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
@@ -101,7 +101,7 @@ class DecodeTab:
         )
         chat = conversation.build()
         recorded = recorded_race()
-        stage = web_components.stage(self._value(race=recorded, recorded=True), transport(self.worker))
+        stage = race_stage.build(self._value(race=recorded, recorded=True), transport(self.worker))
         figures, map_lane = build_figures(recorded)
 
         on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds to it

@@ -9,8 +9,8 @@ import gradio as gr
 from playground.options import Options
 from playground.race.lanes import strategies
 from playground.race.run_spec import LaneSpec
-from playground.server import web_components
 from playground.server.loaded_models import Shelf
+from playground.server.web_files import read
 
 POLICIES = (
     {"name": "confidence", "title": "Confidence threshold", "field": "threshold", "label": "Threshold"},
@@ -38,9 +38,9 @@ def build(shelf: Shelf, options: Options, lanes: Sequence[LaneSpec]) -> gr.HTML:
     """Lay out the editor in the Blocks being built."""
     return gr.HTML(
         value=value(shelf, options, lanes),
-        html_template=web_components.read("lanes_editor.html"),
-        css_template=web_components.read("lanes_editor.css"),
-        js_on_load=web_components.read("lanes_editor.js"),
+        html_template=read("lanes_editor.html"),
+        css_template=read("lanes_editor.css"),
+        js_on_load=read("lanes_editor.js"),
         apply_default_css=False,
         elem_id="lanes",
     )

@@ -1,7 +1,6 @@
 """The figures of a race, drawn with Plotly from the packed events of its lanes (docs/trace-format.md).
 
-Pure functions of the race file. What they draw is read on light and on dark pages alike: nothing behind it,
-mid-grey words and lines, colours that colour-blind people tell apart, and dashes and symbols that say the same.
+Pure functions of the race file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,19 +8,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from playground.drawing import COLOURS, MARKS_UP_TO, SYMBOLS, add_line, blank
+
 Lane = dict[str, Any]  # of a race file: at least name and trace
 
-# Okabe and Ito's colours, the blue a little lighter for dark pages, and a dash and a symbol for each.
-COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-INK = "#7d8590"  # contrast above 3:1 on white and on #0b0f19
-GRID = "rgba(128, 138, 150, 0.25)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-HEIGHT = 300  # pixels
-
 _FORWARDS = ("denoise", "commit", "verify")
-_MARKS_FROM = 40  # with more points than this on a line, symbols would hide it
 
 
 def tokens_over_time(lanes: Sequence[Lane]) -> go.Figure:
@@ -53,7 +44,7 @@ def unmasked_per_step(lanes: Sequence[Lane]) -> go.Figure:
             mode="lines+markers",
             line={"width": 1},
             marker={
-                "size": 7 if len(counts) <= 3 * _MARKS_FROM else 4,
+                "size": 7 if len(counts) <= 3 * MARKS_UP_TO else 4,
                 "symbol": [symbol if kind == "denoise" else f"{symbol}-open" for kind in kinds],
                 "opacity": 1,
             },
@@ -172,68 +163,3 @@ def _fixed_by_forward(events: Sequence[Any]) -> tuple[list[str], list[int]]:
             counts.append(count - before)
         before = count
     return kinds, counts
-
-
-# -- what they look like ----------------------------------------------------------------------------------
-
-
-def blank(x_title: str, y_title: str) -> go.Figure:
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-        "title": {"standoff": 8},
-    }
-    return go.Figure(
-        layout={
-            "template": None,
-            "height": HEIGHT,
-            "margin": {"l": 8, "r": 8, "t": 36, "b": 8},  # Gradio lays a plot's label over its top
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": FONT, "size": 12, "color": INK},
-            "hovermode": "closest",
-            "hoverlabel": {"font": {"family": FONT, "size": 12}},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "remove": ["lasso2d", "select2d", "autoScale2d"]},
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
-            "showlegend": True,
-            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
-        }
-    )
-
-
-def add_line(
-    figure: go.Figure,
-    number: int,
-    name: str,
-    x: Sequence[Any],
-    y: Sequence[Any],
-    hover: str,
-    shape: str = "linear",
-    text: Sequence[str] | None = None,
-) -> None:
-    """A line with the colour, dash and symbol of its number. Its name is shown as it is, never as markup."""
-    name = _plain(name)
-    figure.add_scatter(
-        x=list(x),
-        y=list(y),
-        text=None if text is None else list(text),
-        name=name,
-        mode="lines+markers" if len(x) <= _MARKS_FROM else "lines",
-        line={
-            "color": COLOURS[number % len(COLOURS)],
-            "dash": DASHES[number % len(DASHES)],
-            "width": 2,
-            "shape": shape,
-        },
-        marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 6},
-        hovertemplate=f"{name}: {hover}<extra></extra>",
-    )
-
-
-def _plain(text: str) -> str:
-    """Text for Plotly, which reads a few tags and %{...} in what it is given: neither may come out of a name."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

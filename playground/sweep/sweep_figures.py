@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nbdiff_engine.evaluation.aup import aup
-from playground.race.race_figures import INK, add_line, blank
+from playground.drawing import INK, add_line, blank
 from playground.sweep.sweep import series_of
 
 Record = dict[str, Any]
