@@ -4,10 +4,10 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.options import Options
-from playground.race.frames import race
+from playground.race.frames import race_of
 from playground.race.lanes import check
 from playground.race.run_spec import RunSpec
-from playground.race.verdict import summary_frame
+from playground.race.verdict import summary
 from playground.server.following import outcome
 from playground.server.loaded_models import Shelf
 from playground.server.worker import QueueFullError, Worker
@@ -35,13 +35,13 @@ def build(shelf: Shelf, worker: Worker, options: Options) -> None:
             spec = RunSpec.of(
                 prompt=prompt, lanes=[lane], max_new_tokens=max_new_tokens, raw=raw, ignore_eos=ignore_eos
             )
-            run_id = worker.submit(check(shelf, spec, options).lanes, summary_frame)
+            run_id = worker.submit(check(shelf, spec, options).parts, summary)
         except (NBDiffError, QueueFullError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         reply = outcome(worker, run_id)
         if reply.state != "finished":
             raise gr.Error(reply.message, print_exception=False)
-        lane = race(reply.frames, prompt)["lanes"][0]
+        lane = race_of(reply.frames, prompt).lanes[0].to_json()
         return {"text": lane["text"], "metrics": lane["metrics"], "trace": lane["trace"]}
 
     def models() -> list:

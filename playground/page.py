@@ -3,6 +3,7 @@
 import html
 import os
 import threading
+from typing import Any
 
 import gradio as gr
 
@@ -13,6 +14,7 @@ from playground.options import Options, StartError
 from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
+from playground.race.lanes_editor import EditorValue
 from playground.race.run_spec import LaneSpec
 from playground.server import web_files
 from playground.server.loaded_models import Shelf, first_models
@@ -123,11 +125,15 @@ def _race_what_is_opened(
 ) -> None:
     """A checkpoint that the training tab has loaded goes to the lanes of the decode tab, and the page there."""
 
-    def shown(value: dict) -> tuple:
+    def shown(value: dict) -> Any:
         if not value:
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip()
         lanes = [LaneSpec(**lane) for lane in value["lanes"]]
-        return lanes_editor.value(shelf, options, lanes), gr.update(selected="decode"), value["serial"]
+        return {
+            editor: EditorValue.of(shelf, options, lanes).to_json(),
+            tabs: gr.update(selected="decode"),
+            changed: value["serial"],
+        }
 
     opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")
 

@@ -17,8 +17,8 @@ from typing import Any
 from tqdm import tqdm
 
 import nbdiff_engine as nb
-from playground.race.frames import lane_frames
-from playground.server.worker import Lane, Worker
+from playground.race.frames import LaneDone, lane_frames
+from playground.server.worker import RunPart, Worker
 
 PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
 STRATEGIES = ("ar", "block_diffusion", "self_speculative")
@@ -45,12 +45,13 @@ def with_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, fl
         yield from lane_frames("lane", "", job)
         times.append(time.perf_counter() - started)
 
-    run = worker.submit([Lane("lane", frames)])
+    run = worker.submit([RunPart("lane", frames)])
     cursor, seconds = 0, None
     while seconds is None:
         reply = worker.poll(run, "reader", cursor)
         cursor = reply.cursor
-        seconds = next((each["metrics"]["decode_seconds"] for each in reply.frames if each["kind"] == "done"), None)
+        done = next((each.frame for each in reply.frames if isinstance(each.frame, LaneDone)), None)
+        seconds = None if done is None else done.metrics.decode_seconds
         time.sleep(0 if reply.more else POLL_SECONDS)
     worker.close()
     return seconds, times[0]

@@ -11,9 +11,10 @@ from nbdiff_engine.trace.events import Edit
 from nbdiff_engine.trace.trace_file import Trace
 from playground.options import Options
 from playground.race.forks import check_fork
-from playground.race.frames import lane_frames, race
+from playground.race.frames import lane_frames, race_of
 from playground.race.imported_race import check_race
 from playground.server.loaded_models import Shelf, first_models
+from playground.server.worker import Logged
 
 PROMPT = "What is the capital of Germany?"
 
@@ -27,7 +28,7 @@ def shelf() -> Shelf:
 def whole(shelf: Shelf) -> dict[str, Any]:
     """A race of one block-diffusion lane."""
     job = nb.prepare(shelf.get("nano"), PROMPT, block_size=16, max_new_tokens=32)
-    return race([{"lane": 0, **frame} for frame in lane_frames("Block diffusion", "nano", job)], PROMPT)
+    return race_of([Logged(frame, 0) for frame in lane_frames("Block diffusion", "nano", job)], PROMPT).to_json()
 
 
 @pytest.fixture
@@ -39,9 +40,8 @@ def asked(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(request) -> dict[str, Any]:
-    (lane,) = request.lanes
-    frames = [{"lane": 0, **frame} for frame in lane.frames()]
-    return race(frames, "")["lanes"][0]
+    (part,) = request.parts
+    return race_of([Logged(frame, 0) for frame in part.frames()], "").to_json()["lanes"][0]
 
 
 def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(shelf: Shelf, asked: dict) -> None:
@@ -98,7 +98,7 @@ def test_a_hostile_fork_is_one_sentence(shelf: Shelf, asked: dict, change: Any, 
 def test_a_race_that_was_exported_is_read_and_its_figures_measured_anew(whole: dict) -> None:
     sent = copy.deepcopy(whole)
     sent["lanes"][0]["metrics"] = {"tokens_per_second": 10**9}
-    read = check_race(sent)
+    read = check_race(sent).to_json()
     kept = copy.deepcopy(whole)
     rates = [each["lanes"][0].pop("metrics")["tokens_per_second"] for each in (read, kept)]
     assert rates[0] == pytest.approx(rates[1], rel=1e-2)  # a file has its times to the microsecond
