@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import outcome
-from playground.server.loaded_models import QUANTIZATIONS, Row, Shelf
+from playground.server.loaded_models import QUANTIZATIONS, LoadedModels, ModelFacts
 from playground.server.loading_frames import Loaded, Refused
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 
@@ -21,8 +21,8 @@ PRIVATE = {"api_visibility": "private"}
 class ModelsTab:
     """`build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
-        self.shelf = shelf
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+        self.loaded = loaded
         self.worker = worker
         self.options = options
 
@@ -46,7 +46,7 @@ class ModelsTab:
             how = gr.Radio(list(QUANTIZATIONS), value="As stored", label="Weights", scale=2, min_width=220)
             load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
         with gr.Row(elem_classes="asking"):
-            self.which = gr.Dropdown(self.shelf.names(), label="Unload a model", scale=3, min_width=220)
+            self.which = gr.Dropdown(self.loaded.names(), label="Unload a model", scale=3, min_width=220)
             unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
         self.news = gr.Markdown("", elem_id="model-news")
         self.lists = [self.table, self.which]
@@ -75,24 +75,24 @@ class ModelsTab:
         reply = outcome(self.worker, run_id)
         frames = [each.frame for each in reply.frames]
         refused = next((frame for frame in frames if isinstance(frame, Refused)), None)
-        loaded = next((frame for frame in frames if isinstance(frame, Loaded)), None)
-        if refused or not loaded:
+        got = next((frame for frame in frames if isinstance(frame, Loaded)), None)
+        if refused or not got:
             return {self.news: _plain(refused.sentence if refused else reply.message)}
-        return self._done(f"{loaded.name} is loaded.")
+        return self._done(f"{got.name} is loaded.")
 
     def _frames(self, name: str, how: str) -> Iterator[Frame]:
         """Load and warm up; a refusal is a frame."""
         try:
-            got = self.shelf.load(name, QUANTIZATIONS.get(how, how))
+            got = self.loaded.load(name, QUANTIZATIONS.get(how, how))
             yield Loaded(got)
-            guarded_warm_up(self.shelf, got)
+            guarded_warm_up(self.loaded, got)
         except NBDiffError as error:
             yield Refused(str(error))
 
     def unload(self, name: str) -> dict[Any, Any]:
         """Give a model's memory back."""
         try:
-            self.shelf.unload(name)
+            self.loaded.unload(name)
         except NBDiffError as error:
             return {self.news: _plain(str(error))}
         return self._done(f"{name} is unloaded.")
@@ -103,10 +103,10 @@ class ModelsTab:
 
     def refreshed(self) -> dict[Any, Any]:
         """The table and the list as they are now."""
-        return {self.table: self._rows(), self.which: gr.update(choices=self.shelf.names(), value=None)}
+        return {self.table: self._rows(), self.which: gr.update(choices=self.loaded.names(), value=None)}
 
     def _rows(self) -> list[list[str]]:
-        return [_cells(row) for row in self.shelf.rows()]
+        return [_cells(each) for each in self.loaded.facts()]
 
     def _rules(self) -> str:
         options = self.options
@@ -121,12 +121,12 @@ class ModelsTab:
         )
 
 
-def _cells(row: Row) -> list[str]:
-    size = row.parameters
+def _cells(of: ModelFacts) -> list[str]:
+    size = of.parameters
     parameters = f"{size / 1e9:.2f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-    memory = f"{row.memory / 1e9:.2f} GB" if row.memory >= 1e9 else f"{row.memory / 1e6:.0f} MB"
-    context = f"{row.context_length:,} tokens"
-    return [row.name, row.origin, parameters, row.about_blocks, row.dtype, memory, context, row.device]
+    memory = f"{of.memory / 1e9:.2f} GB" if of.memory >= 1e9 else f"{of.memory / 1e6:.0f} MB"
+    context = f"{of.context_length:,} tokens"
+    return [of.name, of.origin, parameters, of.about_blocks, of.dtype, memory, context, of.device]
 
 
 def _plain(text: str) -> str:

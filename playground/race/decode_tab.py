@@ -8,7 +8,7 @@ import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine import BlockModel, NBDiffError
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race import conversation, lanes_editor
 from playground.race import stage as race_stage
 from playground.race.conversation import KeptTurn
@@ -25,7 +25,7 @@ from playground.race.recorded_race import recorded_race
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle, StageValue
 from playground.race.verdict import summary
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
@@ -54,14 +54,14 @@ class Shown(BaseModel):
 
 
 class DecodeTab:
-    """The tab's handlers around its worker and shelf. `build` lays it out in the Blocks being built."""
+    """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: Shelf, model: BlockModel, worker: Worker, options: Options):
+    def __init__(self, loaded: LoadedModels, model: BlockModel, worker: Worker, options: ServerOptions):
         """model: what the presets are for, the one that the server was started with."""
-        self.shelf = shelf
+        self.loaded = loaded
         self.worker = worker
         self.options = options
-        beside = next((name for name in shelf.names() if name == f"{model.name}-ar"), None)
+        beside = next((name for name in loaded.names() if name == f"{model.name}-ar"), None)
         self.presets = presets(model, beside)
 
     # -- layout ------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class DecodeTab:
                         "Stop", variant="stop", interactive=False, min_width=110, elem_id="stop"
                     )
                     self.link_button = gr.Button("Copy link", min_width=110)
-        self.editor = lanes_editor.build(self.shelf, options, self.presets[first])
+        self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
         self.address = gr.Textbox(
             label="A link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
@@ -158,7 +158,7 @@ class DecodeTab:
     def start(self, shown: Any, prompt: Any, *fields: Any) -> dict[Any, Any]:
         """Queue what the visitor asks for, or say in one sentence why not; a run that is under way then goes on."""
         try:
-            request = check(self.shelf, _spec(prompt, *fields), self.options)
+            request = check(self.loaded, _spec(prompt, *fields), self.options)
             value = self._submit(request, title=prompt)
         except (NBDiffError, QueueFullError) as error:
             return {self.stage: _refused(shown, error)}
@@ -169,7 +169,7 @@ class DecodeTab:
         on_it = _shown(shown)
         try:
             data = dict(event._data)
-            request = check_fork(self.shelf, data, self.options)
+            request = check_fork(self.loaded, data, self.options)
             keep = data.get("lanes")
             keep = keep if isinstance(keep, int) and 0 <= keep < 200 else on_it.keep + len(on_it.lanes)
             value = self._submit(request, keep=keep)
@@ -224,7 +224,7 @@ class DecodeTab:
         return {self.stage: _message(race=race), self.on_stage: race}
 
     def _edited(self, lanes: Sequence[LaneSpec]) -> dict[str, Any]:
-        return EditorValue.of(self.shelf, self.options, lanes).to_json()
+        return EditorValue.of(self.loaded, self.options, lanes).to_json()
 
     def _drawn(self, race: Race | None) -> dict[Any, Any]:
         """The three figures of a race, and the list of its lanes for the map."""

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import gradio as gr
 
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.lanes import strategies
 from playground.race.run_spec import LaneSpec
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.web_files import read
 
 POLICIES = (
@@ -25,7 +25,7 @@ POLICIES = (
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
+class ModelChoice:
     """A model that a lane may name, and what it can be decoded by."""
 
     name: str
@@ -37,13 +37,13 @@ class EditorValue:
     """What the editor shows. most: lanes that a run may have."""
 
     lanes: Sequence[LaneSpec]
-    models: Sequence[LoadedModel]
+    models: Sequence[ModelChoice]
     most: int
 
     @classmethod
-    def of(cls, shelf: Shelf, options: Options, lanes: Sequence[LaneSpec]) -> Self:
+    def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> Self:
         """These lanes, and the models that are loaded now."""
-        models = [LoadedModel(name, strategies(shelf.get(name))) for name in shelf.names()]
+        models = [ModelChoice(name, strategies(loaded.get(name))) for name in loaded.names()]
         return cls(lanes, models, options.max_lanes)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,10 +57,10 @@ class EditorValue:
         }
 
 
-def build(shelf: Shelf, options: Options, lanes: Sequence[LaneSpec]) -> gr.HTML:
+def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:
     """Lay out the editor in the Blocks being built."""
     return gr.HTML(
-        value=EditorValue.of(shelf, options, lanes).to_json(),
+        value=EditorValue.of(loaded, options, lanes).to_json(),
         html_template=read("lanes_editor.html"),
         css_template=read("lanes_editor.css"),
         js_on_load=read("lanes_editor.js"),
@@ -74,9 +74,9 @@ def lanes_of(shown: Any) -> Any:
     return shown.get("lanes") if isinstance(shown, dict) else None
 
 
-def refreshed(shelf: Shelf, options: Options, shown: Any) -> Any:
+def refreshed(loaded: LoadedModels, options: ServerOptions, shown: Any) -> Any:
     """The editor with the same lanes, whatever the page has in them, and the models that are loaded now."""
     lanes = lanes_of(shown)
     if not isinstance(lanes, list):
         return gr.skip()
-    return {**EditorValue.of(shelf, options, ()).to_json(), "lanes": lanes}
+    return {**EditorValue.of(loaded, options, ()).to_json(), "lanes": lanes}

@@ -12,9 +12,9 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.server.following import outcome
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Frame, QueueFullError, Reply, Worker
 from playground.sweep.sweep import (
     BLOCK_SIZES,
@@ -65,10 +65,10 @@ class UnderWay:
 
 
 class BlockSizesTab:
-    """The tab's handlers around its worker and shelf. `build` lays it out in the Blocks being built."""
+    """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
-        self.shelf = shelf
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+        self.loaded = loaded
         self.worker = worker
         self.options = options
         self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # gone with the server
@@ -77,7 +77,7 @@ class BlockSizesTab:
 
     def build(self, blocks: gr.Blocks) -> None:
         """Lay out the tab in `blocks`."""
-        names = list(self.shelf.names())
+        names = list(self.loaded.names())
         sources = [PROMPT_SOURCE, *(f"Held-out {domain}" for domain in DOMAINS)]
         gr.Markdown(_INTRO, elem_id="sweep-intro")
         with gr.Row():
@@ -183,7 +183,7 @@ class BlockSizesTab:
 
     def refreshed(self, model: Any, models: Any) -> dict[Any, Any]:
         """`lists` with the models that are loaded now."""
-        names = list(self.shelf.names())
+        names = list(self.loaded.names())
         kept = [name for name in models or () if name in names]
         one = model if model in names else next(iter(names), None)
         return {self.model: gr.update(choices=names, value=one), self.models: gr.update(choices=names, value=kept)}
@@ -191,7 +191,7 @@ class BlockSizesTab:
     def _sizes(self, name: str | None) -> list[int]:
         """The block sizes that a model was trained for."""
         try:
-            spec = self.shelf.get(name).spec if name is not None else None
+            spec = self.loaded.get(name).spec if name is not None else None
         except NBDiffError:
             spec = None
         return [size for size in BLOCK_SIZES if size <= (1 if spec is None else spec.block_size)]
@@ -201,7 +201,7 @@ class BlockSizesTab:
     def start(self, before: UnderWay | None, *form: Any) -> dict[Any, Any]:
         """Queue a sweep, or say in one sentence why not; one that is under way then goes on."""
         try:
-            checked = check_sweep(self.shelf, _spec(*form), self.options)
+            checked = check_sweep(self.loaded, _spec(*form), self.options)
             run_id = self.worker.submit(checked.parts)
         except (NBDiffError, QueueFullError) as error:
             return {self.said: _say(str(error), error=True)}
@@ -283,7 +283,7 @@ class BlockSizesTab:
             """
             try:
                 spec = SweepSpec.of(
-                    models=models or list(self.shelf.names())[:1],
+                    models=models or list(self.loaded.names())[:1],
                     block_sizes=BLOCK_SIZES if block_sizes is None else block_sizes,
                     thresholds=thresholds or (),
                     policies=policies or (),
@@ -292,7 +292,7 @@ class BlockSizesTab:
                     problems=problems,
                     max_new_tokens=max_new_tokens,
                 )
-                run_id = self.worker.submit(check_sweep(self.shelf, spec, self.options).parts)
+                run_id = self.worker.submit(check_sweep(self.loaded, spec, self.options).parts)
             except (NBDiffError, QueueFullError) as error:
                 raise gr.Error(str(error), print_exception=False) from error
             reply = outcome(self.worker, run_id)

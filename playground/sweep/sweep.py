@@ -26,8 +26,8 @@ from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
-from playground.options import Options
-from playground.server.loaded_models import Shelf
+from playground.options import ServerOptions
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Frame, RunPart
 from playground.sweep.sweep_frames import At, SweepAnswer
 
@@ -100,13 +100,13 @@ class Sweep:
     note: str
 
 
-def check_sweep(shelf: Shelf, spec: SweepSpec, options: Options) -> Sweep:
+def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -> Sweep:
     """Check a sweep against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
     _check_limits(spec, options)
     problems: list[Problem] | None = None
     if spec.domain is not None:
         problems = held_out(spec.domain, spec.problems)
-    models = [shelf.get(name) for name in dict.fromkeys(spec.models)]
+    models = [loaded.get(name) for name in dict.fromkeys(spec.models)]
     parts, settings, notes = [], [], []
     for model in models:
         own = _settings(model, spec, several=len(models) > 1)
@@ -119,7 +119,7 @@ def check_sweep(shelf: Shelf, spec: SweepSpec, options: Options) -> Sweep:
         if model.spec is not None and max(each.block_size for each in own) > model.spec.block_size:
             trained = model.spec.block_size
             notes.append(f"{model.name} was trained for blocks of {trained}; expect worse text from larger ones.")
-        parts.append(RunPart(model.name, partial(_frames, shelf, model, own, prompts, problems, len(settings))))
+        parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
         settings += own
     if len(settings) > MOST_SETTINGS:
         raise SettingError(f"{len(settings)} settings are asked for; a sweep has at most {MOST_SETTINGS}.")
@@ -127,7 +127,7 @@ def check_sweep(shelf: Shelf, spec: SweepSpec, options: Options) -> Sweep:
     return Sweep(parts, settings, count * len(settings), " ".join(notes))
 
 
-def _check_limits(spec: SweepSpec, options: Options) -> None:
+def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     """What does not depend on a checkpoint."""
     if not spec.models:
         raise SettingError("No model is chosen; choose at least one.")
@@ -197,7 +197,7 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
 
 
 def _frames(
-    shelf: Shelf,
+    loaded: LoadedModels,
     model: BlockModel,
     settings: Sequence[SweepSetting],
     prompts: Sequence[Sequence[int]],
@@ -211,7 +211,7 @@ def _frames(
     answers = answers_in_turn(
         model, [each.asked for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
     )
-    with shelf.using(model.name), warnings.catch_warnings(), closing(answers):
+    with loaded.using(model.name), warnings.catch_warnings(), closing(answers):
         warnings.simplefilter("ignore", UserWarning)
         for each in answers:
             number = first + each.setting

@@ -11,7 +11,7 @@ import gradio as gr
 from nbdiff_engine import NBDiffError, bundled_models
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import outcome
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.loading_frames import Loaded, Refused
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 from playground.training_tab.words import say
@@ -34,7 +34,7 @@ class Opened:
 class Opening:
     """Loads checkpoints on the worker's thread, as the tab of models does: no lane's clock runs meanwhile."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, jobs: Any):
+    def __init__(self, shelf: LoadedModels, worker: Worker, jobs: Any):
         self.shelf = shelf
         self.worker = worker
         self.jobs = jobs

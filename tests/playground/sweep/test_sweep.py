@@ -15,19 +15,19 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.server.worker import Frame, Limits, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
 from playground.sweep.block_sizes_tab import _shown
 from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_csv
 from playground.sweep.sweep_frames import At, SweepAnswer
 
-OPTIONS = Options()
+OPTIONS = ServerOptions()
 ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
 
 
 class OneModel:
-    """A shelf that holds one model."""
+    """As LoadedModels, of one model."""
 
     def __init__(self, model: nb.BlockModel):
         self.model = model
@@ -51,7 +51,7 @@ class OneModel:
 
 
 @pytest.fixture(scope="module")
-def shelf() -> OneModel:
+def loaded() -> OneModel:
     return OneModel(nb.load("nano", dtype="float32"))
 
 
@@ -71,7 +71,7 @@ def frames_of(parts: Sequence[RunPart]) -> list[Frame]:
 
 
 @pytest.fixture(scope="module")
-def maths(shelf: OneModel) -> list[Frame]:
+def maths(loaded: OneModel) -> list[Frame]:
     """Two problems under AR, blocks of 4 and self-speculation in blocks of 4."""
     spec = SweepSpec.of(
         models=["nano"],
@@ -81,19 +81,19 @@ def maths(shelf: OneModel) -> list[Frame]:
         problems=2,
         max_new_tokens=32,
     )
-    checked = check_sweep(shelf, spec, OPTIONS)
+    checked = check_sweep(loaded, spec, OPTIONS)
     frames = frames_of(checked.parts)
     assert sum(isinstance(frame, SweepAnswer) for frame in frames) == checked.total == 6
-    assert shelf.held == 0
+    assert loaded.held == 0
     return frames
 
 
-def test_block_size_1_is_ar_and_says_so(maths: list[Frame], shelf: OneModel) -> None:
+def test_block_size_1_is_ar_and_says_so(maths: list[Frame], loaded: OneModel) -> None:
     ar = table(maths)[0]
     assert (ar.setting, ar.block_size, ar.strategy) == ("1 = AR", 1, "ar")
     assert (ar.tpf, ar.same_as_ar, ar.speed) == (1, 1, 1)
     wanted = [
-        nb.generate(shelf.model, problem.prompt, strategy="ar", max_new_tokens=32) for problem in held_out("math", 2)
+        nb.generate(loaded.model, problem.prompt, strategy="ar", max_new_tokens=32) for problem in held_out("math", 2)
     ]
     assert ar.mean_tokens == sum(each.metrics.output_tokens for each in wanted) / 2
 
@@ -173,29 +173,29 @@ def test_figures_draw_every_series_from_ar_on(maths: list[Frame]) -> None:
         assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
 
 
-def test_a_prompt_shows_its_outputs_and_has_no_accuracy(shelf: OneModel) -> None:
+def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> None:
     spec = SweepSpec.of(models=["nano"], block_sizes=[2, 64], prompt="What is 2 + 2?", max_new_tokens=8)
-    checked = check_sweep(shelf, spec, OPTIONS)
+    checked = check_sweep(loaded, spec, OPTIONS)
     assert "trained for blocks" in checked.note
     records = table(frames_of(checked.parts))
     assert [record.setting for record in records] == ["1 = AR", "2", "64"]  # AR is always there to compare with
     assert all(record.accuracy is None and record.output for record in records)
 
 
-def test_a_stop_is_heard_in_the_midst(shelf: OneModel) -> None:
+def test_a_stop_is_heard_in_the_midst(loaded: OneModel) -> None:
     worker = Worker(Limits(settle_seconds=0))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
-        run_id = worker.submit(check_sweep(shelf, spec, OPTIONS).parts)
+        run_id = worker.submit(check_sweep(loaded, spec, OPTIONS).parts)
         while not any(isinstance(each.frame, SweepAnswer) for each in worker.log(run_id)):
             worker.poll(run_id, "me", 0)
             time.sleep(0.01)
         worker.stop(run_id)
         deadline = time.monotonic() + 5
-        while shelf.held and time.monotonic() < deadline:
+        while loaded.held and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert shelf.held == 0
+        assert loaded.held == 0
         assert 0 < table(each.frame for each in worker.log(run_id))[0].n < 50
     finally:
         worker.close()
@@ -223,8 +223,8 @@ def test_a_stop_is_heard_in_the_midst(shelf: OneModel) -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(shelf: OneModel, fields: dict[str, Any], says: str) -> None:
+def test_what_is_wrong_is_one_sentence(loaded: OneModel, fields: dict[str, Any], says: str) -> None:
     asked = {"models": ["nano"], "prompt": "Hello", **fields}
     with pytest.raises(NBDiffError, match=says) as caught:
-        check_sweep(shelf, SweepSpec.of(**asked), OPTIONS)
+        check_sweep(loaded, SweepSpec.of(**asked), OPTIONS)
     assert "\n" not in str(caught.value)
