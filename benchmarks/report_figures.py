@@ -6,8 +6,12 @@ import plotly.graph_objects as go
 
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import Figures, Row
-from playground.race.race_figures import COLOURS, DASHES, FONT, SYMBOLS
 
+# Okabe and Ito's colours for colour-blind readers, the blue a little lighter for dark pages.
+COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PATTERNS = ("", "/", ".", "x")
 
 _SETTINGS_A_LINE = 3

@@ -12,14 +12,15 @@ import argparse
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from playground.server.replay_file import replay_html
-
+ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-frame-rate-limit", "--disable-gpu-vsync"]
 WORDS = 400  # different tokens
@@ -94,11 +95,19 @@ def _lane(name: str, strategy: str, events: list[Any]) -> dict[str, Any]:
     return {"name": name, "about": "", "trace": trace, "context": "token_causal", "token_shift": True, "text": ""}
 
 
+def replay_file(race: dict[str, Any], folder: Path) -> Path:
+    """The race as the HTML file that the playground exports."""
+    source, target = folder / "race.json", folder / "race.html"
+    source.write_text(json.dumps(race), encoding="utf-8")
+    command = [sys.executable, "-m", "playground.server.replay_file", str(source), str(target)]
+    subprocess.run(command, check=True, cwd=ROOT)
+    return target
+
+
 def measured(tokens: int, drags: int, frames: int) -> dict[str, Any]:
     """Open the race's replay file and drag."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = Path(folder) / "race.html"
-        path.write_text(replay_html(made_up_race(tokens)), encoding="utf-8")
+        path = replay_file(made_up_race(tokens), Path(folder))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
         page.goto(path.as_uri())

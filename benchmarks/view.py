@@ -3,9 +3,8 @@
     python benchmarks/view.py               without a browser
     python benchmarks/view.py --browser     also in the playground, unwatched and watched by a Chromium
 
-"Engine" is the clock that every figure on the page is taken from: it stands still while a reader works. "Wall" is
-what a visitor waits, the work of the view included: events as frames, the runner-up tokens, the log. Each number is
-the median over the pairs of (with / without - 1). The last line is JSON.
+The first table is measured by playground/race/view_cost.py, which says what "engine" and "wall" are. In the second the
+playground is a server of its own, and "cost" is the median of (unwatched / watched - 1). The last line is JSON.
 """
 
 import argparse
@@ -14,8 +13,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,62 +21,18 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import nbdiff_engine as nb
 from nbdiff_engine.evaluation.machine_facts import machine_facts
-from playground.race.frames import lane_frames
-from playground.server.worker import Lane, Worker
 
 PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
 STRATEGIES = ("ar", "block_diffusion", "self_speculative")
 PORT = 7871
 
 
-def without_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
-    """Seconds by the engine's clock and by the wall."""
-    started = time.perf_counter()
-    out = nb.generate(model, PROMPT, trace=False, **settings)
-    return out.metrics.decode_seconds, time.perf_counter() - started
-
-
-def with_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
-    """The same as the playground's worker does it, read by a poll every 50 ms."""
-    job = nb.prepare(model, PROMPT, **settings)
-    worker = Worker()
-    worker.start()
-    times: list[float] = []
-
-    def frames():
-        started = time.perf_counter()
-        yield from lane_frames("lane", "", job)
-        times.append(time.perf_counter() - started)
-
-    run = worker.submit([Lane("lane", frames)])
-    cursor, seconds = 0, None
-    while seconds is None:
-        reply = worker.poll(run, "reader", cursor)
-        cursor = reply.cursor
-        seconds = next((each["metrics"]["decode_seconds"] for each in reply.frames if each["kind"] == "done"), None)
-        time.sleep(0 if reply.more else 0.05)
-    worker.close()
-    return seconds, times[0]
-
-
-def compare(model: nb.BlockModel, settings: dict[str, Any], pairs: int) -> dict[str, float]:
-    """Cost of the view, as shares, over pairs whose order alternates."""
-    engine, wall, rates = [], [], []
-    for number in tqdm(range(pairs + 1), desc=settings["strategy"], leave=False, disable=None):
-        both: dict[Callable, tuple[float, float]] = {}
-        for way in (without_view, with_view) if number % 2 else (with_view, without_view):
-            both[way] = way(model, settings)
-        if number:  # the first pair warms up
-            engine.append(both[with_view][0] / both[without_view][0] - 1)
-            wall.append(both[with_view][1] / both[without_view][1] - 1)
-            rates.append((settings["max_new_tokens"] - 1) / both[without_view][0])
-    return {
-        "engine": statistics.median(engine),
-        "wall": statistics.median(wall),
-        "tokens_per_second_without": statistics.median(rates),
-    }
+def on_the_server(pairs: int, tokens: int) -> dict[str, dict[str, float]]:
+    """Cost of the view without a browser, by strategy: as playground/race/view_cost.py measures it."""
+    command = [sys.executable, "-m", "playground.race.view_cost", "--pairs", str(pairs), "--tokens", str(tokens)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -144,16 +97,10 @@ def main() -> None:
     parser.add_argument("--browser", action="store_true", help="also with the playground open in Chromium")
     options = parser.parse_args()
 
-    model = nb.load("nano")
-    nb.choose_threads(model)
     report: dict[str, Any] = {"pairs": options.pairs, "tokens": options.tokens}
+    report["view"] = on_the_server(options.pairs, options.tokens)
     print(f"{'strategy':<18}{'tokens/s':>10}{'engine':>9}{'wall':>9}   (cost of the view, no browser)")
-    report["view"] = {}
-    for strategy in STRATEGIES:
-        settings = {"strategy": strategy, "max_new_tokens": options.tokens, "ignore_eos": True}
-        if strategy != "ar":
-            settings["block_size"] = 16
-        cost = report["view"][strategy] = compare(model, settings, options.pairs)
+    for strategy, cost in report["view"].items():
         rate = cost["tokens_per_second_without"]
         print(f"{strategy:<18}{rate:>10.0f}{cost['engine']:>9.1%}{cost['wall']:>9.1%}")
     if options.browser:

@@ -1,7 +1,7 @@
 """The playground: Gradio tabs over the engine's stream of events.
 
 >>> import playground
->>> playground.build(playground.Options(port=7861)).launch()
+>>> playground.build(playground.ServerOptions(port=7861)).launch()
 """
 
 import os
@@ -13,17 +13,17 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from playground import address
-from playground.options import Options, StartError
+from playground.options import ServerOptions, StartError
 
 if TYPE_CHECKING:
     from playground.page import Playground
 
-__all__ = ["Options", "StartError", "build"]
+__all__ = ["ServerOptions", "StartError", "build"]
 
 
-def build(options: Options | None = None) -> "Playground":
+def build(options: ServerOptions | None = None) -> "Playground":
     """Load the model and build the page. Raises StartError, one sentence, where that cannot be."""
-    options = options or Options()
+    options = options or ServerOptions()
     address.require_free(options.host, options.port)
     # Imported here: `app.py --help`, and most of what can be wrong, need neither torch nor Gradio.
     from playground.page import Playground

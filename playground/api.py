@@ -3,17 +3,17 @@
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.options import Options
-from playground.race.frames import race
+from playground.options import ServerOptions
+from playground.race.frames import race_of
 from playground.race.lanes import check
 from playground.race.run_spec import RunSpec
-from playground.race.verdict import summary_frame
+from playground.race.verdict import summary
 from playground.server.following import outcome
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import QueueFullError, Worker
 
 
-def build(shelf: Shelf, worker: Worker, options: Options) -> None:
+def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
     """Register them in the Blocks being built. They wait in the same queue as the page's visitors."""
 
     def generate(
@@ -31,22 +31,22 @@ def build(shelf: Shelf, worker: Worker, options: Options) -> None:
         Returns {"text", "metrics", "trace"}; a mistake is an error of one sentence.
         """
         try:
-            lane = {**(settings or {}), "model": model or shelf.names()[0], "strategy": strategy}
+            lane = {**(settings or {}), "model": model or loaded.names()[0], "strategy": strategy}
             spec = RunSpec.of(
                 prompt=prompt, lanes=[lane], max_new_tokens=max_new_tokens, raw=raw, ignore_eos=ignore_eos
             )
-            run_id = worker.submit(check(shelf, spec, options).lanes, summary_frame)
+            run_id = worker.submit(check(loaded, spec, options).parts, summary)
         except (NBDiffError, QueueFullError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         reply = outcome(worker, run_id)
         if reply.state != "finished":
             raise gr.Error(reply.message, print_exception=False)
-        lane = race(reply.frames, prompt)["lanes"][0]
+        lane = race_of(reply.frames, prompt).lanes[0].to_json()
         return {"text": lane["text"], "metrics": lane["metrics"], "trace": lane["trace"]}
 
     def models() -> list:
         """The models that a lane may name."""
-        return list(shelf.names())
+        return list(loaded.names())
 
     gr.api(generate, api_name="generate")
     gr.api(models, api_name="models")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import playground
-from playground.options import Options, StartError
+from playground.options import ServerOptions, StartError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -27,11 +27,11 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def parse(arguments: list[str]) -> Options:
+def parse(arguments: list[str]) -> ServerOptions:
     """Command line to options. Exits with code 2 and one sentence where it makes no sense."""
     # A Space is a container that its owner has published: its proxy reaches the server from another address.
     space = "SPACE_ID" in os.environ
-    default = Options(host="0.0.0.0", space=True) if space else Options()
+    default = ServerOptions(host="0.0.0.0", space=True) if space else ServerOptions()
     parser = OneLineParser(
         prog=_program(),
         description=__doc__,
@@ -74,7 +74,7 @@ def parse(arguments: list[str]) -> Options:
     given = vars(parser.parse_args(arguments))
     given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
     try:
-        return Options(login=os.environ.get("NBDIFF_LOGIN"), space=space, **given)
+        return ServerOptions(login=os.environ.get("NBDIFF_LOGIN"), space=space, **given)
     except StartError as error:
         parser.error(str(error))
 

@@ -1,16 +1,18 @@
 """The tab of models: what is loaded and where from, and loading more, under the operator's limits."""
 
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import outcome
-from playground.server.loaded_models import QUANTIZATIONS, Row, Shelf
-from playground.server.worker import Frame, Lane, QueueFullError, Worker
+from playground.server.loaded_models import QUANTIZATIONS, LoadedModels, ModelFacts
+from playground.server.loading_frames import Loaded, Refused
+from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 
 HEADERS = ["Name", "From", "Parameters", "Blocks", "Numbers", "Memory", "Context", "Device"]
 PRIVATE = {"api_visibility": "private"}
@@ -19,16 +21,16 @@ PRIVATE = {"api_visibility": "private"}
 class ModelsTab:
     """`build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
-        self.shelf = shelf
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+        self.loaded = loaded
         self.worker = worker
         self.options = options
 
     def build(self, blocks: gr.Blocks) -> gr.State:
         """Returns a state whose value changes whenever this page has loaded or unloaded a model."""
-        changed = gr.State("")
+        self.changed = gr.State("")
         gr.Markdown(self._rules(), elem_id="model-rules")
-        table = gr.Dataframe(
+        self.table = gr.Dataframe(
             self._rows(),
             headers=HEADERS,
             column_widths=["13%", "13%", "9%", "33%", "9%", "8%", "10%", "5%"],
@@ -44,58 +46,67 @@ class ModelsTab:
             how = gr.Radio(list(QUANTIZATIONS), value="As stored", label="Weights", scale=2, min_width=220)
             load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
         with gr.Row(elem_classes="asking"):
-            which = gr.Dropdown(self.shelf.names(), label="Unload a model", scale=3, min_width=220)
+            self.which = gr.Dropdown(self.loaded.names(), label="Unload a model", scale=3, min_width=220)
             unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
-        news = gr.Markdown("", elem_id="model-news")
+        self.news = gr.Markdown("", elem_id="model-news")
+        self.lists = [self.table, self.which]
+        outputs = [self.news, *self.lists, self.changed]
         # The worker loads, as it decodes: one thing at a time, so that no lane's clock runs while a model is read.
         gr.on(
             [load.click, name.submit],
             self.load,
             [name, how],
-            [news, table, which, changed],
+            outputs,
             show_progress="minimal",
-            show_progress_on=news,
+            show_progress_on=self.news,
             concurrency_limit=4,
             **PRIVATE,
         )
-        unload.click(self.unload, which, [news, table, which, changed], queue=False, **PRIVATE)
-        self.lists = [table, which]
+        unload.click(self.unload, self.which, outputs, queue=False, **PRIVATE)
         blocks.load(self.refreshed, None, self.lists, queue=False, show_progress="hidden", **PRIVATE)
-        return changed
+        return self.changed
 
-    def load(self, name: str, how: str) -> tuple[Any, ...]:
+    def load(self, name: str, how: str) -> dict[Any, Any]:
         """Load what was named; a sentence on what came of it."""
-        got: list[str] = []
-
-        def frames():
-            got.append(self.shelf.load(name, QUANTIZATIONS.get(how, how)))
-            yield {"kind": "loaded"}
-            guarded_warm_up(self.shelf, got[0])
-
         try:
-            run_id = self.worker.submit([Lane("load", _refusals(frames, got))])
+            run_id = self.worker.submit([RunPart("load", lambda: self._frames(name, how))])
         except QueueFullError as error:
-            return _plain(str(error)), gr.skip(), gr.skip(), gr.skip()
+            return {self.news: _plain(str(error))}
         reply = outcome(self.worker, run_id)
-        refused = next((frame["sentence"] for frame in reply.frames if frame["kind"] == "refused"), "")
+        frames = [each.frame for each in reply.frames]
+        refused = next((frame for frame in frames if isinstance(frame, Refused)), None)
+        got = next((frame for frame in frames if isinstance(frame, Loaded)), None)
         if refused or not got:
-            return _plain(refused or reply.message), gr.skip(), gr.skip(), gr.skip()
-        return _plain(f"{got[0]} is loaded."), *self.refreshed(), secrets.token_hex(4)
+            return {self.news: _plain(refused.sentence if refused else reply.message)}
+        return self._done(f"{got.name} is loaded.")
 
-    def unload(self, name: str) -> tuple[Any, ...]:
+    def _frames(self, name: str, how: str) -> Iterator[Frame]:
+        """Load and warm up; a refusal is a frame."""
+        try:
+            got = self.loaded.load(name, QUANTIZATIONS.get(how, how))
+            yield Loaded(got)
+            guarded_warm_up(self.loaded, got)
+        except NBDiffError as error:
+            yield Refused(str(error))
+
+    def unload(self, name: str) -> dict[Any, Any]:
         """Give a model's memory back."""
         try:
-            self.shelf.unload(name)
+            self.loaded.unload(name)
         except NBDiffError as error:
-            return _plain(str(error)), gr.skip(), gr.skip(), gr.skip()
-        return _plain(f"{name} is unloaded."), *self.refreshed(), secrets.token_hex(4)
+            return {self.news: _plain(str(error))}
+        return self._done(f"{name} is unloaded.")
 
-    def refreshed(self) -> tuple[Any, Any]:
+    def _done(self, sentence: str) -> dict[Any, Any]:
+        """The sentence and the lists of now; the other tabs hear of it by `changed`."""
+        return {self.news: _plain(sentence), **self.refreshed(), self.changed: secrets.token_hex(4)}
+
+    def refreshed(self) -> dict[Any, Any]:
         """The table and the list as they are now."""
-        return self._rows(), gr.update(choices=self.shelf.names(), value=None)
+        return {self.table: self._rows(), self.which: gr.update(choices=self.loaded.names(), value=None)}
 
     def _rows(self) -> list[list[str]]:
-        return [_cells(row) for row in self.shelf.rows()]
+        return [_cells(each) for each in self.loaded.facts()]
 
     def _rules(self) -> str:
         options = self.options
@@ -110,24 +121,12 @@ class ModelsTab:
         )
 
 
-def _refusals(frames: Any, got: list[str]) -> Any:
-    """The frames of loading, with a refusal as a frame: the worker would report it as a fault of the server."""
-
-    def opened():
-        try:
-            yield from frames()
-        except NBDiffError as error:
-            yield Frame(kind="refused", sentence=str(error))
-
-    return opened
-
-
-def _cells(row: Row) -> list[str]:
-    size = row.parameters
+def _cells(of: ModelFacts) -> list[str]:
+    size = of.parameters
     parameters = f"{size / 1e9:.2f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-    memory = f"{row.memory / 1e9:.2f} GB" if row.memory >= 1e9 else f"{row.memory / 1e6:.0f} MB"
-    context = f"{row.context_length:,} tokens"
-    return [row.name, row.origin, parameters, row.about_blocks, row.dtype, memory, context, row.device]
+    memory = f"{of.memory / 1e9:.2f} GB" if of.memory >= 1e9 else f"{of.memory / 1e6:.0f} MB"
+    context = f"{of.context_length:,} tokens"
+    return [of.name, of.origin, parameters, of.about_blocks, of.dtype, memory, context, of.device]
 
 
 def _plain(text: str) -> str:

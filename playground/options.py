@@ -11,7 +11,7 @@ class StartError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """Checked on creation; raises StartError.
 
     login: "name:password"; without one, only this machine may be bound. space: the server is a published Space, whose

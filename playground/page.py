@@ -3,19 +3,21 @@
 import html
 import os
 import threading
+from typing import Any
 
 import gradio as gr
 
 from nbdiff_engine import BlockModel, NBDiffError
 from playground import address, api
 from playground.models import ModelsTab
-from playground.options import Options, StartError
+from playground.options import ServerOptions, StartError
 from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
+from playground.race.lanes_editor import EditorValue
 from playground.race.run_spec import LaneSpec
-from playground.server import web_components
-from playground.server.loaded_models import Shelf, first_models
+from playground.server import web_files
+from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.worker import Limits, Worker
 from playground.sweep.block_sizes_tab import BlockSizesTab
 from playground.training_tab.tab import TrainingTab
@@ -30,13 +32,13 @@ MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation 
 class Playground:
     """A loaded model and its page. `launch` serves it until it is interrupted."""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: ServerOptions):
         """Raises StartError for a model that cannot be loaded, or cannot be asked."""
         try:
-            self.shelf = first_models(options)
+            self.loaded = first_models(options)
         except NBDiffError as error:
             raise StartError(str(error)) from error
-        name = self.shelf.names()[0]
+        name = self.loaded.names()[0]
         self.options = options
         self.worker = Worker(
             Limits(
@@ -45,9 +47,9 @@ class Playground:
                 lease_seconds=options.lease_seconds,
                 log_bytes=int(options.trace_mb * 1e6),
             ),
-            warm_up=lambda: guarded_warm_up(self.shelf, name),
+            warm_up=lambda: guarded_warm_up(self.loaded, name),
         )
-        self.blocks = _page(self.shelf, self.worker, options)
+        self.blocks = _page(self.loaded, self.worker, options)
 
     def launch(self) -> None:
         """Serve the page, print its address, and return after Ctrl+C."""
@@ -60,7 +62,7 @@ class Playground:
                 server_port=options.port,
                 auth=options.auth,
                 theme=_theme(),
-                css=web_components.read("page.css"),
+                css=web_files.read("page.css"),
                 share=False,
                 ssr_mode=False,
                 mcp_server=False,
@@ -86,48 +88,52 @@ class Playground:
             self.blocks.close(verbose=False)
 
 
-def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
-    model = shelf.get(shelf.names()[0])
+def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
+    model = loaded.get(loaded.names()[0])
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_header(model), js_on_load=None, apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
-                editor = DecodeTab(shelf, model, worker, options).build(blocks)
+                editor = DecodeTab(loaded, model, worker, options).build(blocks)
             with gr.Tab("Block sizes", id="block-sizes") as block_sizes:
-                sizes = BlockSizesTab(shelf, worker, options)
+                sizes = BlockSizesTab(loaded, worker, options)
                 sizes.build(blocks)
             with gr.Tab("Models", id="models") as models:
-                shelved = ModelsTab(shelf, worker, options)
-                changed = shelved.build(blocks)
+                models_tab = ModelsTab(loaded, worker, options)
+                changed = models_tab.build(blocks)
             jobs = Jobs() if options.trains else None
             if jobs is not None:
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
-                    training = TrainingTab(shelf, worker, options, jobs)
+                    training = TrainingTab(loaded, worker, options, jobs)
                     training.build(blocks, opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
-            _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
+            _race_what_is_opened(opened, loaded, options, editor, tabs, changed)
         # What one tab has loaded or dropped is news to the others.
         quietly = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        changed.change(lambda shown: lanes_editor.refreshed(shelf, options, shown), editor, editor, **quietly)
+        changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **quietly)
         changed.change(sizes.refreshed, sizes.lists, sizes.lists, **quietly)
-        changed.change(shelved.refreshed, None, shelved.lists, **quietly)
-        api.build(shelf, worker, options)
+        changed.change(models_tab.refreshed, None, models_tab.lists, **quietly)
+        api.build(loaded, worker, options)
         sizes.build_api()
     return blocks
 
 
 def _race_what_is_opened(
-    opened: gr.State, shelf: Shelf, options: Options, editor: gr.HTML, tabs: gr.Tabs, changed: gr.State
+    opened: gr.State, loaded: LoadedModels, options: ServerOptions, editor: gr.HTML, tabs: gr.Tabs, changed: gr.State
 ) -> None:
     """A checkpoint that the training tab has loaded goes to the lanes of the decode tab, and the page there."""
 
-    def shown(value: dict) -> tuple:
+    def shown(value: dict) -> Any:
         if not value:
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip()
         lanes = [LaneSpec(**lane) for lane in value["lanes"]]
-        return lanes_editor.value(shelf, options, lanes), gr.update(selected="decode"), value["serial"]
+        return {
+            editor: EditorValue.of(loaded, options, lanes).to_json(),
+            tabs: gr.update(selected="decode"),
+            changed: value["serial"],
+        }
 
     opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")
 

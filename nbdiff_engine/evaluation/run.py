@@ -1,12 +1,12 @@
 """Accuracy and speed of models under decode settings, side by side on the same problems.
 
-One prompt, or one batch of prompts, at a time. On each the settings of a model take turns, so that a busy moment of the
-machine slows them alike; which of them goes first rotates. Answers are judged once a model is done, outside all timing.
+One prompt, or one batch of prompts, at a time, under every setting in turn (see `answering`). Answers are judged once a
+model is done, outside all timing.
 """
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
+from nbdiff_engine.evaluation.answering import BatchAnswers, answers_in_turn
 from nbdiff_engine.evaluation.aup import MOST_LOST
 from nbdiff_engine.evaluation.curves import Measured, curves_of
 from nbdiff_engine.evaluation.journal import Journal, digest, engine_digest, weights_digest
@@ -24,7 +25,7 @@ from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.evaluation.pairs import Answered, against_own_ar, by_verdicts
 from nbdiff_engine.evaluation.report import Answer, Comparison, Evaluation, ModelReport, SettingReport
 from nbdiff_engine.evaluation.settings_grid import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
-from nbdiff_engine.generate import Output, generate, prepare
+from nbdiff_engine.generate import Output, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.threads import choose_threads
@@ -139,7 +140,7 @@ class _Entry:
     prompts: list[list[int]]
     batches: list[list[int]]  # problems by index
     labels: list[str]
-    settings: list[dict[str, Any]]
+    settings: list[DecodeSettings]
     settled: list[dict[str, Any]]  # the same with what the checkpoint's spec fills in
     baseline: int | None  # which of the settings is AR; None for a model that has no AR decoding
     answered: list[Answered]
@@ -158,15 +159,18 @@ class _Entry:
         chosen = [each for each in settings or DEFAULT_SETTINGS if _fits(model, each)]
         if _fits(model, AR) and all(each.strategy != "ar" for each in chosen):
             chosen.insert(0, AR)
-        keywords = [{"max_new_tokens": limit, **each.model_dump(exclude_unset=True), "trace": False} for each in chosen]
+        asked = [
+            DecodeSettings.of(**{"max_new_tokens": limit, **each.model_dump(exclude_unset=True), "trace": False})
+            for each in chosen
+        ]
         prompts = [_encoded(model, number, problem) for number, problem in enumerate(problems, start=1)]
         return cls(
             model=model,
             prompts=prompts,
             batches=batches_of(problems, prompts, batch_size),
             labels=[label_of(each) for each in chosen],
-            settings=keywords,
-            settled=[prepare(model, prompts[0], **each).settings for each in keywords],
+            settings=asked,
+            settled=[prepare(model, prompts[0], **each.model_dump(exclude_unset=True)).settings for each in asked],
             baseline=next((index for index, each in enumerate(chosen) if each.strategy == "ar"), None),
             answered=[],
         )
@@ -177,28 +181,22 @@ class _Entry:
             [None if journal is None else journal.batch(self.model.name, label, at) for at in range(len(self.batches))]
             for label in self.labels
         ]
-        for index, own in enumerate(outputs):
-            if None in own:
-                self._generate(self.batches[0], index)  # warm-up
-        bar = tqdm(self.batches, desc=f"{self.model.name}: answers", disable=not progress)
-        for number, batch in enumerate(bar):
-            for turn in range(len(self.labels)):
-                index = (number + turn) % len(self.labels)
-                if outputs[index][number] is not None:
+        done = {(index, at) for index, own in enumerate(outputs) for at, found in enumerate(own) if found is not None}
+        batches = [[self.prompts[problem] for problem in batch] for batch in self.batches]
+        with (
+            tqdm(total=len(batches), desc=f"{self.model.name}: answers", disable=not progress) as bar,
+            contextlib.closing(answers_in_turn(self.model, self.settings, batches, done=done)) as answers,
+        ):
+            for each in answers:
+                bar.update(each.batch - bar.n)
+                if not isinstance(each, BatchAnswers):
                     continue
-                outputs[index][number] = self._generate(batch, index)
+                outputs[each.setting][each.batch] = found = list(each.outputs)
                 if journal is not None:
-                    named = [(problem, problems[problem].id) for problem in batch]
-                    journal.add(self.model.name, self.labels[index], number, named, outputs[index][number])
+                    named = [(problem, problems[problem].id) for problem in self.batches[each.batch]]
+                    journal.add(self.model.name, self.labels[each.setting], each.batch, named, found)
+            bar.update(len(batches) - bar.n)
         return [[each for rows in own for each in rows] for own in outputs]
-
-    def _generate(self, batch: Sequence[int], index: int) -> list[Output]:
-        """A batch under a setting. A single prompt goes by itself: what one reader waits."""
-        prompts = [self.prompts[problem] for problem in batch]
-        with _memory_said(len(batch), self.model.name):
-            if len(prompts) == 1:
-                return [generate(self.model, prompts[0], **self.settings[index])]
-            return generate(self.model, prompts, **self.settings[index])
 
     def judge(
         self, problems: Sequence[Problem], outputs: Sequence[Sequence[Output]], run_code: bool, progress: bool
@@ -218,7 +216,7 @@ class _Entry:
                     self.not_judged = verdict.why
                 found[index] = Answer(each.token_ids, each.finish_reason, each.metrics, verdict.correct, batch)
         self.answered = [
-            Answered(self.model.name, label, settings["strategy"], not settings.get("temperature"), own)
+            Answered(self.model.name, label, settings.strategy, not settings.temperature, own)
             for label, settings, own in zip(self.labels, self.settings, answers)
         ]
 
@@ -300,20 +298,6 @@ def _fingerprint(entries: Sequence[_Entry], machine: dict[str, Any]) -> dict[str
         "set of weights": [weights_digest(entry.model) for entry in entries],
         "tokenizer or set of problems": [digest([e.prompts, sorted(e.model.eos_token_ids)]) for e in entries],
     }
-
-
-@contextlib.contextmanager
-def _memory_said(rows: int, name: str) -> Iterator[None]:
-    """Turn what torch raises where the memory ends into a sentence."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        # On a CPU torch has no error of its own for it.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
-            raise
-        what = "one prompt" if rows == 1 else f"{rows} prompts side by side"
-        less = "a smaller max_new_tokens" if rows == 1 else "a smaller batch size"
-        raise SettingError(f"The memory is too small for {what} with {name}; take {less}.") from error
 
 
 def _fits(model: BlockModel, settings: DecodeSettings) -> bool:

@@ -1,10 +1,12 @@
 """The conversation: turns that were kept, each with the race that answered it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from playground.race.race_file import Race
 from playground.race.run_spec import Turn
 
 MOST_TURNS = 20  # kept with their races; older ones are forgotten
@@ -12,8 +14,17 @@ _LABEL_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
+class KeptTurn:
+    """A prompt, the first lane's answer to it, and the race of that run."""
+
+    prompt: str
+    answer: str
+    race: Race
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
-    """Its components. turns: list of {"prompt", "answer", "race"}."""
+    """Its components. turns: a list of KeptTurn."""
 
     turns: gr.State
     row: gr.Row
@@ -21,9 +32,19 @@ class Conversation:
     clear: gr.Button
 
     @property
-    def shown(self) -> list[Any]:
-        """What a new turn changes: the turns, the row, the list."""
+    def outputs(self) -> list[Any]:
+        """What `shown` writes to."""
         return [self.turns, self.row, self.list]
+
+    def shown(self, so_far: Sequence[KeptTurn]) -> dict[Any, Any]:
+        """The components with these turns, the newest one chosen; without any, the row is hidden."""
+        labels = [(f"{number + 1}. {_short(turn.prompt)}", number) for number, turn in enumerate(so_far)]
+        chosen = len(so_far) - 1 if so_far else None
+        return {
+            self.turns: so_far,
+            self.row: gr.update(visible=bool(so_far)),
+            self.list: gr.update(choices=labels, value=chosen),
+        }
 
 
 def build() -> Conversation:
@@ -35,31 +56,19 @@ def build() -> Conversation:
     return Conversation(turns, row, listed, clear)
 
 
-def added(so_far: list[dict[str, Any]], prompt: str, race: dict[str, Any]) -> list[dict[str, Any]]:
+def added(so_far: Sequence[KeptTurn], prompt: str, race: Race) -> list[KeptTurn]:
     """The turns with one more; the answer is the first lane's."""
-    answer = race["lanes"][0]["text"] if race["lanes"] else ""
-    return [*so_far, {"prompt": prompt, "answer": answer, "race": race}][-MOST_TURNS:]
+    answer = race.lanes[0].text if race.lanes else ""
+    return [*so_far, KeptTurn(prompt, answer, race)][-MOST_TURNS:]
 
 
-def history(so_far: Any) -> list[Turn]:
+def history(so_far: Sequence[KeptTurn] | None) -> list[Turn]:
     """The turns as messages."""
     messages = []
     for turn in so_far or []:
-        messages.append(Turn(role="user", content=turn["prompt"]))
-        messages.append(Turn(role="assistant", content=turn["answer"]))
+        messages.append(Turn(role="user", content=turn.prompt))
+        messages.append(Turn(role="assistant", content=turn.answer))
     return messages
-
-
-def choices(so_far: list[dict[str, Any]]) -> tuple[Any, Any]:
-    """The row and the list of turns, for the page."""
-    labels = [(f"{number + 1}. {_short(turn['prompt'])}", number) for number, turn in enumerate(so_far)]
-    chosen = len(so_far) - 1 if so_far else None
-    return gr.update(visible=bool(so_far)), gr.update(choices=labels, value=chosen)
-
-
-def cleared() -> tuple[list, Any, Any]:
-    """A new conversation."""
-    return [], *choices([])
 
 
 def _short(text: str) -> str:

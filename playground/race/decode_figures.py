@@ -5,12 +5,13 @@ from typing import Any
 import gradio as gr
 
 from playground.race import race_figures
+from playground.race.race_file import Race
 
 
-def build_figures(race: dict[str, Any] | None) -> tuple[list[gr.Plot], gr.Dropdown]:
+def build_figures(race: Race | None) -> tuple[list[gr.Plot], gr.Dropdown]:
     """Lay them out in the Blocks being built; the last one is of the lane that the dropdown names."""
-    names = [lane["name"] for lane in race["lanes"]] if race else []
-    chosen = next((name for name in names if name.startswith("Block")), names[0] if names else None)
+    names = [lane.name for lane in race.lanes] if race else []
+    chosen = first_mapped(race)
     drawn = figures_of(race, chosen)
     with gr.Accordion("Figures", open=True, elem_id="figures"):
         with gr.Row():
@@ -26,12 +27,19 @@ def build_figures(race: dict[str, Any] | None) -> tuple[list[gr.Plot], gr.Dropdo
     return [over_time, per_step, confidence], lane
 
 
-def figures_of(race: dict[str, Any] | None, chosen: str | None) -> list[Any]:
-    """The three figures of a race; None where there is nothing to draw."""
-    lanes = [lane for lane in (race or {}).get("lanes", []) if lane["trace"]["events"]]
+def first_mapped(race: Race | None) -> str | None:
+    """The lane whose confidences are shown first: of block diffusion, where there is one."""
+    lanes = race.lanes if race else ()
+    lane = next((lane for lane in lanes if lane.strategy == "block_diffusion"), next(iter(lanes), None))
+    return None if lane is None else lane.name
+
+
+def figures_of(race: Race | None, chosen: str | None) -> list[Any]:
+    """The three figures of a race; None where there is nothing to draw. chosen: the name of the lane of the last."""
+    lanes = [lane for lane in race.lanes if lane.trace.events] if race else []
     if not lanes:
         return [None, None, None]
-    of = next((lane for lane in lanes if lane["name"] == chosen), lanes[0])
+    of = next((lane for lane in lanes if lane.name == chosen), lanes[0])
     return [
         race_figures.tokens_over_time(lanes),
         race_figures.unmasked_per_step(lanes),

@@ -9,4 +9,4 @@ EXAMPLES = (
     "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
 EXAMPLE_LABELS = ("A story", "A word problem", "A Python function", "A fact", "Another story")
-MAX_NEW_TOKENS = 96  # at the start; Options has the limit
+MAX_NEW_TOKENS = 96  # at the start; ServerOptions has the limit

@@ -14,10 +14,11 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import first_problem
 from nbdiff_engine.forking import continued, fork
 from nbdiff_engine.trace.trace_file import Trace
-from playground.options import Options
-from playground.race.lanes import Request, about, guarded
-from playground.server.loaded_models import Shelf
-from playground.server.worker import Lane
+from playground.options import ServerOptions
+from playground.race.lanes import CheckedRun, about, guarded
+from playground.race.stage import LaneTitle
+from playground.server.loaded_models import LoadedModels
+from playground.server.worker import RunPart
 
 _MOST_EVENTS = 20_000
 
@@ -31,11 +32,10 @@ class ForkRequest(BaseModel):
     name: str = Field(default="", max_length=200)
     changes: list[tuple[int, int | str | None]] = Field(default_factory=list, max_length=200)
     settings: dict[str, Any] = Field(default_factory=dict, max_length=30)
-    number: int = Field(default=1, ge=0, le=100)
 
 
-def check_fork(shelf: Shelf, data: Any, options: Options) -> Request:
-    """A request of one lane. Raises NBDiffError, one sentence."""
+def check_fork(loaded: LoadedModels, data: Any, options: ServerOptions) -> CheckedRun:
+    """A run of one lane. Raises NBDiffError, one sentence."""
     try:
         asked = ForkRequest.model_validate(data)
     except ValidationError as error:
@@ -45,7 +45,7 @@ def check_fork(shelf: Shelf, data: Any, options: Options) -> Request:
     trace = Trace.from_json(asked.trace, whole=False)
     if len(trace.prompt_ids) > options.max_prompt_chars:
         raise SettingError(f"The trace's prompt has more than {options.max_prompt_chars:,} tokens.")
-    model = shelf.get(trace.model)
+    model = loaded.get(trace.model)
     settings = _settings(trace, asked.settings)
     if settings["max_new_tokens"] > options.max_new_tokens:
         raise SettingError(
@@ -58,7 +58,8 @@ def check_fork(shelf: Shelf, data: Any, options: Options) -> Request:
     name = f"Fork of {asked.name or 'a trace'} at event {step}"
     line = about(job) + (f", {len(changes)} changed by hand" if changes else "")
     events = partial(continued, trace.events, edit, job)
-    return Request([Lane(name, partial(guarded, shelf, job, name, line, events))], [name], [line], "")
+    title = LaneTitle(name, line)
+    return CheckedRun([RunPart(name, partial(guarded, loaded, job, title, events))], [title], "")
 
 
 def _settings(trace: Trace, wanted: dict[str, Any]) -> dict[str, Any]:

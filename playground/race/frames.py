@@ -1,11 +1,8 @@
-"""Decode events as JSON frames: what a run's log holds, what the page is sent, and what a race file is made of.
+"""Frames: what a lane reports while it decodes. A run's log holds them, and the page is sent each as JSON.
 
-The events themselves are those of the trace format (docs/trace-format.md), so the wire, an exported file and the
-replay page hold the same arrays. A lane's frames, in order:
-
-    open      name, about, header (a trace without events and pieces), context, token_shift
-    event     event (packed), pieces (token id to text, only what the lane has not sent before)
-    done      metrics, text
+The events are those of the trace format (docs/trace-format.md), so that the page, an exported file and the replay
+page read the same arrays. A lane reports, in order, one LaneOpened, a LaneEvent for each event, and one LaneDone; the
+last frame of a run is its Summary.
 
 Token texts are plain strings out of the tokenizer and may hold anything: whoever shows them must not parse them.
 """
@@ -13,15 +10,70 @@ Token texts are plain strings out of the tokenizer and may hold anything: whoeve
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.generate import Job
 from nbdiff_engine.trace.events import DecodeEvent, Finish
-from nbdiff_engine.trace.metrics import measure
-from nbdiff_engine.trace.trace_file import pack, token_ids_of
-from playground.server.worker import Frame
+from nbdiff_engine.trace.metrics import Metrics, measure
+from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of
+from playground.race.race_file import Race, RaceLane
+from playground.server.worker import Frame, Logged
 
-RACE_FORMAT, RACE_VERSION = "nbdiff-race", 1
+
+@dataclass(frozen=True, slots=True)
+class LaneOpened:
+    """What a lane says before it decodes. header: its trace, without events and pieces."""
+
+    name: str
+    about: str
+    header: Trace
+    context: str | None
+    token_shift: bool
+
+    def to_json(self) -> dict[str, Any]:
+        header = self.header.to_json()
+        return {
+            "kind": "open",
+            "name": self.name,
+            "about": self.about,
+            "header": {key: value for key, value in header.items() if key not in ("events", "pieces")},
+            "context": self.context,
+            "token_shift": self.token_shift,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEvent:
+    """An event, and the texts of tokens that the lane has not sent before, by token id."""
+
+    event: DecodeEvent
+    pieces: dict[int, str]
+
+    def to_json(self) -> dict[str, Any]:
+        pieces = {str(token): text for token, text in self.pieces.items()}
+        return {"kind": "event", "event": pack(self.event), "pieces": pieces}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDone:
+    """The lane's answer is whole."""
+
+    metrics: Metrics
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "done", "metrics": dataclasses.asdict(self.metrics), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is said of a run once all of its lanes are done."""
+
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "summary", "verdict": self.verdict}
 
 
 def lane_frames(
@@ -31,7 +83,7 @@ def lane_frames(
 
     events: opens the events where they are not simply the job's own, as in a fork.
     """
-    yield open_frame(name, about, job)
+    yield _opened(name, about, job)
     known: set[int] = set()
     seen: list[DecodeEvent] = []
     with closing((events or job.events)()) as stream:
@@ -39,62 +91,54 @@ def lane_frames(
             seen.append(event)
             new = token_ids_of([event]) - known
             known |= new
-            yield {"kind": "event", "event": pack(event), "pieces": _pieces(job, new)}
+            yield LaneEvent(event, {token: job.model.tokenizer.decode([token]) for token in sorted(new)})
     last = seen[-1]
     assert isinstance(last, Finish)
-    yield {
-        "kind": "done",
-        "metrics": dataclasses.asdict(measure(seen)),
-        "text": job.text_of(last.token_ids),
-    }
+    yield LaneDone(measure(seen), job.text_of(last.token_ids))
 
 
-def open_frame(name: str, about: str, job: Job) -> Frame:
-    """What a lane says of itself before it decodes."""
-    header = job.trace(0, []).to_json()
+def _opened(name: str, about: str, job: Job) -> LaneOpened:
     spec = job.model.spec
-    return {
-        "kind": "open",
-        "name": name,
-        "about": about,
-        "header": {key: value for key, value in header.items() if key not in ("events", "pieces")},
-        "context": None if spec is None else spec.context,
-        "token_shift": spec is None or spec.token_shift,
-    }
+    return LaneOpened(
+        name=name,
+        about=about,
+        header=dataclasses.replace(job.trace(0, []), pieces={}),
+        context=None if spec is None else spec.context,
+        token_shift=spec is None or spec.token_shift,
+    )
 
 
-def _pieces(job: Job, tokens: Iterable[int]) -> dict[str, str]:
-    tokenizer = job.model.tokenizer
-    return {str(token): tokenizer.decode([token]) for token in sorted(tokens)}
-
-
-def race(frames: Iterable[Frame], title: str) -> dict[str, Any]:
-    """The race file of a run's log: every lane that was opened, as a whole trace with what stands beside it."""
-    lanes: dict[int, dict[str, Any]] = {}
+def race_of(log: Iterable[Logged], title: str) -> Race:
+    """The race in a run's log: every lane that was opened, as far as it came."""
+    opened: dict[int, LaneOpened] = {}
+    events: dict[int, list[DecodeEvent]] = {}
+    pieces: dict[int, dict[int, str]] = {}
+    done: dict[int, LaneDone] = {}
     verdict = ""
-    for frame in frames:
-        if frame["kind"] == "summary":
-            verdict = frame["verdict"]
-        elif frame["kind"] == "open":
-            lanes[frame["lane"]] = {
-                "name": frame["name"],
-                "about": frame["about"],
-                "trace": {**frame["header"], "pieces": {}, "events": []},
-                "context": frame["context"],
-                "token_shift": frame["token_shift"],
-                "metrics": None,
-                "text": "",
-            }
-        elif frame["kind"] == "event":
-            trace = lanes[frame["lane"]]["trace"]
-            trace["events"].append(frame["event"])
-            trace["pieces"].update(frame["pieces"])
-        elif frame["kind"] == "done":
-            lanes[frame["lane"]] |= {"metrics": frame["metrics"], "text": frame["text"]}
-    return {
-        "format": RACE_FORMAT,
-        "version": RACE_VERSION,
-        "title": title,
-        "verdict": verdict,
-        "lanes": [lanes[number] for number in sorted(lanes)],
-    }
+    for logged in log:
+        number = logged.part
+        match logged.frame:
+            case Summary() as summary:
+                verdict = summary.verdict
+            case LaneOpened() as frame:
+                opened[number], events[number], pieces[number] = frame, [], {}
+            case LaneEvent() as frame:
+                events[number].append(frame.event)
+                pieces[number].update(frame.pieces)
+            case LaneDone() as frame:
+                done[number] = frame
+    lanes = []
+    for number, first in sorted(opened.items()):
+        last = done.get(number)
+        lanes.append(
+            RaceLane(
+                name=first.name,
+                about=first.about,
+                trace=dataclasses.replace(first.header, events=tuple(events[number]), pieces=pieces[number]),
+                context=first.context,
+                token_shift=first.token_shift,
+                metrics=None if last is None else last.metrics,
+                text="" if last is None else last.text,
+            )
+        )
+    return Race(title, verdict, tuple(lanes))

@@ -3,7 +3,6 @@
 The page has shown it already, by its own check; what arrives here is believed as little as anything from outside.
 """
 
-import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,12 +11,12 @@ from nbdiff_engine import TraceError
 from nbdiff_engine.errors import first_problem
 from nbdiff_engine.trace.metrics import measure
 from nbdiff_engine.trace.trace_file import Trace
-from playground.race.frames import RACE_FORMAT, RACE_VERSION
+from playground.race.race_file import Race, RaceLane
 
 MOST_EVENTS = 20_000  # of one lane
 
 
-class _Lane(BaseModel):
+class _LaneInFile(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: Annotated[str, Field(max_length=200)]
@@ -28,20 +27,20 @@ class _Lane(BaseModel):
     text: str = ""
 
 
-class _Race(BaseModel):
+class _RaceInFile(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     format: Literal["nbdiff-race"]
     version: Literal[1]
     title: Annotated[str, Field(max_length=20_000)] = ""
     verdict: Annotated[str, Field(max_length=2_000)] = ""
-    lanes: Annotated[list[_Lane], Field(min_length=1, max_length=24)]
+    lanes: Annotated[list[_LaneInFile], Field(min_length=1, max_length=24)]
 
 
-def check_race(data: Any) -> dict[str, Any]:
+def check_race(data: Any) -> Race:
     """The race file's content, its figures measured anew. Raises TraceError, one sentence."""
     try:
-        race = _Race.model_validate(data)
+        race = _RaceInFile.model_validate(data)
     except ValidationError as error:
         raise TraceError(f"This is no race file: {first_problem(error).rstrip('.')}.") from error
     lanes = []
@@ -49,12 +48,6 @@ def check_race(data: Any) -> dict[str, Any]:
         if len(lane.trace.get("events") or ()) > MOST_EVENTS:
             raise TraceError(f"The lane {lane.name!r} has more than {MOST_EVENTS:,} events, the most that is read.")
         trace = Trace.from_json(lane.trace)
-        metrics = dataclasses.asdict(measure(trace.events))
-        lanes.append({**lane.model_dump(), "trace": trace.to_json(), "metrics": metrics})
-    return {
-        "format": RACE_FORMAT,
-        "version": RACE_VERSION,
-        "title": race.title,
-        "verdict": race.verdict,
-        "lanes": lanes,
-    }
+        metrics = measure(trace.events)
+        lanes.append(RaceLane(lane.name, lane.about, trace, lane.context, lane.token_shift, metrics, lane.text))
+    return Race(race.title, race.verdict, tuple(lanes))

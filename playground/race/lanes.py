@@ -8,11 +8,12 @@ from functools import partial
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
 from nbdiff_engine.generate import Job
 from nbdiff_engine.trace.events import DecodeEvent
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
-from playground.server.loaded_models import Shelf
-from playground.server.worker import Frame, Lane
+from playground.race.stage import LaneTitle
+from playground.server.loaded_models import LoadedModels
+from playground.server.worker import Frame, RunPart
 
 STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
 # What each policy is set by: the field of DecodeSettings, and how a lane says it.
@@ -28,12 +29,11 @@ POLICY_FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A checked request. names, abouts: one a lane; note: what the visitor should know, or ""."""
+class CheckedRun:
+    """A run that may be queued. parts, titles: one a lane; note: what the visitor should know, or ""."""
 
-    lanes: Sequence[Lane]
-    names: Sequence[str]
-    abouts: Sequence[str]
+    parts: Sequence[RunPart]
+    titles: Sequence[LaneTitle]
     note: str
 
 
@@ -44,22 +44,19 @@ def strategies(model: BlockModel) -> list[str]:
     return list(STRATEGY_NAMES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
-def check(shelf: Shelf, spec: RunSpec, options: Options) -> Request:
+def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
     """Check a run against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)
     running = spec.running
-    models = [shelf.get(lane.model) for lane in running]
+    models = [loaded.get(lane.model) for lane in running]
     jobs = [_job(model, spec, lane) for model, lane in zip(models, running)]
     abouts = [about(job) for job in jobs]
-    names = _names(running, abouts)
-    lanes = [
-        Lane(name, partial(guarded, shelf, job, name, line))
-        for name, line, job in zip(names, abouts, jobs, strict=True)
-    ]
-    return Request(lanes, names, abouts, _note(jobs))
+    titles = [LaneTitle(name, line) for name, line in zip(_names(running, abouts), abouts, strict=True)]
+    parts = [RunPart(title.name, partial(guarded, loaded, job, title)) for title, job in zip(titles, jobs, strict=True)]
+    return CheckedRun(parts, titles, _note(jobs))
 
 
-def check_limits(spec: RunSpec, options: Options) -> None:
+def check_limits(spec: RunSpec, options: ServerOptions) -> None:
     """What does not depend on a checkpoint."""
     if not spec.running:
         raise SettingError("No lane is switched on; switch on at least one.")
@@ -79,20 +76,20 @@ def check_limits(spec: RunSpec, options: Options) -> None:
 
 
 def guarded(
-    shelf: Shelf, job: Job, name: str, line: str, events: Callable[[], Iterator[DecodeEvent]] | None = None
+    loaded: LoadedModels, job: Job, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
     """The frames of a lane, decoded with the model held, warm, and with as many threads as suit it."""
-    guarded_warm_up(shelf, job.model.name)
-    with shelf.using(job.model.name):
-        yield from lane_frames(name, line, job, events)
+    guarded_warm_up(loaded, job.model.name)
+    with loaded.using(job.model.name):
+        yield from lane_frames(title.name, title.about, job, events)
 
 
-def guarded_warm_up(shelf: Shelf, name: str) -> None:
+def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
     """Decode a little with a model, once in its life."""
-    with shelf.using(name) as model:
-        if name not in shelf.warm:
+    with loaded.using(name) as model:
+        if name not in loaded.warm:
             warm_up(model)
-            shelf.warm.add(name)
+            loaded.warm.add(name)
 
 
 def warm_up(model: BlockModel) -> None:

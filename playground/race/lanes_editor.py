@@ -2,15 +2,16 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import gradio as gr
 
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.lanes import strategies
 from playground.race.run_spec import LaneSpec
-from playground.server import web_components
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
+from playground.server.web_files import read
 
 POLICIES = (
     {"name": "confidence", "title": "Confidence threshold", "field": "threshold", "label": "Threshold"},
@@ -23,24 +24,46 @@ POLICIES = (
 )
 
 
-def value(shelf: Shelf, options: Options, lanes: Sequence[LaneSpec]) -> dict[str, Any]:
-    """The editor's value. `serial` tells the page that it came from the server, not from its own typing."""
-    return {
-        "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in lanes],
-        "models": [{"name": name, "strategies": strategies(shelf.get(name))} for name in shelf.names()],
-        "policies": list(POLICIES),
-        "most": options.max_lanes,
-        "serial": secrets.token_hex(4),
-    }
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model that a lane may name, and what it can be decoded by."""
+
+    name: str
+    strategies: Sequence[str]
 
 
-def build(shelf: Shelf, options: Options, lanes: Sequence[LaneSpec]) -> gr.HTML:
+@dataclass(frozen=True, slots=True)
+class EditorValue:
+    """What the editor shows. most: lanes that a run may have."""
+
+    lanes: Sequence[LaneSpec]
+    models: Sequence[ModelChoice]
+    most: int
+
+    @classmethod
+    def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> Self:
+        """These lanes, and the models that are loaded now."""
+        models = [ModelChoice(name, strategies(loaded.get(name))) for name in loaded.names()]
+        return cls(lanes, models, options.max_lanes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The component's value. `serial` tells the page that it came from the server, not from its own typing."""
+        return {
+            "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in self.lanes],
+            "models": [asdict(model) for model in self.models],
+            "policies": list(POLICIES),
+            "most": self.most,
+            "serial": secrets.token_hex(4),
+        }
+
+
+def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:
     """Lay out the editor in the Blocks being built."""
     return gr.HTML(
-        value=value(shelf, options, lanes),
-        html_template=web_components.read("lanes_editor.html"),
-        css_template=web_components.read("lanes_editor.css"),
-        js_on_load=web_components.read("lanes_editor.js"),
+        value=EditorValue.of(loaded, options, lanes).to_json(),
+        html_template=read("lanes_editor.html"),
+        css_template=read("lanes_editor.css"),
+        js_on_load=read("lanes_editor.js"),
         apply_default_css=False,
         elem_id="lanes",
     )
@@ -51,9 +74,9 @@ def lanes_of(shown: Any) -> Any:
     return shown.get("lanes") if isinstance(shown, dict) else None
 
 
-def refreshed(shelf: Shelf, options: Options, shown: Any) -> Any:
-    """The editor with the same lanes and the models that are loaded now."""
+def refreshed(loaded: LoadedModels, options: ServerOptions, shown: Any) -> Any:
+    """The editor with the same lanes, whatever the page has in them, and the models that are loaded now."""
     lanes = lanes_of(shown)
     if not isinstance(lanes, list):
         return gr.skip()
-    return {**value(shelf, options, ()), "lanes": lanes}
+    return {**EditorValue.of(loaded, options, ()).to_json(), "lanes": lanes}

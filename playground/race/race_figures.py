@@ -1,30 +1,17 @@
-"""The figures of a race, drawn with Plotly from the packed events of its lanes (docs/trace-format.md).
-
-Pure functions of the race file. What they draw is read on light and on dark pages alike: nothing behind it,
-mid-grey words and lines, colours that colour-blind people tell apart, and dashes and symbols that say the same.
-"""
+"""The figures of a race, drawn with Plotly from the traces of its lanes. Pure functions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
-Lane = dict[str, Any]  # of a race file: at least name and trace
+from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finish, Fixed, Prefill, Reason, Verify
+from playground.drawing import COLOURS, MARKS_UP_TO, SYMBOLS, add_line, blank
+from playground.race.race_file import RaceLane
 
-# Okabe and Ito's colours, the blue a little lighter for dark pages, and a dash and a symbol for each.
-COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-INK = "#7d8590"  # contrast above 3:1 on white and on #0b0f19
-GRID = "rgba(128, 138, 150, 0.25)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-HEIGHT = 300  # pixels
-
-_FORWARDS = ("denoise", "commit", "verify")
-_MARKS_FROM = 40  # with more points than this on a line, symbols would hide it
+_FORWARDS = {Denoise: "denoise", Commit: "commit", Verify: "verify"}  # and what the figures call them
 
 
-def tokens_over_time(lanes: Sequence[Lane]) -> go.Figure:
+def tokens_over_time(lanes: Sequence[RaceLane]) -> go.Figure:
     """Output tokens that stand against seconds of engine work, a step line a lane, prefill included.
 
     A token counts from the forward that fixed it; a draft of self-speculation only once it is accepted. Tokens
@@ -32,28 +19,28 @@ def tokens_over_time(lanes: Sequence[Lane]) -> go.Figure:
     """
     figure = blank("Seconds of engine work", "Output tokens")
     for number, lane in enumerate(lanes):
-        times, counts = _standing(lane["trace"]["events"])
-        add_line(figure, number, lane["name"], times, counts, "%{y} tokens at %{x:.3f} s", shape="hv")
+        times, counts = _standing(lane.trace.events)
+        add_line(figure, number, lane.name, times, counts, "%{y} tokens at %{x:.3f} s", shape="hv")
     figure.update_xaxes(rangemode="tozero", ticksuffix=" s")
     return figure
 
 
-def unmasked_per_step(lanes: Sequence[Lane]) -> go.Figure:
+def unmasked_per_step(lanes: Sequence[RaceLane]) -> go.Figure:
     """Output tokens fixed by each forward, against the forward's number; prefill is no forward.
 
     Commits and verifications are hollow, denoise passes filled. Drafts do not count, what was accepted does.
     """
     figure = blank("Forward", "Tokens fixed")
     for number, lane in enumerate(lanes):
-        kinds, counts = _fixed_by_forward(lane["trace"]["events"])
+        kinds, counts = _fixed_by_forward(lane.trace.events)
         forwards = list(range(1, len(counts) + 1))
-        add_line(figure, number, lane["name"], forwards, counts, "%{y} fixed by forward %{x}, %{text}", text=kinds)
+        add_line(figure, number, lane.name, forwards, counts, "%{y} fixed by forward %{x}, %{text}", text=kinds)
         symbol = SYMBOLS[number % len(SYMBOLS)]
         figure.data[-1].update(
             mode="lines+markers",
             line={"width": 1},
             marker={
-                "size": 7 if len(counts) <= 3 * _MARKS_FROM else 4,
+                "size": 7 if len(counts) <= 3 * MARKS_UP_TO else 4,
                 "symbol": [symbol if kind == "denoise" else f"{symbol}-open" for kind in kinds],
                 "opacity": 1,
             },
@@ -63,37 +50,34 @@ def unmasked_per_step(lanes: Sequence[Lane]) -> go.Figure:
     return figure
 
 
-def confidence_map(lane: Lane) -> go.Figure:
+def confidence_map(lane: RaceLane) -> go.Figure:
     """How sure the model was of its guess at each output position (x) in each forward (y, the first on top).
 
     Probabilities from 0 to 1; blank where a forward did not look. A ring marks the forward that fixed a token for
     good; forward 0 is the prefill. Positions of the prompt's tail and behind the answer's end are left out.
     """
-    events = lane["trace"]["events"]
+    events = lane.trace.events
     width = _width(events)
     rows: list[list[float | None]] = []
     fixed_at: dict[int, int] = {}
     for event in events:
-        if event[0] == "edit":
-            start, tokens, changed = event[3:6]
-            left = {start + offset for offset, token in enumerate(tokens) if token is not None} - set(changed)
-            fixed_at = {at: row for at, row in fixed_at.items() if at < start or at in left}
+        if isinstance(event, Edit):
+            left = _placed(event) - set(event.changed)
+            fixed_at = {at: row for at, row in fixed_at.items() if at < event.start or at in left}
             continue
-        if event[0] == "finish":
+        if isinstance(event, Finish):
             continue
-        if event[0] != "prefill" or not rows:
+        if not isinstance(event, Prefill) or not rows:
             rows.append([None] * width)
         row = rows[-1]
-        if event[0] == "denoise":
-            for position, _, confidence in event[8]:
-                if 0 <= position < width:
-                    row[position] = confidence
-        for position, _, confidence, reason, *_ in _fixed(event):
-            if 0 <= position < width:
-                row[position] = confidence
-                if reason != "draft":
-                    fixed_at[position] = len(rows) - 1
-    first = 0 if events and events[0][0] == "prefill" else 1
+        looked_at = [*event.pending, *event.fixed] if isinstance(event, Denoise) else event.fixed
+        for each in looked_at:
+            if 0 <= each.position < width:
+                row[each.position] = each.confidence
+        for each in event.fixed:
+            if 0 <= each.position < width and each.reason is not Reason.DRAFT:
+                fixed_at[each.position] = len(rows) - 1
+    first = 0 if events and isinstance(events[0], Prefill) else 1
     figure = blank("Output position", "Forward")
     numbers = [first + index for index in range(len(rows))]
     figure.add_heatmap(
@@ -124,116 +108,53 @@ def confidence_map(lane: Lane) -> go.Figure:
 # -- what the figures count -------------------------------------------------------------------------------
 
 
-def _fixed(event: Sequence[Any]) -> Sequence[Any]:
-    """The fixed tokens of a packed event; none for those that have no such field."""
-    index = {"prefill": 4, "denoise": 7, "commit": 6, "verify": 7}.get(event[0])
-    return () if index is None else event[index]
+def _fixed(event: DecodeEvent) -> Sequence[Fixed]:
+    """The tokens that an event fixed; an edit and a finish are no forwards and fix none."""
+    return () if isinstance(event, Edit | Finish) else event.fixed
 
 
-def _width(events: Sequence[Any]) -> int:
+def _placed(edit: Edit) -> set[int]:
+    """The positions that hold a token after an edit, from its start on."""
+    return {edit.start + offset for offset, token in enumerate(edit.tokens) if token is not None}
+
+
+def _width(events: Sequence[DecodeEvent]) -> int:
     """Output tokens of the answer; while it has no end, how far its tokens reach."""
-    if events and events[-1][0] == "finish":
-        return len(events[-1][4])
-    return 1 + max((position for event in events for position, *_ in _fixed(event)), default=-1)
+    if events and isinstance(events[-1], Finish):
+        return len(events[-1].token_ids)
+    return 1 + max((each.position for event in events for each in _fixed(event)), default=-1)
 
 
-def _standing_after(events: Sequence[Any]) -> Iterator[tuple[Sequence[Any], int]]:
+def _standing_after(events: Sequence[DecodeEvent]) -> Iterator[tuple[DecodeEvent, int]]:
     """Each event with how many output tokens stand after it."""
     width = _width(events)
     standing: set[int] = set()
     for event in events:
-        if event[0] == "edit":
-            start, tokens = event[3], event[4]
-            placed = {start + offset for offset, token in enumerate(tokens) if token is not None}
-            standing = {position for position in standing if position < start}
-            standing |= {position for position in placed if 0 <= position < width}
-        elif event[0] == "finish":
+        if isinstance(event, Edit):
+            standing = {position for position in standing if position < event.start}
+            standing |= {position for position in _placed(event) if 0 <= position < width}
+        elif isinstance(event, Finish):
             standing = set(range(width))
-        for position, _, _, reason, *_ in _fixed(event):
-            if 0 <= position < width and reason != "draft":
-                standing.add(position)
+        for each in _fixed(event):
+            if 0 <= each.position < width and each.reason is not Reason.DRAFT:
+                standing.add(each.position)
         yield event, len(standing)
 
 
-def _standing(events: Sequence[Any]) -> tuple[list[float], list[int]]:
+def _standing(events: Sequence[DecodeEvent]) -> tuple[list[float], list[int]]:
     times, counts = [0.0], [0]
     for event, count in _standing_after(events):
-        times.append(event[2])
+        times.append(event.time)
         counts.append(count)
     return times, counts
 
 
-def _fixed_by_forward(events: Sequence[Any]) -> tuple[list[str], list[int]]:
+def _fixed_by_forward(events: Sequence[DecodeEvent]) -> tuple[list[str], list[int]]:
     """Of each forward, its kind and how many tokens it fixed."""
     kinds, counts, before = [], [], 0
     for event, count in _standing_after(events):
-        if event[0] in _FORWARDS:
-            kinds.append(event[0])
+        if type(event) in _FORWARDS:
+            kinds.append(_FORWARDS[type(event)])
             counts.append(count - before)
         before = count
     return kinds, counts
-
-
-# -- what they look like ----------------------------------------------------------------------------------
-
-
-def blank(x_title: str, y_title: str) -> go.Figure:
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-        "title": {"standoff": 8},
-    }
-    return go.Figure(
-        layout={
-            "template": None,
-            "height": HEIGHT,
-            "margin": {"l": 8, "r": 8, "t": 36, "b": 8},  # Gradio lays a plot's label over its top
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": FONT, "size": 12, "color": INK},
-            "hovermode": "closest",
-            "hoverlabel": {"font": {"family": FONT, "size": 12}},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "remove": ["lasso2d", "select2d", "autoScale2d"]},
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
-            "showlegend": True,
-            "xaxis": {**axis, "title": {"text": x_title, "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y_title, "standoff": 8}},
-        }
-    )
-
-
-def add_line(
-    figure: go.Figure,
-    number: int,
-    name: str,
-    x: Sequence[Any],
-    y: Sequence[Any],
-    hover: str,
-    shape: str = "linear",
-    text: Sequence[str] | None = None,
-) -> None:
-    """A line with the colour, dash and symbol of its number. Its name is shown as it is, never as markup."""
-    name = _plain(name)
-    figure.add_scatter(
-        x=list(x),
-        y=list(y),
-        text=None if text is None else list(text),
-        name=name,
-        mode="lines+markers" if len(x) <= _MARKS_FROM else "lines",
-        line={
-            "color": COLOURS[number % len(COLOURS)],
-            "dash": DASHES[number % len(DASHES)],
-            "width": 2,
-            "shape": shape,
-        },
-        marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 6},
-        hovertemplate=f"{name}: {hover}<extra></extra>",
-    )
-
-
-def _plain(text: str) -> str:
-    """Text for Plotly, which reads a few tags and %{...} in what it is given: neither may come out of a name."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nbdiff_engine import SettingError
 from nbdiff_engine.errors import first_problem
 
-MOST_LANES = 6
 _LINK_CHARS = 20_000  # a link longer than this is no link of this page's
 _LINK_BYTES = 200_000  # nor is one that unpacks to more
 

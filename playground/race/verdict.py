@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from playground.race.frames import race
-from playground.server.worker import Frame
+from nbdiff_engine.trace.metrics import Metrics
+from playground.race.frames import Summary, race_of
+from playground.race.race_file import Race
+from playground.server.worker import Logged
 
 TIE = 1.05  # rates closer than this are no difference that one run can show
 
@@ -16,36 +17,29 @@ class Entry:
 
     name: str
     strategy: str
-    model: str
-    metrics: dict[str, Any]
+    metrics: Metrics
     tokens: tuple[int, ...]
 
     @property
     def rate(self) -> float | None:
-        return self.metrics["tokens_per_second"]
+        return self.metrics.tokens_per_second
 
     @property
     def seconds_per_forward(self) -> float:
-        return self.metrics["decode_seconds"] / self.metrics["decode_forwards"]
+        return self.metrics.decode_seconds / self.metrics.decode_forwards
 
 
-def summary_frame(frames: Iterable[Frame]) -> Frame:
+def summary(log: Iterable[Logged]) -> Summary:
     """The last frame of a run: its verdict."""
-    return {"kind": "summary", "verdict": verdict(entries(frames))}
+    return Summary(verdict(entries(race_of(log, ""))))
 
 
-def entries(frames: Iterable[Frame]) -> list[Entry]:
-    """The lanes of a run's log that were decoded to their end."""
+def entries(race: Race) -> list[Entry]:
+    """The lanes of a race that were decoded to their end."""
     return [
-        Entry(
-            lane["name"],
-            lane["trace"]["settings"]["strategy"],
-            lane["trace"]["model"],
-            lane["metrics"],
-            tuple(lane["trace"]["events"][-1][-1]),
-        )
-        for lane in race(frames, "")["lanes"]
-        if lane["metrics"] is not None
+        Entry(lane.name, lane.strategy, lane.metrics, lane.trace.token_ids)
+        for lane in race.lanes
+        if lane.metrics is not None
     ]
 
 
@@ -88,4 +82,4 @@ def _reason(first: Entry, second: Entry) -> str:
 
 
 def _tokens(lane: Entry) -> str:
-    return f"{lane.metrics['tokens_per_forward']:.1f} tokens per forward"
+    return f"{lane.metrics.tokens_per_forward:.1f} tokens per forward"

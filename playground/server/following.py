@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from playground.server.worker import Frame, Reply, Worker
+from playground.server.worker import Logged, Reply, Worker
 
 POLL_SECONDS = 0.05
 
@@ -27,7 +27,7 @@ def replies(worker: Worker, run_id: str) -> Iterator[Reply]:
 
 def outcome(worker: Worker, run_id: str) -> Reply:
     """The end of a run, with all of its frames."""
-    frames: list[Frame] = []
+    frames: list[Logged] = []
     last = None
     for last in replies(worker, run_id):
         frames.extend(last.frames)

@@ -17,7 +17,7 @@ from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_mod
 from nbdiff_engine.errors import brief
 from nbdiff_engine.model.checkpoint_folders import HUB_ID
 from nbdiff_engine.model.checkpoints import resolve_device
-from playground.options import Options
+from playground.options import ServerOptions
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
 _BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # layers that stay in 16 bit are in it
@@ -26,8 +26,8 @@ _LONGEST_NAME = 400
 
 
 @dataclass(slots=True)
-class _Place:
-    """A model on the shelf. source: folder or hub id, its identity; origin: the same in a visitor's words."""
+class _Held:
+    """A loaded model and who uses it. source: folder or hub id, its identity; origin: the same in a visitor's words."""
 
     model: BlockModel
     source: str
@@ -37,7 +37,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ModelFacts:
     """What is to be known of a loaded model. memory: bytes of its weights; block_size: None for an AR model."""
 
     name: str
@@ -52,55 +52,55 @@ class Row:
 
 
 @dataclass(slots=True)
-class Shelf:
+class LoadedModels:
     """The loaded models by name, first the one that the server was started with. Thread-safe.
 
     warm: names of those that have decoded once, so that first-time costs are over.
     """
 
-    options: Options
+    options: ServerOptions
     warm: set[str] = field(default_factory=set)
-    _places: dict[str, _Place] = field(default_factory=dict)
+    _models: dict[str, _Held] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # -- reading -----------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         with self._lock:
-            return list(self._places)
+            return list(self._models)
 
     def get(self, name: str) -> BlockModel:
         """A loaded model. Raises SettingError for one that is not there."""
         with self._lock:
-            if name not in self._places:
+            if name not in self._models:
                 raise SettingError(
-                    f"No model {brief(name)} is loaded; there are {', '.join(self._places)}. The tab Models loads more."
+                    f"No model {brief(name)} is loaded; there are {', '.join(self._models)}. The tab Models loads more."
                 )
-            return self._places[name].model
+            return self._models[name].model
 
     def source(self, name: str) -> str:
         """The folder or hub id that a loaded model was read from."""
         with self._lock:
             self.get(name)
-            return self._places[name].source
+            return self._models[name].source
 
-    def rows(self) -> list[Row]:
+    def facts(self) -> list[ModelFacts]:
         with self._lock:
-            return [_row(name, place) for name, place in self._places.items()]
+            return [_facts(name, held) for name, held in self._models.items()]
 
     @contextmanager
     def using(self, name: str) -> Iterator[BlockModel]:
         """Hold a model while it decodes on the calling thread, with as many threads as it is fastest with."""
         with self._lock:
             model = self.get(name)
-            place = self._places[name]
-            place.users += 1
+            held = self._models[name]
+            held.users += 1
         try:
             choose_threads(model)
             yield model
         finally:
             with self._lock:
-                place.users -= 1
+                held.users -= 1
 
     # -- changing ----------------------------------------------------------------------------------------
 
@@ -108,11 +108,11 @@ class Shelf:
         """Put a model there, under a name that no other one has; the name."""
         with self._lock:
             name, number = model.name, 1
-            while name in self._places:
+            while name in self._models:
                 number += 1
                 name = f"{model.name} ({number})"
             model.name = name
-            self._places[name] = _Place(model, source, origin, quantization)
+            self._models[name] = _Held(model, source, origin, quantization)
             return name
 
     def load(self, asked: str, quantization: str | None = None) -> str:
@@ -133,12 +133,12 @@ class Shelf:
 
     def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
         with self._lock:
-            for known, place in self._places.items():
-                if (place.source, place.quantization) == (str(where), quantization):
+            for known, held in self._models.items():
+                if (held.source, held.quantization) == (str(where), quantization):
                     return known
-            if len(self._places) >= self.options.max_models:
+            if len(self._models) >= self.options.max_models:
                 raise SettingError(
-                    f"{len(self._places)} models are loaded, the most that this server holds; unload one first."
+                    f"{len(self._models)} models are loaded, the most that this server holds; unload one first."
                 )
         if isinstance(where, Path):
             self._check_size(where, asked, quantization)
@@ -152,11 +152,11 @@ class Shelf:
         """Give a model's memory back. Raises SettingError for one that is in use, or the last one."""
         with self._lock:
             self.get(name)
-            if self._places[name].users:
+            if self._models[name].users:
                 raise SettingError(f"{name} is decoding; stop the run first.")
-            if len(self._places) == 1:
+            if len(self._models) == 1:
                 raise SettingError(f"{name} is the only model that is loaded; load another one first.")
-            del self._places[name]
+            del self._models[name]
             self.warm.discard(name)
 
     # -- limits ------------------------------------------------------------------------------------------
@@ -205,13 +205,13 @@ class Shelf:
             )
 
 
-def first_models(options: Options) -> Shelf:
-    """The shelf as the server starts: its model, and beside a bundled one the other bundled ones.
+def first_models(options: ServerOptions) -> LoadedModels:
+    """The models as the server starts: the one it was given, and beside a bundled one the other bundled ones.
 
     Raises NBDiffError for a model that cannot be loaded, or cannot be asked. What the operator names is not
     held to the limits of visitors.
     """
-    shelf = Shelf(options)
+    loaded = LoadedModels(options)
     bundled = bundled_models()
     model = load(options.model)
     if model.tokenizer is None:
@@ -219,16 +219,16 @@ def first_models(options: Options) -> Shelf:
     if options.model not in bundled and Path(options.model).is_dir():
         model.name = Path(options.model).resolve().name
     source = bundled.get(options.model, options.model)
-    shelf.add(model, str(source), "bundled" if options.model in bundled else options.model)
+    loaded.add(model, str(source), "bundled" if options.model in bundled else options.model)
     if options.model in bundled:
         for name in bundled:
-            if name != options.model and len(shelf.names()) < options.max_models:
-                shelf.load(name)
-    return shelf
+            if name != options.model and len(loaded.names()) < options.max_models:
+                loaded.load(name)
+    return loaded
 
 
-def _row(name: str, place: _Place) -> Row:
-    model, spec = place.model, place.model.spec
+def _facts(name: str, held: _Held) -> ModelFacts:
+    model, spec = held.model, held.model.spec
     tensors: list[Any] = [*model.network.parameters(), *model.network.buffers()]
     kinds = {"8bit": "8 bit", "4bit": "4 bit"}
     dtype = str(model.dtype).removeprefix("torch.")
@@ -237,11 +237,11 @@ def _row(name: str, place: _Place) -> Row:
         about = f"blocks of {spec.block_size}, {spec.context.replace('_', '-')} context, {spec.unmasking}"
         about += f", threshold {spec.threshold:g}" if spec.threshold is not None else ""
         about += ", commits as AR does" if spec.commits_as_ar else ""
-    return Row(
+    return ModelFacts(
         name=name,
-        origin=place.origin,
+        origin=held.origin,
         parameters=model.parameters,
-        dtype=kinds.get(place.quantization, dtype),
+        dtype=kinds.get(held.quantization, dtype),
         memory=sum(each.numel() * each.element_size() for each in tensors),
         device=str(model.device),
         context_length=model.context_length,

@@ -1,5 +1,7 @@
 """The race player's sources, and the one self-contained HTML file that replays a race without a server.
 
+    python -m playground.server.replay_file race.json race.html
+
 The same classes run on the Gradio page, where `stage.js` starts them, and in that file, where `replay.js` does. The
 page fills the same slots in the browser (assets/web/files.js), so what a visitor exports is what this writes.
 """
@@ -7,11 +9,12 @@ page fills the same slots in the browser (assets/web/files.js), so what a visito
 import html
 import json
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
-from nbdiff_engine.bundled_files import ASSETS
+from playground.server.web_files import read
 
-FOLDER = ASSETS / "web"
 STYLES = ("stage.css", "player.css")
 CLASSES = (  # in the order they are loaded; what starts them comes last
     "words.js",
@@ -54,6 +57,6 @@ def replay_html(race: dict[str, Any]) -> str:
     return SLOT.sub(lambda slot: slots[slot[1]], parts["page"])
 
 
-def read(name: str) -> str:
-    """The text of a file in assets/web."""
-    return (FOLDER / name).read_text(encoding="utf-8")
+if __name__ == "__main__":
+    source, target = map(Path, sys.argv[1:])
+    target.write_text(replay_html(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")

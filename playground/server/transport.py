@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from playground.server import web_components
+from playground.server import replay_file
 from playground.server.worker import UNKNOWN, Worker
 
 
@@ -38,6 +38,6 @@ def transport(worker: Worker) -> tuple[Callable, ...]:
         worker.leave(asked.run, asked.viewer)
 
     async def sources(message: Any = None) -> dict[str, str]:
-        return web_components.sources()
+        return replay_file.sources()
 
     return poll, leave, sources

@@ -1,11 +1,12 @@
 """One thread that owns all decoding. Visitors only leave requests and read what has happened so far.
 
 A Gradio event dies with its browser tab, and a generation must neither die in the middle of a forward nor live
-on unwatched. So a run belongs to the worker: it decodes one lane after another, each alone so that its clock is
+on unwatched. So a run belongs to the worker: it decodes one part after another, each alone so that its clock is
 fair, appends every frame to the run's log, and never waits for a reader. Readers poll the log; a poll renews the
 reader's lease, and a run whose last lease has ended is ended, at the latest one forward later.
 
-The worker knows nothing of models: a lane is a name and a way to open its frames.
+The worker knows nothing of models: a part of a run is a way to open its frames, and a frame is whatever can say itself
+as JSON.
 """
 
 import json
@@ -17,11 +18,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 logger = logging.getLogger(__name__)
 
-Frame = dict[str, Any]  # JSON, made by playground.race.frames; the worker adds "lane"
 State = Literal["queued", "running", "finished", "stopped", "failed", "unknown"]
 
 FRAMES_PER_REPLY = 400  # a late reader catches up over several polls, none of them large
@@ -29,6 +29,13 @@ MOST_VIEWERS = 64  # leases of one run
 HOUSEKEEPING_SECONDS = 1.0
 
 _SUBMITTER = ""  # stands for the visitor who asked for a run, until the first poll arrives
+
+
+class Frame(Protocol):
+    """Something that a part of a run reports: see playground.race.frames and playground.sweep.sweep_frames."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, for the browser."""
 
 
 class QueueFullError(ValueError):
@@ -42,18 +49,31 @@ class Limits:
     queue: int = 8
     wall_seconds: float = 120.0
     lease_seconds: float = 5.0
-    settle_seconds: float = 0.25  # before each lane, while the page paints what came before: the clock is to be fair
+    settle_seconds: float = 0.25  # before each part, while the page paints what came before: the clock is to be fair
     keep_seconds: float = 600.0  # an ended run can still be read for so long
     keep_runs: int = 16  # and at most so many of them are kept
     log_bytes: int = 4_000_000  # of one run, as JSON; an answer of 512 tokens takes some 0.4 MB
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """A part of a run. `frames` opens its frames; closing them stops the work behind them."""
+class RunPart:
+    """A part of a run: a lane of a race, a model of a sweep. `frames` opens its frames; closing them stops its work."""
 
     name: str
     frames: Callable[[], Generator[Frame, None, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A frame in a run's log. part: the number of the part that reported it, None for the run's summary."""
+
+    frame: Frame
+    part: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The frame as the browser is sent it; the page calls a part a lane."""
+        said = self.frame.to_json()
+        return said if self.part is None else {"lane": self.part, **said}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +84,7 @@ class Reply:
     """
 
     state: State
-    frames: Sequence[Frame] = ()
+    frames: Sequence[Logged] = ()
     cursor: int = 0
     ahead: int = 0
     more: bool = False
@@ -73,7 +93,7 @@ class Reply:
     def to_json(self) -> dict[str, Any]:
         return {
             "state": self.state,
-            "frames": list(self.frames),
+            "frames": [each.to_json() for each in self.frames],
             "cursor": self.cursor,
             "ahead": self.ahead,
             "more": self.more,
@@ -89,12 +109,12 @@ class _Run:
     """The state of one run. Read and written under the worker's lock."""
 
     id: str
-    lanes: Sequence[Lane]
-    summary: Callable[[Sequence[Frame]], Frame] | None
+    parts: Sequence[RunPart]
+    summary: Callable[[Sequence[Logged]], Frame] | None
     viewers: dict[str, float]  # viewer id to the time of its last poll
     state: State = "queued"
     message: str = ""
-    log: list[Frame] = field(default_factory=list)
+    log: list[Logged] = field(default_factory=list)
     log_bytes: int = 0
     since: float = 0.0  # when the current state began
 
@@ -139,8 +159,8 @@ class Worker:
 
     # -- what visitors ask -------------------------------------------------------------------------------
 
-    def submit(self, lanes: Sequence[Lane], summary: Callable[[Sequence[Frame]], Frame] | None = None) -> str:
-        """Queue a run and return its id. `summary` makes one last frame of all frames, once every lane is done.
+    def submit(self, parts: Sequence[RunPart], summary: Callable[[Sequence[Logged]], Frame] | None = None) -> str:
+        """Queue a run and return its id. `summary` makes one last frame of all frames, once every part is done.
 
         Raises QueueFullError.
         """
@@ -149,7 +169,7 @@ class Worker:
             if len(self._waiting) >= self.limits.queue:
                 raise QueueFullError(f"This server is busy: {len(self._waiting)} runs wait already; try again soon.")
             now = self._clock()
-            run = _Run(secrets.token_urlsafe(16), lanes, summary, {_SUBMITTER: now}, since=now)
+            run = _Run(secrets.token_urlsafe(16), parts, summary, {_SUBMITTER: now}, since=now)
             self._runs[run.id] = run
             self._waiting.append(run)
             self._changed.notify_all()
@@ -186,7 +206,7 @@ class Worker:
             if run is not None and run.live:
                 self._end(run, "stopped", "Stopped.")
 
-    def log(self, run_id: str) -> list[Frame]:
+    def log(self, run_id: str) -> list[Logged]:
         """All frames of a run so far; none for a run that is not known."""
         with self._changed:
             return list(self._runs[run_id].log) if run_id in self._runs else []
@@ -207,7 +227,7 @@ class Worker:
         while (run := self._next()) is not None:
             try:
                 self._decode(run)
-            except Exception:  # a lane may raise anything, and the worker must outlive it
+            except Exception:  # a part may raise anything, and the worker must outlive it
                 logger.exception("run %s failed", run.id)
                 with self._changed:
                     self._end(run, "failed", "Decoding failed on the server, whose log says why; other runs go on.")
@@ -226,20 +246,20 @@ class Worker:
             return None
 
     def _decode(self, run: _Run) -> None:
-        for number, lane in enumerate(run.lanes):
+        for number, part in enumerate(run.parts):
             if not self._settle(run):
                 return
-            with closing(lane.frames()) as frames:
+            with closing(part.frames()) as frames:
                 for frame in frames:
-                    if not self._record(run, {"lane": number, **frame}):
+                    if not self._record(run, Logged(frame, number)):
                         return
         if run.summary is not None:
-            self._record(run, run.summary(run.log))
+            self._record(run, Logged(run.summary(run.log)))
         with self._changed:
             self._end(run, "finished")
 
     def _settle(self, run: _Run) -> bool:
-        """Wait until the page has painted the click or the lane before. False if the run ended meanwhile.
+        """Wait until the page has painted the click or the part before. False if the run ended meanwhile.
 
         Painting takes a core that a lane would decode on: without this, the lane that came first was measured
         with twice the prefill time of the second (9 ms against 4; 6 against 6 with it), on two cores.
@@ -247,9 +267,9 @@ class Worker:
         with self._changed:
             return not self._changed.wait_for(lambda: not run.live, self.limits.settle_seconds)
 
-    def _record(self, run: _Run, frame: Frame) -> bool:
+    def _record(self, run: _Run, logged: Logged) -> bool:
         """Append a frame. False when the run is over instead: stopped, unwatched, or beyond a limit."""
-        size = len(json.dumps(frame))
+        size = len(json.dumps(logged.to_json()))
         with self._changed:
             now = self._clock()
             if run.live and self._is_unwatched(run, now):
@@ -261,7 +281,7 @@ class Worker:
                 limit = f"{self.limits.log_bytes / 1e6:g} MB"
                 self._end(run, "stopped", f"The run was ended after {limit} of trace, the most that this server keeps.")
             if run.live:
-                run.log.append(frame)
+                run.log.append(logged)
                 run.log_bytes += size
             return run.live
 

@@ -4,6 +4,7 @@ import html
 import secrets
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,23 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.server.following import outcome
-from playground.server.loaded_models import Shelf
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Frame, QueueFullError, Reply, Worker
 from playground.sweep.sweep import (
     BLOCK_SIZES,
     POLICY_CHOICES,
     SELF_SPECULATION,
-    Sweep,
+    SweepSetting,
     SweepSpec,
+    TableRow,
     check_sweep,
     table,
     to_csv,
 )
 from playground.sweep.sweep_figures import accuracy_against_tpf, agreement_against_block_size, speed_against_block_size
+from playground.sweep.sweep_frames import At, SweepAnswer
 
 POLL_SECONDS = 0.6
 MOST_FILES = 32  # CSV files kept for those who have not fetched them yet
@@ -50,11 +53,22 @@ _LEGEND = (
 )
 
 
-class BlockSizesTab:
-    """The tab's handlers around its worker and shelf. `build` lays it out in the Blocks being built."""
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """The sweep that a page shows. total: answers there will be; names: what each setting is called, by its number."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, options: Options):
-        self.shelf = shelf
+    run: str
+    viewer: str
+    total: int
+    note: str
+    names: tuple[str, ...]
+
+
+class BlockSizesTab:
+    """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
+
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+        self.loaded = loaded
         self.worker = worker
         self.options = options
         self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # gone with the server
@@ -63,42 +77,46 @@ class BlockSizesTab:
 
     def build(self, blocks: gr.Blocks) -> None:
         """Lay out the tab in `blocks`."""
-        names = list(self.shelf.names())
+        names = list(self.loaded.names())
         sources = [PROMPT_SOURCE, *(f"Held-out {domain}" for domain in DOMAINS)]
         gr.Markdown(_INTRO, elem_id="sweep-intro")
         with gr.Row():
-            model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
-            source = gr.Dropdown(sources, value=sources[1], label="Decode", min_width=180)
+            self.model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
+            self.source = gr.Dropdown(sources, value=sources[1], label="Decode", min_width=180)
             most = self.options.max_problems
-            problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
+            self.problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
             most = self.options.max_new_tokens
-            limit = gr.Number(
+            self.limit = gr.Number(
                 min(96, most), minimum=1, maximum=most, precision=0, label="Max new tokens", min_width=120
             )
-        prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Ask something.")
+        self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Ask something.")
         choices = [("1 = AR" if size == 1 else str(size), size) for size in BLOCK_SIZES]
-        sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
-        vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Vary also")
-        thresholds = gr.CheckboxGroup(
+        self.sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
+        self.vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Vary also")
+        self.thresholds = gr.CheckboxGroup(
             [(f"{each:g}", each) for each in (0.5, 0.7, 0.8, 0.9, 0.95)],
             value=[0.7, 0.9],
             label="Confidence thresholds, a series each",
             visible=False,
         )
-        policies = gr.CheckboxGroup(
+        self.policies = gr.CheckboxGroup(
             POLICY_NAMES, value=["confidence", SELF_SPECULATION], label="Policies, a series each", visible=False
         )
-        models = gr.Dropdown(
+        self.models = gr.Dropdown(
             names, value=names[:2], multiselect=True, label="Models, a series each", visible=False, min_width=200
         )
         with gr.Row():
-            run = gr.Button("Run", variant="primary", min_width=110, elem_id="sweep-run")
-            stop = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="sweep-stop")
-        said = gr.HTML(
+            self.run_button = gr.Button("Run", variant="primary", min_width=110, elem_id="sweep-run")
+            self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="sweep-stop")
+        self._build_results()
+        self._wire(blocks)
+
+    def _build_results(self) -> None:
+        self.said = gr.HTML(
             _say("Nothing has been run yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said"
         )
         # Its texts, some of which a model wrote, are of datatype str: shown as they are, never as markup.
-        shown = gr.Dataframe(
+        self.table = gr.Dataframe(
             headers=_HEADERS,
             datatype="str",
             interactive=False,
@@ -109,8 +127,8 @@ class BlockSizesTab:
             max_height=1200,
             buttons=[],
         )
-        legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
-        outputs = gr.Dataframe(
+        self.legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
+        self.answers = gr.Dataframe(
             headers=["Block size", "Answer"],
             datatype="str",
             interactive=False,
@@ -121,110 +139,119 @@ class BlockSizesTab:
             column_widths=["30%", "70%"],
             buttons=[],
         )
-        with gr.Row(visible=False) as plots:
-            speed = gr.Plot(label="Speed", min_width=320)
-            agreement = gr.Plot(label="Agreement with AR", min_width=320)
-            accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
-        download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
-        timer = gr.Timer(POLL_SECONDS, active=False)
-        under_way = gr.State(None)  # {"run", "viewer", "total"} of the run that is shown
+        with gr.Row(visible=False) as self.plots:
+            self.speed = gr.Plot(label="Speed", min_width=320)
+            self.agreement = gr.Plot(label="Agreement with AR", min_width=320)
+            self.accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
+        self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
+        self.timer = gr.Timer(POLL_SECONDS, active=False)
+        self.under_way = gr.State(None)  # an UnderWay, once there is one
 
-        form = [model, source, problems, limit, prompt, sizes, vary, thresholds, policies, models]
-        results = [said, shown, legend, outputs, plots, speed, agreement, accuracy, download, stop, timer]
-        run.click(self.start, [under_way, *form], [under_way, said, stop, timer], **ASKED)
-        stop.click(self.stop, under_way, None, **ASKED)
-        timer.tick(self.tick, under_way, results, **ASKED)
-        source.change(
-            lambda chosen: (gr.update(visible=chosen == PROMPT_SOURCE), gr.update(visible=chosen != PROMPT_SOURCE)),
-            source,
-            [prompt, problems],
+    def _wire(self, blocks: gr.Blocks) -> None:
+        question = [self.model, self.source, self.problems, self.limit, self.prompt, self.sizes]
+        form = [*question, self.vary, self.thresholds, self.policies, self.models]
+        progress = [self.said, self.table, self.legend, self.answers, self.stop_button, self.timer]
+        results = [self.plots, self.speed, self.agreement, self.accuracy, self.download]
+        self.run_button.click(
+            self.start,
+            [self.under_way, *form],
+            [self.under_way, self.said, self.stop_button, self.timer],
             **ASKED,
         )
-        vary.change(
-            lambda chosen: [gr.update(visible=chosen == each) for each in (THRESHOLDS, POLICIES, MODELS)],
-            vary,
-            [thresholds, policies, models],
+        self.stop_button.click(self.stop, self.under_way, None, **ASKED)
+        self.timer.tick(self.tick, self.under_way, [*progress, *results], **ASKED)
+        by_source = {self.prompt: True, self.problems: False}
+        self.source.change(
+            lambda chosen: {
+                each: gr.update(visible=own == (chosen == PROMPT_SOURCE)) for each, own in by_source.items()
+            },
+            self.source,
+            list(by_source),
             **ASKED,
         )
-        model.input(self._sizes, model, sizes, **ASKED)
+        by_series = {self.thresholds: THRESHOLDS, self.policies: POLICIES, self.models: MODELS}
+        self.vary.change(
+            lambda chosen: {each: gr.update(visible=chosen == name) for each, name in by_series.items()},
+            self.vary,
+            list(by_series),
+            **ASKED,
+        )
+        self.model.input(self._sizes, self.model, self.sizes, **ASKED)
         # Models may be loaded or dropped in another tab: the lists are those of now, at every visit.
-        self.lists = [model, models]
+        self.lists = [self.model, self.models]
         blocks.load(self.refreshed, self.lists, self.lists, **ASKED)
 
-    def refreshed(self, model: Any, models: Any) -> tuple[Any, Any]:
+    def refreshed(self, model: Any, models: Any) -> dict[Any, Any]:
         """`lists` with the models that are loaded now."""
-        names = list(self.shelf.names())
+        names = list(self.loaded.names())
         kept = [name for name in models or () if name in names]
         one = model if model in names else next(iter(names), None)
-        return gr.update(choices=names, value=one), gr.update(choices=names, value=kept)
+        return {self.model: gr.update(choices=names, value=one), self.models: gr.update(choices=names, value=kept)}
 
     def _sizes(self, name: str | None) -> list[int]:
         """The block sizes that a model was trained for."""
         try:
-            spec = self.shelf.get(name).spec if name is not None else None
+            spec = self.loaded.get(name).spec if name is not None else None
         except NBDiffError:
             spec = None
         return [size for size in BLOCK_SIZES if size <= (1 if spec is None else spec.block_size)]
 
     # -- what visitors ask -------------------------------------------------------------------------------
 
-    def start(self, before: Any, *form: Any) -> tuple[Any, ...]:
+    def start(self, before: UnderWay | None, *form: Any) -> dict[Any, Any]:
         """Queue a sweep, or say in one sentence why not; one that is under way then goes on."""
         try:
-            checked = check_sweep(self.shelf, _spec(*form), self.options)
-            run_id = self.worker.submit(checked.lanes)
+            checked = check_sweep(self.loaded, _spec(*form), self.options)
+            run_id = self.worker.submit(checked.parts)
         except (NBDiffError, QueueFullError) as error:
-            return gr.skip(), _say(str(error), error=True), gr.skip(), gr.skip()
-        if isinstance(before, dict):
-            self.worker.stop(before["run"])
-        value = {
-            "run": run_id,
-            "viewer": secrets.token_hex(8),
-            "total": checked.total,
-            "note": checked.note,
-            "names": [_name_of(each) for each in _named(checked)],
+            return {self.said: _say(str(error), error=True)}
+        if before is not None:
+            self.worker.stop(before.run)
+        names = tuple(map(_name_of, checked.settings))
+        return {
+            self.under_way: UnderWay(run_id, secrets.token_hex(8), checked.total, checked.note, names),
+            self.said: _say("Queued.", 0, checked.total, checked.note),
+            self.stop_button: gr.update(interactive=True),
+            self.timer: gr.Timer(active=True),
         }
-        said = _say("Queued.", 0, checked.total, checked.note)
-        return value, said, gr.update(interactive=True), gr.Timer(active=True)
 
-    def stop(self, under_way: Any) -> None:
+    def stop(self, under_way: UnderWay | None) -> None:
         """End the run that is shown."""
-        if isinstance(under_way, dict):
-            self.worker.stop(under_way["run"])
+        if under_way is not None:
+            self.worker.stop(under_way.run)
 
-    def tick(self, under_way: Any) -> list[Any]:
+    def tick(self, under_way: UnderWay | None) -> dict[Any, Any]:
         """What has been decoded so far; the figures and the file once the run is over."""
-        if not isinstance(under_way, dict):
-            return [*[gr.skip()] * 10, gr.Timer(active=False)]
-        reply = self.worker.poll(under_way["run"], under_way["viewer"], 0)
-        log = self.worker.log(under_way["run"])
-        records = table(log)
+        if under_way is None:
+            return {self.timer: gr.Timer(active=False)}
+        reply = self.worker.poll(under_way.run, under_way.viewer, 0)
+        log = [each.frame for each in self.worker.log(under_way.run)]
+        rows = table(log)
         over = reply.state not in ("queued", "running")
-        said = _progress(reply, log, under_way)
-        own = bool(records) and "output" in records[0]
-        answers = [[_where(each), each["output"]] for each in records] if own else []
-        shown = gr.update(value=_shown(records), visible=bool(records))
-        more = [gr.skip()] * 5
-        if over and records:
-            judged = any(each["accuracy"] is not None for each in records)
-            more = [
-                gr.update(visible=True),
-                speed_against_block_size(records),
-                agreement_against_block_size(records),
-                gr.update(value=accuracy_against_tpf(records) if judged else None, visible=judged),
-                gr.update(value=self._file(records), interactive=True),
-            ]
-        return [
-            said,
-            shown,
-            gr.update(visible=bool(records)),
-            gr.update(value=answers, visible=own),
-            *more,
-            gr.update(interactive=not over),
-            gr.Timer(active=not over),
-        ]
+        own = bool(rows) and rows[0].output is not None
+        answers = [[_where(each), each.output] for each in rows] if own else []
+        news = {
+            self.said: _progress(reply, log, under_way),
+            self.table: gr.update(value=_shown(rows), visible=bool(rows)),
+            self.legend: gr.update(visible=bool(rows)),
+            self.answers: gr.update(value=answers, visible=own),
+            self.stop_button: gr.update(interactive=not over),
+            self.timer: gr.Timer(active=not over),
+        }
+        return {**news, **self._results(rows)} if over and rows else news
 
-    def _file(self, records: Sequence[dict[str, Any]]) -> str:
+    def _results(self, rows: Sequence[TableRow]) -> dict[Any, Any]:
+        """The figures and the file of a sweep that is over."""
+        judged = any(each.accuracy is not None for each in rows)
+        return {
+            self.plots: gr.update(visible=True),
+            self.speed: speed_against_block_size(rows),
+            self.agreement: agreement_against_block_size(rows),
+            self.accuracy: gr.update(value=accuracy_against_tpf(rows) if judged else None, visible=judged),
+            self.download: gr.update(value=self._file(rows), interactive=True),
+        }
+
+    def _file(self, rows: Sequence[TableRow]) -> str:
         """The table in a new file of the server's own."""
         folder = Path(self._folder.name)
         for old in sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)[: -MOST_FILES + 1]:
@@ -232,7 +259,7 @@ class BlockSizesTab:
                 file.unlink()
             old.rmdir()
         place = Path(tempfile.mkdtemp(dir=folder)) / "block-sizes.csv"
-        place.write_text(to_csv(records), encoding="utf-8")
+        place.write_text(to_csv(rows), encoding="utf-8")
         return str(place)
 
     # -- for programs ------------------------------------------------------------------------------------
@@ -256,7 +283,7 @@ class BlockSizesTab:
             """
             try:
                 spec = SweepSpec.of(
-                    models=models or list(self.shelf.names())[:1],
+                    models=models or list(self.loaded.names())[:1],
                     block_sizes=BLOCK_SIZES if block_sizes is None else block_sizes,
                     thresholds=thresholds or (),
                     policies=policies or (),
@@ -265,13 +292,13 @@ class BlockSizesTab:
                     problems=problems,
                     max_new_tokens=max_new_tokens,
                 )
-                run_id = self.worker.submit(check_sweep(self.shelf, spec, self.options).lanes)
+                run_id = self.worker.submit(check_sweep(self.loaded, spec, self.options).parts)
             except (NBDiffError, QueueFullError) as error:
                 raise gr.Error(str(error), print_exception=False) from error
             reply = outcome(self.worker, run_id)
             if reply.state != "finished":
                 raise gr.Error(reply.message, print_exception=False)
-            return table(reply.frames)
+            return [row.to_json() for row in table(each.frame for each in reply.frames)]
 
         gr.api(sweep_rows, api_name="sweep")
 
@@ -301,25 +328,22 @@ def _spec(
     )
 
 
-def _named(checked: Sweep) -> list[tuple[str, str]]:
-    return [(setting.series, setting.label) for setting in checked.settings]
+def _name_of(setting: SweepSetting) -> str:
+    size = f"block size {setting.label}"
+    return f"{setting.series}, {size}" if setting.series else size
 
 
-def _name_of(named: tuple[str, str]) -> str:
-    series, label = named
-    return f"{series}, block size {label}" if series else f"block size {label}"
-
-
-def _progress(reply: Reply, log: Sequence[Frame], under_way: dict[str, Any]) -> str:
-    done = sum(frame["kind"] == "row" for frame in log)
-    total, note = under_way["total"], under_way["note"]
+def _progress(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> str:
+    done = sum(isinstance(frame, SweepAnswer) for frame in log)
+    total, note = under_way.total, under_way.note
     if reply.state == "queued":
         return _say(f"Queued: {reply.ahead} before it.", 0, total, note)
     if reply.state == "running":
-        at = next((frame for frame in reversed(log) if "setting" in frame), None)
         words = f"{done} of {total} answers"
-        if at is not None:
-            words = f"Warming up: {words}" if at.get("warm_up") else f"{words}, at {under_way['names'][at['setting']]}"
+        if log:
+            newest = log[-1]
+            warming = isinstance(newest, At) and newest.warm_up
+            words = f"Warming up: {words}" if warming else f"{words}, at {under_way.names[newest.setting]}"
         return _say(words, done, total, note)
     if reply.state == "finished":
         return _say(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
@@ -337,27 +361,27 @@ def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool 
     return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
 
 
-def _shown(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _shown(rows: Sequence[TableRow]) -> dict[str, Any]:
     """The table as the page shows it; a column names the series where there are several."""
-    lines = {each["series"] for each in records if each["strategy"] != "ar"}
-    several = len(lines) > 1 or len({each["model"] for each in records}) > 1
+    lines = {each.series for each in rows if each.strategy != "ar"}
+    several = len(lines) > 1 or len({each.model for each in rows}) > 1
     cells = []
-    for each in records:
+    for each in rows:
         figures = [
-            _or_dash(each["tpf"], ".2f"),
-            _or_dash(each["tokens_per_second"], ".0f"),
-            _or_dash(each["speed"], ".2f"),
-            _or_dash(each["same_as_ar"], ".0%"),
-            _or_dash(each["accuracy"], ".0%"),
-            _or_dash(each["mean_tokens"], ".1f"),
-            str(each["n"]),
+            _or_dash(each.tpf, ".2f"),
+            _or_dash(each.tokens_per_second, ".0f"),
+            _or_dash(each.speed, ".2f"),
+            _or_dash(each.same_as_ar, ".0%"),
+            _or_dash(each.accuracy, ".0%"),
+            _or_dash(each.mean_tokens, ".1f"),
+            str(each.n),
         ]
-        cells.append([each["setting"], *([each["series"]] if several else []), *figures])
+        cells.append([each.setting, *([each.series] if several else []), *figures])
     return {"headers": [_HEADERS[0], *(["Series"] if several else []), *_HEADERS[1:]], "data": cells}
 
 
-def _where(record: dict[str, Any]) -> str:
-    return ", ".join(part for part in (record["setting"], record["series"]) if part)
+def _where(row: TableRow) -> str:
+    return ", ".join(part for part in (row.setting, row.series) if part)
 
 
 def _or_dash(value: float | None, spec: str) -> str:

@@ -3,9 +3,6 @@
 Block size 1 is AR, and is decoded as AR where the checkpoint commits as AR does; AR always takes part there, as
 what the others are compared with. On every problem the settings take turns, and which goes first rotates, so that
 a busy moment of the machine slows them alike. Answers are judged outside all timing.
-
-A sweep's frames for the worker: "row", one answer with all that the table needs, and "at", now and then, what is
-being decoded, so that a stop is heard in the midst of a long answer.
 """
 
 import csv
@@ -13,9 +10,9 @@ import hashlib
 import io
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -23,13 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, bundled_models, prepare
 from nbdiff_engine.decoding.prompts import encode
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import brief, first_problem
-from nbdiff_engine.generate import Job
+from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
+from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
-from playground.options import Options
-from playground.server.loaded_models import Shelf
-from playground.server.worker import Frame, Lane
+from playground.options import ServerOptions
+from playground.server.loaded_models import LoadedModels
+from playground.server.worker import Frame, RunPart
+from playground.sweep.sweep_frames import At, SweepAnswer
 
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
 MOST_SETTINGS = 24
@@ -73,14 +73,14 @@ class SweepSpec(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SweepSetting:
     """One way to decode. series: what tells its line in a figure from the others, "" for an only one."""
 
     model: BlockModel
     series: str
     block_size: int
     strategy: str
-    keywords: dict[str, Any]
+    asked: DecodeSettings
 
     @property
     def label(self) -> str:
@@ -92,22 +92,22 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A checked sweep. total: answers there will be; note: what the visitor should know, or ""."""
+    """A checked sweep, a part a model. total: answers there will be; note: what the visitor should know, or ""."""
 
-    lanes: Sequence[Lane]
-    settings: Sequence[Setting]
+    parts: Sequence[RunPart]
+    settings: Sequence[SweepSetting]
     total: int
     note: str
 
 
-def check_sweep(shelf: Shelf, spec: SweepSpec, options: Options) -> Sweep:
+def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -> Sweep:
     """Check a sweep against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
     _check_limits(spec, options)
     problems: list[Problem] | None = None
     if spec.domain is not None:
         problems = held_out(spec.domain, spec.problems)
-    models = [shelf.get(name) for name in dict.fromkeys(spec.models)]
-    lanes, settings, notes = [], [], []
+    models = [loaded.get(name) for name in dict.fromkeys(spec.models)]
+    parts, settings, notes = [], [], []
     for model in models:
         own = _settings(model, spec, several=len(models) > 1)
         asked = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
@@ -115,19 +115,19 @@ def check_sweep(shelf: Shelf, spec: SweepSpec, options: Options) -> Sweep:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a block beyond training is said in the note
             for setting in own:
-                _job(setting, prompts[0])
+                prepare(model, prompts[0], **setting.asked.model_dump(exclude_unset=True))
         if model.spec is not None and max(each.block_size for each in own) > model.spec.block_size:
             trained = model.spec.block_size
             notes.append(f"{model.name} was trained for blocks of {trained}; expect worse text from larger ones.")
-        lanes.append(Lane(model.name, partial(_frames, shelf, model, own, prompts, problems, len(settings))))
+        parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
         settings += own
     if len(settings) > MOST_SETTINGS:
         raise SettingError(f"{len(settings)} settings are asked for; a sweep has at most {MOST_SETTINGS}.")
     count = 1 if problems is None else len(problems)
-    return Sweep(lanes, settings, count * len(settings), " ".join(notes))
+    return Sweep(parts, settings, count * len(settings), " ".join(notes))
 
 
-def _check_limits(spec: SweepSpec, options: Options) -> None:
+def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     """What does not depend on a checkpoint."""
     if not spec.models:
         raise SettingError("No model is chosen; choose at least one.")
@@ -160,14 +160,14 @@ def _check_limits(spec: SweepSpec, options: Options) -> None:
         )
 
 
-def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[Setting]:
+def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSetting]:
     """A model's settings, AR first where it has AR. Raises SettingError where none is left."""
     common = {"max_new_tokens": spec.max_new_tokens, "trace": False}
     name = model.name if several else ""
     has_ar = model.spec is None or model.spec.commits_as_ar
     settings = []
     if has_ar:
-        settings.append(Setting(model, name, 1, "ar", {"strategy": "ar", **common}))
+        settings.append(SweepSetting(model, name, 1, "ar", DecodeSettings.of(strategy="ar", **common)))
     if model.spec is None:
         return settings
     kinds: list[tuple[str, str, dict[str, Any]]] = [("", "block_diffusion", {})]
@@ -188,156 +188,177 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[Setting
         for size in sorted(set(spec.block_sizes)):
             if size == 1 and has_ar:
                 continue
-            asked = {"strategy": strategy, "block_size": size, **keywords, **common}
-            settings.append(Setting(model, series, size, strategy, asked))
+            asked = DecodeSettings.of(strategy=strategy, block_size=size, **keywords, **common)
+            settings.append(SweepSetting(model, series, size, strategy, asked))
     return settings
 
 
 # -- decoding ---------------------------------------------------------------------------------------------
 
 
-def _job(setting: Setting, prompt: Sequence[int], **other: Any) -> Job:
-    return prepare(setting.model, list(prompt), **{**setting.keywords, **other})
-
-
 def _frames(
-    shelf: Shelf,
+    loaded: LoadedModels,
     model: BlockModel,
-    settings: Sequence[Setting],
+    settings: Sequence[SweepSetting],
     prompts: Sequence[Sequence[int]],
     problems: Sequence[Problem] | None,
     first: int,
 ) -> Generator[Frame, None, None]:
     """A model's part of a sweep. problems: None for a visitor's own prompt. first: its first setting's number."""
     run_code = model.name in bundled_models()  # as in an evaluation: a stranger's programs are not run
+    verdicts: dict[tuple[int, str], Verdict] = {}
     heard = time.monotonic()
-    with shelf.using(model.name), warnings.catch_warnings():
+    answers = answers_in_turn(
+        model, [each.asked for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
+    )
+    with loaded.using(model.name), warnings.catch_warnings(), closing(answers):
         warnings.simplefilter("ignore", UserWarning)
-        for index, setting in enumerate(settings):
-            yield {"kind": "at", "setting": first + index, "problem": 0, "warm_up": True}
-            for _ in _held(_job(setting, prompts[0], max_new_tokens=_WARM_TOKENS)):
-                pass
-        for number, prompt in enumerate(prompts):
-            verdicts: dict[str, Verdict] = {}
-            for turn in range(len(settings)):
-                index = (number + turn) % len(settings)
-                setting = settings[index]
-                job = _job(setting, prompt)
-                events = []
-                for event in _held(job):
-                    events.append(event)
-                    if time.monotonic() - heard > _AT_SECONDS:
-                        yield {"kind": "at", "setting": first + index, "problem": number}
-                        heard = time.monotonic()
-                output = job.output(0, events)
-                correct = None
-                if problems is not None:
-                    if output.text not in verdicts:
-                        verdicts[output.text] = check(problems[number], output.text, run_code=run_code)
-                    correct = verdicts[output.text].correct
-                row = {
-                    "kind": "row",
-                    "setting": first + index,
-                    "problem": number,
-                    "model": model.name,
-                    "series": setting.series,
-                    "block_size": setting.block_size,
-                    "label": setting.label,
-                    "strategy": setting.strategy,
-                    "tokens": output.metrics.output_tokens,
-                    "forwards": output.metrics.decode_forwards,
-                    "seconds": output.metrics.decode_seconds,
-                    "correct": correct,
-                    # Equal digests are equal token ids; the ids themselves would fill the log of a long sweep.
-                    "digest": hashlib.blake2b(repr(output.token_ids).encode(), digest_size=8).hexdigest(),
-                }
-                yield row if problems is not None else {**row, "output": output.text[:_OUTPUT_CHARS]}
-                heard = time.monotonic()
+        for each in answers:
+            number = first + each.setting
+            if isinstance(each, Progress):
+                if each.warm_up:
+                    if each.events == 0:
+                        yield At(number, 0, warm_up=True)
+                elif time.monotonic() - heard > _AT_SECONDS:
+                    yield At(number, each.batch)
+                    heard = time.monotonic()
+                continue
+            (output,) = each.outputs
+            correct = None
+            if problems is not None:
+                known = (each.batch, output.text)
+                if known not in verdicts:
+                    verdicts[known] = check(problems[each.batch], output.text, run_code=run_code)
+                correct = verdicts[known].correct
+            text = None if problems is not None else output.text[:_OUTPUT_CHARS]
+            yield _answer(settings[each.setting], number, each.batch, output, correct, text)
+            heard = time.monotonic()
 
 
-def _held(job: Job) -> Iterator[Any]:
-    with closing(job.events()) as events:
-        yield from events
+def _answer(
+    setting: SweepSetting, number: int, problem: int, output: Output, correct: bool | None, text: str | None
+) -> SweepAnswer:
+    return SweepAnswer(
+        setting=number,
+        problem=problem,
+        model=setting.model.name,
+        series=setting.series,
+        block_size=setting.block_size,
+        label=setting.label,
+        strategy=setting.strategy,
+        tokens=output.metrics.output_tokens,
+        forwards=output.metrics.decode_forwards,
+        seconds=output.metrics.decode_seconds,
+        correct=correct,
+        digest=hashlib.blake2b(repr(output.token_ids).encode(), digest_size=8).hexdigest(),
+        output=text,
+    )
 
 
 # -- what came out ----------------------------------------------------------------------------------------
 
 
-def table(rows: Iterable[Frame]) -> list[dict[str, Any]]:
-    """The figures of each setting, in the order of the settings, from a sweep's "row" frames; others are ignored.
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """The figures of one setting. setting: "1 = AR" or the block size. n: answers.
 
-    setting: "1 = AR" or the block size. accuracy: share of the judged answers that are right. tpf, tokens_per_second:
-    sums divided, as an evaluation pools them. same_as_ar: share of the answers with AR's very tokens. speed: tokens
-    per second over AR's, both over the problems that both have answered. None where there is nothing to divide.
+    accuracy: share of the judged answers that are right. tpf, tokens_per_second: sums divided, as an evaluation pools
+    them. same_as_ar: share of the answers with AR's very tokens. speed: tokens per second over AR's, both over the
+    problems that both have answered. None where there is nothing to divide. output: the answer to a visitor's own
+    prompt, None for held-out problems.
     """
-    by_setting: dict[int, dict[int, Frame]] = {}
-    baselines: dict[str, dict[int, Frame]] = {}
-    for row in rows:
-        if row["kind"] != "row":
+
+    model: str
+    series: str
+    setting: str
+    block_size: int
+    strategy: str
+    n: int
+    accuracy: float | None
+    tpf: float | None
+    tokens_per_second: float | None
+    mean_tokens: float
+    same_as_ar: float | None
+    speed: float | None
+    output: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of the endpoint and of the CSV file."""
+        said = asdict(self)
+        if self.output is None:
+            del said["output"]
+        return said
+
+
+def table(frames: Iterable[Frame]) -> list[TableRow]:
+    """The figures of each setting, in the order of the settings, from a sweep's frames: its answers are read alone."""
+    by_setting: dict[int, dict[int, SweepAnswer]] = {}
+    baselines: dict[str, dict[int, SweepAnswer]] = {}
+    for each in frames:
+        if not isinstance(each, SweepAnswer):
             continue
-        by_setting.setdefault(row["setting"], {})[row["problem"]] = row
-        if row["strategy"] == "ar":
-            baselines.setdefault(row["model"], {})[row["problem"]] = row
+        by_setting.setdefault(each.setting, {})[each.problem] = each
+        if each.strategy == "ar":
+            baselines.setdefault(each.model, {})[each.problem] = each
     return [
-        _record(list(own.values()), baselines.get(next(iter(own.values()))["model"], {}))
+        _row(list(own.values()), baselines.get(next(iter(own.values())).model, {}))
         for _, own in sorted(by_setting.items())
     ]
 
 
-def _record(rows: Sequence[Frame], ar: dict[int, Frame]) -> dict[str, Any]:
-    first = rows[0]
-    judged = [row["correct"] for row in rows if row["correct"] is not None]
-    both = [(row, ar[row["problem"]]) for row in rows if row["problem"] in ar]
-    own, of_ar = _per_second([row for row, _ in both]), _per_second([other for _, other in both])
-    record = {
-        "model": first["model"],
-        "series": first["series"],
-        "setting": first["label"],
-        "block_size": first["block_size"],
-        "strategy": first["strategy"],
-        "n": len(rows),
-        "accuracy": sum(judged) / len(judged) if judged else None,
-        "tpf": _ratio(sum(row["tokens"] - 1 for row in rows), sum(row["forwards"] for row in rows)),
-        "tokens_per_second": _per_second(rows),
-        "mean_tokens": sum(row["tokens"] for row in rows) / len(rows),
-        "same_as_ar": _ratio(sum(row["digest"] == other["digest"] for row, other in both), len(both)),
-        "speed": _ratio(own, of_ar) if own is not None and of_ar is not None else None,
-    }
-    if "output" in first:
-        record["output"] = first["output"]
-    return record
+def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow:
+    first = answers[0]
+    judged = [each.correct for each in answers if each.correct is not None]
+    both = [(each, ar[each.problem]) for each in answers if each.problem in ar]
+    own, of_ar = _per_second([each for each, _ in both]), _per_second([other for _, other in both])
+    return TableRow(
+        model=first.model,
+        series=first.series,
+        setting=first.label,
+        block_size=first.block_size,
+        strategy=first.strategy,
+        n=len(answers),
+        accuracy=sum(judged) / len(judged) if judged else None,
+        tpf=_ratio(sum(each.tokens - 1 for each in answers), sum(each.forwards for each in answers)),
+        tokens_per_second=_per_second(answers),
+        mean_tokens=sum(each.tokens for each in answers) / len(answers),
+        same_as_ar=_ratio(sum(each.digest == other.digest for each, other in both), len(both)),
+        speed=_ratio(own, of_ar) if own is not None and of_ar is not None else None,
+        output=first.output,
+    )
 
 
-def _per_second(rows: Sequence[Frame]) -> float | None:
-    return _ratio(sum(row["tokens"] - 1 for row in rows), sum(row["seconds"] for row in rows))
+def _per_second(answers: Sequence[SweepAnswer]) -> float | None:
+    return _ratio(sum(each.tokens - 1 for each in answers), sum(each.seconds for each in answers))
 
 
 def _ratio(above: float, below: float) -> float | None:
     return above / below if below > 0 else None
 
 
-def series_of(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The records by series, by block size; a model's AR is the first point of each of its series."""
-    ar = {record["model"]: record for record in records if record["strategy"] == "ar"}
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["strategy"] != "ar":
-            start = [ar[record["model"]]] if record["model"] in ar else []
-            lines.setdefault(record["series"], start).append(record)
-    alone = {model for model in ar if all(r["model"] != model for line in lines.values() for r in line)}
-    lines |= {ar[model]["series"]: [ar[model]] for model in ar if model in alone}
-    return {name: sorted(line, key=lambda record: record["block_size"]) for name, line in lines.items()}
+def series_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
+    """The rows by series, by block size; a model's AR is the first point of each of its series."""
+    ar = {row.model: row for row in rows if row.strategy == "ar"}
+    lines: dict[str, list[TableRow]] = {}
+    for row in rows:
+        if row.strategy != "ar":
+            start = [ar[row.model]] if row.model in ar else []
+            lines.setdefault(row.series, start).append(row)
+    alone = {model for model in ar if all(row.model != model for line in lines.values() for row in line)}
+    lines |= {ar[model].series: [ar[model]] for model in ar if model in alone}
+    return {name: sorted(line, key=lambda row: row.block_size) for name, line in lines.items()}
 
 
-def to_csv(records: Sequence[dict[str, Any]]) -> str:
+def to_csv(rows: Sequence[TableRow]) -> str:
     """The table as CSV, numbers in full, None as nothing. Text that a spreadsheet would run is quoted with '."""
-    if not records:
+    if not rows:
         return ""
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    cells = [row.to_json() for row in rows]
+    writer = csv.DictWriter(out, fieldnames=list(cells[0]), lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        writer.writerow({name: _cell(value) for name, value in record.items()})
+    for each in cells:
+        writer.writerow({name: _cell(value) for name, value in each.items()})
     return out.getvalue()
 
 

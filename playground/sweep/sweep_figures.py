@@ -1,52 +1,48 @@
 """The figures of a sweep, from its table: accuracy against TPF, speed and agreement with AR against block size."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from nbdiff_engine.evaluation.aup import aup
-from playground.race.race_figures import INK, add_line, blank
-from playground.sweep.sweep import series_of
+from playground.drawing import INK, add_line, blank
+from playground.sweep.sweep import TableRow, series_of
 
-Record = dict[str, Any]
 UNNAMED = "block diffusion"  # a series that is the only one
 
 
-def accuracy_against_tpf(records: Sequence[Record]) -> go.Figure:
+def accuracy_against_tpf(rows: Sequence[TableRow]) -> go.Figure:
     """Accuracy in percent against tokens per forward, a line a series, its AUP in the legend.
 
     Draws nothing where nothing was judged.
     """
     figure = blank("Tokens per forward", "Accuracy")
-    for number, (name, line) in enumerate(series_of(records).items()):
-        points = [each for each in line if each["tpf"] is not None and each["accuracy"] is not None]
-        points.sort(key=lambda each: each["tpf"])
+    for number, (name, line) in enumerate(series_of(rows).items()):
+        points = [each for each in line if each.tpf is not None and each.accuracy is not None]
+        points.sort(key=lambda each: each.tpf)
         if not points:
             continue
-        score = _aup([(each["tpf"], 100 * each["accuracy"]) for each in points])
+        score = _aup([(each.tpf, 100 * each.accuracy) for each in points])
         named = name or UNNAMED
         add_line(
             figure,
             number,
             named if score is None else f"{named} (AUP {score:.0f})",
-            [each["tpf"] for each in points],
-            [100 * each["accuracy"] for each in points],
+            [each.tpf for each in points],
+            [100 * each.accuracy for each in points],
             "%{y:.0f} % at %{x:.2f} tokens per forward, block %{text}",
-            text=[each["setting"] for each in points],
+            text=[each.setting for each in points],
         )
         figure.data[-1].mode = "lines+markers"
     figure.update_yaxes(range=[-3, 103], ticksuffix=" %")
     return figure
 
 
-def speed_against_block_size(records: Sequence[Record]) -> go.Figure:
+def speed_against_block_size(rows: Sequence[TableRow]) -> go.Figure:
     """Output tokens per second against block size (logarithmic); a level line says where AR is."""
-    figure = _against_block_size(
-        records, "Output tokens/s", lambda each: each["tokens_per_second"], "%{y:.0f} tokens/s"
-    )
+    figure = _against_block_size(rows, "Output tokens/s", lambda each: each.tokens_per_second, "%{y:.0f} tokens/s")
     figure.update_yaxes(rangemode="tozero")
-    speeds = {each["model"]: each["tokens_per_second"] for each in records if each["strategy"] == "ar"}
+    speeds = {each.model: each.tokens_per_second for each in rows if each.strategy == "ar"}
     for model, speed in speeds.items():
         if speed is not None:
             label = "AR" if len(speeds) == 1 else f"AR of {model}"
@@ -59,12 +55,12 @@ def speed_against_block_size(records: Sequence[Record]) -> go.Figure:
     return figure
 
 
-def agreement_against_block_size(records: Sequence[Record]) -> go.Figure:
+def agreement_against_block_size(rows: Sequence[TableRow]) -> go.Figure:
     """Share of answers that are AR's, token for token, in percent against block size (logarithmic)."""
     figure = _against_block_size(
-        records,
+        rows,
         "Same answer as AR",
-        lambda each: None if each["same_as_ar"] is None else 100 * each["same_as_ar"],
+        lambda each: None if each.same_as_ar is None else 100 * each.same_as_ar,
         "%{y:.0f} % the same as AR",
     )
     figure.update_yaxes(range=[-3, 103], ticksuffix=" %")
@@ -72,22 +68,22 @@ def agreement_against_block_size(records: Sequence[Record]) -> go.Figure:
 
 
 def _against_block_size(
-    records: Sequence[Record], title: str, value: Callable[[Record], float | None], hover: str
+    rows: Sequence[TableRow], title: str, value: Callable[[TableRow], float | None], hover: str
 ) -> go.Figure:
     figure = blank("Block size (tokens)", title)
-    sizes = sorted({each["block_size"] for each in records})
-    for number, (name, line) in enumerate(series_of(records).items()):
-        points = [(each["block_size"], value(each)) for each in line]
+    sizes = sorted({each.block_size for each in rows})
+    for number, (name, line) in enumerate(series_of(rows).items()):
+        points = [(each.block_size, value(each)) for each in line]
         points = [(size, height) for size, height in points if height is not None]
         if points:
             add_line(figure, number, name or UNNAMED, *zip(*points), f"{hover}, block %{{x}}")
-    words = ["1 = AR" if size == 1 and _has_ar(records) else str(size) for size in sizes]
+    words = ["1 = AR" if size == 1 and _has_ar(rows) else str(size) for size in sizes]
     figure.update_xaxes(type="log", tickmode="array", tickvals=sizes, ticktext=words)
     return figure
 
 
-def _has_ar(records: Sequence[Record]) -> bool:
-    return any(each["strategy"] == "ar" for each in records)
+def _has_ar(rows: Sequence[TableRow]) -> bool:
+    return any(each.strategy == "ar" for each in rows)
 
 
 def _aup(points: Sequence[tuple[float, float]]) -> float | None:

@@ -13,8 +13,8 @@ from typing import Any
 from nbdiff_engine import SettingError, bundled_models
 from nbdiff_engine.errors import brief
 from nbdiff_engine.model.checkpoint_folders import HUB_ID
-from playground.options import Options
-from playground.server.loaded_models import Shelf
+from playground.options import ServerOptions
+from playground.server.loaded_models import LoadedModels
 
 UPLOADS = (".jsonl", ".json", ".parquet", ".csv", ".txt")
 OWN_DATA = {"corpus": "The project's corpus", "self": "What the base writes itself"}
@@ -25,7 +25,7 @@ _LONGEST = 400
 class Access:
     """Turns what a form names into what a run reads. Raises SettingError, one sentence."""
 
-    def __init__(self, shelf: Shelf, options: Options, jobs: Any):
+    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Any):
         self.shelf = shelf
         self.options = options
         self.jobs = jobs
@@ -35,7 +35,7 @@ class Access:
     def bases(self) -> list[tuple[str, str]]:
         """What can be chosen as a base, in words and as a form names it."""
         found = [(name, name) for name in bundled_models()]
-        for row in self.shelf.rows():
+        for row in self.shelf.facts():
             if row.name not in bundled_models() and not row.name.endswith(("(8bit)", "(4bit)")):
                 found.append((f"{row.name} (loaded)", self.shelf.source(row.name)))
         for job in self.jobs.list():

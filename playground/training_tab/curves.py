@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from playground.race.race_figures import INK, add_line, blank
+from playground.drawing import INK, add_line, blank
 from training.recipe.block_schedule import BlockGrowth
 
 Line = Mapping[str, Any]  # of metrics.jsonl, evaluations.jsonl or probes.jsonl

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.options import Options
-from playground.server.loaded_models import Shelf
+from playground.options import ServerOptions
+from playground.server.loaded_models import LoadedModels
 from playground.training_tab import curves, estimates
 from playground.training_tab.access import OWN_DATA, UPLOADS, Access
 from playground.training_tab.asked import (
@@ -71,7 +71,7 @@ class Parts:
 class JobForm:
     """The form's handlers. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: Shelf, options: Options, jobs: Any):
+    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Any):
         self.jobs = jobs
         self.options = options
         self.access = Access(shelf, options, jobs)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import gradio as gr
 from nbdiff_engine import NBDiffError, bundled_models
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import outcome
-from playground.server.loaded_models import Shelf
-from playground.server.worker import Frame, Lane, QueueFullError, Worker
+from playground.server.loaded_models import LoadedModels
+from playground.server.loading_frames import Loaded, Refused
+from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 from playground.training_tab.words import say
 from training.recipe.recipe import Recipe
 
@@ -19,10 +21,20 @@ FINAL = "final"
 _THRESHOLD = 0.9  # where a new checkpoint's own spec has none yet
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The last frame of an opening. lanes: those of the decode tab."""
+
+    lanes: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "opened", "lanes": self.lanes}
+
+
 class Opening:
     """Loads checkpoints on the worker's thread, as the tab of models does: no lane's clock runs meanwhile."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, jobs: Any):
+    def __init__(self, shelf: LoadedModels, worker: Worker, jobs: Any):
         self.shelf = shelf
         self.worker = worker
         self.jobs = jobs
@@ -31,25 +43,26 @@ class Opening:
         """Lanes for the decode tab; a sentence where the checkpoint cannot be had."""
         try:
             job = self.jobs.get(str(identity))
-            run_id = self.worker.submit([Lane("open", lambda: self._frames(job, which))])
+            run_id = self.worker.submit([RunPart("open", lambda: self._frames(job, which))])
         except (NBDiffError, QueueFullError) as error:
             return gr.skip(), say(str(error), error=True)
         reply = outcome(self.worker, run_id)
-        got = {frame["kind"]: frame for frame in reply.frames}
-        if "opened" not in got:
-            sentence = got["refused"]["sentence"] if "refused" in got else reply.message
-            return gr.skip(), say(sentence, error=True)
-        return {"lanes": got["opened"]["lanes"], "serial": secrets.token_hex(4)}, say("Opened in the tab Decode.")
+        frames = [each.frame for each in reply.frames]
+        opened = next((frame for frame in frames if isinstance(frame, Opened)), None)
+        if opened is None:
+            refused = next((frame for frame in frames if isinstance(frame, Refused)), None)
+            return gr.skip(), say(refused.sentence if refused else reply.message, error=True)
+        return {"lanes": opened.lanes, "serial": secrets.token_hex(4)}, say("Opened in the tab Decode.")
 
     def _frames(self, job: Any, which: Any) -> Iterator[Frame]:
         """The frames of loading; a refusal is one of them, or the worker would call it a fault of the server."""
         try:
             adapted = self._load(job, which)
-            yield Frame(kind="loaded")
+            yield Loaded(adapted)
             guarded_warm_up(self.shelf, adapted)
-            yield Frame(kind="opened", lanes=self._lanes(job, adapted))
+            yield Opened(self._lanes(job, adapted))
         except NBDiffError as error:
-            yield Frame(kind="refused", sentence=str(error))
+            yield Refused(str(error))
 
     def _load(self, job: Any, which: Any) -> str:
         """The checkpoint on the shelf; its name there."""

@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground.options import Options
-from playground.server.loaded_models import Shelf
+from playground.options import ServerOptions
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
 from playground.training_tab.compare import Compare
 from playground.training_tab.form import ASKED, QUEUED, JobForm
@@ -32,7 +32,7 @@ _LEAVE = """() => {
 class TrainingTab:
     """`build` lays it out in the Blocks being built, `wire` ties it to the tabs that it is one of."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, options: Options, jobs: Any):
+    def __init__(self, shelf: LoadedModels, worker: Worker, options: ServerOptions, jobs: Any):
         """jobs: a training.jobs.Jobs."""
         self.jobs = jobs
         self.form = JobForm(shelf, options, jobs)

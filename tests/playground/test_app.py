@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from nbdiff_engine import Trace
-from playground.options import Options, StartError
+from playground.options import ServerOptions, StartError
 from tests.playground.serving import PATCHED_APP, ROOT, Server, free_port, run_app, serving
 
 
@@ -66,21 +66,21 @@ def assert_refused(result, sentence: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_only_loopback_needs_no_login(host: str) -> None:
-    assert Options(host=host).is_local
+    assert ServerOptions(host=host).is_local
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "localhost.example.org", ""])
 def test_any_other_host_needs_a_login(host: str) -> None:
     with pytest.raises(StartError, match="NBDIFF_LOGIN"):
-        Options(host=host)
-    options = Options(host=host, login="ada:secret")
+        ServerOptions(host=host)
+    options = ServerOptions(host=host, login="ada:secret")
     assert options.auth == ("ada", "secret")
     assert "secret" not in repr(options)
 
 
 def test_a_space_is_reached_through_its_own_front_door(tmp_path: Path) -> None:
-    assert Options(host="0.0.0.0", space=True).auth is None
-    assert not Options(host="0.0.0.0", space=True).is_local
+    assert ServerOptions(host="0.0.0.0", space=True).auth is None
+    assert not ServerOptions(host="0.0.0.0", space=True).is_local
     with serving(tmp_path, SPACE_ID="someone/some-space") as server:
         assert b"NBDiff" in server.get()
         assert "is on http" in server.output.read_text()
@@ -96,19 +96,19 @@ def test_the_readme_describes_a_space() -> None:
 
 
 def test_training_is_for_this_machine_or_for_those_who_log_in() -> None:
-    assert Options().trains
-    assert not Options(training=False).trains
-    assert not Options(host="0.0.0.0", login="ada:secret").trains
-    assert Options(host="0.0.0.0", login="ada:secret", training=True).trains
-    assert not Options(host="0.0.0.0", space=True).trains
+    assert ServerOptions().trains
+    assert not ServerOptions(training=False).trains
+    assert not ServerOptions(host="0.0.0.0", login="ada:secret").trains
+    assert ServerOptions(host="0.0.0.0", login="ada:secret", training=True).trains
+    assert not ServerOptions(host="0.0.0.0", space=True).trains
     with pytest.raises(StartError, match="needs a login"):
-        Options(host="0.0.0.0", space=True, training=True)
+        ServerOptions(host="0.0.0.0", space=True, training=True)
 
 
 @pytest.mark.parametrize("login", ["ada", "ada:", ":secret", ""])
 def test_half_a_login_is_refused(login: str) -> None:
     with pytest.raises(StartError, match="name:password"):
-        Options(login=login)
+        ServerOptions(login=login)
 
 
 def test_the_entry_is_short_and_imports_only_the_playground() -> None:

@@ -8,8 +8,10 @@ import pytest
 
 import nbdiff_engine as nb
 from nbdiff_engine.__main__ import main
+from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation import eval_command as command
 from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation.answering import decode_batch
 from nbdiff_engine.evaluation.settings_grid import label_of
 from nbdiff_engine.tasks import DOMAINS
 from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
@@ -135,12 +137,12 @@ def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
 def test_a_stop_in_the_middle_prints_nothing(run, monkeypatch):
     calls = itertools.count()
 
-    def interrupted(*args, **settings):
+    def interrupted(model, prompts, settings):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return nb.generate(*args, **settings)
+        return (yield from decode_batch(model, prompts, settings))
 
-    monkeypatch.setattr(running, "generate", interrupted)
+    monkeypatch.setattr(answering, "decode_batch", interrupted)
     code, out, _ = run("--model", MODEL, "--limit", "1", "--max-new-tokens", "4")
     assert (code, out) == (130, "")
 
@@ -150,13 +152,13 @@ def test_a_stop_in_the_middle_says_how_to_go_on(run, monkeypatch, tmp_path):
     options = ("--model", MODEL, "--limit", "1", "--max-new-tokens", "4", "--output", str(tmp_path / "run.json"))
     journal = tmp_path / "run.answers.jsonl"
 
-    def interrupted(*args, **settings):
+    def interrupted(model, prompts, settings):
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return nb.generate(*args, **settings)
+        return (yield from decode_batch(model, prompts, settings))
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "generate", interrupted)
+        patch.setattr(answering, "decode_batch", interrupted)
         code, out, err = run(*options)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == f"stopped: {journal} keeps the answers; the same command with --resume goes on"

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation import answering
+from nbdiff_engine.evaluation.answering import decode_batch
 from nbdiff_engine.evaluation.report import Answer, Figures
 from nbdiff_engine.evaluation.run import batches_of, evaluate
 from nbdiff_engine.evaluation.table import table
@@ -31,13 +32,13 @@ def answer(batch: int, prefill: float, decode: float, tokens: int, forwards: int
 def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkeypatch, batch_size):
     rows = []
 
-    def recorded(_, prompts, **settings):
-        found = nb.generate(model, prompts, **settings)
-        for prompt, out in zip(prompts, found) if isinstance(found, list) else [(prompts, found)]:
-            rows[-1][settings["strategy"], tuple(prompt)] = out.token_ids
+    def recorded(model, prompts, settings):
+        found = yield from decode_batch(model, prompts, settings)
+        for prompt, out in zip(prompts, found):
+            rows[-1][settings.strategy, tuple(prompt)] = out.token_ids
         return found
 
-    monkeypatch.setattr(running, "generate", recorded)
+    monkeypatch.setattr(answering, "decode_batch", recorded)
     reports = []
     for size in (1, batch_size):
         rows.append({})
@@ -92,7 +93,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_a_sentence(model, monkeypatch, 
     def out_of_memory(*args, **settings):
         raise error
 
-    monkeypatch.setattr(running, "generate", out_of_memory)
+    monkeypatch.setattr(answering, "prepare", out_of_memory)
     with pytest.raises(nb.SettingError, match=r"too small for 4 prompts side by side .* take a smaller batch size"):
         evaluate([model], PROBLEMS[:4], batch_size=4)
 
@@ -101,7 +102,7 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(model, monkeypatch):
     def broken(*args, **settings):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(running, "generate", broken)
+    monkeypatch.setattr(answering, "prepare", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         evaluate([model], PROBLEMS[:1])
 

@@ -12,8 +12,10 @@ import pytest
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation import journal as journals
 from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation.answering import decode_batch
 from nbdiff_engine.evaluation.run import evaluate
 from nbdiff_engine.tasks import held_out
 from tests.conftest import GOLDEN
@@ -48,13 +50,13 @@ def calls_of(monkeypatch, stop_at: int | None = None) -> list:
     """What is decoded from now on; Ctrl-C comes at one of the calls."""
     calls = []
 
-    def counted(*args, **settings):
-        calls.append(settings["strategy"])
+    def counted(model, prompts, settings):
+        calls.append(settings.strategy)
         if len(calls) - 1 == stop_at:
             raise KeyboardInterrupt
-        return nb.generate(*args, **settings)
+        return (yield from decode_batch(model, prompts, settings))
 
-    monkeypatch.setattr(running, "generate", counted)
+    monkeypatch.setattr(answering, "decode_batch", counted)
     return calls
 
 

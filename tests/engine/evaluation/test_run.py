@@ -8,7 +8,9 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation import run as running
+from nbdiff_engine.evaluation.answering import decode_batch
 from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
 from nbdiff_engine.evaluation.pairs import top_two_gap
 from nbdiff_engine.evaluation.run import evaluate
@@ -47,13 +49,13 @@ def recorded(model):
     """An evaluation under the default settings, and the outputs it is made of, by strategy."""
     outputs: dict[str, list[nb.Output]] = {}
 
-    def recorder(*args, **settings):
-        output = nb.generate(*args, **settings)
-        outputs.setdefault(settings["strategy"], []).append(output)
-        return output
+    def recorder(model, prompts, settings):
+        found = yield from decode_batch(model, prompts, settings)
+        outputs.setdefault(settings.strategy, []).extend(found)
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "generate", recorder)
+        patch.setattr(answering, "decode_batch", recorder)
         patch.setattr(running, "check", stand_in)
         done = evaluate([model], PROBLEMS, max_new_tokens=48)
     return done, {strategy: own[1:] for strategy, own in outputs.items()}  # the first is the warm-up
@@ -141,11 +143,11 @@ def test_programs_of_a_bundled_model_are_judged(model, monkeypatch):
 def test_settings_take_turns_on_each_prompt(model, monkeypatch):
     order = []
 
-    def recorder(_, prompt, **settings):
-        order.append((len(prompt), settings["strategy"]))
-        return nb.generate(model, prompt, **settings)
+    def recorder(model, prompts, settings):
+        order.append((len(prompts[0]), settings.strategy))
+        return (yield from decode_batch(model, prompts, settings))
 
-    monkeypatch.setattr(running, "generate", recorder)
+    monkeypatch.setattr(answering, "decode_batch", recorder)
     monkeypatch.setattr(running, "check", stand_in)
     evaluate([model], PROBLEMS[:2], max_new_tokens=4)
     strategies = [strategy for _, strategy in order]

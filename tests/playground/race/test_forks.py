@@ -9,25 +9,26 @@ import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError, TraceError
 from nbdiff_engine.trace.events import Edit
 from nbdiff_engine.trace.trace_file import Trace
-from playground.options import Options
+from playground.options import ServerOptions
 from playground.race.forks import check_fork
-from playground.race.frames import lane_frames, race
+from playground.race.frames import lane_frames, race_of
 from playground.race.imported_race import check_race
-from playground.server.loaded_models import Shelf, first_models
+from playground.server.loaded_models import LoadedModels, first_models
+from playground.server.worker import Logged
 
 PROMPT = "What is the capital of Germany?"
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Shelf:
-    return first_models(Options())
+def loaded() -> LoadedModels:
+    return first_models(ServerOptions())
 
 
 @pytest.fixture(scope="module")
-def whole(shelf: Shelf) -> dict[str, Any]:
+def whole(loaded: LoadedModels) -> dict[str, Any]:
     """A race of one block-diffusion lane."""
-    job = nb.prepare(shelf.get("nano"), PROMPT, block_size=16, max_new_tokens=32)
-    return race([{"lane": 0, **frame} for frame in lane_frames("Block diffusion", "nano", job)], PROMPT)
+    job = nb.prepare(loaded.get("nano"), PROMPT, block_size=16, max_new_tokens=32)
+    return race_of([Logged(frame, 0) for frame in lane_frames("Block diffusion", "nano", job)], PROMPT).to_json()
 
 
 @pytest.fixture
@@ -39,13 +40,12 @@ def asked(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(request) -> dict[str, Any]:
-    (lane,) = request.lanes
-    frames = [{"lane": 0, **frame} for frame in lane.frames()]
-    return race(frames, "")["lanes"][0]
+    (part,) = request.parts
+    return race_of([Logged(frame, 0) for frame in part.frames()], "").to_json()["lanes"][0]
 
 
-def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(shelf: Shelf, asked: dict) -> None:
-    found = decoded(check_fork(shelf, {**asked, "changes": [[3, " France"]]}, Options()))
+def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(loaded: LoadedModels, asked: dict) -> None:
+    found = decoded(check_fork(loaded, {**asked, "changes": [[3, " France"]]}, ServerOptions()))
     assert "France" in found["text"]
     assert "Berl" not in found["text"]
     trace = Trace.from_json(found["trace"])
@@ -53,9 +53,11 @@ def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(shelf: Sh
     assert "1 changed by hand" in found["about"]
 
 
-def test_other_settings_go_on_from_where_it_stood(shelf: Shelf, asked: dict) -> None:
+def test_other_settings_go_on_from_where_it_stood(loaded: LoadedModels, asked: dict) -> None:
     asked["trace"]["events"] = asked["trace"]["events"][:1]
-    found = decoded(check_fork(shelf, {**asked, "settings": {"unmasking": "top_k", "tokens_per_step": 2}}, Options()))
+    found = decoded(
+        check_fork(loaded, {**asked, "settings": {"unmasking": "top_k", "tokens_per_step": 2}}, ServerOptions())
+    )
     assert found["trace"]["settings"]["unmasking"] == "top_k"
     assert "2 most confident a step" in found["about"]
 
@@ -86,9 +88,9 @@ def with_trace(asked: dict[str, Any], **changed: Any) -> dict[str, Any]:
         (lambda asked: {**asked, "changes": [[3, {"a": 1}]]}, "The fork cannot be read"),
     ],
 )
-def test_a_hostile_fork_is_one_sentence(shelf: Shelf, asked: dict, change: Any, sentence: str) -> None:
+def test_a_hostile_fork_is_one_sentence(loaded: LoadedModels, asked: dict, change: Any, sentence: str) -> None:
     with pytest.raises(NBDiffError) as caught:
-        check_fork(shelf, change(asked), Options())
+        check_fork(loaded, change(asked), ServerOptions())
     said = str(caught.value)
     assert sentence in said
     assert "\n" not in said
@@ -98,7 +100,7 @@ def test_a_hostile_fork_is_one_sentence(shelf: Shelf, asked: dict, change: Any, 
 def test_a_race_that_was_exported_is_read_and_its_figures_measured_anew(whole: dict) -> None:
     sent = copy.deepcopy(whole)
     sent["lanes"][0]["metrics"] = {"tokens_per_second": 10**9}
-    read = check_race(sent)
+    read = check_race(sent).to_json()
     kept = copy.deepcopy(whole)
     rates = [each["lanes"][0].pop("metrics")["tokens_per_second"] for each in (read, kept)]
     assert rates[0] == pytest.approx(rates[1], rel=1e-2)  # a file has its times to the microsecond

@@ -6,7 +6,8 @@ import pytest
 
 import nbdiff_engine as nb
 from nbdiff_engine.trace.trace_file import Trace
-from playground.race.frames import lane_frames, race
+from playground.race.frames import Summary, lane_frames, race_of
+from playground.server.worker import Logged
 
 PROMPT = "What is the capital of Germany?"
 STRATEGIES = ("ar", "block_diffusion", "self_speculative")
@@ -17,19 +18,28 @@ def model() -> nb.BlockModel:
     return nb.load("nano", dtype="float32")
 
 
-def frames_of(model: nb.BlockModel, lane: int = 0, **settings: object) -> list[dict]:
+def log_of(model: nb.BlockModel, lane: int = 0, **settings: object) -> list[Logged]:
     job = nb.prepare(model, PROMPT, max_new_tokens=40, **settings)
-    return [{"lane": lane, **frame} for frame in lane_frames("a name", "a line", job)]
+    return [Logged(frame, lane) for frame in lane_frames("a name", "a line", job)]
+
+
+def frames_of(model: nb.BlockModel) -> list[dict]:
+    """As they are sent."""
+    return [logged.to_json() for logged in log_of(model)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_frames_of_a_lane_are_its_trace_in_parts(model: nb.BlockModel, strategy: str) -> None:
     wanted = nb.generate(model, PROMPT, strategy=strategy, max_new_tokens=40)
-    frames = json.loads(json.dumps(frames_of(model, strategy=strategy)))
+    log = log_of(model, strategy=strategy)
+    frames = json.loads(json.dumps([logged.to_json() for logged in log]))
     assert [frame["kind"] for frame in frames] == ["open", *["event"] * (len(frames) - 2), "done"]
     assert frames[-1]["text"] == wanted.text
     assert frames[-1]["metrics"]["decode_forwards"] == wanted.metrics.decode_forwards
-    lane = race(frames, PROMPT)["lanes"][0]
+    assert {frame["lane"] for frame in frames} == {0}
+    lane = race_of(log, PROMPT).to_json()["lanes"][0]
+    assert frames[0]["header"] == {key: lane["trace"][key] for key in frames[0]["header"]}
+    assert [frame["event"] for frame in frames[1:-1]] == lane["trace"]["events"]
     trace = Trace.from_json(lane["trace"])
     assert list(trace.token_ids) == wanted.token_ids
     assert trace.model == "nano"
@@ -66,17 +76,17 @@ def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
             settings = {"strategy": strategy, "max_new_tokens": 64, "ignore_eos": True, **sampling}
             plain = nb.generate(model, PROMPT, **settings)
             viewed = list(lane_frames("a", "b", nb.prepare(model, PROMPT, **settings)))
-            assert viewed[-2]["event"][-1] == plain.token_ids
+            assert viewed[-2].to_json()["event"][-1] == plain.token_ids
 
 
 def test_a_race_keeps_what_a_run_that_was_stopped_has_reached(model: nb.BlockModel) -> None:
-    whole, cut = frames_of(model), frames_of(model, lane=1, strategy="ar")[:5]
-    made = race([*whole, *cut], "title")
+    whole, cut = log_of(model), log_of(model, lane=1, strategy="ar")[:5]
+    made = race_of([*whole, *cut], "title").to_json()
     assert [lane["metrics"] is None for lane in made["lanes"]] == [False, True]
     assert len(made["lanes"][1]["trace"]["events"]) == 4
     Trace.from_json(made["lanes"][1]["trace"], whole=False)
 
 
 def test_a_race_holds_the_verdict_and_its_title(model: nb.BlockModel) -> None:
-    made = race([*frames_of(model), {"kind": "summary", "verdict": "So it is."}], "title")
+    made = race_of([*log_of(model), Logged(Summary("So it is."))], "title").to_json()
     assert (made["format"], made["version"], made["title"], made["verdict"]) == ("nbdiff-race", 1, "title", "So it is.")

@@ -6,13 +6,20 @@ from typing import Any
 import pytest
 
 import nbdiff_engine as nb
+from nbdiff_engine.trace.trace_file import Trace
 from playground.race import race_figures as figures
+from playground.race.race_file import RaceLane
 
 PROMPT = [5, 9, 12, 7]
 
 
-def lane(name: str, events: list[Any]) -> dict[str, Any]:
-    return {"name": name, "about": "", "trace": {"events": events}, "metrics": None}
+HEADER = {"format": "nbdiff-trace", "version": 2, "model": "m", "settings": {}, "mask_token_id": 1}
+REST = {"prompt": None, "prompt_ids": PROMPT, "pieces": {}}
+
+
+def lane(name: str, events: list[Any]) -> RaceLane:
+    trace = Trace.from_json({**HEADER, **REST, "events": events}, whole=False)
+    return RaceLane(name, "", trace, context=None, token_shift=None)
 
 
 DIFFUSION = [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from playground.server import replay_file as replay
+from playground.server import web_files
 from tests.playground.replaying import (
     BROWSER_TEST,
     Browser,
@@ -64,7 +65,7 @@ def staged(browser: Browser, folder: Path, value: dict[str, Any]) -> Iterator[Pa
 
     slots = {
         "css": replay.styles(),
-        "html": replay.read("stage.html"),
+        "html": web_files.read("stage.html"),
         "js": replay.script("stage.js"),
         "value": in_script(value),
         "sources": in_script(replay.sources()),

@@ -1,17 +1,24 @@
 """The verdict: who was faster in a run and why, whoever it was."""
 
+from nbdiff_engine.trace.metrics import Metrics
 from playground.race.verdict import Entry, verdict
 
 
 def entry(name: str, strategy: str, rate: float | None, forwards: int = 10, tokens: tuple[int, ...] = (1, 2, 3)):
     seconds = 1.0 if rate is None else 20 / rate
-    metrics = {
-        "tokens_per_second": rate,
-        "decode_seconds": seconds,
-        "decode_forwards": forwards,
-        "tokens_per_forward": 20 / forwards,
-    }
-    return Entry(name, strategy, "nano", metrics, tokens)
+    metrics = Metrics(
+        output_tokens=21,
+        prefill_seconds=0.0,
+        decode_seconds=seconds,
+        decode_forwards=forwards,
+        denoise_forwards=forwards,
+        commit_forwards=0,
+        tokens_per_forward=20 / forwards,
+        tokens_per_second=rate,
+        seconds_to_first_token=0.0,
+        seconds_to_first_block=0.0,
+    )
+    return Entry(name, strategy, metrics, tokens)
 
 
 def test_it_names_the_winner_the_ratio_and_the_reason() -> None:

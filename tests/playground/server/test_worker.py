@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from playground.server.worker import FRAMES_PER_REPLY, MOST_VIEWERS, Frame, Lane, Limits, QueueFullError, Worker
+from playground.server.worker import FRAMES_PER_REPLY, MOST_VIEWERS, Limits, QueueFullError, Reply, RunPart, Worker
 
 PATIENCE = 5.0  # seconds until a test gives up
 
@@ -21,6 +23,16 @@ class Clock:
         return self.now
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A frame of any fields."""
+
+    fields: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.fields
+
+
 class StepLane:
     """A lane whose every frame waits for the test's leave, as a slow model waits for its forward."""
 
@@ -30,19 +42,19 @@ class StepLane:
         self.forwards = 0
         self.over = False
 
-    def frames(self) -> Generator[Frame, None, None]:
+    def frames(self) -> Generator[Said, None, None]:
         try:
             while True:
                 assert self.leave.acquire(timeout=PATIENCE), "nobody let the forward through"
                 if self.over:
                     return
                 self.forwards += 1
-                yield {"kind": "step", "number": self.forwards}
+                yield Said({"kind": "step", "number": self.forwards})
         finally:
             self.closed.set()
 
-    def lane(self) -> Lane:
-        return Lane("slow", self.frames)
+    def lane(self) -> RunPart:
+        return RunPart("slow", self.frames)
 
     def forward(self, count: int = 1) -> None:
         """Let forwards through; returns when they have been taken up."""
@@ -56,8 +68,13 @@ class StepLane:
         self.leave.release()
 
 
-def quick(*frames: Frame) -> Lane:
-    return Lane("quick", lambda: (frame for frame in frames))
+def quick(*frames: dict[str, Any]) -> RunPart:
+    return RunPart("quick", lambda: (Said(frame) for frame in frames))
+
+
+def said(reply: Reply) -> list[dict[str, Any]]:
+    """A reply's frames as they are sent."""
+    return reply.to_json()["frames"]
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -93,9 +110,9 @@ def slow(worker: Worker) -> Iterator[StepLane]:
 
 def test_a_run_goes_through_its_lanes_in_order_and_ends_with_its_summary(worker: Worker) -> None:
     lanes = [quick({"kind": "a"}, {"kind": "b"}), quick({"kind": "c"})]
-    run = worker.submit(lanes, lambda frames: {"kind": "summary", "count": len(frames)})
+    run = worker.submit(lanes, lambda frames: Said({"kind": "summary", "count": len(frames)}))
     until_state(worker, run, "finished")
-    assert worker.poll(run, "v", 0).frames == [
+    assert said(worker.poll(run, "v", 0)) == [
         {"lane": 0, "kind": "a"},
         {"lane": 0, "kind": "b"},
         {"lane": 1, "kind": "c"},
@@ -107,8 +124,8 @@ def test_a_poll_gives_what_came_since_the_cursor(worker: Worker) -> None:
     run = worker.submit([quick(*({"n": n} for n in range(3)))])
     until_state(worker, run, "finished")
     first = worker.poll(run, "v", 1)
-    assert [frame["n"] for frame in first.frames] == [1, 2]
-    assert worker.poll(run, "v", first.cursor).frames == []
+    assert [frame["n"] for frame in said(first)] == [1, 2]
+    assert said(worker.poll(run, "v", first.cursor)) == []
 
 
 @pytest.mark.parametrize("cursor", [-(10**9), 10**9])
@@ -238,11 +255,11 @@ def test_a_log_stays_within_its_bytes() -> None:
 
 
 def test_a_lane_that_raises_fails_its_own_run_only(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Generator[Frame, None, None]:
-        yield {"n": 0}
+    def broken() -> Generator[Said, None, None]:
+        yield Said({"n": 0})
         raise RuntimeError("a secret of the server")
 
-    run = worker.submit([Lane("broken", broken)])
+    run = worker.submit([RunPart("broken", broken)])
     until_state(worker, run, "failed")
     assert "secret" not in worker.poll(run, "v", 0).message
     assert "a secret of the server" in caplog.text

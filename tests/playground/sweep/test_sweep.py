@@ -7,6 +7,7 @@ import time
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,18 +15,19 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
-from playground.options import Options
-from playground.server.worker import Lane, Limits, Worker
+from playground.options import ServerOptions
+from playground.server.worker import Frame, Limits, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
 from playground.sweep.block_sizes_tab import _shown
 from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_csv
+from playground.sweep.sweep_frames import At, SweepAnswer
 
-OPTIONS = Options()
-ROW = {"kind": "row", "model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
+OPTIONS = ServerOptions()
+ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
 
 
 class OneModel:
-    """A shelf that holds one model."""
+    """As LoadedModels, of one model."""
 
     def __init__(self, model: nb.BlockModel):
         self.model = model
@@ -49,7 +51,7 @@ class OneModel:
 
 
 @pytest.fixture(scope="module")
-def shelf() -> OneModel:
+def loaded() -> OneModel:
     return OneModel(nb.load("nano", dtype="float32"))
 
 
@@ -64,12 +66,12 @@ def aup(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "nbdiff_engine.evaluation.aup", module)
 
 
-def frames_of(lanes: Sequence[Lane]) -> list[dict[str, Any]]:
-    return [frame for lane in lanes for frame in lane.frames()]
+def frames_of(parts: Sequence[RunPart]) -> list[Frame]:
+    return [frame for part in parts for frame in part.frames()]
 
 
 @pytest.fixture(scope="module")
-def maths(shelf: OneModel) -> list[dict[str, Any]]:
+def maths(loaded: OneModel) -> list[Frame]:
     """Two problems under AR, blocks of 4 and self-speculation in blocks of 4."""
     spec = SweepSpec.of(
         models=["nano"],
@@ -79,78 +81,83 @@ def maths(shelf: OneModel) -> list[dict[str, Any]]:
         problems=2,
         max_new_tokens=32,
     )
-    checked = check_sweep(shelf, spec, OPTIONS)
-    frames = frames_of(checked.lanes)
-    assert sum(frame["kind"] == "row" for frame in frames) == checked.total == 6
-    assert shelf.held == 0
+    checked = check_sweep(loaded, spec, OPTIONS)
+    frames = frames_of(checked.parts)
+    assert sum(isinstance(frame, SweepAnswer) for frame in frames) == checked.total == 6
+    assert loaded.held == 0
     return frames
 
 
-def test_block_size_1_is_ar_and_says_so(maths: list[dict[str, Any]], shelf: OneModel) -> None:
+def test_block_size_1_is_ar_and_says_so(maths: list[Frame], loaded: OneModel) -> None:
     ar = table(maths)[0]
-    assert (ar["setting"], ar["block_size"], ar["strategy"]) == ("1 = AR", 1, "ar")
-    assert (ar["tpf"], ar["same_as_ar"], ar["speed"]) == (1, 1, 1)
+    assert (ar.setting, ar.block_size, ar.strategy) == ("1 = AR", 1, "ar")
+    assert (ar.tpf, ar.same_as_ar, ar.speed) == (1, 1, 1)
     wanted = [
-        nb.generate(shelf.model, problem.prompt, strategy="ar", max_new_tokens=32) for problem in held_out("math", 2)
+        nb.generate(loaded.model, problem.prompt, strategy="ar", max_new_tokens=32) for problem in held_out("math", 2)
     ]
-    assert ar["mean_tokens"] == sum(each.metrics.output_tokens for each in wanted) / 2
+    assert ar.mean_tokens == sum(each.metrics.output_tokens for each in wanted) / 2
 
 
-def test_self_speculation_agrees_with_ar(maths: list[dict[str, Any]]) -> None:
+def test_self_speculation_agrees_with_ar(maths: list[Frame]) -> None:
     ar, _, speculative = table(maths)
-    assert speculative["series"] == "self-speculation"
-    assert speculative["same_as_ar"] == 1
-    assert speculative["tpf"] > 1
-    assert speculative["accuracy"] == ar["accuracy"]
+    assert speculative.series == "self-speculation"
+    assert speculative.same_as_ar == 1
+    assert speculative.tpf > 1
+    assert speculative.accuracy == ar.accuracy
+
+
+def answer(setting: int, **fields: Any) -> SweepAnswer:
+    """Setting 0 is AR, 1 blocks of 4."""
+    of = {"block_size": 4, "label": "4", "strategy": "block_diffusion"}
+    if setting == 0:
+        of = {"block_size": 1, "label": "1 = AR", "strategy": "ar"}
+    return SweepAnswer(**{**ANSWER, **of, "setting": setting, **fields})
 
 
 def test_the_table_pools_sums() -> None:
     rows = [
-        {**ROW, "setting": 0, "problem": 0, "block_size": 1, "label": "1 = AR", "strategy": "ar", "tokens": 11}
-        | {"forwards": 10, "correct": True},
-        {**ROW, "setting": 0, "problem": 1, "block_size": 1, "label": "1 = AR", "strategy": "ar", "tokens": 21}
-        | {"forwards": 20, "correct": False, "digest": "b"},
-        {**ROW, "setting": 1, "problem": 0, "block_size": 4, "label": "4", "strategy": "block_diffusion", "tokens": 11}
-        | {"forwards": 4, "correct": True, "seconds": 0.5},
-        {"kind": "at", "setting": 1, "problem": 1},
-        {**ROW, "setting": 1, "problem": 1, "block_size": 4, "label": "4", "strategy": "block_diffusion", "tokens": 31}
-        | {"forwards": 16, "correct": None, "seconds": 0.5},
+        answer(setting=0, problem=0, tokens=11, forwards=10, correct=True),
+        answer(setting=0, problem=1, tokens=21, forwards=20, correct=False, digest="b"),
+        answer(setting=1, problem=0, tokens=11, forwards=4, correct=True, seconds=0.5),
+        At(setting=1, problem=1),
+        answer(setting=1, problem=1, tokens=31, forwards=16, correct=None, seconds=0.5),
     ]
     ar, four = table(rows)
-    assert (ar["n"], ar["accuracy"], ar["tpf"], ar["tokens_per_second"]) == (2, 0.5, 1, 15)
-    assert (four["n"], four["accuracy"], four["tpf"], four["tokens_per_second"]) == (2, 1, 2, 40)
-    assert (four["mean_tokens"], four["same_as_ar"], four["speed"]) == (21, 0.5, 40 / 15)
+    assert (ar.n, ar.accuracy, ar.tpf, ar.tokens_per_second) == (2, 0.5, 1, 15)
+    assert (four.n, four.accuracy, four.tpf, four.tokens_per_second) == (2, 1, 2, 40)
+    assert (four.mean_tokens, four.same_as_ar, four.speed) == (21, 0.5, 40 / 15)
     # While the sweep runs, AR may be behind: only what both have answered is compared.
-    assert table(rows[2:])[0]["speed"] is None
-    assert table([rows[0], *rows[2:]])[1]["speed"] == 2
+    assert table(rows[2:])[0].speed is None
+    assert table([rows[0], *rows[2:]])[1].speed == 2
 
 
-def test_csv_round_trip(maths: list[dict[str, Any]]) -> None:
+def test_csv_round_trip(maths: list[Frame]) -> None:
     records = table(maths)
     read = list(csv.DictReader(io.StringIO(to_csv(records))))
-    assert [row["setting"] for row in read] == [record["setting"] for record in records]
-    assert [float(row["tpf"]) for row in read] == [record["tpf"] for record in records]
+    assert [row["setting"] for row in read] == [record.setting for record in records]
+    assert [float(row["tpf"]) for row in read] == [record.tpf for record in records]
+    assert list(read[0]) == list(records[0].to_json())
     assert to_csv([]) == ""
-    hostile = {**records[0], "output": '=HYPERLINK("x")\n,'}
+    hostile = replace(records[0], output='=HYPERLINK("x")\n,')
     assert next(csv.DictReader(io.StringIO(to_csv([hostile]))))["output"] == '\'=HYPERLINK("x")\n,'
 
 
-def test_the_page_names_series_only_where_there_are_several(maths: list[dict[str, Any]]) -> None:
+def test_the_page_names_series_only_where_there_are_several(maths: list[Frame]) -> None:
     both = _shown(table(maths))
     assert both["headers"][:2] == ["Block size", "Series"]
     assert both["data"][0][:3] == ["1 = AR", "", "1.00"]
     one = _shown(table(maths)[:2])
     assert "Series" not in one["headers"]
     assert all(len(row) == len(one["headers"]) for row in one["data"])
-    beside = {**table(maths)[0], "model": "other", "series": "other"}
+    beside = replace(table(maths)[0], model="other", series="other")
     assert _shown([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
 
 
 @pytest.mark.usefixtures("aup")
-def test_figures_draw_every_series_from_ar_on(maths: list[dict[str, Any]]) -> None:
+def test_figures_draw_every_series_from_ar_on(maths: list[Frame]) -> None:
     records = table(maths)
     lines = series_of(records)
-    assert {name: [each["block_size"] for each in line] for name, line in lines.items()} == {
+    assert {name: [each.block_size for each in line] for name, line in lines.items()} == {
         "confidence": [1, 4],
         "self-speculation": [1, 4],
     }
@@ -159,37 +166,37 @@ def test_figures_draw_every_series_from_ar_on(maths: list[dict[str, Any]]) -> No
     assert all("AUP" in line.name for line in accuracy.data)
     speed = sweep_figures.speed_against_block_size(records)
     assert list(speed.layout.xaxis.ticktext) == ["1 = AR", "4"]
-    assert speed.data[0].y[0] == records[0]["tokens_per_second"]
+    assert speed.data[0].y[0] == records[0].tokens_per_second
     agreement = sweep_figures.agreement_against_block_size(records)
     assert list(agreement.data[1].y) == [100, 100]
     for figure in (accuracy, speed, agreement):
         assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
 
 
-def test_a_prompt_shows_its_outputs_and_has_no_accuracy(shelf: OneModel) -> None:
+def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> None:
     spec = SweepSpec.of(models=["nano"], block_sizes=[2, 64], prompt="What is 2 + 2?", max_new_tokens=8)
-    checked = check_sweep(shelf, spec, OPTIONS)
+    checked = check_sweep(loaded, spec, OPTIONS)
     assert "trained for blocks" in checked.note
-    records = table(frames_of(checked.lanes))
-    assert [record["setting"] for record in records] == ["1 = AR", "2", "64"]  # AR is always there to compare with
-    assert all(record["accuracy"] is None and record["output"] for record in records)
+    records = table(frames_of(checked.parts))
+    assert [record.setting for record in records] == ["1 = AR", "2", "64"]  # AR is always there to compare with
+    assert all(record.accuracy is None and record.output for record in records)
 
 
-def test_a_stop_is_heard_in_the_midst(shelf: OneModel) -> None:
+def test_a_stop_is_heard_in_the_midst(loaded: OneModel) -> None:
     worker = Worker(Limits(settle_seconds=0))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
-        run_id = worker.submit(check_sweep(shelf, spec, OPTIONS).lanes)
-        while not any(frame["kind"] == "row" for frame in worker.log(run_id)):
+        run_id = worker.submit(check_sweep(loaded, spec, OPTIONS).parts)
+        while not any(isinstance(each.frame, SweepAnswer) for each in worker.log(run_id)):
             worker.poll(run_id, "me", 0)
             time.sleep(0.01)
         worker.stop(run_id)
         deadline = time.monotonic() + 5
-        while shelf.held and time.monotonic() < deadline:
+        while loaded.held and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert shelf.held == 0
-        assert 0 < table(worker.log(run_id))[0]["n"] < 50
+        assert loaded.held == 0
+        assert 0 < table(each.frame for each in worker.log(run_id))[0].n < 50
     finally:
         worker.close()
 
@@ -216,8 +223,8 @@ def test_a_stop_is_heard_in_the_midst(shelf: OneModel) -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(shelf: OneModel, fields: dict[str, Any], says: str) -> None:
+def test_what_is_wrong_is_one_sentence(loaded: OneModel, fields: dict[str, Any], says: str) -> None:
     asked = {"models": ["nano"], "prompt": "Hello", **fields}
     with pytest.raises(NBDiffError, match=says) as caught:
-        check_sweep(shelf, SweepSpec.of(**asked), OPTIONS)
+        check_sweep(loaded, SweepSpec.of(**asked), OPTIONS)
     assert "\n" not in str(caught.value)

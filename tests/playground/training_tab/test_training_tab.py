@@ -11,8 +11,8 @@ import gradio as gr
 import pytest
 
 from nbdiff_engine import NBDiffError, load
-from playground.options import Options, StartError
-from playground.server.loaded_models import Shelf
+from playground.options import ServerOptions, StartError
+from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
 from playground.training_tab import curves, words
 from playground.training_tab.access import Access
@@ -46,13 +46,13 @@ def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf(Options())
+def shelf() -> LoadedModels:
+    return LoadedModels(ServerOptions())
 
 
 @pytest.fixture
-def form(shelf: Shelf, jobs: fake_jobs.FakeJobs) -> JobForm:
-    form = JobForm(shelf, Options(), jobs)
+def form(shelf: LoadedModels, jobs: fake_jobs.FakeJobs) -> JobForm:
+    form = JobForm(shelf, ServerOptions(), jobs)
     with gr.Blocks():
         form.build()
     return form
@@ -197,11 +197,11 @@ def test_an_upload_is_kept_under_a_name_of_the_servers_own(form: JobForm, tmp_pa
 
 
 def test_a_folder_is_trained_from_only_inside_an_allowed_root(
-    shelf: Shelf, jobs: fake_jobs.FakeJobs, tmp_path: Path
+    shelf: LoadedModels, jobs: fake_jobs.FakeJobs, tmp_path: Path
 ) -> None:
     (tmp_path / "root" / "model").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
-    access = Access(shelf, Options(model_roots=(tmp_path / "root",)), jobs)
+    access = Access(shelf, ServerOptions(model_roots=(tmp_path / "root",)), jobs)
     assert access.base("model") == str(tmp_path / "root" / "model")
     with pytest.raises(NBDiffError):
         access.base(str(tmp_path / "outside"))
@@ -240,9 +240,9 @@ def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: fake_job
 
 
 def test_a_duplicate_is_the_runs_settings_not_the_forms(
-    shelf: Shelf, jobs: fake_jobs.FakeJobs, recording: Path
+    shelf: LoadedModels, jobs: fake_jobs.FakeJobs, recording: Path
 ) -> None:
-    tab = TrainingTab(shelf, Worker(Limits()), Options(), jobs)
+    tab = TrainingTab(shelf, Worker(Limits()), ServerOptions(), jobs)
     with gr.Blocks() as blocks:
         tab.build(blocks, gr.State(None))
     job = finished(jobs, tab.form, optimisation__rows=3)
@@ -280,7 +280,7 @@ def test_two_runs_are_compared(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
 
 def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
     job = finished(jobs, form)
-    shelf = Shelf(Options())
+    shelf = LoadedModels(ServerOptions())
     shelf.add(load("nano"), "nano", "bundled")
     worker = Worker(Limits(settle_seconds=0.0))
     worker.start()
@@ -337,9 +337,9 @@ def test_every_setting_of_a_recipe_has_a_field() -> None:
 
 
 def test_training_is_off_where_others_can_reach_the_page() -> None:
-    assert Options().trains
-    assert not Options(host="0.0.0.0", login="a:b").trains
-    assert Options(host="0.0.0.0", login="a:b", training=True).trains
-    assert not Options(training=False).trains
+    assert ServerOptions().trains
+    assert not ServerOptions(host="0.0.0.0", login="a:b").trains
+    assert ServerOptions(host="0.0.0.0", login="a:b", training=True).trains
+    assert not ServerOptions(training=False).trains
     with pytest.raises(StartError):
-        Options(host="0.0.0.0", training=True)
+        ServerOptions(host="0.0.0.0", training=True)

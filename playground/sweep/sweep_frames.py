@@ -1,0 +1,46 @@
+"""What a sweep reports to the worker's log: one answer with all that the table needs, and what is being decoded."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """What is being decoded: the setting and the problem, by number. Now and then, so that a stop is heard."""
+
+    setting: int
+    problem: int
+    warm_up: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"kind": "at", "setting": self.setting, "problem": self.problem}
+        return {**said, "warm_up": True} if self.warm_up else said
+
+
+@dataclass(frozen=True, slots=True)
+class SweepAnswer:
+    """One answer. setting, problem: numbers; label, series, block_size: the setting in words, as the table has it.
+
+    correct: None for an answer that nobody judged. digest: equal digests are equal token ids; the ids themselves
+    would fill the log of a long sweep. output: the text, of a visitor's own prompt alone.
+    """
+
+    setting: int
+    problem: int
+    model: str
+    series: str
+    block_size: int
+    label: str
+    strategy: str
+    tokens: int
+    forwards: int
+    seconds: float
+    correct: bool | None
+    digest: str
+    output: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        said = {"kind": "row", **asdict(self)}
+        if self.output is None:
+            del said["output"]
+        return said
