@@ -123,7 +123,7 @@ function embeddable(race) {
   return JSON.stringify(race).replaceAll("<", "\\u003c");
 }
 
-// The page that replays a race by itself. sources: {page, css, html, js} as playground/replay.py gives them.
+// The page that replays a race by itself. sources: {page, css, html, js} as playground/server/replay_file.py gives them.
 function replayPage(sources, race) {
   const title = race.title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const slots = { title, css: sources.css, html: sources.html, race: embeddable(race), js: sources.js };
