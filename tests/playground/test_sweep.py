@@ -3,10 +3,10 @@
 import csv
 import io
 import sys
-import time
+import threading
 import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
 from playground import sweep, sweep_figures
-from playground.block_sizes import _shown
+from playground.block_sizes import _progress, _shown
 from playground.options import Options
 from playground.sweep import SweepSpec, check_sweep, series_of, table, to_csv
-from playground.worker import Lane, Limits, Worker
+from playground.worker import Lane, Limits, Reply, Worker
+from tests.playground.test_worker import PATIENCE, until
 
 OPTIONS = Options()
 ROW = {"kind": "row", "model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
@@ -175,23 +176,53 @@ def test_a_prompt_shows_its_outputs_and_has_no_accuracy(shelf: OneModel) -> None
     assert all(record["accuracy"] is None and record["output"] for record in records)
 
 
-def test_a_stop_is_heard_in_the_midst(shelf: OneModel) -> None:
-    worker = Worker(Limits(settle_seconds=0))
+def test_a_stop_is_heard_in_the_midst(shelf: OneModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep waits behind its first answer until it has been stopped; the stop meets it in its second one."""
+    monkeypatch.setattr(sweep, "_AT_SECONDS", -1.0)  # a frame an event, however fast the model is
+    answered, stopped = threading.Event(), threading.Event()
+    shown = []
+
+    def held(lane: Lane) -> Lane:
+        def frames() -> Generator[dict[str, Any], None, None]:
+            with closing(lane.frames()) as inner:
+                for frame in inner:
+                    shown.append(frame["kind"])
+                    yield frame
+                    if frame["kind"] == "row":
+                        answered.set()
+                        assert stopped.wait(PATIENCE)
+
+        return Lane(lane.name, frames)
+
+    worker = Worker(Limits(settle_seconds=0, lease_seconds=PATIENCE))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
-        run_id = worker.submit(check_sweep(shelf, spec, OPTIONS).lanes)
-        while not any(frame["kind"] == "row" for frame in worker.log(run_id)):
-            worker.poll(run_id, "me", 0)
-            time.sleep(0.01)
+        run_id = worker.submit([held(lane) for lane in check_sweep(shelf, spec, OPTIONS).lanes])
+        assert answered.wait(PATIENCE)
+        assert shelf.held == 1
         worker.stop(run_id)
-        deadline = time.monotonic() + 5
-        while shelf.held and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert shelf.held == 0
-        assert 0 < table(worker.log(run_id))[0]["n"] < 50
+        stopped.set()
+        until(lambda: shelf.held == 0)
+        assert table(worker.log(run_id))[0]["n"] == 1
+        assert shown[-2:] == ["row", "at"]
     finally:
+        stopped.set()
         worker.close()
+
+
+def test_how_far_a_sweep_is_is_said() -> None:
+    under_way = {"total": 8, "note": "Blocks are wide.", "names": ["block size 1 = AR", "block size 4"]}
+    log = [{"kind": "at", "setting": 0, "problem": 0, "warm_up": True}]
+    assert "Warming up: 0 of 8 answers" in _progress(Reply("running"), log, under_way)
+    log += [{"kind": "row", "setting": 0}, {"kind": "at", "setting": 1, "problem": 0}]
+    assert "1 of 8 answers, at block size 4" in _progress(Reply("running"), log, under_way)
+    assert "Queued: 2 before it." in _progress(Reply("queued", ahead=2), [], under_way)
+    assert "Done: 8 answers." in _progress(Reply("finished"), log, under_way)
+    assert "Stopped. 1 of 8 answers are in the table." in _progress(
+        Reply("stopped", message="Stopped."), log, under_way
+    )
+    assert "Blocks are wide." in _progress(Reply("running"), log, under_way)
 
 
 @pytest.mark.parametrize(
