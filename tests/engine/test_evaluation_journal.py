@@ -224,14 +224,25 @@ def test_the_command_survives_its_end(tmp_path, end):
     hold = tmp_path / "hold"
     hold.touch()
     command = [sys.executable, "-c", HELD, str(hold), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell has its background jobs ignore SIGINT, and their children with them: this one is to hear it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     journal = tmp_path / "run.answers.jsonl"
     until = time.monotonic() + 240
     while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(end)
-    said = process.communicate(timeout=120)[1]
+    try:
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     assert not output.exists()
     if end == signal.SIGINT:
         assert process.returncode == 130
