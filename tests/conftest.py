@@ -8,17 +8,43 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import nbdiff_engine as nb
+from nbdiff_engine.tasks import sandbox
 from tests.tiny import FAMILIES, tiny_model, trained_model
 
 torch.set_num_threads(1)  # models this small only lose by more
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither this user's jobs and caches nor the speed of this machine decide what a test finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBDIFF_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr(sandbox, "SECONDS", 100)  # a busy machine may take two seconds to start a process
+        yield
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Host and port of every address that this process looks up from now on, as it does to connect."""
+    found: list[tuple] = []
+    look_up = socket.getaddrinfo
+
+    def noted(host: object, port: object, *args: object, **kwargs: object) -> list:
+        found.append((host, port))
+        return look_up(host, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    return found
 
 
 @pytest.fixture(scope="session")

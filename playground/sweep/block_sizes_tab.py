@@ -231,8 +231,8 @@ class BlockSizesTab:
         own = bool(rows) and rows[0].output is not None
         answers = [[_where(each), each.output] for each in rows] if own else []
         news = {
-            self.said: _progress(reply, log, under_way),
-            self.table: gr.update(value=_shown(rows), visible=bool(rows)),
+            self.said: progress_html(reply, log, under_way),
+            self.table: gr.update(value=table_value(rows), visible=bool(rows)),
             self.legend: gr.update(visible=bool(rows)),
             self.answers: gr.update(value=answers, visible=own),
             self.stop_button: gr.update(interactive=not over),
@@ -333,7 +333,7 @@ def _name_of(setting: SweepSetting) -> str:
     return f"{setting.series}, {size}" if setting.series else size
 
 
-def _progress(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> str:
+def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> str:
     done = sum(isinstance(frame, SweepAnswer) for frame in log)
     total, note = under_way.total, under_way.note
     if reply.state == "queued":
@@ -361,7 +361,7 @@ def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool 
     return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
 
 
-def _shown(rows: Sequence[TableRow]) -> dict[str, Any]:
+def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
     """The table as the page shows it; a column names the series where there are several."""
     lines = {each.series for each in rows if each.strategy != "ar"}
     several = len(lines) > 1 or len({each.model for each in rows}) > 1

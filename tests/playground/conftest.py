@@ -21,8 +21,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The playground as `python app.py` starts it."""
-    with serving(tmp_path_factory.mktemp("server")) as server:
+    """The playground as `python app.py` starts it, but patient with a tab that a busy machine keeps from polling."""
+    with serving(tmp_path_factory.mktemp("server"), "--lease-seconds", "120", "--wall-seconds", "600") as server:
         yield server
 
 

@@ -18,6 +18,8 @@ BROWSER_TEST = [
     pytest.mark.browser,
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no Chromium here"),
 ]
+PATIENCE = 120_000  # ms until a test gives up; the machine may be busy
+sync_api.expect.set_options(timeout=PATIENCE)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HOSTILE = '</script><img src=x onerror="window.hacked=1">'
 SETTINGS = {"temperature": 0.0, "tokens_per_step": 1, "threshold": 0.9, "unmasking": "confidence", "block_size": 4}
@@ -114,6 +116,7 @@ def page_of(browser: Browser, folder: Path, html: str, **context: Any) -> Iterat
     path = folder / "page.html"
     path.write_text(html, encoding="utf-8")
     page = browser.new_context(**{"reduced_motion": "reduce", **context}).new_page()
+    page.set_default_timeout(PATIENCE)
     asked, complaints = [], []
     page.on("request", lambda request: request.url.startswith(("file:", "blob:")) or asked.append(request.url))
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))

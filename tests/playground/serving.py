@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app.py"
 PATCHED_APP = Path(__file__).with_name("patched_app.py")
-START_SECONDS = 60.0  # a machine that is busy elsewhere
+PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy elsewhere
+STARTS = 3  # another process may take a port between its choice and its use
 
 # Straight to the server, whatever proxy the machine has.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -30,7 +31,7 @@ class Server:
     output: Path
 
     def get(self, path: str = "/") -> bytes:
-        with _direct.open(self.url + path, timeout=10) as reply:
+        with _direct.open(self.url + path, timeout=PATIENCE) as reply:
             return reply.read()
 
 
@@ -68,15 +69,26 @@ def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=START_SECONDS,
+        timeout=PATIENCE,
     )
 
 
 @contextmanager
 def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) -> Iterator[Server]:
     """A server that answers, ended on the way out. Its output is kept in `folder`."""
+    for _ in range(STARTS):
+        server = _start(folder / "server.log", app, arguments, environment)
+        try:
+            if _answers(server):
+                yield server
+                return
+        finally:
+            _end(server.process)
+    raise AssertionError(server.output.read_text())
+
+
+def _start(output: Path, app: Path, arguments: Sequence[str], environment: dict[str, str]) -> Server:
     port = free_port()
-    output = folder / "server.log"
     with output.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, str(app), "--port", str(port), *arguments],
@@ -86,18 +98,27 @@ def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) 
             # A shell starts background jobs deaf to Ctrl+C, and their children with them: this one is to hear it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-    server = Server(f"http://127.0.0.1:{port}", process, output)
-    try:
-        _wait(server)
-        yield server
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    return Server(f"http://127.0.0.1:{port}", process, output)
 
 
-def _wait(server: Server) -> None:
-    end = time.monotonic() + START_SECONDS
-    while "is on http" not in server.output.read_text():
-        assert server.process.poll() is None, server.output.read_text()
-        assert time.monotonic() < end, server.output.read_text()
+def _answers(server: Server) -> bool:
+    """Wait until it is up; False where its port was taken by then."""
+    end = time.monotonic() + PATIENCE
+    while "is on http" not in (said := server.output.read_text()):
+        if server.process.poll() is not None:
+            said = server.output.read_text()
+            assert "cannot be bound" in said, said
+            return False
+        assert time.monotonic() < end, said
         time.sleep(0.05)
+    return True
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise

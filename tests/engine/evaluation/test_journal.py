@@ -201,26 +201,57 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypa
     run(model, path, resume=True)
 
 
+# The command, which waits after forty answers for as long as a file is there: it must not finish before it is ended.
+HELD = """
+import os, sys, time
+from nbdiff_engine.__main__ import main
+hold, fsync, written = sys.argv.pop(1), os.fsync, []
+def held(handle):
+    fsync(handle)
+    written.append(handle)
+    while len(written) >= 40 and os.path.exists(hold):
+        time.sleep(0.01)
+os.fsync = held
+main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_survives_its_end(tmp_path, end):
     output = tmp_path / "run.json"
-    command = [sys.executable, "-m", "nbdiff_engine", "eval", "--model", MODEL, "--domain", "story", "--limit", "40"]
-    command += ["--max-new-tokens", "24", "--dtype", "float32", "--output", str(output)]
+    arguments = ["eval", "--model", MODEL, "--domain", "story", "--limit", "40"]
+    arguments += ["--max-new-tokens", "24", "--dtype", "float32", "--output", str(output)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    hold = tmp_path / "hold"
+    hold.touch()
+    command = [sys.executable, "-c", HELD, str(hold), *arguments]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell has its background jobs ignore SIGINT, and their children with them: this one is to hear it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     journal = tmp_path / "run.answers.jsonl"
-    until = time.monotonic() + 120
-    while time.monotonic() < until and (not journal.exists() or journal.read_bytes().count(b"\n") < 10):
+    until = time.monotonic() + 240
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
+        assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(end)
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     assert not output.exists()
     if end == signal.SIGINT:
         assert process.returncode == 130
         assert f"stopped: {journal} keeps the answers; the same command with --resume goes on" in said
         assert "Traceback" not in said
-    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, timeout=300)
+    command = [sys.executable, "-m", "nbdiff_engine", *arguments, "--resume"]
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert again.returncode == 0, again.stderr
     assert json.loads(output.read_text())["problems"] == {"story": 40}
     assert len(journal.read_bytes().splitlines()) == 2 + 3 * 40

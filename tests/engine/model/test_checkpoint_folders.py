@@ -1,12 +1,10 @@
 """Names of checkpoints: bundled first, then folders, then the hub's cache, then the hub."""
 
 import shutil
-import time
 
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.model.checkpoint_folders import HUB_REPLY_SECONDS
 from tests.conftest import GOLDEN
 
 
@@ -26,20 +24,18 @@ def test_unknown_names_and_folders(tmp_path):
     assert "is empty" in refusal("")
 
 
-def test_a_hub_id_offline_is_answered_at_once():
-    started = time.perf_counter()
+def test_a_hub_id_offline_is_answered_at_once(connections):
     assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
-    assert time.perf_counter() - started < 5
+    assert connections == []
 
 
-def test_a_hub_that_does_not_answer_is_said_soon(monkeypatch):
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, connections):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    started = time.perf_counter()
     assert "the hub cannot be reached" in refusal("someone/some-model")
-    assert time.perf_counter() - started < 2 * HUB_REPLY_SECONDS
+    assert len(connections) == 1
 
 
 @pytest.mark.parametrize("name", [None, 5, b"nano", "~nosuch/x", "x" * 5000, "a\0b"], ids=lambda name: repr(name)[:12])

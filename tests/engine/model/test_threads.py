@@ -17,6 +17,9 @@ def _threads_as_before(monkeypatch):
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch):
     monkeypatch.setattr("nbdiff_engine.model.threads._known", {})
+    # Put back at the end: who asks for threads in a later test would take these for the process's own.
+    monkeypatch.setattr("nbdiff_engine.model.threads._chosen", None)
+    monkeypatch.setattr("nbdiff_engine.model.threads._own", None)
 
 
 def test_it_picks_one_thread_or_torchs_own_choice_and_sets_it(golden_model):

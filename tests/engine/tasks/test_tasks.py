@@ -1,7 +1,6 @@
 """The tasks: what the checkers accept, and what the sandbox keeps a model's code from doing."""
 
 import json
-import time
 
 import pytest
 
@@ -130,13 +129,19 @@ def test_code_is_not_run_unless_the_caller_says_so(monkeypatch):
         ("def plus(a, b):\n    return a + b", "The code defines no function add."),
         ("import os\ndef add(a, b):\n    return a + b", "refused: uses Import."),
         ("def add(a, b):\n    return a +", "refused: is not valid Python (invalid syntax)."),
-        ("def add(a, b):\n    while True:\n        pass", "The code timed out after 2 s."),
     ],
 )
 def test_a_wrong_function_is_told_why(text, why):
     verdict = check(ADD, f"Here it is:\n```python\n{text}\n```")
     assert verdict.correct is False
     assert verdict.why == why
+
+
+def test_a_function_that_does_not_end_is_told_why(monkeypatch):
+    monkeypatch.setattr(sandbox, "SECONDS", 2)
+    verdict = check(ADD, "Here it is:\n```python\ndef add(a, b):\n    while True:\n        pass\n```")
+    assert verdict.correct is False
+    assert verdict.why == "The code timed out after 2 s."
 
 
 def test_code_is_found_in_a_fence_and_after_words():
@@ -231,11 +236,10 @@ def test_what_goes_wrong_in_a_call_is_named(body, problem):
 
 
 @pytest.mark.parametrize("body", ["while True:\n        pass", "return sum(range(10**12))", "return 9**9**9"])
-def test_code_that_does_not_end_is_ended(body):
-    start = time.monotonic()
+def test_code_that_does_not_end_is_ended(body, monkeypatch):
+    monkeypatch.setattr(sandbox, "SECONDS", 2)
     with pytest.raises(sandbox.SandboxError, match="timed out after 2 s"):
         outcome(body)
-    assert time.monotonic() - start < 8
 
 
 def test_a_result_too_large_to_send_is_said_so():

@@ -32,13 +32,18 @@ HARNESS = """<!doctype html>
 <body><main id="stage">@html@</main>
 <script>
 const [triggered, polled, watchers] = [[], [], []];
-const run = { frames: [], state: "queued", ahead: 2, message: "", lost: false };
+const run = { frames: [], state: "queued", ahead: 2, message: "", lost: 0 };
 const props = { value: @value@, component_id: 7 };
 function put(value) { props.value = { serial: Math.random(), ...value }; watchers.forEach((call) => call()); }
 const server = {
   async poll(message) {
     polled.push(performance.now());
-    if (run.lost) throw new Error("no answer");
+    if (run.lost > 0) {
+      run.lost -= 1;
+      if (run.lost === 0) run.held = new Promise((go) => { run.release = go; });
+      throw new Error("no answer");
+    }
+    await run.held;
     const { frames, state, ahead, message: said } = run;
     return { frames: frames.slice(message.cursor), cursor: frames.length, more: false, state, ahead, message: said };
   },
@@ -135,7 +140,7 @@ def test_polls_come_at_most_twenty_times_a_second(browser: Browser, tmp_path: Pa
     race = small_race()
     with staged(browser, tmp_path, value_of(race)) as page:
         send(page, frames_of(race)[:2])
-        page.wait_for_timeout(1500)
+        page.wait_for_function("polled.length > 12")
         between = page.evaluate("polled.slice(2).map((at, index) => at - polled[index + 1]).slice(0, -1)")
         assert len(between) > 5
         assert min(between) >= 49
@@ -156,10 +161,12 @@ def test_an_error_leaves_the_stage_alone(browser: Browser, tmp_path: Path) -> No
 def test_a_lost_server_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race)) as page:
-        page.evaluate("run.lost = true")
+        page.evaluate("run.lost = 3")  # polls without an answer; the one after them waits for `release`
+        expect(page.locator("[data-status]")).to_have_text("The connection is lost; trying again.")
+        page.wait_for_function("run.release !== undefined")
         expect(page.locator("[data-status]")).to_have_text("The connection is lost; trying again.")
         send(page, frames_of(race), "finished")
-        page.evaluate("run.lost = false")
+        page.evaluate("run.release()")
         expect(page.locator("[data-status]")).to_have_text("Finished.")
 
 

@@ -3,10 +3,10 @@
 import csv
 import io
 import sys
-import time
+import threading
 import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,12 @@ import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
 from playground.options import ServerOptions
-from playground.server.worker import Frame, Limits, RunPart, Worker
+from playground.server.worker import Frame, Limits, Reply, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
-from playground.sweep.block_sizes_tab import _shown
+from playground.sweep.block_sizes_tab import UnderWay, progress_html, table_value
 from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_csv
 from playground.sweep.sweep_frames import At, SweepAnswer
+from tests.playground.server.test_worker import PATIENCE, until
 
 OPTIONS = ServerOptions()
 ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
@@ -143,14 +144,14 @@ def test_csv_round_trip(maths: list[Frame]) -> None:
 
 
 def test_the_page_names_series_only_where_there_are_several(maths: list[Frame]) -> None:
-    both = _shown(table(maths))
+    both = table_value(table(maths))
     assert both["headers"][:2] == ["Block size", "Series"]
     assert both["data"][0][:3] == ["1 = AR", "", "1.00"]
-    one = _shown(table(maths)[:2])
+    one = table_value(table(maths)[:2])
     assert "Series" not in one["headers"]
     assert all(len(row) == len(one["headers"]) for row in one["data"])
     beside = replace(table(maths)[0], model="other", series="other")
-    assert _shown([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
+    assert table_value([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
 
 
 @pytest.mark.usefixtures("aup")
@@ -182,23 +183,53 @@ def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> Non
     assert all(record.accuracy is None and record.output for record in records)
 
 
-def test_a_stop_is_heard_in_the_midst(loaded: OneModel) -> None:
-    worker = Worker(Limits(settle_seconds=0))
+def test_a_stop_ends_a_sweep_within_an_answer(loaded: OneModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep waits after its first answer until it has been stopped; the stop takes effect in its second one."""
+    monkeypatch.setattr(sweep, "_AT_SECONDS", -1.0)  # one frame per event, however fast the model is
+    answered, stopped = threading.Event(), threading.Event()
+    shown: list[Frame] = []
+
+    def held(part: RunPart) -> RunPart:
+        def frames() -> Generator[Frame, None, None]:
+            with closing(part.frames()) as inner:
+                for frame in inner:
+                    shown.append(frame)
+                    yield frame
+                    if isinstance(frame, SweepAnswer):
+                        answered.set()
+                        assert stopped.wait(PATIENCE)
+
+        return RunPart(part.name, frames)
+
+    worker = Worker(Limits(settle_seconds=0, lease_seconds=PATIENCE))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
-        run_id = worker.submit(check_sweep(loaded, spec, OPTIONS).parts)
-        while not any(isinstance(each.frame, SweepAnswer) for each in worker.log(run_id)):
-            worker.poll(run_id, "me", 0)
-            time.sleep(0.01)
+        run_id = worker.submit([held(part) for part in check_sweep(loaded, spec, OPTIONS).parts])
+        assert answered.wait(PATIENCE)
+        assert loaded.held == 1
         worker.stop(run_id)
-        deadline = time.monotonic() + 5
-        while loaded.held and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert loaded.held == 0
-        assert 0 < table(each.frame for each in worker.log(run_id))[0].n < 50
+        stopped.set()
+        until(lambda: loaded.held == 0)
+        assert table(each.frame for each in worker.log(run_id))[0].n == 1
+        assert [type(frame) for frame in shown[-2:]] == [SweepAnswer, At]
     finally:
+        stopped.set()
         worker.close()
+
+
+def test_the_progress_of_a_sweep_is_shown(maths: list[Frame]) -> None:
+    under_way = UnderWay("run", "me", 8, "Blocks are wide.", ("block size 1 = AR", "block size 4"))
+    log: list[Frame] = [At(0, 0, warm_up=True)]
+    assert "Warming up: 0 of 8 answers" in progress_html(Reply("running"), log, under_way)
+    log += [next(frame for frame in maths if isinstance(frame, SweepAnswer)), At(1, 0)]
+    assert "1 of 8 answers, at block size 4" in progress_html(Reply("running"), log, under_way)
+    assert "Queued: 2 before it." in progress_html(Reply("queued", ahead=2), [], under_way)
+    assert "Done: 8 answers." in progress_html(Reply("finished"), log, under_way)
+    assert "Stopped. 1 of 8 answers are in the table." in progress_html(
+        Reply("stopped", message="Stopped."), log, under_way
+    )
+    assert "Blocks are wide." in progress_html(Reply("running"), log, under_way)
 
 
 @pytest.mark.parametrize(

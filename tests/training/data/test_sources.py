@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-import time
 import types
 from collections import Counter, namedtuple
 
@@ -225,21 +224,19 @@ def test_conversations_need_a_template(tmp_path):
     assert "has no chat template" in refusal(encoder_with(None), source)
 
 
-def test_a_hub_id_offline_is_answered_at_once(encoder):
-    started = time.perf_counter()
+def test_a_hub_id_offline_is_answered_at_once(encoder, connections):
     assert "HF_HUB_OFFLINE is set" in refusal(encoder, "someone/some-data")
-    assert time.perf_counter() - started < 5
+    assert connections == []
 
 
-def test_a_hub_that_does_not_answer_is_said_soon(encoder, monkeypatch):
+def test_a_hub_that_does_not_answer_is_asked_once(encoder, monkeypatch, connections):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    started = time.perf_counter()
     assert "the hub cannot be reached" in refusal(encoder, "someone/some-data")
-    assert time.perf_counter() - started < 10
+    assert len(connections) == 1
     assert not datasets.config.HF_HUB_OFFLINE
 
 

@@ -7,6 +7,7 @@ import signal
 import psutil
 import pytest
 
+from tests.training import held_trainer
 from tests.training.jobs.conftest import in_state, processes_of, stepping, until
 from tests.training.runs import losses, small_base, small_data, small_recipe
 from training.data.data_settings import DataSettings
@@ -20,7 +21,9 @@ from training.run.launch import start
 
 @pytest.mark.slow
 def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monkeypatch):
-    monkeypatch.delenv("NBDIFF_JOB_TRAINER")
+    limit = tmp_path / "limit"
+    monkeypatch.setenv("NBDIFF_JOB_TRAINER", held_trainer.__file__)
+    monkeypatch.setenv("NBDIFF_TEST_LIMIT", str(limit))
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
@@ -29,11 +32,13 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     )
     start(recipe, tmp_path / "unbroken", resume=False)
     jobs = Jobs(home)
+    held_trainer.allow(limit, 85)
     job = jobs.submit(JobSpec.of(recipe=recipe.to_yaml()))
 
     pid = stepping(jobs, job, 45).pid
     os.kill(pid, signal.SIGKILL)
     assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
+    held_trainer.allow(limit, 145)
     jobs.resume(job.id)
 
     stepping(jobs, job, 105)
@@ -45,12 +50,15 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     newest.write_bytes(newest.read_bytes()[:-9])
     with (job.run / "metrics.jsonl").open("a") as log:
         log.write('{"step": 106, "lo')
+    held_trainer.allow(limit, 165)
     jobs.resume(job.id)
 
     stepping(jobs, job, 165)
     jobs.save_now(job.id)
+    held_trainer.allow(limit, 175)
     until(lambda: any(each.step % 20 for each in jobs.checkpoints(job.id)))
     jobs.stop(job.id)
+    held_trainer.allow(limit, recipe.optimisation.max_steps + 1)
     stopped = in_state(jobs, job, "stopped")
     assert f"stopped after step {stopped.step}, which is saved" in stopped.reason
     jobs.resume(job.id)

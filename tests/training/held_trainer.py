@@ -1,0 +1,40 @@
+"""The trainer itself, which does no more steps than a file allows: a run that is to be killed must not finish before.
+
+    NBDIFF_TEST_LIMIT=file python tests/training/held_trainer.py adapt --recipe ... --output ...
+
+The file holds a number of steps, and may be written anew while the run waits.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.run_folder import RunFolder
+
+from training.__main__ import main
+
+
+def allow(limit: Path, steps: int) -> None:
+    """Let the runs of this file go on to a step."""
+    beside = limit.with_name(limit.name + ".part")
+    beside.write_text(str(steps), encoding="utf-8")
+    os.replace(beside, limit)
+
+
+def hold(limit: Path) -> None:
+    """Have the run of this process wait after the step that the file names."""
+    log = RunFolder.log
+
+    def held(self: RunFolder, figures: Mapping[str, Any]) -> None:
+        log(self, figures)
+        while figures["step"] >= int(limit.read_text(encoding="utf-8")):
+            time.sleep(0.01)
+
+    RunFolder.log = held
+
+
+if __name__ == "__main__":
+    hold(Path(os.environ["NBDIFF_TEST_LIMIT"]))
+    main()
