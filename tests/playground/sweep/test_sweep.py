@@ -2,9 +2,7 @@
 
 import csv
 import io
-import sys
 import threading
-import types
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -54,17 +52,6 @@ class OneModel:
 @pytest.fixture(scope="module")
 def loaded() -> OneModel:
     return OneModel(nb.load("nano", dtype="float32"))
-
-
-@pytest.fixture
-def aup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for the engine's where that is not there yet."""
-    try:
-        import nbdiff_engine.evaluation.aup  # noqa: F401
-    except ModuleNotFoundError:
-        module = types.ModuleType("nbdiff_engine.evaluation.aup")
-        module.aup = lambda points: sum(accuracy for _, accuracy in points)
-        monkeypatch.setitem(sys.modules, "nbdiff_engine.evaluation.aup", module)
 
 
 def frames_of(parts: Sequence[RunPart]) -> list[Frame]:
@@ -154,7 +141,6 @@ def test_the_page_names_series_only_where_there_are_several(maths: list[Frame]) 
     assert table_value([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
 
 
-@pytest.mark.usefixtures("aup")
 def test_figures_draw_every_series_from_ar_on(maths: list[Frame]) -> None:
     records = table(maths)
     lines = series_of(records)
