@@ -43,7 +43,7 @@ from training.errors import DataError, RunError
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # documents written side by side, and at most so many are lost in a kill
-_FILE = "documents.jsonl"
+DOCUMENTS_FILE = "documents.jsonl"
 _FORMAT = 1  # of what a cache holds; another number, and older caches are passed over
 _POLL_SECONDS = 2.0
 # What of a checkpoint decides the documents: weights, how text becomes ids and where an answer ends.
@@ -99,7 +99,7 @@ def write_self_data(
     Ctrl-C and a kill lose the batch in hand. Raises DataError for prompts that cannot be used, RunError where the
     file cannot be written.
     """
-    file, count = cache_folder / _FILE, settings.self_data.documents
+    file, count = cache_folder / DOCUMENTS_FILE, settings.self_data.documents
     if _written(file) >= count:
         logger.info("the %d documents that %s wrote before are in %s", count, model.name, cache_folder)
         return file
@@ -123,7 +123,7 @@ def write_self_data(
 
 def wait_for_self_data(settings: DataSettings, cache_folder: Path) -> Path:
     """The file of the documents, once another process has written it."""
-    file = cache_folder / _FILE
+    file = cache_folder / DOCUMENTS_FILE
     while _written(file) < settings.self_data.documents:
         time.sleep(_POLL_SECONDS)
     return file

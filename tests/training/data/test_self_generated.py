@@ -21,6 +21,7 @@ from training.data.given_prompts import read_prompts
 from training.data.packing import Cursor, Packer
 from training.data.self_generated import Author, cache_folder, open_self, wait_for_self_data, write_self_data
 from training.errors import DataError, RecipeError, RunError
+from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
 from training.run.launch import start
 
@@ -372,5 +373,9 @@ def test_a_run_on_what_its_base_writes(prompts, tmp_path, monkeypatch, lora, giv
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
     monkeypatch.setattr(self_generated, "decode", None)
+    _, source, _ = open_without_weights(recipe)  # a preview finds the file under the same key
+    assert [source[index] for index in range(len(source))] == [
+        open_self(recipe.data, file)[0][index] for index in range(8)
+    ]
     start(recipe, tmp_path / "again", resume=False)
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
