@@ -3,7 +3,7 @@
 from textwrap import indent
 
 from nbdiff_engine.tasks.checkers import check
-from training.corpus import example
+from training.corpus.examples import example
 
 
 def render(domain: str, split: str, count: int, seed: int = 0) -> str:

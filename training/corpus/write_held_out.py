@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
-from training.corpus import example
+from training.corpus.examples import example
 
 PER_DOMAIN = 100
 FIELDS = ("domain", "prompt", "answer", "facts")  # the rule is the domain's

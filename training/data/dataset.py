@@ -138,7 +138,7 @@ class CorpusSource:
         self, split: str, seed: int, weights: Mapping[str, float] | None, encoder: Encoder, count: int = ENDLESS
     ) -> None:
         from nbdiff_engine.tasks import DOMAINS
-        from training.corpus import PARTS, example
+        from training.corpus.examples import PARTS, example
 
         weights = dict(weights or dict.fromkeys(DOMAINS, 1.0))
         for domain in weights:

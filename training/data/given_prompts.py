@@ -19,7 +19,7 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
         return []
     if source == CORPUS:
         from nbdiff_engine.tasks import DOMAINS
-        from training.corpus import example
+        from training.corpus.examples import example
 
         return [
             (f"Prompt {i} of the corpus", example(DOMAINS[i % len(DOMAINS)], "train", i, settings.seed).prompt)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
 from nbdiff_engine.decoding.loop import decode
@@ -270,7 +271,7 @@ class DocumentSampler(Sampler):
     numbers: tuple[int, ...] = ()
 
     def predict(
-        self, logits_NV: Any, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
+        self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
     ) -> Prediction:
         """As Sampler, each row under the number of its document."""
         return Sampler.predict(self, logits_NV, [self.numbers[row] for row in rows], positions, with_entropy)

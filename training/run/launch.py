@@ -162,7 +162,7 @@ def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
             yield from layout.texts(row)
         return
     from nbdiff_engine.tasks import DOMAINS
-    from training.corpus import example
+    from training.corpus.examples import example
 
     for index in range(count):
         problem = example(DOMAINS[index % len(DOMAINS)], "train", index, recipe.data.seed)

@@ -9,8 +9,9 @@ import pytest
 
 from nbdiff_engine.tasks import DOMAINS, check, held_out, sandbox
 from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
-from training.corpus import code, example, knowledge, math, story
+from training.corpus import code, knowledge, math, story
 from training.corpus.draft import Draft
+from training.corpus.examples import example
 from training.corpus.facts import COUNTRIES
 from training.corpus.questions import COMPOSED, RELATIONS
 from training.corpus.samples import render

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.prompts import encode
+from nbdiff_engine.tasks import DOMAINS
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
-from training.corpus import DOMAINS, example
+from training.corpus.examples import example
 from training.data import self_generated
 from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,8 +17,6 @@ from tests.training.runs import losses, small_base, small_data, small_recipe, wr
 from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run import checkpointing
-from training.run.checkpointing import CheckpointStore
-from training.run.interruption import Interrupted
 from training.run.launch import make_trainer, start
 from training.run.log_lines import StepFigures
 
@@ -107,35 +104,6 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, un
     assert losses(tmp_path / "broken") == unbroken
 
 
-def test_a_signal_saves_and_ends(recipe, unbroken, tmp_path):
-    def signal_it(done: StepFigures) -> None:
-        if done.step == 2:  # what comes next is step 3
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted, match="stopped after step 3, which is saved") as stopped:
-        start(recipe, tmp_path / "run", resume=False, on_step=signal_it)
-    assert stopped.value.exit_code == 143
-    start(recipe, tmp_path / "run", resume=True)
-    assert losses(tmp_path / "run") == unbroken
-
-
-def test_a_run_that_is_told_to_save_does_and_goes_on(recipe, unbroken, tmp_path):
-    recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
-    checkpoints = CheckpointStore(tmp_path / "run" / "checkpoints", keep=9)
-    seen = {0: [each.step for each in checkpoints.all()]}
-
-    def signal_it(done: StepFigures) -> None:
-        seen[done.step] = [each.step for each in checkpoints.all()]
-        if done.step == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    before = signal.getsignal(signal.SIGUSR1)
-    start(recipe, tmp_path / "run", resume=False, on_step=signal_it)
-    assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3], 6: [3, 6]}
-    assert losses(tmp_path / "run") == unbroken
-    assert signal.getsignal(signal.SIGUSR1) == before
-
-
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path):
     def poison(done: StepFigures) -> None:
         if done.step == 3:
@@ -195,27 +163,6 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, unbroken, tmp_path, 
     monkeypatch.undo()
     start(recipe, tmp_path / "run", resume=True)
     assert losses(tmp_path / "run") == unbroken
-
-
-def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
-    start(recipe, tmp_path / "run", resume=False)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="holds another run"):
-        start(recipe, tmp_path / "run", resume=False)
-    other = recipe.model_copy(update={"seed": 1})
-    with pytest.raises(RunError, match=r"started with other settings: seed \(0 then, 1 now\)"):
-        start(other, tmp_path / "run", resume=True)
-    with pytest.raises(RunError, match="no run to resume"):
-        start(recipe, tmp_path / "nosuch", resume=True)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-
-
-def test_a_folder_of_something_else_is_refused(recipe, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").write_text("a cat")
-    with pytest.raises(RunError, match="is not an empty folder"):
-        start(recipe, tmp_path / "photos", resume=False)
-    assert [each.name for each in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
 def test_accumulation_is_a_larger_batch(tmp_path):
