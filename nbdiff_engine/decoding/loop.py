@@ -17,6 +17,7 @@ from nbdiff_engine.decoding.row import Program, Row
 from nbdiff_engine.decoding.self_speculative import self_speculative
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass
+from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent
 
@@ -48,11 +49,12 @@ def decode(
     model: BlockModel,
     prompts: Sequence[Sequence[int]],
     plan: Plan,
-    cache: str = "slots",
+    cache: CacheMaker = SlotCache,
     begin: Start | None = None,
 ) -> Iterator[DecodeEvent]:
     """Answer prompts (token ids) side by side; the events of all rows, in the order they happen.
 
+    cache: what makes the KV cache of the rows.
     begin: where every answer begins, for one that is there in part; checked by `check_start`.
 
     Closing the iterator stops before the next forward and frees the cache; the model is ready for another call.

@@ -60,15 +60,6 @@ def blocks(position: Tensor, start: Tensor | int, block_size: int) -> Tensor:
     return torch.where(offset < 0, position, position - offset % block_size)
 
 
-def training_tokens(position_BL: Tensor, block_BL: Tensor, document_BL: Tensor) -> Tokens:
-    """The 2L tokens `[noised ; clean]` of the parallel training pass (NBDiff, section 3.2)."""
-    noised = torch.ones_like(position_BL, dtype=torch.bool)
-    return Tokens.joined(
-        Tokens(noised, position_BL, block_BL, document_BL),
-        Tokens(~noised, position_BL, block_BL, document_BL),
-    )
-
-
 def may_attend(
     q_noised: Tensor,
     q_position: Tensor,

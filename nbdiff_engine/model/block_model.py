@@ -11,7 +11,7 @@ Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D h
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.attention import PADDING, Tokens, additive, dense_mask
 from nbdiff_engine.model.description import context_length_of, eos_token_ids_of
 from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
-from nbdiff_engine.model.kv_cache import GrowingCache, KVCache, SlotCache
+from nbdiff_engine.model.kv_cache import CacheMaker, KVCache, SlotCache
 from nbdiff_engine.model.spec import DiffusionSpec
 
 # Queries per forward of a prefill. Bounds the mask to CHUNK x context: 16 MB, not 1 GB, at 32k tokens.
@@ -178,12 +178,12 @@ class BlockModel:
             input_ids=ids_BQ, attention_mask=mask, position_ids=position_BQ, cache=cache, use_cache=True
         ).last_hidden_state
 
-    def open(self, rows: int, max_length: int, cache: Literal["slots", "growing"] = "slots") -> "Session":
-        """A session of `rows` rows, none longer than `max_length` positions. Sessions do not share state."""
-        config, device = self.network.config, self.device
-        if cache == "growing":
-            return Session(self, GrowingCache(config, rows, device))
-        return Session(self, SlotCache(config, rows, max_length, device))
+    def open(self, rows: int, max_length: int, cache: CacheMaker = SlotCache) -> "Session":
+        """A session of `rows` rows, none longer than `max_length` positions. Sessions do not share state.
+
+        cache: what makes the cache that the session's context is kept in.
+        """
+        return Session(self, cache(self.network.config, rows, max_length, self.device))
 
 
 class Session:
@@ -263,7 +263,7 @@ class Session:
             self.cache.network_cache,
             key_position.shape[1],
         )
-        self.cache.settle([0 if each.noised else len(each.tokens) for each in passes])
+        self.cache.keep([0 if each.noised else len(each.tokens) for each in passes])
         return [
             hidden_BQD[row] if len(each.wanted) == width else hidden_BQD[row, list(each.wanted)]
             for row, each in enumerate(passes)

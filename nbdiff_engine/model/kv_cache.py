@@ -2,22 +2,20 @@
 
 The only file that touches a transformers cache.
 
-Both caches here answer the same calls. A forward is announced (`prepare`), run, and settled: the tokens
-that a row keeps become its committed context, the rest are as if they had never been. A denoise pass keeps
-nothing, so it reads the cache and leaves no mark on it.
+A forward is `prepare`, then the network, then `keep`. The tokens that a row keeps become its committed context; the
+next forward overwrites the others. A denoise pass keeps nothing, so it reads the cache and does not change it.
 
-- `SlotCache`, the fast one: a static buffer in which the slot of a token is its position. A denoise pass
-  overwrites the slots of the pass before it, a rollback is an assignment, nothing is ever concatenated.
-- `GrowingCache`, the reference: transformers' own DynamicCache, concatenated and cropped, with a ledger of
-  which column belongs to which position. Slow, and simple enough to check the other one against.
+`SlotCache` is a static buffer in which the slot of a token is its position. A denoise pass overwrites the slots of the
+pass before it, a rollback is an assignment, and nothing is ever concatenated.
 """
 
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, StaticLayer
 
 
@@ -26,21 +24,25 @@ class KVCache(Protocol):
 
     network_cache: Cache  # what the network is given
     lengths: list[int]  # committed tokens per row
-    aligned: bool  # in the forward being prepared, key k stands at position k in every row
+    aligned: bool  # in the forward being prepared, key k is at position k in every row
 
     def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        """Announce a forward of `width` tokens per row, row r at positions starts[r]...
+        """Get ready for a forward of `width` tokens per row, row r at positions starts[r]...
 
-        Positions at or after starts[r] are forgotten first (a rollback). Returns, for the K keys the
-        forward will see in the order it will see them, their positions [B, K] and whether a token stands
-        there, committed or in this forward, as bool [B, K].
+        Positions at or after starts[r] are dropped first (a rollback). Returns, for the K keys that the forward will
+        see, in their order, the positions [B, K] and whether there is a token, committed or of this forward, as bool
+        [B, K].
         """
 
-    def settle(self, kept: list[int]) -> None:
+    def keep(self, kept: list[int]) -> None:
         """After the forward: row r keeps the first kept[r] of its tokens."""
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows, in this order."""
+
+
+# Makes an empty cache of (the network's config, rows, positions a row has room for, device).
+CacheMaker = Callable[[PreTrainedConfig, int, int, torch.device], KVCache]
 
 
 class _SlotLayer(StaticLayer):
@@ -92,7 +94,7 @@ class SlotCache:
         self.row_index = torch.arange(len(starts), device=self.device)[:, None]
         return positions, positions < first_slots + width
 
-    def settle(self, kept: list[int]) -> None:
+    def keep(self, kept: list[int]) -> None:
         self.lengths = [length + count for length, count in zip(self.lengths, kept)]
 
     def select(self, rows: list[int]) -> None:
@@ -102,43 +104,3 @@ class SlotCache:
             if layer.is_initialized:
                 layer.keys = layer.keys.index_select(0, index)
                 layer.values = layer.values.index_select(0, index)
-
-
-class GrowingCache:
-    """transformers' DynamicCache and, per row, the position that each of its columns holds (-1: none)."""
-
-    aligned = False  # a reference takes no short cut
-
-    def __init__(self, config: PreTrainedConfig, rows: int, device: torch.device):
-        self.device = device
-        self.lengths = [0] * rows
-        self.columns = torch.empty(rows, 0, dtype=torch.long, device=device)
-        self.network_cache = DynamicCache(config=config)
-
-    def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        self.lengths = [min(length, start) for length, start in zip(self.lengths, starts)]
-        first = torch.tensor(starts, device=self.device)[:, None]
-        self.columns = self.columns.masked_fill(self.columns >= first, -1)
-        self.columns = torch.cat([self.columns, first + torch.arange(width, device=self.device)], dim=1)
-        return self.columns.clamp(min=0), self.columns >= 0
-
-    def settle(self, kept: list[int]) -> None:
-        self.lengths = [length + count for length, count in zip(self.lengths, kept)]
-        limit = torch.tensor(self.lengths, device=self.device)[:, None]
-        self.columns = self.columns.masked_fill(self.columns >= limit, -1)
-        used = _used(self.columns)
-        if used < self.columns.shape[1]:
-            self.network_cache.crop(used - self.columns.shape[1])  # negative: how many columns to drop
-            self.columns = self.columns[:, :used]
-
-    def select(self, rows: list[int]) -> None:
-        self.lengths = [self.lengths[row] for row in rows]
-        index = torch.tensor(rows, device=self.device)
-        self.columns = self.columns[index]
-        self.network_cache.batch_select_indices(index)
-
-
-def _used(columns: Tensor) -> int:
-    """How many leading columns are needed to keep every column that some row uses."""
-    used = (columns >= 0).any(dim=0).nonzero()
-    return int(used[-1]) + 1 if len(used) else 0

@@ -1,11 +1,14 @@
 """Small packed rows to try the objective on."""
 
+import random
 from dataclasses import dataclass
 
-from tests.tiny import prompt_ids
+import torch
+
+from tests.tiny import MASK, prompt_ids
 from training.data.documents import Document
 from training.data.packing import Cursor, Packer
-from training.objective.noising import Packed
+from training.objective.noising import Batch, Noising, Packed, noise
 
 EOS = 2
 
@@ -35,3 +38,23 @@ def packed(*documents: Document, length: int = 64, rows: int = 1, seed: int = 0,
     packer = Packer(ListSource(documents), length, seed, largest_block)
     packer.order = lambda epoch: range(len(documents))
     return packer.batch(Cursor(), rows, len(documents))[0]
+
+
+def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
+    """Two or three rows of random documents: plain text, one answer, or several turns; noised at a random size."""
+    draw = random.Random(seed)
+    documents = []
+    for number in range(draw.randrange(2, 9)):
+        document = answer(draw.randrange(1, 12), draw.randrange(2, 30), seed=100 * seed + number)
+        kind = draw.randrange(3)
+        if kind == 0:
+            document = Document(document.ids, None)
+        elif kind == 1 and len(document.ids) > 12:
+            document = Document(document.ids, ((1, 4), (6, 9), (11, len(document.ids))))
+        documents.append(document)
+    packer = Packer(ListSource(tuple(documents)), 64, seed, 8)
+    packer.order = lambda epoch: range(len(documents))
+    rows, _ = packer.batch(Cursor(), draw.randrange(2, 4), len(documents))
+    settings = {"ending_ids": frozenset([EOS]), **how}
+    block_size = draw.choice([1, 2, 3, 8, 16])
+    return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)

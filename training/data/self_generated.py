@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
 from nbdiff_engine.decoding.loop import decode
@@ -44,7 +45,7 @@ from training.failure_kind import FailureKind
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # documents written side by side, and at most so many are lost in a kill
-_FILE = "documents.jsonl"
+DOCUMENTS_FILE = "documents.jsonl"
 _FORMAT = 1  # of what a cache holds; another number, and older caches are passed over
 _POLL_SECONDS = 2.0
 # What of a checkpoint decides the documents: weights, how text becomes ids and where an answer ends.
@@ -100,7 +101,7 @@ def write_self_data(
     Ctrl-C and a kill lose the batch in hand. Raises DataError for prompts that cannot be used, RunError where the
     file cannot be written.
     """
-    file, count = cache_folder / _FILE, settings.self_data.documents
+    file, count = cache_folder / DOCUMENTS_FILE, settings.self_data.documents
     if _written(file) >= count:
         logger.info("the %d documents that %s wrote before are in %s", count, model.name, cache_folder)
         return file
@@ -124,7 +125,7 @@ def write_self_data(
 
 def wait_for_self_data(settings: DataSettings, cache_folder: Path) -> Path:
     """The file of the documents, once another process has written it."""
-    file = cache_folder / _FILE
+    file = cache_folder / DOCUMENTS_FILE
     while _written(file) < settings.self_data.documents:
         time.sleep(_POLL_SECONDS)
     return file
@@ -271,7 +272,7 @@ class DocumentSampler(Sampler):
     numbers: tuple[int, ...] = ()
 
     def predict(
-        self, logits_NV: Any, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
+        self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
     ) -> Prediction:
         """As Sampler, each row under the number of its document."""
         return Sampler.predict(self, logits_NV, [self.numbers[row] for row in rows], positions, with_entropy)

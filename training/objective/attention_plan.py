@@ -30,7 +30,7 @@ _RUN = 256  # queries of a piece of a longer one
 _ROUND = 16  # short documents go together with others of about their size
 
 
-class Plan(NamedTuple):
+class AttentionPlan(NamedTuple):
     """Pieces as tensors, so that a compiled network takes another plan every step without being compiled again."""
 
     pieces: Tensor  # int64 [pieces, 8]: see `Piece`
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One row of `Plan.pieces`: G documents or runs of one size, Q queries and K masked keys each."""
+    """One row of `AttentionPlan.pieces`: G documents or runs of one size, Q queries and K masked keys each."""
 
     number: int  # G
     queries: int  # Q
@@ -98,7 +98,7 @@ def present(tokens: Tokens) -> Tensor:
     return there
 
 
-def plan_of(tokens: Tokens, there: Tensor, context: Context, open_future: Tensor | None = None) -> Plan:
+def plan_of(tokens: Tokens, there: Tensor, context: Context, open_future: Tensor | None = None) -> AttentionPlan:
     """The plan of the tokens that are `there`, laid end to end row by row.
 
     tokens: [B, S], each document's noised tokens in one run and its clean ones in another, blocks in their order, as
@@ -166,7 +166,7 @@ def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[_Part]:
     return parts
 
 
-def _laid(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Tensor | None) -> Plan:
+def _laid(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Tensor | None) -> AttentionPlan:
     pieces, index, masks = [], [], []
     placed = masked = 0
     for parts in groups:
@@ -179,7 +179,7 @@ def _laid(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Ten
         masks.append(mask.flatten())
         placed += queries.numel() + keys.numel()
         masked += mask.numel()
-    return Plan(torch.tensor(pieces), torch.cat(index), torch.cat(masks))
+    return AttentionPlan(torch.tensor(pieces), torch.cat(index), torch.cat(masks))
 
 
 def _filled(places: list[Tensor]) -> Tensor:

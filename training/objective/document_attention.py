@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from nbdiff_engine.errors import SettingError
-from training.objective.attention_plan import Piece, Plan
+from training.objective.attention_plan import AttentionPlan, Piece
 
 DOCUMENTS = "nbdiff_documents"  # the name it is registered under
 
@@ -35,7 +35,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    plan: Plan | None = None,
+    plan: AttentionPlan | None = None,
     **other,
 ) -> tuple[Tensor, None]:
     """What transformers calls: query [1, H, T, D], key and value with their own number of heads; [1, T, H, D]."""

@@ -20,7 +20,7 @@ from training.objective.attention_plan import plan_of, present
 from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
 
-_CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in float32
+CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Objective(nn.Module):
         hidden_TD, targets_T = hidden_BND[places], targets_BN[places]
         head = self.network.get_output_embeddings()
         total = hidden_TD.new_zeros((), dtype=torch.float32)
-        step = max(1, _CHUNK_LOGITS // self.vocab_size)
+        step = max(1, CHUNK_LOGITS // self.vocab_size)
         for first in range(0, len(targets_T), step):
             part = (head, hidden_TD[first : first + step], targets_T[first : first + step])
             total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)

@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 from nbdiff_engine.errors import SettingError, brief
 from training.errors import RecipeError
 from training.model.adapters import add_adapters
+from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
-from training.objective.objective import _CHUNK_LOGITS
+from training.objective.objective import CHUNK_LOGITS
 from training.planning.layer_sizes import Layer
 from training.planning.shapes import BaseShape, find_shape, shape_of_new
 from training.recipe.recipe import Recipe
@@ -169,10 +170,8 @@ class _Sizes:
 
     @property
     def documents(self) -> bool:
-        """Whether attention goes over documents, as `training.run.launch.settle_attention` chooses it."""
-        if self.recipe.attention != "auto":
-            return self.recipe.attention == "documents"
-        return self.device == "cpu" and not getattr(self.network.config, "attention_dropout", 0)
+        """Whether attention goes over documents."""
+        return choose_attention(self.network, self.recipe.attention, self.device) == "documents"
 
     def pairs(self, block_size: int) -> tuple[int, int]:
         return pairs(self.clean, self.length(block_size) - self.clean, block_size)
@@ -276,7 +275,7 @@ class _Sizes:
     def _head(self, value: int, block_size: int) -> tuple[int, int]:
         """Bytes of a chunk of logits with what is worked out from it, and of the head's own gradient."""
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
-        chunk = min(max(_CHUNK_LOGITS // vocabulary, 1), max(self.places(block_size)))
+        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.places(block_size)))
         # As logits, in float32, as log-probabilities, and the gradients of the first two.
         logits = chunk * vocabulary * (2 * value + 12)
         trained = not self.recipe.lora

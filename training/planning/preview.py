@@ -3,7 +3,6 @@
 Everything comes from the functions that the trainer calls, on the base's tokenizer and config. No weight is read.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -15,9 +14,10 @@ from nbdiff_engine.model.attention import PADDING, dense_mask
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor, Packer
 from training.model.base import TrainedModel
-from training.objective.noising import IGNORED, Batch, Noising, Packed, noise
+from training.objective.noising import IGNORED, Batch, Noising, Packed
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
+from training.run.step_reader import noised, noising_of, packer_of, seed_of
 
 MASK, BORDER, FILL, END = "▒", "|", "·", "⟩"
 LEGEND = (
@@ -39,30 +39,19 @@ class Preview:
     model: TrainedModel
     source: DocumentSource
     packer: Packer
-    noising: Noising  # as Trainer.noising gives it
+    noising: Noising
     about_mask: str
 
     @classmethod
     def of(cls, recipe: Recipe, block_size: int) -> "Preview":
         model, source, about_mask = open_without_weights(recipe)
-        length = min(recipe.optimisation.packed_length, model.context_length)
-        packer = Packer(source, length, recipe.seed, recipe.blocks.b_max if recipe.kind == "adapt" else 1)
-        objective = recipe.objective
-        noising = Noising(
-            block_size=block_size,
-            mask_token_id=model.spec.mask_token_id if model.spec else 0,
-            shift=int(objective.token_shift),
-            at_least_one=objective.at_least_one_mask,
-            complementary=objective.complementary_masks,
-            ending_ids=frozenset(model.eos_token_ids),
-        )
+        packer, noising = packer_of(recipe, model, source), noising_of(recipe, model, block_size)
         return cls(recipe, model, source, packer, noising, about_mask)
 
     def noised(self, packed: Packed, block_size: int | None = None) -> Batch:
         """Packed rows as a forward gets them, the same each time."""
         how = replace(self.noising, block_size=block_size or self.noising.block_size)
-        draw = torch.Generator().manual_seed(random.Random(f"{self.recipe.seed}/preview").getrandbits(62))
-        return noise(packed, how, draw, self.recipe.objective.context)
+        return noised(packed, how, self.recipe, seed_of(self.recipe, "preview"))
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens on one line: special tokens and line ends visible, nothing that a terminal would obey."""

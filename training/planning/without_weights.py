@@ -6,16 +6,15 @@ import torch
 
 from nbdiff_engine import describe
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from training.data.data_settings import SELF
 from training.data.documents import DocumentSource
-from training.data.self_generated import cache_folder
+from training.data.self_generated import DOCUMENTS_FILE
 from training.errors import DataError, RecipeError
 from training.model.base import TrainedModel, with_spec
 from training.model.new_model import new_model, train_tokenizer
 from training.planning.shapes import meta_network
 from training.recipe.recipe import Recipe
-from training.run.launch import open_documents, tokenizer_texts
+from training.run.launch import open_documents, self_data_folder, tokenizer_texts
 
 _TOKENIZER_DOCUMENTS = 500  # pretrain: enough to see what a tokenizer will be like
 
@@ -57,9 +56,7 @@ def _self_written(recipe: Recipe, model: TrainedModel) -> Path | None:
     """For `--data self`: the documents that a run has written already."""
     if recipe.data.source != SELF:
         return None
-    dtype = model.dtype if recipe.lora else torch.float32
-    arithmetic = f"{dtype}, {recipe.quantization or 'not quantised'}"
-    file = cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic) / "documents.jsonl"
+    file = self_data_folder(recipe, model) / DOCUMENTS_FILE
     if not file.is_file():
         raise DataError(
             f"{model.name} has not written its documents yet; a run of the recipe does, before its first step. "

@@ -5,7 +5,6 @@ name and is swept away by the next run. Nothing is pickled: tensors are safetens
 """
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import RunError
-from training.run.manifest import MANIFEST, facts_of, is_whole
+from training.run.manifest import is_whole, write_manifest
 
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
@@ -90,9 +89,7 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         write(beside)
         files = sorted(path for path in beside.rglob("*") if path.is_file())
-        facts = {path.relative_to(beside).as_posix(): facts_of(path) for path in files}
-        (beside / MANIFEST).write_text(json.dumps({"files": facts}, indent=1) + "\n", encoding="utf-8")
-        for path in [*files, beside / MANIFEST]:
+        for path in [*files, write_manifest(beside, files)]:
             _sync(path)
         _sync(beside)
         if target.exists():

@@ -7,11 +7,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from training.objective.noising import Batch
+from training.run.log_lines import HeldOutLosses
 
 
 @torch.no_grad()
-def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> dict[str, float | None]:
-    """Mean cross-entropy in nats of masked tokens and of next tokens; None where there is none of them.
+def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> HeldOutLosses:
+    """Mean losses over batches.
 
     `batches` are this process's own; the figures are those of all processes.
     """
@@ -24,10 +25,7 @@ def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accele
     finally:
         objective.train(was_training)
     mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
-    return {
-        "loss_mdm": mdm_sum / masked if masked else None,
-        "loss_ar": ar_sum / scored if scored else None,
-    }
+    return HeldOutLosses(mdm_sum / masked if masked else None, ar_sum / scored if scored else None)
 
 
 def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:

@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from nbdiff_engine import BlockModel
@@ -28,20 +28,42 @@ from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.model.new_model import new_model, train_tokenizer
-from training.objective.document_attention import DOCUMENTS
+from training.objective.attention_choice import use_attention
 from training.recipe.recipe import Recipe
+from training.run.log_lines import StepFigures
 from training.run.run_folder import RunFolder
 from training.run.trainer import Trainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = timedelta(hours=2)  # of processes that wait while the first one saves
 
 
-def start(recipe: Recipe, output: Path, resume: bool) -> Path:
+def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None) -> Path:
     """Run a recipe to its end; the folder of the finished model.
 
+    on_step: as in `Trainer`.
     Raises NBDiffError of one kind or another, one sentence each, before anything is written where it can.
+    """
+    trainer = make_trainer(recipe, output, resume, on_step)
+    try:
+        if resume:
+            trainer.resume()
+        trainer.run()
+    finally:
+        trainer.accelerator.end_training()
+    return trainer.folder.final
+
+
+def make_trainer(
+    recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None
+) -> Trainer:
+    """The trainer of a run, with its network and data loaded and its folder made; nothing is trained yet.
+
+    Raises NBDiffError as `start` does.
     """
     transformers_logging.disable_progress_bar()  # of shards that load and save; the run has its own bar
     folder = RunFolder(output)
@@ -53,21 +75,14 @@ def start(recipe: Recipe, output: Path, resume: bool) -> Path:
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
-    settle_attention(model.network, recipe.attention, accelerator.device.type)
+    use_attention(model.network, recipe.attention, accelerator.device.type)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder.create(recipe)
     accelerator.wait_for_everyone()
     if recipe.saving.trackers:
         accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
-    trainer = Trainer(recipe, model, train, held_out, folder, accelerator, adapters)
-    try:
-        if resume:
-            trainer.resume()
-        trainer.run()
-    finally:
-        accelerator.end_training()
-    return folder.final
+    return Trainer(recipe, model, train, held_out, folder, accelerator, adapters, on_step)
 
 
 def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -104,35 +119,11 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
     return load_base(recipe.base, dtype, recipe.quantization, str(device))
 
 
-def settle_attention(network: PreTrainedModel, wanted: str, device: str) -> str:
-    """Give a network the attention it is trained with; which one that is: dense, documents or flex.
-
-    FlexAttention has no backward pass on a CPU, and `documents` is made of a kernel for CPUs. Neither has dropout:
-    on a CPU a base with dropout keeps to the dense mask, as it always did, and on CUDA it loses the dropout.
-    Raises RecipeError for one that this machine or this base does not have.
-    """
-    config = network.config.get_text_config()
-    dropout = getattr(config, "attention_dropout", 0.0)
-    on_cpu = "dense" if dropout else "documents"
-    chosen = {"cuda": "flex", "cpu": on_cpu}.get(device, "dense") if wanted == "auto" else wanted
-    home = {"flex": "cuda", "documents": "cpu"}.get(chosen, device)
-    if home != device:
-        raise RecipeError(
-            f"attention is {chosen}, which runs on {home} alone, and this is {device}; set attention=auto."
-        )
-    if chosen == "documents" and dropout:
-        raise RecipeError(
-            f"attention is documents, which has no dropout, and the base has {dropout:g}; set attention=dense."
-        )
-    if chosen == "flex":
-        config.attention_dropout = 0.0
-        for module in network.modules():
-            if getattr(module, "attention_dropout", 0.0):  # layers took it from the config when they were made
-                module.attention_dropout = 0.0
-    if chosen != "dense":
-        network.set_attn_implementation({"flex": "flex_attention", "documents": DOCUMENTS}[chosen])
-    logger.info("attention: %s", chosen)
-    return chosen
+def self_data_folder(recipe: Recipe, base: TrainedModel) -> Path:
+    """For `--data self`: the folder of the documents that the base writes in the arithmetic of this run."""
+    dtype = base.dtype if recipe.lora else torch.float32  # as `load_network` loads it
+    arithmetic = f"{dtype}, {recipe.quantization or 'not quantised'}"
+    return cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
 
 
 def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
@@ -143,17 +134,16 @@ def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | 
     """
     if recipe.data.source != SELF:
         return None
-    arithmetic = f"{base.network.dtype}, {recipe.quantization or 'not quantised'}"
-    folder = cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
+    folder = self_data_folder(recipe, base)
     if not writes:
         return wait_for_self_data(recipe.data, folder)
-    # MASK is settled first: it may be a token that the base could write, and no document may hold it.
+    # MASK is chosen first: it may be a token that the base could write, and no document may hold it.
     spec = base.spec or DiffusionSpec(mask_token_id=choose_mask_token(base))
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
     return write_self_data(author, recipe.data, folder)
 
 
-def make_trainable(recipe: Recipe, model: TrainedModel):
+def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | None"]:
     """The network to train, with its MASK, and the PeftModel around it where LoRA is trained."""
     if recipe.kind == "pretrain":
         return model, None

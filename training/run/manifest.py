@@ -5,6 +5,7 @@ Kept apart from the tensors, so that what only looks at a folder need not import
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ def is_whole(folder: Path) -> bool:
         return all(facts_of(folder / name) == facts for name, facts in files.items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
+
+
+def write_manifest(folder: Path, files: Iterable[Path]) -> Path:
+    """Write the manifest of a folder, which names these files of it; its path. Raises OSError as the disk does."""
+    facts = {path.relative_to(folder).as_posix(): facts_of(path) for path in files}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"files": facts}, indent=1) + "\n", encoding="utf-8")
+    return manifest
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -1,21 +1,22 @@
 """The model card of a run: what was trained on what, for how long, and what was measured, from the run's own logs."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe
+from training.run.log_lines import Evaluation, StepFigures
+from training.run.run_progress import Progress
 
 
 def model_card(
     name: str,
     recipe: Recipe,
-    model: Any,
-    progress: Any,
-    metrics: Sequence[Mapping[str, Any]],
-    evaluations: Sequence[Mapping[str, Any]],
+    model: TrainedModel,
+    progress: Progress,
+    last: StepFigures | None,
+    evaluation: Evaluation | None,
 ) -> str:
-    """Markdown with the metadata block that hubs read. name: of what was made."""
+    """Markdown with the metadata block that hubs read. name: of what was made; last, evaluation: the run's last."""
     base = Path(recipe.base).name if recipe.base and Path(recipe.base).exists() else recipe.base
     parameters = sum(each.numel() for each in model.network.parameters())
     what = "A block-diffusion language model" if model.spec else "An autoregressive language model"
@@ -48,14 +49,13 @@ def model_card(
         stages = recipe.blocks.over(recipe.optimisation.max_steps).stages
         lines.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
         lines.append(f"| lambda | {recipe.objective.ar_weight:g} |")
-    if metrics:
-        last = metrics[-1]
-        lines.append(f"| last loss | {last['loss']:.4f} (MDM {last['loss_mdm']:.4f}, AR {last['loss_ar']:.4f}) |")
-    if evaluations:
+    if last is not None:
+        lines.append(f"| last loss | {last.loss:.4f} (MDM {last.loss_mdm:.4f}, AR {last.loss_ar:.4f}) |")
+    if evaluation is not None:
         lines += ["", "## Held-out losses", "", "Nats per token, after the last step.", ""]
         lines += ["| block size | masked tokens | next tokens |", "|--:|--:|--:|"]
-        for size, losses in evaluations[-1]["losses"].items():
-            cells = ["" if losses[key] is None else f"{losses[key]:.4f}" for key in ("loss_mdm", "loss_ar")]
+        for size, losses in evaluation.losses.items():
+            cells = ["" if each is None else f"{each:.4f}" for each in (losses.loss_mdm, losses.loss_ar)]
             lines.append(f"| {size} | {cells[0]} | {cells[1]} |")
     lines += ["", "All settings are in the run's `recipe.yaml`.", ""]
     return "\n".join(lines)

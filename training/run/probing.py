@@ -1,24 +1,17 @@
-"""The same few prompts, denoised by a run at each of its checkpoints: how a model learns to decode in parallel.
+"""The same few prompts, denoised by a run at each of its checkpoints: how a model learns to decode in parallel."""
 
-A line of probes.jsonl holds step, tpf (tokens per forward, over all answers), accuracy (of the held-out problems),
-problems, seconds, and probes: the first few answers, each with prompt, text, tpf, forwards, tokens (text and the
-pass of its block that fixed it, 0 where AR did) and trace (docs/trace-format.md).
-"""
-
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from nbdiff_engine import BlockModel, prepare
 from nbdiff_engine.generate import Job, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
-from nbdiff_engine.trace.metrics import pooled
 from training.model.base import TrainedModel
 from training.objective.document_attention import DOCUMENTS
+from training.run.log_lines import Probe, ProbeAnswer
 from training.run.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +28,7 @@ def probes_by_default(model: TrainedModel) -> bool:
     return sum(each.numel() for each in model.network.parameters()) <= SMALL
 
 
-def probe(folder: RunFolder, model: TrainedModel, step: int) -> dict[str, Any]:
+def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
     """Denoise the probes with the weights as they are, and append a line to the run's probes.jsonl.
 
     Nothing that training depends on is changed: no random number is drawn, and the network is left as it was.
@@ -54,18 +47,19 @@ def probe(folder: RunFolder, model: TrainedModel, step: int) -> dict[str, Any]:
         for event in job.events():
             events[event.row].append(event)
     outputs = [job.output(row, own) for row, own in enumerate(events)]
-    line = {
-        "step": step,
-        **_figures(problems, outputs),
-        "probes": [
+    found = Probe(
+        step=step,
+        tpf=pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
+        accuracy=_accuracy(problems, outputs),
+        problems=len(problems),
+        probes=[
             _shown(job, problem, output, own)
             for problem, output, own in list(zip(problems, outputs, events))[:: _OF_EACH // 2][:_SHOWN]
         ],
-        "seconds": time.perf_counter() - started,
-    }
-    with folder.probes.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    return line
+        seconds=time.perf_counter() - started,
+    )
+    folder.log_probe(found)
+    return found
 
 
 def probe_safely(folder: RunFolder, model: TrainedModel, step: int) -> None:
@@ -102,27 +96,23 @@ def _decoding(model: TrainedModel) -> Iterator[BlockModel]:
         network.train(was_training)
 
 
-def _figures(problems: Sequence[Problem], outputs: Sequence[Output]) -> dict[str, Any]:
+def _accuracy(problems: Sequence[Problem], outputs: Sequence[Output]) -> float:
     verdicts = [check(problem, output.text, run_code=False).correct for problem, output in zip(problems, outputs)]
-    return {
-        "tpf": pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
-        "accuracy": sum(map(bool, verdicts)) / len(verdicts),
-        "problems": len(problems),
-    }
+    return sum(map(bool, verdicts)) / len(verdicts)
 
 
-def _shown(job: Job, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> dict[str, Any]:
+def _shown(job: Job, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
     passes: dict[int, int] = {}
     for event in events:
         if not isinstance(event, Finish):
             for fixed in event.fixed:
                 passes[fixed.position] = event.step + 1 if isinstance(event, Denoise) else 0
     tokenizer = job.model.tokenizer
-    return {
-        "prompt": problem.prompt,
-        "text": output.text,
-        "tpf": output.metrics.tokens_per_forward or 0.0,
-        "forwards": output.metrics.decode_forwards,
-        "tokens": [[tokenizer.decode([token]), passes.get(place, 0)] for place, token in enumerate(output.token_ids)],
-        "trace": output.trace.to_json(),
-    }
+    return ProbeAnswer(
+        prompt=problem.prompt,
+        text=output.text,
+        tpf=output.metrics.tokens_per_forward or 0.0,
+        forwards=output.metrics.decode_forwards,
+        tokens=[(tokenizer.decode([token]), passes.get(place, 0)) for place, token in enumerate(output.token_ids)],
+        trace=output.trace.to_json(),
+    )

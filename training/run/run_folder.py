@@ -15,6 +15,7 @@ from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import sweep
 from training.run.end_file import END
+from training.run.log_lines import Evaluation, Probe, StepFigures
 
 # What a run may change when it resumes: how often it saves and logs changes none of its losses.
 _MAY_CHANGE = ("saving", "about", "threads")
@@ -74,11 +75,14 @@ class RunFolder:
 
     # -- logs --------------------------------------------------------------------------------------------
 
-    def log(self, figures: Mapping[str, Any]) -> None:
-        _append(self.metrics, figures)
+    def log_step(self, figures: StepFigures) -> None:
+        _append(self.metrics, figures.to_json())
 
-    def log_evaluation(self, figures: Mapping[str, Any]) -> None:
-        _append(self.evaluations, figures)
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        _append(self.evaluations, evaluation.to_json())
+
+    def log_probe(self, probe: Probe) -> None:
+        _append(self.probes, probe.to_json())
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will go through again, and a line cut in half by a kill."""
@@ -108,12 +112,17 @@ class RunFolder:
             for key, parameter in parameters.items():
                 parameter.copy_(found[key])
 
-    def write_card(self, folder: Path, recipe: Recipe, model: Any, progress: Any) -> None:
-        from training.run.model_card import model_card
+    # -- the last of each log ----------------------------------------------------------------------------
 
-        logs = read_lines(self.metrics), read_lines(self.evaluations)
-        text = model_card(self.path.name, recipe, model, progress, *logs)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+    def last_step(self) -> StepFigures | None:
+        """The last line of metrics.jsonl."""
+        lines = read_lines(self.metrics)
+        return StepFigures.of(lines[-1]) if lines else None
+
+    def last_evaluation(self) -> Evaluation | None:
+        """The last line of evaluations.jsonl."""
+        lines = read_lines(self.evaluations)
+        return Evaluation.of(lines[-1]) if lines else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -137,10 +146,10 @@ def _replace(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def _append(path: Path, figures: Mapping[str, Any]) -> None:
+def _append(path: Path, line: Mapping[str, Any]) -> None:
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
+            file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
 

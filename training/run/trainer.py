@@ -5,68 +5,44 @@ cursor. So a run that resumes from a checkpoint goes through the very losses of 
 processes is the step on one with twice the accumulation.
 """
 
-import json
 import logging
 import math
-import random
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from nbdiff_engine.model.attention import PADDING
 from training.data.documents import DocumentSource
-from training.data.packing import Cursor, Packer
 from training.errors import RunError
 from training.failure_kind import FailureKind
 from training.model.adapters import merged
 from training.model.base import TrainedModel
-from training.objective.noising import Batch, Noising, noise
+from training.objective.noising import Batch
 from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import CheckpointStore, load_optimizer, publish, save_optimizer
 from training.run.evaluating import evaluate, summed
 from training.run.interruption import Interruption
+from training.run.log_lines import Evaluation, StepFigures
 from training.run.machine import peak_memory, require_compiler
+from training.run.model_card import model_card
 from training.run.optimizers import make_optimizers, rate_at
 from training.run.probing import probe_safely, probes_by_default
 from training.run.run_folder import RunFolder
+from training.run.run_progress import Progress
+from training.run.step_reader import StepReader, noised, packed_length, seed_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a run must know to go on: kept in a checkpoint's state.json."""
-
-    step: int = 0  # steps done
-    cursor: Cursor = field(default_factory=Cursor)
-    tokens_seen: int = 0  # clean tokens, padding left out
-    seconds: float = 0.0  # of training, over all sessions, evaluation and saving left out
-    rows_per_step: int = 0  # of all processes: a resumed run must read as many
-
-    @classmethod
-    def read(cls, path: Path) -> "Progress":
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**fields, "cursor": Cursor(**fields["cursor"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one step trains on."""
-
-    batches: list[Batch]  # micro-batches of all processes; process p takes p, p + processes, ...
-    block_size: int
-    target_count: int  # the normaliser of both losses, at least 1
-    tokens: int  # clean tokens, padding left out
-    cursor: Cursor  # where the next step reads
 
 
 class Trainer:
@@ -80,25 +56,34 @@ class Trainer:
         held_out: DocumentSource | None,
         folder: RunFolder,
         accelerator: Accelerator,
-        adapters: Any = None,
+        adapters: "PeftModel | None" = None,
+        on_step: Callable[[StepFigures], object] | None = None,
     ):
-        """adapters: the PeftModel around `model.network` where LoRA is trained, which can merge it."""
+        """adapters: the PeftModel around `model.network` where LoRA is trained, which can merge it.
+
+        on_step: called in every process after each step, once it is logged, evaluated and saved as far as it is to be.
+        What it raises ends the run.
+        """
         self.recipe = recipe
         self.model = model
         self.adapters = adapters
         self.folder = folder
         self.accelerator = accelerator
+        self.on_step = on_step
         self.interruption = Interruption()
         steps = recipe.optimisation
-        self.schedule = recipe.blocks.over(steps.max_steps) if recipe.kind == "adapt" else None
-        length = min(steps.packed_length, model.context_length)
-        if length < steps.packed_length:
-            logger.info("packed length cut from %d to %d, the context of %s", steps.packed_length, length, model.name)
-        largest = recipe.blocks.b_max if self.schedule else 1
-        self.packer = Packer(train, length, recipe.seed, largest)
-        self.held_out = None
-        if held_out is not None and len(held_out):
-            self.held_out = Packer(held_out, length, recipe.seed, largest)
+        if packed_length(recipe, model) < steps.packed_length:
+            cut = packed_length(recipe, model)
+            logger.info("packed length cut from %d to %d, the context of %s", steps.packed_length, cut, model.name)
+        self.reader = StepReader(
+            recipe,
+            model,
+            train,
+            held_out,
+            processes=accelerator.num_processes,
+            # FlexAttention is compiled for a length: the fewer there are, the better.
+            multiple=128 if accelerator.device.type == "cuda" else 1,
+        )
         self.parameters = {name: each for name, each in model.network.named_parameters() if each.requires_grad}
         self.objective = Objective(model.network, recipe.objective.context)
         if steps.gradient_checkpointing:
@@ -108,13 +93,9 @@ class Trainer:
             self.objective.body.compile(dynamic=True)
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
-        self.rows_per_step = steps.rows * steps.accumulation * accelerator.num_processes
         wanted = recipe.saving.probes
         self.probes = probes_by_default(model) if wanted is None else wanted
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
-        # One thread reads everything: it packs a step's rows while the step before is computed.
-        self.reader = ThreadPoolExecutor(1, "batches")
-        self.ahead: Future[Step] | None = None
         self.progress = Progress()
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -137,9 +118,9 @@ class Trainer:
                 figures = self._step()
                 done = self.progress.step
                 if main and (done % recipe.saving.log_every == 0 or done == steps.max_steps):
-                    self.folder.log(figures)
-                    self.accelerator.log({k: v for k, v in figures.items() if k != "step"}, step=done)
-                bar.set_postfix(loss=f"{figures['loss']:.3f}", block=figures["block_size"], refresh=False)
+                    self.folder.log_step(figures)
+                    self.accelerator.log({k: v for k, v in figures.to_json().items() if k != "step"}, step=done)
+                bar.set_postfix(loss=f"{figures.loss:.3f}", block=figures.block_size, refresh=False)
                 bar.update()
                 last = done == steps.max_steps
                 if last or (recipe.saving.eval_every and done % recipe.saving.eval_every == 0):
@@ -147,27 +128,30 @@ class Trainer:
                 stopped, saving = self._asked()
                 if last or stopped or saving or done % recipe.saving.save_every == 0:
                     self.save()
+                if self.on_step is not None:
+                    self.on_step(figures)
                 if stopped and not last:
                     raise self.interruption.as_exit(done)
-        if self.packer.cut:
-            logger.warning("%d documents were longer than the packed length and lost their end", self.packer.cut)
-        if self.packer.refused:
-            logger.warning("%d times a document could not be used and was left out", self.packer.refused)
+        packer = self.reader.packer
+        if packer.cut:
+            logger.warning("%d documents were longer than the packed length and lost their end", packer.cut)
+        if packer.refused:
+            logger.warning("%d times a document could not be used and was left out", packer.refused)
         self._write_final()
 
-    def _step(self) -> dict[str, Any]:
-        """One optimiser step; its line of metrics.jsonl."""
+    def _step(self) -> StepFigures:
+        """One optimiser step."""
         started = time.perf_counter()
         steps, step = self.recipe.optimisation, self.progress.step
         fraction = step / steps.max_steps
         ar_weight = self._ar_weight(fraction)
-        now = self._take()
+        now = self.reader.take(step, self.progress.cursor)
         count = now.target_count
         rate = rate_at(steps, step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        torch.manual_seed(self._key("dropout", step, self.accelerator.process_index))
+        torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
         sums = torch.zeros(4, dtype=torch.float64)  # mdm sum, ar sum, masked tokens, ar targets
         own = now.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         for number, batch in enumerate(own):
@@ -189,58 +173,21 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
         seen = self.progress.tokens_seen + now.tokens
-        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds, self.rows_per_step)
-        return {
-            "step": step + 1,
-            "loss": total,
-            "loss_mdm": mdm_sum / count,
-            "loss_ar": ar_sum / count,
-            "block_size": now.block_size,
-            "lr": rate,
-            "ar_weight": ar_weight,
-            "masked_tokens": int(masked),
-            "gradient_norm": norm,
-            "tokens_seen": self.progress.tokens_seen,
-            "tokens_per_second": now.tokens / seconds,
-            "seconds": self.progress.seconds,
-            "peak_memory": peak_memory(self.accelerator.device),
-        }
-
-    def _take(self) -> "Step":
-        """What this step trains on; the next one's is begun at once, behind the step's own arithmetic."""
-        step, steps = self.progress.step, self.recipe.optimisation.max_steps
-        ahead = self.ahead or self.reader.submit(self._read, step, self.progress.cursor)
-        now = ahead.result()
-        self.ahead = self.reader.submit(self._read, step + 1, now.cursor) if step + 1 < steps else None
-        return now
-
-    def _read(self, step: int, cursor: Cursor) -> "Step":
-        """The micro-batches of a step, for all processes."""
-        steps = self.recipe.optimisation
-        block_size = self.schedule.at(step) if self.schedule else 1
-        number = steps.accumulation * self.accelerator.num_processes
-        packed, cursor = self.packer.batch(cursor, self.rows_per_step)
-        how = self.noising(block_size)
-        batches = []
-        for part in range(number):
-            rows = packed.rows(part * steps.rows, (part + 1) * steps.rows)
-            draw = torch.Generator().manual_seed(self._key("noise", step, part))
-            batches.append(noise(rows, how, draw, self.recipe.objective.context))
-        count = max(1, sum(each.target_count for each in batches))
-        return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)
-
-    def noising(self, block_size: int) -> Noising:
-        """How this run noises blocks of a size; pretraining is block size 1, where there is nothing to noise."""
-        objective = self.recipe.objective
-        return Noising(
-            block_size=block_size,
-            mask_token_id=self.model.spec.mask_token_id if self.model.spec else 0,
-            shift=int(objective.token_shift),
-            at_least_one=objective.at_least_one_mask,
-            complementary=objective.complementary_masks,
-            ending_ids=frozenset(self.model.eos_token_ids),
-            # FlexAttention is compiled for a length: the fewer there are, the better.
-            multiple=128 if self.accelerator.device.type == "cuda" else 1,
+        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds, self.reader.rows_per_step)
+        return StepFigures(
+            step=step + 1,
+            loss=total,
+            loss_mdm=mdm_sum / count,
+            loss_ar=ar_sum / count,
+            block_size=now.block_size,
+            lr=rate,
+            ar_weight=ar_weight,
+            masked_tokens=int(masked),
+            gradient_norm=norm,
+            tokens_seen=self.progress.tokens_seen,
+            tokens_per_second=now.tokens / seconds,
+            seconds=self.progress.seconds,
+            peak_memory=peak_memory(self.accelerator.device),
         )
 
     def _ar_weight(self, fraction: float) -> float:
@@ -254,28 +201,28 @@ class Trainer:
     def _open_future(self, batch: Batch, fraction: float, step: int, part: int) -> torch.Tensor | None:
         """For the mask-annealing ablation: which keys are seen from before them; None once all are."""
         share = self.recipe.objective.mask_annealing
-        if share == 0 or fraction >= share or self.schedule is None:
+        if share == 0 or fraction >= share or self.reader.schedule is None:
             return None
-        draw = torch.Generator().manual_seed(self._key("anneal", step, part))
+        draw = torch.Generator().manual_seed(seed_of(self.recipe, "anneal", step, part))
         return (torch.rand(batch.ids.shape, generator=draw) < fraction / share).to(self.accelerator.device)
 
     # -- evaluation, checkpoints, the end -----------------------------------------------------------------
 
     def evaluate(self) -> None:
         """Both losses on held-out documents, for every block size of the schedule, as a line of evaluations.jsonl."""
-        if self.held_out is None:
+        rows = self.reader.held_out_rows()
+        if not rows:
             return
-        sizes = sorted({size for _, size in self.schedule.stages} | {1}) if self.schedule else [1]
-        documents = min(self.recipe.data.held_out, len(self.held_out.source))
-        rows = self.reader.submit(lambda: list(self.held_out.all_rows(documents))).result()
+        schedule = self.reader.schedule
+        sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
         found = {}
         for size in sizes:
-            draw = torch.Generator().manual_seed(self._key("evaluation", size, 0))
-            noised = [noise(each, self.noising(size), draw, self.recipe.objective.context) for each in rows]
-            mine = islice(noised, self.accelerator.process_index, None, self.accelerator.num_processes)
+            how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
+            batches = [noised(each, how, self.recipe, seed) for each in rows]
+            mine = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
             found[size] = evaluate(self.objective, mine, self.accelerator)
         if self.accelerator.is_main_process:
-            self.folder.log_evaluation({"step": self.progress.step, "losses": {str(k): v for k, v in found.items()}})
+            self.folder.log_evaluation(Evaluation(self.progress.step, found))
 
     def save(self) -> None:
         """A checkpoint of this very moment, whole or not at all."""
@@ -289,7 +236,7 @@ class Trainer:
                 else:
                     self.folder.save_tensors(folder / "trained.safetensors", self.parameters)
                 save_optimizer(folder / "optimizer.safetensors", self.optimizers, names)
-                (folder / "state.json").write_text(json.dumps(asdict(self.progress)) + "\n", encoding="utf-8")
+                self.progress.write(folder / "state.json")
 
             self.checkpoints.save(self.progress.step, write)
             if self.probes:
@@ -307,10 +254,10 @@ class Trainer:
         self.folder.load_tensors(newest.folder, name, self.parameters)
         load_optimizer(newest.folder / "optimizer.safetensors", self.optimizers, self.parameters)
         progress = Progress.read(newest.folder / "state.json")
-        if progress.rows_per_step != self.rows_per_step:
+        if progress.rows_per_step != self.reader.rows_per_step:
             raise RunError(
                 f"The run in {self.folder.path} read {progress.rows_per_step} rows a step, and on "
-                f"{self.accelerator.num_processes} process(es) it would read {self.rows_per_step}; "
+                f"{self.accelerator.num_processes} process(es) it would read {self.reader.rows_per_step}; "
                 "resume it on as many processes as it was started on."
             )
         self.progress = progress
@@ -334,7 +281,7 @@ class Trainer:
 
             def write(folder: Path) -> None:
                 model.save(folder, self._final_dtype())
-                self.folder.write_card(folder, self.recipe, model, self.progress)
+                (folder / "README.md").write_text(self._card(model), encoding="utf-8")
 
             try:
                 publish(self.folder.final, write)
@@ -346,14 +293,19 @@ class Trainer:
             logger.info("finished: %s", self.folder.final)
         self.accelerator.wait_for_everyone()
 
+    def _card(self, model: TrainedModel) -> str:
+        last, evaluation = self.folder.last_step(), self.folder.last_evaluation()
+        return model_card(self.folder.path.name, self.recipe, model, self.progress, last, evaluation)
+
     def _final_dtype(self) -> torch.dtype:
         return self.model.dtype if self.recipe.save_dtype == "auto" else getattr(torch, self.recipe.save_dtype)
 
     # -- small matters ------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        if self.schedule and self.schedule.stages[-1][0] >= self.recipe.optimisation.max_steps:
-            first, size = self.schedule.stages[-1]
+        schedule = self.reader.schedule
+        if schedule and schedule.stages[-1][0] >= self.recipe.optimisation.max_steps:
+            first, size = schedule.stages[-1]
             logger.warning("blocks grow to %d at step %d, which this run does not reach", size, first + 1)
         trained = sum(each.numel() for each in self.parameters.values())
         whole = sum(each.numel() for each in self.model.network.parameters())
@@ -368,9 +320,6 @@ class Trainer:
             self.accelerator.device,
             torch.get_num_threads(),
         )
-
-    def _key(self, purpose: str, step: int, part: int) -> int:
-        return random.Random(f"{self.recipe.seed}/{purpose}/{step}/{part}").getrandbits(62)
 
     def _synchronising_only(self, last: bool) -> AbstractContextManager:
         """Processes exchange gradients once a step, in the backward pass of its last micro-batch."""

@@ -8,8 +8,10 @@ import torch
 import nbdiff_engine as nb
 import nbdiff_engine.model.block_model as block_model
 from nbdiff_engine.decoding.loop import decode
+from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.trace.events import Denoise, Finish, Prefill, Reason, Verify
 from tests.engine.answers import PROMPTS, ids, timeless
+from tests.growing_cache import GrowingCache
 from tests.reference import naive_ar, naive_block_causal, naive_block_diffusion
 from tests.tiny import FAMILIES, FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
 
@@ -60,7 +62,7 @@ def test_static_and_growing_cache_give_the_same_tokens(any_model, settings):
             for event in decode(any_model, job.prompts, job.plan, cache)
             if isinstance(event, Finish)
         }
-        for cache in ("slots", "growing")
+        for cache in (SlotCache, GrowingCache)
     ]
     assert ends[0] == ends[1]
 

@@ -11,8 +11,9 @@ from nbdiff_engine.model.attention import (
     blocks,
     dense_mask,
     flex_mask,
-    training_tokens,
 )
+from nbdiff_engine.model.kv_cache import SlotCache
+from tests.growing_cache import GrowingCache
 from tests.tiny import MASK, prompt_ids, with_context
 
 LENGTH, START, BLOCK = 11, 3, 4
@@ -20,6 +21,15 @@ LENGTH, START, BLOCK = 11, 3, 4
 
 def picture(mask: torch.Tensor) -> list[str]:
     return ["".join(".#"[cell] for cell in row) for row in mask.int().tolist()]
+
+
+def training_tokens(position_BL: torch.Tensor, block_BL: torch.Tensor, document_BL: torch.Tensor) -> Tokens:
+    """The 2L tokens `[noised ; clean]` of the parallel training pass (NBDiff, section 3.2)."""
+    noised = torch.ones_like(position_BL, dtype=torch.bool)
+    return Tokens.joined(
+        Tokens(noised, position_BL, block_BL, document_BL),
+        Tokens(~noised, position_BL, block_BL, document_BL),
+    )
 
 
 def layout(document: list[int] | None = None) -> Tokens:
@@ -135,7 +145,7 @@ def test_a_noised_block_does_not_depend_on_its_own_or_later_clean_blocks(any_mod
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-@pytest.mark.parametrize("cache", ["slots", "growing"])
+@pytest.mark.parametrize("cache", [SlotCache, GrowingCache])
 def test_a_cached_denoise_step_is_the_noised_half_of_the_training_pass(any_model, context, cache):
     model = with_context(any_model, context)
     start, block_size = 6, 8

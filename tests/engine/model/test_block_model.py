@@ -10,9 +10,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import nbdiff_engine.model.block_model as block_model
 from nbdiff_engine import BlockModel
 from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.kv_cache import SlotCache
+from tests.growing_cache import GrowingCache
 from tests.tiny import MASK, prompt_ids, tiny_model
 
-CACHES = ("slots", "growing")
+CACHES = (SlotCache, GrowingCache)
 
 
 def uncached(model: BlockModel, ids: list[int], open_from: int | None = None) -> torch.Tensor:

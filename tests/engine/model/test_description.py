@@ -83,7 +83,7 @@ def test_a_published_family_is_described_as_its_stock_class(folder):
     [
         ({"model_type": "llada2_moe"}, "LLaDA2 is a mixture of experts"),
         ({"model_type": "somethingnew"}, "which is no stock transformers class"),
-        ({"torch_dtype": "banana"}, "names the dtype 'banana'"),
+        ({"dtype": "banana"}, "banana"),
         ({"block_diffusion": {"mask_token_id": 10**6}}, "lies outside its vocabulary"),
     ],
     ids=str,

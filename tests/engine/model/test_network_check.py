@@ -31,8 +31,11 @@ def test_a_network_that_changes_its_logits_after_the_head_is_refused(capped):
         check_network(BlockModel(capped, None, None, "capped"))
 
 
-def test_load_refuses_it_too(capped, tmp_path):
-    capped.save_pretrained(tmp_path)
+def test_load_checks_the_network(tmp_path):
+    """Granite divides its logits by a constant of its config."""
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = AutoConfig.for_model("granite", num_attention_heads=2, num_key_value_heads=2, logits_scaling=4.0, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="changes its logits after the head"):
         nb.load(tmp_path)
 

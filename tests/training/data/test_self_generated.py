@@ -12,15 +12,17 @@ from transformers import AutoTokenizer
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.prompts import encode
+from nbdiff_engine.tasks import DOMAINS
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
-from training.corpus.problems import DOMAINS, example
+from training.corpus.problems import example
 from training.data import self_generated
 from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts
 from training.data.packing import Cursor, Packer
 from training.data.self_generated import Author, cache_folder, open_self, wait_for_self_data, write_self_data
 from training.errors import DataError, RecipeError, RunError
+from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
 from training.run.launch import start
 
@@ -372,5 +374,9 @@ def test_a_run_on_what_its_base_writes(prompts, tmp_path, monkeypatch, lora, giv
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
     monkeypatch.setattr(self_generated, "decode", None)
+    _, source, _ = open_without_weights(recipe)  # a preview finds the file under the same key
+    assert [source[index] for index in range(len(source))] == [
+        open_self(recipe.data, file)[0][index] for index in range(8)
+    ]
     start(recipe, tmp_path / "again", resume=False)
     assert losses(tmp_path / "again") == losses(tmp_path / "run")

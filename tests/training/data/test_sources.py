@@ -1,11 +1,8 @@
-"""Files and hub sets as documents: formats, splits, and one sentence for what is wrong."""
+"""Files and hub sets as documents, and one sentence for what is wrong."""
 
 import json
 import logging
 import re
-import sys
-import types
-from collections import Counter, namedtuple
 
 import datasets
 import pytest
@@ -13,11 +10,10 @@ import pytest
 from nbdiff_engine.errors import NBDiffError
 from tests.training.encoders import EOS, LOADED, MASK, encoder_with, said, written
 from training.data.data_settings import DataSettings
-from training.data.dataset import ENDLESS, CorpusSource, open_source
+from training.data.dataset import open_source
 from training.data.documents import Document
-from training.data.formats import Encoder, Format, detect_format
+from training.data.formats import Encoder
 from training.data.sources import load_rows
-from training.errors import DataError, RecipeError
 
 
 @pytest.fixture(scope="module")
@@ -44,45 +40,6 @@ def refusal(encoder: Encoder, source, **settings) -> str:
     assert "\n" not in sentence
     assert len(sentence) < 500
     return sentence
-
-
-# Prompts are those of decoding.
-
-
-@pytest.mark.parametrize(
-    ("columns", "settings", "expected"),
-    [
-        (["id", "text"], {}, ("text", "text")),
-        (["prompt", "completion"], {}, ("prompt", "prompt", "completion")),
-        (["question", "answer"], {}, ("prompt", "question", "answer")),
-        (["instruction", "output"], {}, ("prompt", "instruction", "output")),
-        (["output", "input", "instruction"], {}, ("prompt", "instruction", "output", "input")),
-        (["prompt", "completion", "messages"], {}, ("messages", "messages")),
-        (["prompt", "completion", "messages"], {"raw": True}, ("prompt", "prompt", "completion")),
-        (["prompt", "completion", "text"], {"format": "text"}, ("text", "text")),
-        (["conversations"], {"format": "messages"}, ("messages", "conversations")),
-        (["q", "answer"], {"columns": {"prompt": "q"}}, ("prompt", "q", "answer")),
-        (["q", "a", "text"], {"columns": {"prompt": "q", "completion": "a"}}, ("prompt", "q", "a")),
-        (["q", "a", "of"], {"columns": {"prompt": "q", "completion": "a", "input": "of"}}, ("prompt", "q", "a", "of")),
-        (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
-    ],
-)
-def test_formats_are_told_by_their_columns(columns, settings, expected):
-    assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({}, "there are a, b"),
-        ({"format": "text"}, "no column 'text'; there are a, b"),
-        ({"columns": {"text": "c"}}, "no column 'c' for the text; there are a, b"),
-        ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
-    ],
-)
-def test_columns_that_are_not_there_are_named_with_those_that_are(settings, sentence):
-    with pytest.raises(DataError, match=sentence):
-        detect_format(["a", "b"], DataSettings.of(source="x", **settings))
 
 
 def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
@@ -238,104 +195,3 @@ def test_a_hub_that_does_not_answer_is_asked_once(encoder, monkeypatch, connecti
     assert "the hub cannot be reached" in refusal(encoder, "someone/some-data")
     assert len(connections) == 1
     assert not datasets.config.HF_HUB_OFFLINE
-
-
-# Train and held-out.
-
-
-def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encoder):
-    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
-
-    def opened(**settings):
-        parts = open_source(DataSettings.of(source=source, **settings), encoder)
-        return [{part[index].ids for index in range(len(part))} for part in parts]
-
-    train, held_out = opened(held_out=10)
-    assert (len(train), len(held_out)) == (40, 10)
-    assert not train & held_out
-    assert [train, held_out] == opened(held_out=10)
-    assert held_out != opened(held_out=10, seed=1)[1]
-    assert [len(part) for part in opened(held_out=64)] == [25, 25]
-    assert [len(part) for part in opened(limit=7, held_out=2)] == [5, 2]
-    assert [len(part) for part in opened(limit=1)] == [1, 0]
-
-
-def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_path, encoder):
-    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
-    train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
-    assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
-    assert held_out.name == "a.jsonl, held out"
-    for index in (3, -1):
-        with pytest.raises(IndexError):
-            train[index]
-
-
-# The corpus.
-
-
-@pytest.fixture
-def corpus(monkeypatch):
-    """A stand-in for the corpus, which says in each problem what it was asked for."""
-    problem = namedtuple("problem", "prompt answer")
-    tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus.problems")
-    tasks.DOMAINS = ("add", "sort", "date")
-    package.PARTS = tasks.DOMAINS
-    package.example = lambda domain, split, index, seed=0: problem(f"{domain} {split} {index} {seed}", "Yes.")
-    monkeypatch.setitem(sys.modules, "nbdiff_engine.tasks", tasks)
-    monkeypatch.setitem(sys.modules, "training.corpus.problems", package)
-
-
-def test_the_corpus_is_endless_and_draws_its_domains_by_weight(corpus, encoder):
-    source = CorpusSource("train", 3, {"add": 1, "date": 3}, encoder)
-    assert len(source) == ENDLESS
-    last = ENDLESS - 1
-    assert source[last] == encoder.encode_pair(f"{source.domain(last)} train {last} 3", "Yes.")
-    drawn = Counter(source.domain(index) for index in range(4000))
-    assert drawn["sort"] == 0
-    assert 900 < drawn["add"] < 1100
-    assert {CorpusSource("train", 3, None, encoder).domain(index) for index in range(50)} == {"add", "sort", "date"}
-    with pytest.raises(IndexError):
-        source[ENDLESS]
-
-
-def test_the_corpus_holds_out_its_test_split(corpus, encoder):
-    train, held_out = open_source(DataSettings.of(source="corpus", held_out=5, seed=2, weights={"sort": 1}), encoder)
-    assert train[0] == encoder.encode_pair("sort train 0 2", "Yes.")
-    assert held_out[0] == encoder.encode_pair("sort test 0 2", "Yes.")
-    assert (len(train), len(held_out)) == (ENDLESS, 5)
-    assert "no domain 'chess'; it has add, sort, date" in refusal(encoder, "corpus", weights={"chess": 1})
-
-
-# Settings.
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({}, "'source' is missing"),
-        ({"source": " "}, "source is empty"),
-        ({"source": "a", "format": "xml"}, "format is 'xml'"),
-        ({"source": "a", "colour": 1}, "'colour' is not known here"),
-        ({"source": "a", "columns": {"body": "x"}}, "names the role 'body'; choose one of text"),
-        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "not of one format"),
-        ({"source": "a", "columns": {"text": "x"}, "format": "prompt"}, "which format prompt does not read"),
-        ({"source": "a", "held_out": -1}, "held_out is -1"),
-        ({"source": "a", "held_out": True}, "not a yes or no"),
-        ({"source": "a", "limit": 0}, "limit is 0"),
-        ({"source": "a", "seed": -1}, "seed is -1"),
-        ({"source": "a", "raw": True, "format": "messages"}, "raw is set"),
-        ({"source": "a", "weights": {"add": 1}}, "weights are of the corpus's domains"),
-        ({"source": "corpus", "weights": {"add": -1}}, "the weight of 'add' is -1"),
-        ({"source": "corpus", "weights": {"add": 0}}, "weights are all 0"),
-        ({"source": "corpus", "weights": {"add": float("nan")}}, "the weight of 'add' is nan"),
-    ],
-)
-def test_settings_that_are_wrong_are_refused_in_a_sentence(settings, sentence):
-    with pytest.raises(RecipeError) as caught:
-        DataSettings.of(**settings)
-    assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_every_setting_is_described():
-    assert all(field.description for field in DataSettings.model_fields.values())

@@ -8,8 +8,9 @@ import torch
 from tests.tiny import tiny_model
 from tests.training.runs import losses, small_base, small_data, small_recipe
 from training.errors import RecipeError
+from training.objective.attention_choice import use_attention
 from training.objective.document_attention import DOCUMENTS
-from training.run.launch import settle_attention, start
+from training.run.launch import start
 
 
 def network(**shape):
@@ -31,7 +32,7 @@ def network(**shape):
 )
 def test_it_follows_from_the_machine_and_the_recipe(wanted, device, dropout, chosen):
     made = network(attention_dropout=dropout)
-    assert settle_attention(made, wanted, device) == chosen
+    assert use_attention(made, wanted, device) == chosen
     names = {"documents": DOCUMENTS, "flex": "flex_attention", "dense": "sdpa"}
     assert made.config._attn_implementation == names[chosen]
     left = made.model.layers[0].self_attn.attention_dropout
@@ -40,11 +41,11 @@ def test_it_follows_from_the_machine_and_the_recipe(wanted, device, dropout, cho
 
 def test_what_this_machine_or_base_has_not_is_one_sentence():
     with pytest.raises(RecipeError, match="attention is flex, which runs on cuda alone"):
-        settle_attention(network(), "flex", "cpu")
+        use_attention(network(), "flex", "cpu")
     with pytest.raises(RecipeError, match="attention is documents, which runs on cpu alone"):
-        settle_attention(network(), "documents", "cuda")
+        use_attention(network(), "documents", "cuda")
     with pytest.raises(RecipeError, match=r"has no dropout, and the base has 0\.1; set attention=dense"):
-        settle_attention(network(attention_dropout=0.1), "documents", "cpu")
+        use_attention(network(attention_dropout=0.1), "documents", "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="documents are the attention of a CPU")

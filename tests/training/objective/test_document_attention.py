@@ -1,53 +1,19 @@
 """Attention over documents against the dense mask: the same losses and gradients, whatever a run switches on."""
 
-import random
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.model.attention import dense_mask
 from tests.tiny import FAMILIES, MASK, SHAPE, tiny_model
-from tests.training.packs import EOS, ListSource, answer, packed
-from training.data.documents import Document
-from training.data.packing import Cursor, Packer
+from tests.training.packs import answer, packed, random_batch
 from training.model.adapters import add_adapters
-from training.objective import attention_plan
-from training.objective.attention_plan import Piece, plan_of, present
 from training.objective.document_attention import DOCUMENTS, attend
-from training.objective.noising import Batch, Noising, noise
+from training.objective.noising import Noising, noise
 from training.objective.objective import Objective
 from training.recipe.recipe import Lora
 
 CONTEXTS = ("token_causal", "block_causal")
-
-
-@pytest.fixture(params=[(256, 256, 16), (12, 8, 4)], ids=["whole documents", "runs of eight"])
-def cut(request, monkeypatch):
-    """The two ways a document is taken: at once, or run by run."""
-    for name, value in zip(("_SHORT", "_RUN", "_ROUND"), request.param, strict=True):
-        monkeypatch.setattr(attention_plan, name, value)
-
-
-def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
-    """Two or three rows of random documents: plain text, one answer, or several turns; noised at a random size."""
-    draw = random.Random(seed)
-    documents = []
-    for number in range(draw.randrange(2, 9)):
-        document = answer(draw.randrange(1, 12), draw.randrange(2, 30), seed=100 * seed + number)
-        kind = draw.randrange(3)
-        if kind == 0:
-            document = Document(document.ids, None)
-        elif kind == 1 and len(document.ids) > 12:
-            document = Document(document.ids, ((1, 4), (6, 9), (11, len(document.ids))))
-        documents.append(document)
-    packer = Packer(ListSource(tuple(documents)), 64, seed, 8)
-    packer.order = lambda epoch: range(len(documents))
-    rows, _ = packer.batch(Cursor(), draw.randrange(2, 4), len(documents))
-    settings = {"ending_ids": frozenset([EOS]), **how}
-    block_size = draw.choice([1, 2, 3, 8, 16])
-    return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)
 
 
 def both(network, batch, context="token_causal", open_future=None, autocast=False):
@@ -148,39 +114,6 @@ def test_rows_of_nothing_but_padding(cut):
     rows = packed(answer(3, 6), length=16, rows=2)
     for some in (rows, rows.rows(1, 2)):
         agree(tiny_model("llama").network, noise(some, Noising(4, MASK), torch.Generator().manual_seed(0)))
-
-
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_the_pieces_hold_every_allowed_pair_once_and_no_other(cut, context):
-    for seed in range(20):
-        batch = random_batch(seed, context)
-        there = present(batch.tokens)
-        plan = plan_of(batch.tokens, there, context)
-        number = int(there.sum())
-        count = torch.zeros(number, number, dtype=torch.long)
-        for piece in map(Piece._make, plan.pieces.tolist()):
-            g, q, k = piece[:3]
-            queries = plan.index[piece.query_at :][: g * q].view(g, q)
-            keys = plan.index[piece.key_at :][: g * k].view(g, k)
-            mask = plan.masks[piece.mask_at :][: g * q * k].view(g, q, k)
-            for part in range(g):
-                for row in (queries[part] >= 0).nonzero()[:, 0].tolist():
-                    seen = keys[part][mask[part, row] == 0]
-                    assert (seen >= 0).all()
-                    count[queries[part, row], seen] += 1
-                    count[queries[part, row], piece.before : piece.before_end] += 1
-        place = there.flatten().nonzero()[:, 0]
-        expected = torch.block_diag(*dense_mask(batch.tokens, batch.tokens, context)[:, 0])[place][:, place]
-        assert torch.equal(count, expected.long())
-
-
-def test_masks_of_a_long_document_grow_with_its_length_and_not_with_its_square():
-    def size(length: int) -> int:
-        rows = packed(Document(tuple([5] * length), None), length=length)
-        batch = noise(rows, Noising(32, MASK), torch.Generator().manual_seed(0))
-        return plan_of(batch.tokens, present(batch.tokens), "token_causal").masks.numel()
-
-    assert size(4096) < 2.1 * size(2048)
 
 
 def test_compiled_it_is_never_traced_and_takes_any_plan(cut):

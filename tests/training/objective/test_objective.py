@@ -93,7 +93,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch):
     batch = batch_of(rows())
     found = []
     for limit in (2**24, 48 * 5):  # whole, and five places at a time
-        monkeypatch.setattr(objective_module, "_CHUNK_LOGITS", limit)
+        monkeypatch.setattr(objective_module, "CHUNK_LOGITS", limit)
         network.zero_grad()
         losses = Objective(network)(batch)
         (losses.mdm_sum + 0.5 * losses.ar_sum).backward()
@@ -107,7 +107,7 @@ def test_logits_are_never_held_for_all_places(monkeypatch):
     seen = []
     network = tiny_model("llama").network
     network.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
-    monkeypatch.setattr(objective_module, "_CHUNK_LOGITS", 48 * 10)
+    monkeypatch.setattr(objective_module, "CHUNK_LOGITS", 48 * 10)
     batch = batch_of(rows())
     Objective(network)(batch)
     scored = int((batch.mdm_targets != IGNORED).sum() + (batch.ar_targets != IGNORED).sum())

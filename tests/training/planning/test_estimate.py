@@ -8,38 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.errors import SettingError
 from tests.training.bases import write_base
 from tests.training.runs import WORDS, small_recipe
 from training.planning.estimate import estimate, table
-from training.planning.shapes import PUBLISHED, find_shape
 from training.recipe.recipe import Recipe, bundled_recipes
 
 ROOT = Path(__file__).parents[3]
 NANO = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4}
 NANO |= {"num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1536, "max_position_embeddings": 1024}
 NANO |= {"tie_word_embeddings": True, "initializer_range": 0.02}
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("Qwen/Qwen3-0.6B", 596_049_920),
-        ("Qwen/Qwen3-4B", 4_022_468_096),
-        ("Qwen/Qwen3-4B-Base", 4_022_468_096),
-        ("Qwen/Qwen3-8B", 8_190_735_360),
-        ("Qwen/Qwen3-8B-Base", 8_190_735_360),
-    ],
-)
-def test_published_shapes_have_their_published_size(name, parameters):
-    assert find_shape(name).network().num_parameters() == parameters
-
-
-def test_pangu_7b_is_seven_billion_and_its_two_large_embeddings():
-    network = find_shape("openpangu/openPangu-Embedded-7B").network()
-    embeddings = network.get_input_embeddings().weight.numel() + network.get_output_embeddings().weight.numel()
-    assert network.num_parameters() - embeddings == pytest.approx(7e9, rel=0.05)
-    assert {find_shape(f"someone/{name}").folder for name in PUBLISHED} == {None}
 
 
 @pytest.mark.parametrize("name", list(bundled_recipes()))
@@ -97,11 +75,7 @@ def test_quantised_weights_take_what_their_bits_say():
     assert plain > eight > four
 
 
-def test_a_shape_that_is_not_known_is_one_sentence():
-    with pytest.raises(CheckpointError, match="is not known here, and HF_HUB_OFFLINE is set"):
-        find_shape("someone/something")
-    with pytest.raises(CheckpointError, match="not a bundled name"):
-        find_shape("nosuch")
+def test_options_out_of_range_are_refused():
     for wrong in ({"flops": 0.0}, {"noised_share": 9.0}, {"processes": 0}):
         with pytest.raises(SettingError):
             estimate(Recipe.read("qwen3-0.6b-lora"), **{"flops": 1e12, **wrong})

@@ -1,4 +1,4 @@
-"""Probes of a run's checkpoints, and checkpoints made into models while the run goes on."""
+"""Probes of a run's checkpoints."""
 
 from pathlib import Path
 
@@ -6,10 +6,7 @@ import pytest
 
 import nbdiff_engine as nb
 from tests.training.runs import losses, small_base, small_data, small_recipe
-from training.errors import RunError
 from training.recipe.recipe import Recipe
-from training.run.checkpointing import CheckpointStore
-from training.run.exporting import export, newest_or
 from training.run.launch import start
 from training.run.run_folder import read_lines
 
@@ -37,21 +34,6 @@ def test_every_checkpoint_is_probed_and_no_loss_is_changed_by_it(tmp_path: Path)
             assert nb.Trace.from_json(probe["trace"]).events
     assert not (tmp_path / "plain" / "probes.jsonl").exists()
     assert losses(tmp_path / "probed") == losses(tmp_path / "plain")
-
-
-@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["all weights", "adapters"])
-def test_a_checkpoint_becomes_a_model_that_loads(tmp_path: Path, lora: dict | None) -> None:
-    run = tmp_path / "run"
-    start(recipe(tmp_path, lora=lora, saving={"probes": False}), run, resume=False)
-    checkpoints = CheckpointStore(run / "checkpoints", 5).all()
-    folder = export(run, newest_or(checkpoints, "3"), tmp_path / "opened")
-    assert not (folder / "optimizer.safetensors").exists()
-    model = nb.load(folder)
-    assert model.spec.block_size == 8
-    assert nb.generate(model, "red cat", max_new_tokens=8).token_ids
-    assert export(run, newest_or(checkpoints, 3), tmp_path / "opened") == folder
-    with pytest.raises(RunError, match="no checkpoint of step '4'"):
-        newest_or(checkpoints, "4")
 
 
 def test_a_failing_probe_is_no_reason_to_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,10 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,8 @@ from tests.training.runs import losses, small_base, small_data, small_recipe, wr
 from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run import checkpointing
-from training.run.interruption import Interrupted
-from training.run.launch import start
-from training.run.trainer import Trainer
+from training.run.launch import make_trainer, start
+from training.run.log_lines import StepFigures
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,16 +35,14 @@ def unbroken(recipe, tmp_path) -> list[tuple]:
     return losses(tmp_path / "unbroken")
 
 
-def stop_after(monkeypatch, step: int, error: BaseException) -> None:
-    """End the process's run when `step` steps are done, before they are saved."""
-    whole = Trainer._step
+def stop_after(step: int, error: BaseException) -> Callable[[StepFigures], None]:
+    """For `on_step`: end the process's run when `step` steps are done."""
 
-    def some(self):
-        if self.progress.step == step:
+    def stop(done: StepFigures) -> None:
+        if done.step == step:
             raise error
-        return whole(self)
 
-    monkeypatch.setattr(Trainer, "_step", some)
+    return stop
 
 
 def test_a_run_leaves_recipe_metrics_checkpoints_card_and_a_model_that_decodes(recipe, tmp_path):
@@ -86,24 +83,20 @@ def test_it_learns(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_run_goes_through_the_losses_of_an_unbroken_one(recipe, tmp_path, monkeypatch, optimizer):
+def test_a_resumed_run_goes_through_the_losses_of_an_unbroken_one(recipe, tmp_path, optimizer):
     steps = recipe.optimisation.model_copy(update={"optimizer": optimizer})
     recipe = recipe.model_copy(update={"optimisation": steps})
     start(recipe, tmp_path / "unbroken", resume=False)
-    stop_after(monkeypatch, 5, MemoryError())
     with pytest.raises(MemoryError):
-        start(recipe, tmp_path / "broken", resume=False)
-    monkeypatch.undo()
+        start(recipe, tmp_path / "broken", resume=False, on_step=stop_after(5, MemoryError()))
     assert [line[0] for line in losses(tmp_path / "broken")] == [1, 2, 3, 4, 5]
     start(recipe, tmp_path / "broken", resume=True)
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
 
 
-def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, unbroken, tmp_path, monkeypatch):
-    stop_after(monkeypatch, 5, MemoryError())
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, unbroken, tmp_path):
     with pytest.raises(MemoryError):
-        start(recipe, tmp_path / "broken", resume=False)
-    monkeypatch.undo()
+        start(recipe, tmp_path / "broken", resume=False, on_step=stop_after(5, MemoryError()))
     damaged = tmp_path / "broken" / "checkpoints" / "step-00000004" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-7])
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as log:
@@ -112,53 +105,22 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, un
     assert losses(tmp_path / "broken") == unbroken
 
 
-def test_a_signal_saves_and_ends(recipe, unbroken, tmp_path, monkeypatch):
-    whole = Trainer._step
-
-    def signalled(self):
-        if self.progress.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return whole(self)
-
-    monkeypatch.setattr(Trainer, "_step", signalled)
-    with pytest.raises(Interrupted, match="stopped after step 3, which is saved") as stopped:
-        start(recipe, tmp_path / "run", resume=False)
-    assert stopped.value.exit_code == 143
-    monkeypatch.undo()
-    start(recipe, tmp_path / "run", resume=True)
-    assert losses(tmp_path / "run") == unbroken
-
-
-def test_a_run_that_is_told_to_save_does_and_goes_on(recipe, unbroken, tmp_path, monkeypatch):
-    whole, seen = Trainer._step, {}
-    recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
-
-    def signalled(self):
-        if self.progress.step == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        seen[self.progress.step] = [each.step for each in self.checkpoints.all()]
-        return whole(self)
-
-    monkeypatch.setattr(Trainer, "_step", signalled)
-    before = signal.getsignal(signal.SIGUSR1)
-    start(recipe, tmp_path / "run", resume=False)
-    assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3]}
-    assert losses(tmp_path / "run") == unbroken
-    assert signal.getsignal(signal.SIGUSR1) == before
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path, monkeypatch):
-    whole = Trainer._step
-
-    def poisoned(self):
-        if self.progress.step == 3:
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path):
+    def poison(done: StepFigures) -> None:
+        if done.step == 3:
             with torch.no_grad():
-                next(iter(self.parameters.values())).fill_(torch.nan)
-        return whole(self)
+                next(iter(trainer.parameters.values())).fill_(torch.nan)
 
-    monkeypatch.setattr(Trainer, "_step", poisoned)
+    trainer = make_trainer(recipe, tmp_path / "run", resume=False, on_step=poison)
     with pytest.raises(RunError, match=r"loss of step 4 is nan .* the checkpoint of step 2 is kept"):
-        start(recipe, tmp_path / "run", resume=False)
+        trainer.run()
+
+
+def test_every_step_is_reported_as_it_is_logged(recipe, tmp_path):
+    reported: list[StepFigures] = []
+    start(recipe, tmp_path / "run", resume=False, on_step=reported.append)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [each.to_json() for each in reported] == [json.loads(line) for line in lines]
 
 
 def test_a_gradient_that_is_no_number_is_never_stepped(recipe, tmp_path, monkeypatch):
@@ -202,27 +164,6 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, unbroken, tmp_path, 
     monkeypatch.undo()
     start(recipe, tmp_path / "run", resume=True)
     assert losses(tmp_path / "run") == unbroken
-
-
-def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
-    start(recipe, tmp_path / "run", resume=False)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="holds another run"):
-        start(recipe, tmp_path / "run", resume=False)
-    other = recipe.model_copy(update={"seed": 1})
-    with pytest.raises(RunError, match=r"started with other settings: seed \(0 then, 1 now\)"):
-        start(other, tmp_path / "run", resume=True)
-    with pytest.raises(RunError, match="no run to resume"):
-        start(recipe, tmp_path / "nosuch", resume=True)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
-
-
-def test_a_folder_of_something_else_is_refused(recipe, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").write_text("a cat")
-    with pytest.raises(RunError, match="is not an empty folder"):
-        start(recipe, tmp_path / "photos", resume=False)
-    assert [each.name for each in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
 def test_accumulation_is_a_larger_batch(tmp_path):

@@ -1,4 +1,4 @@
-"""Prompts as the engine encodes them, answers where they belong, one sentence for what cannot be encoded."""
+"""Columns told by their names, prompts as the engine encodes them, and one sentence for what cannot be encoded."""
 
 import logging
 
@@ -22,7 +22,8 @@ from tests.training.encoders import (
     said,
     turns_of,
 )
-from training.data.formats import Encoder
+from training.data.data_settings import DataSettings
+from training.data.formats import Encoder, Format, detect_format
 from training.errors import DataError
 
 
@@ -177,3 +178,39 @@ def test_a_template_that_refuses_and_one_that_is_not_there():
     for encoder in (encoder_with(None), encoder_with(CHATML, raw=True)):
         with pytest.raises(DataError, match="needs a chat template"):
             encoder.encode_messages(said("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "expected"),
+    [
+        (["id", "text"], {}, ("text", "text")),
+        (["prompt", "completion"], {}, ("prompt", "prompt", "completion")),
+        (["question", "answer"], {}, ("prompt", "question", "answer")),
+        (["instruction", "output"], {}, ("prompt", "instruction", "output")),
+        (["output", "input", "instruction"], {}, ("prompt", "instruction", "output", "input")),
+        (["prompt", "completion", "messages"], {}, ("messages", "messages")),
+        (["prompt", "completion", "messages"], {"raw": True}, ("prompt", "prompt", "completion")),
+        (["prompt", "completion", "text"], {"format": "text"}, ("text", "text")),
+        (["conversations"], {"format": "messages"}, ("messages", "conversations")),
+        (["q", "answer"], {"columns": {"prompt": "q"}}, ("prompt", "q", "answer")),
+        (["q", "a", "text"], {"columns": {"prompt": "q", "completion": "a"}}, ("prompt", "q", "a")),
+        (["q", "a", "of"], {"columns": {"prompt": "q", "completion": "a", "input": "of"}}, ("prompt", "q", "a", "of")),
+        (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
+    ],
+)
+def test_formats_are_told_by_their_columns(columns, settings, expected):
+    assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "there are a, b"),
+        ({"format": "text"}, "no column 'text'; there are a, b"),
+        ({"columns": {"text": "c"}}, "no column 'c' for the text; there are a, b"),
+        ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
+    ],
+)
+def test_columns_that_are_not_there_are_named_with_those_that_are(settings, sentence):
+    with pytest.raises(DataError, match=sentence):
+        detect_format(["a", "b"], DataSettings.of(source="x", **settings))

@@ -1,0 +1,86 @@
+"""Documents to train on and held-out ones: split once for all, of rows and of the project's corpus."""
+
+import sys
+import types
+from collections import Counter, namedtuple
+
+import datasets
+import pytest
+
+from tests.training.encoders import EOS, LOADED, MASK, written
+from training.data.data_settings import DataSettings
+from training.data.dataset import ENDLESS, CorpusSource, open_source
+from training.data.formats import Encoder
+from training.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encoder):
+    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
+
+    def opened(**settings):
+        parts = open_source(DataSettings.of(source=source, **settings), encoder)
+        return [{part[index].ids for index in range(len(part))} for part in parts]
+
+    train, held_out = opened(held_out=10)
+    assert (len(train), len(held_out)) == (40, 10)
+    assert not train & held_out
+    assert [train, held_out] == opened(held_out=10)
+    assert held_out != opened(held_out=10, seed=1)[1]
+    assert [len(part) for part in opened(held_out=64)] == [25, 25]
+    assert [len(part) for part in opened(limit=7, held_out=2)] == [5, 2]
+    assert [len(part) for part in opened(limit=1)] == [1, 0]
+
+
+def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_path, encoder):
+    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
+    train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
+    assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
+    assert held_out.name == "a.jsonl, held out"
+    for index in (3, -1):
+        with pytest.raises(IndexError):
+            train[index]
+
+
+@pytest.fixture
+def corpus(monkeypatch):
+    """A stand-in for the corpus, which says in each problem what it was asked for."""
+    problem = namedtuple("problem", "prompt answer")
+    tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus.problems")
+    tasks.DOMAINS = ("add", "sort", "date")
+    package.PARTS = tasks.DOMAINS
+    package.example = lambda domain, split, index, seed=0: problem(f"{domain} {split} {index} {seed}", "Yes.")
+    monkeypatch.setitem(sys.modules, "nbdiff_engine.tasks", tasks)
+    monkeypatch.setitem(sys.modules, "training.corpus.problems", package)
+
+
+def test_the_corpus_is_endless_and_draws_its_domains_by_weight(corpus, encoder):
+    source = CorpusSource("train", 3, {"add": 1, "date": 3}, encoder)
+    assert len(source) == ENDLESS
+    last = ENDLESS - 1
+    assert source[last] == encoder.encode_pair(f"{source.domain(last)} train {last} 3", "Yes.")
+    drawn = Counter(source.domain(index) for index in range(4000))
+    assert drawn["sort"] == 0
+    assert 900 < drawn["add"] < 1100
+    assert {CorpusSource("train", 3, None, encoder).domain(index) for index in range(50)} == {"add", "sort", "date"}
+    with pytest.raises(IndexError):
+        source[ENDLESS]
+
+
+def test_the_corpus_holds_out_its_test_split(corpus, encoder):
+    train, held_out = open_source(DataSettings.of(source="corpus", held_out=5, seed=2, weights={"sort": 1}), encoder)
+    assert train[0] == encoder.encode_pair("sort train 0 2", "Yes.")
+    assert held_out[0] == encoder.encode_pair("sort test 0 2", "Yes.")
+    assert (len(train), len(held_out)) == (ENDLESS, 5)
+    with pytest.raises(DataError, match="no domain 'chess'; it has add, sort, date"):
+        open_source(DataSettings.of(source="corpus", held_out=0, weights={"chess": 1}), encoder)

@@ -1,0 +1,44 @@
+"""The plan of attention over documents: every allowed pair in one piece, and masks that grow with the length."""
+
+import pytest
+import torch
+
+from nbdiff_engine.model.attention import dense_mask
+from tests.tiny import MASK
+from tests.training.packs import packed, random_batch
+from training.data.documents import Document
+from training.objective.attention_plan import Piece, plan_of, present
+from training.objective.noising import Noising, noise
+
+
+@pytest.mark.parametrize("context", ["token_causal", "block_causal"])
+def test_the_pieces_hold_every_allowed_pair_once_and_no_other(cut, context):
+    for seed in range(20):
+        batch = random_batch(seed, context)
+        there = present(batch.tokens)
+        plan = plan_of(batch.tokens, there, context)
+        number = int(there.sum())
+        count = torch.zeros(number, number, dtype=torch.long)
+        for piece in map(Piece._make, plan.pieces.tolist()):
+            g, q, k = piece[:3]
+            queries = plan.index[piece.query_at :][: g * q].view(g, q)
+            keys = plan.index[piece.key_at :][: g * k].view(g, k)
+            mask = plan.masks[piece.mask_at :][: g * q * k].view(g, q, k)
+            for part in range(g):
+                for row in (queries[part] >= 0).nonzero()[:, 0].tolist():
+                    seen = keys[part][mask[part, row] == 0]
+                    assert (seen >= 0).all()
+                    count[queries[part, row], seen] += 1
+                    count[queries[part, row], piece.before : piece.before_end] += 1
+        place = there.flatten().nonzero()[:, 0]
+        expected = torch.block_diag(*dense_mask(batch.tokens, batch.tokens, context)[:, 0])[place][:, place]
+        assert torch.equal(count, expected.long())
+
+
+def test_masks_of_a_long_document_grow_with_its_length_and_not_with_its_square():
+    def size(length: int) -> int:
+        rows = packed(Document(tuple([5] * length), None), length=length)
+        batch = noise(rows, Noising(32, MASK), torch.Generator().manual_seed(0))
+        return plan_of(batch.tokens, present(batch.tokens), "token_causal").masks.numel()
+
+    assert size(4096) < 2.1 * size(2048)

@@ -1,0 +1,38 @@
+"""The model card of a run, from its recipe and the last lines of its logs."""
+
+from tests.training.runs import small_base, small_data, small_recipe
+from training.model.base import load_base, with_spec
+from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
+from training.run.model_card import model_card
+from training.run.run_progress import Progress
+
+
+def test_it_says_what_was_trained_and_what_was_measured(tmp_path):
+    base = small_base(tmp_path / "base")
+    recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
+    model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)
+    last = StepFigures(6, 2.51234, 2.0, 1.0, 8, 1e-3, 0.5, 17, 0.7, 1024, 500.0, 2.0, 4096)
+    evaluation = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.25, 1.5)})
+    progress = Progress(step=6, tokens_seen=1024, seconds=90.0)
+    card = model_card("mine", recipe, model, progress, last, evaluation)
+    for line in (
+        "base_model: base",
+        "# mine",
+        "| steps | 6 |",
+        "| tokens read | 1,024 |",
+        "| time of training | 1.5 min |",
+        "| block sizes | 1 from step 0, 2 from step 1, 4 from step 2, 8 from step 4 |",
+        "| last loss | 2.5123 (MDM 2.0000, AR 1.0000) |",
+        "| 1 |  | 1.5000 |",
+        "| 8 | 2.2500 | 1.5000 |",
+    ):
+        assert line in card.splitlines()
+
+
+def test_a_run_without_logs_has_a_card_without_figures(tmp_path):
+    base = small_base(tmp_path / "base")
+    recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
+    card = model_card("mine", recipe, load_base(str(base), device="cpu"), Progress(), None, None)
+    assert "An autoregressive language model" in card
+    assert "last loss" not in card
+    assert "Held-out losses" not in card

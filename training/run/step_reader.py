@@ -1,0 +1,137 @@
+"""What each step of a run trains on: packed rows, noised, as a function of the recipe, the step and a cursor."""
+
+import random
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from nbdiff_engine.model.attention import PADDING
+from training.data.documents import DocumentSource
+from training.data.packing import Cursor, Packer
+from training.model.base import TrainedModel
+from training.objective.noising import Batch, Noising, Packed, noise
+from training.recipe.recipe import Recipe
+
+
+def packed_length(recipe: Recipe, model: TrainedModel) -> int:
+    """Tokens of a packed row: the recipe's, cut to the model's context."""
+    return min(recipe.optimisation.packed_length, model.context_length)
+
+
+def packer_of(recipe: Recipe, model: TrainedModel, source: DocumentSource) -> Packer:
+    """How a run packs the documents of a source."""
+    largest = recipe.blocks.b_max if recipe.kind == "adapt" else 1
+    return Packer(source, packed_length(recipe, model), recipe.seed, largest)
+
+
+def noising_of(recipe: Recipe, model: TrainedModel, block_size: int, multiple: int = 1) -> Noising:
+    """How a run noises blocks of a size; pretraining is block size 1, where there is nothing to noise.
+
+    multiple: the noised half is filled up with padding to a multiple of this.
+    """
+    objective = recipe.objective
+    return Noising(
+        block_size=block_size,
+        mask_token_id=model.spec.mask_token_id if model.spec else 0,
+        shift=int(objective.token_shift),
+        at_least_one=objective.at_least_one_mask,
+        complementary=objective.complementary_masks,
+        ending_ids=frozenset(model.eos_token_ids),
+        multiple=multiple,
+    )
+
+
+def noised(packed: Packed, how: Noising, recipe: Recipe, seed: int) -> Batch:
+    """Packed rows as a forward gets them: a function of the rows, the noising and the seed."""
+    return noise(packed, how, torch.Generator().manual_seed(seed), recipe.objective.context)
+
+
+def seed_of(recipe: Recipe, *what: str | int) -> int:
+    """The seed of one random draw of a run, such as ("noise", step, micro-batch): 62 bits, independent of others."""
+    return random.Random("/".join(map(str, (recipe.seed, *what)))).getrandbits(62)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step trains on."""
+
+    batches: list[Batch]  # micro-batches of all processes; process p takes p, p + processes, ...
+    block_size: int
+    target_count: int  # the normaliser of both losses, at least 1
+    tokens: int  # clean tokens, padding left out
+    cursor: Cursor  # where the next step reads
+
+
+class StepReader:
+    """Reads the steps of a run, in a thread that works on the next step while one is computed.
+
+    To be used as a context manager, which ends the thread.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: TrainedModel,
+        train: DocumentSource,
+        held_out: DocumentSource | None,
+        processes: int,
+        multiple: int,
+    ):
+        """processes: of the run. multiple: as in `noising_of`."""
+        self.recipe = recipe
+        self.model = model
+        self.multiple = multiple
+        steps = recipe.optimisation
+        self.forwards = steps.accumulation * processes  # of a step, of all processes
+        self.rows_per_step = steps.rows * self.forwards
+        self.schedule = recipe.blocks.over(steps.max_steps) if recipe.kind == "adapt" else None
+        self.packer = packer_of(recipe, model, train)
+        self.held_out = packer_of(recipe, model, held_out) if held_out is not None and len(held_out) else None
+        # One thread reads everything, since packers and tokenizers are not made for several.
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: Future[Step] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+
+    def take(self, step: int, cursor: Cursor) -> Step:
+        """What a step trains on, read from `cursor` on; the reading of the next step begins."""
+        ahead = self._ahead or self._thread.submit(self._read, step, cursor)
+        now = ahead.result()
+        more = step + 1 < self.recipe.optimisation.max_steps
+        self._ahead = self._thread.submit(self._read, step + 1, now.cursor) if more else None
+        return now
+
+    def held_out_rows(self) -> list[Packed]:
+        """The held-out documents that the recipe asks for, one row at a time; none where there are none."""
+        if self.held_out is None:
+            return []
+        documents = min(self.recipe.data.held_out, len(self.held_out.source))
+        return self._thread.submit(lambda: list(self.held_out.all_rows(documents))).result()
+
+    def noising(self, block_size: int) -> Noising:
+        """How this run noises blocks of a size."""
+        return noising_of(self.recipe, self.model, block_size, self.multiple)
+
+    def _read(self, step: int, cursor: Cursor) -> Step:
+        """The micro-batches of a step, for all processes."""
+        rows = self.recipe.optimisation.rows
+        block_size = self.schedule.at(step) if self.schedule else 1
+        packed, cursor = self.packer.batch(cursor, self.rows_per_step)
+        how = self.noising(block_size)
+        batches = [
+            noised(
+                packed.rows(part * rows, (part + 1) * rows), how, self.recipe, seed_of(self.recipe, "noise", step, part)
+            )
+            for part in range(self.forwards)
+        ]
+        count = max(1, sum(each.target_count for each in batches))
+        return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)
