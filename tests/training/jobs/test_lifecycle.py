@@ -256,8 +256,8 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home):
-    job = stepping(jobs, jobs.submit(spec(ENDLESS)))
+def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home, hold):
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 1")))  # it would miss the folder that is moved below
     lose_the_runner(home, job)
     damage(home, job, pid_started=column(home, job, "pid_started") - 100)
     stranger = psutil.Process(job.pid)
