@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.run_folder import RunFolder
-
 from training.__main__ import main
+from training.run.run_folder import RunFolder
 
 
 def allow(limit: Path, steps: int) -> None:

@@ -9,6 +9,7 @@ from nbdiff_engine import BlockModel, prepare
 from nbdiff_engine.generate import Job, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
+from nbdiff_engine.trace.metrics import pooled
 from training.model.base import TrainedModel
 from training.objective.document_attention import DOCUMENTS
 from training.run.log_lines import Probe, ProbeAnswer

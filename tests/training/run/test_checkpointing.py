@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from training.errors import RunError
 from training.run import checkpointing
 from training.run.checkpointing import (
-    MANIFEST,
     CheckpointStore,
     is_whole,
     load_optimizer,
@@ -19,6 +18,7 @@ from training.run.checkpointing import (
     save_optimizer,
     sweep,
 )
+from training.run.manifest import MANIFEST
 
 
 def writer(text: str = "weights"):
