@@ -1,5 +1,6 @@
 """The front door: `generate` for answers, `stream` for the events as they happen."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,13 @@ class Job:
         """Decode. Closing the iterator stops within one forward."""
         return decode(self.model, self.prompts, self.plan, begin=self.begin)
 
+    def outputs(self) -> list[Output]:
+        """Decode to the end: the answer to each prompt."""
+        events: list[list[DecodeEvent]] = [[] for _ in self.prompts]
+        for event in self.events():
+            events[event.row].append(event)
+        return [self.output(row, own) for row, own in enumerate(events)]
+
     def output(self, row: int, events: Sequence[DecodeEvent]) -> Output:
         """The answer of one row, from its events."""
         finish = events[-1]
@@ -91,6 +99,7 @@ def prepare(
 ) -> Job:
     """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each.
 
+    What the caller should know, though it can be decoded, is in `plan.notes`; `generate` and `stream` warn of it.
     start: go on with an answer that is there in part, of one prompt (see `forking.fork`).
     """
     if not isinstance(model, BlockModel):
@@ -111,7 +120,9 @@ def stream(
 
     For a batch, events of all rows come in the order they happen, told apart by `event.row`.
     """
-    return prepare(model, prompt, raw=raw, **settings).events()
+    job = prepare(model, prompt, raw=raw, **settings)
+    _warn(job)
+    return job.events()
 
 
 def generate(
@@ -123,11 +134,15 @@ def generate(
     role/content dicts a conversation, a list of ints token ids.
     """
     job = prepare(model, prompt, raw=raw, **settings)
-    events: list[list[DecodeEvent]] = [[] for _ in job.prompts]
-    for event in job.events():
-        events[event.row].append(event)
-    outputs = [job.output(row, own) for row, own in enumerate(events)]
+    _warn(job)
+    outputs = job.outputs()
     return outputs if is_batch(prompt) else outputs[0]
+
+
+def _warn(job: Job) -> None:
+    """Warn the line that called `generate` or `stream`."""
+    for note in job.plan.notes:
+        warnings.warn(str(note), UserWarning, stacklevel=3)
 
 
 def text_pieces(

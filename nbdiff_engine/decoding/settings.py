@@ -4,7 +4,6 @@ The only declaration of decode settings: the command line's options, the argumen
 page's forms are made from `SETTING_FIELDS`, which reads the fields below.
 """
 
-import warnings
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -204,13 +203,3 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def warn_beyond_training(block_size: int, trained: int, name: str) -> None:
-    """Warn the caller of `generate` or `stream` that a block is larger than the checkpoint was trained for."""
-    if block_size > trained:
-        warnings.warn(
-            f"block size {block_size} is larger than the {trained} that {name} was trained for; expect worse text",
-            UserWarning,
-            stacklevel=5,  # past this, make_plan, prepare and generate, to the line that called it
-        )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from nbdiff_engine.decoding.plan import BeyondTraining, make_plan
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
@@ -64,6 +65,8 @@ def evaluate(
     check_batch_size(batch_size)
     entries = [_Entry.of(model, problems, settings, max_new_tokens, batch_size) for model in models]
     _check_asked(entries, settings)
+    for note in dict.fromkeys(note for entry in entries for note in entry.notes()):
+        warnings.warn(str(note), stacklevel=2)
     threads = torch.get_num_threads()
     machine = machine_facts()
     reports: list[ModelReport] = []
@@ -170,6 +173,10 @@ class _Entry:
             baseline=next((index for index, each in enumerate(chosen) if each.strategy == "ar"), None),
             answered=[],
         )
+
+    def notes(self) -> list[BeyondTraining]:
+        """What the caller should know about the settings of this model."""
+        return [note for each in self.settled for note in make_plan(self.model, DecodeSettings.of(**each)).notes]
 
     def decode(self, problems: Sequence[Problem], journal: Journal | None, progress: bool) -> list[list[Output]]:
         """Each setting's outputs, in the order of the batches; what the journal has is not decoded again."""

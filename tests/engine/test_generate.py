@@ -1,5 +1,7 @@
 """The front door: what a prompt may be, what stops an answer, and what is said of bad input."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,20 @@ def test_special_tokens_do_not_hide_a_stop_string(golden_model):
 def test_a_block_larger_than_trained_is_decoded_with_a_warning(golden_model):
     with pytest.warns(UserWarning, match="block size 48 is larger than the 32 that"):
         assert nb.generate(golden_model, "Hello", block_size=48, max_new_tokens=10).token_ids
+
+
+@pytest.mark.parametrize("call", [nb.generate, nb.stream])
+def test_the_warning_is_of_the_line_that_called_and_prepare_returns_it(golden_model, call):
+    with pytest.warns(UserWarning, match="expect worse text") as caught:
+        call(golden_model, "Hello", block_size=48, max_new_tokens=4)
+    assert [each.filename for each in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        job = nb.prepare(golden_model, "Hello", block_size=48)
+        assert nb.prepare(golden_model, "Hello").plan.notes == ()
+    (note,) = job.plan.notes
+    assert (note.model, note.block_size, note.trained) == (golden_model.name, 48, 32)
+    assert str(note).startswith("block size 48 is larger than the 32 that")
 
 
 def test_strategies_that_need_an_ar_commit_are_refused_where_there_is_none():
