@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.decoding.loop import decode
-from nbdiff_engine.decoding.plan import Plan, make_plan
+from nbdiff_engine.decoding.plan import DecodePlan, make_plan
 from nbdiff_engine.decoding.prompts import Prompt, encode, is_batch
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.decoding.start import Start, check_start
@@ -30,11 +30,11 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DecodeJob:
     """A checked request: prompts as ids, settings settled. Everything that can be wrong has been said by now."""
 
     model: BlockModel
-    plan: Plan
+    plan: DecodePlan
     texts: list[str | None]
     prompts: list[list[int]]
     begin: Start | None = None  # where the answer begins, for one that is there in part
@@ -96,7 +96,7 @@ def prepare(
     raw: bool = False,
     start: Start | None = None,
     **settings: Any,
-) -> Job:
+) -> DecodeJob:
     """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each.
 
     What the caller should know, though it can be decoded, is in `plan.notes`; `generate` and `stream` warn of it.
@@ -110,7 +110,7 @@ def prepare(
         if len(encoded) != 1:
             raise SettingError(f"An answer to go on from belongs to one prompt; {len(encoded)} were given.")
         check_start(model, plan, encoded[0][1], start)
-    return Job(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
+    return DecodeJob(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
 
 
 def stream(
@@ -139,14 +139,14 @@ def generate(
     return outputs if is_batch(prompt) else outputs[0]
 
 
-def _warn(job: Job) -> None:
+def _warn(job: DecodeJob) -> None:
     """Warn the line that called `generate` or `stream`."""
     for note in job.plan.notes:
         warnings.warn(str(note), UserWarning, stacklevel=3)
 
 
 def text_pieces(
-    job: Job, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
+    job: DecodeJob, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
 ) -> Iterator[str]:
     """The text of a single answer as it is committed, in pieces that join to `Output.text`.
 

@@ -1,4 +1,4 @@
-"""Plan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
+"""DecodePlan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class BeyondTraining:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DecodePlan:
     """Everything a strategy reads. `settings` has no None left that a spec can fill.
 
     notes: what the caller should know about the settings, though they can be decoded.
@@ -57,7 +57,7 @@ class Plan:
         return min(self.settings.block_size, self.context_length - start)
 
 
-def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
+def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
     """Fill in what the spec decides. Raises SettingError where settings and checkpoint do not fit."""
     strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
     spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
@@ -85,7 +85,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
     settled = settings.model_copy(update=chosen)
     policy = None if settled.unmasking is None else POLICIES[settled.unmasking]
-    return Plan(
+    return DecodePlan(
         settings=settled,
         spec=spec,
         policy=policy,

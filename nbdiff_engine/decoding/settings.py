@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nbdiff_engine.decoding.setting_fields import SettingForm, read_fields
-from nbdiff_engine.errors import SettingError, brief, first_problem
+from nbdiff_engine.errors import SettingError, brief, first_problem, is_text
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 
@@ -194,12 +194,3 @@ def policies_as_json() -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def is_text(text: str) -> bool:
-    """Whether a str can be written down at all: one with half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob as Job
 from nbdiff_engine.trace.events import DecodeEvent, Finish
 from nbdiff_engine.trace.metrics import measure
 from nbdiff_engine.trace.trace_file import pack, token_ids_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob as Job
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import Options
 from playground.race.frames import lane_frames

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nbdiff_engine import BlockModel, PromptError, SettingError, bundled_models, prepare
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.errors import brief, first_problem
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob as Job
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
 from playground.options import Options

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from nbdiff_engine.decoding.row import Row
+from nbdiff_engine.decoding.row import AnswerRow
 from nbdiff_engine.generate import text_pieces
 from nbdiff_engine.trace.events import FinishReason
 from tests.tiny import UNSHIFTED, tiny_model
@@ -168,7 +168,7 @@ def test_a_template_that_refuses_is_one_short_sentence(golden_model, monkeypatch
 
 def test_special_tokens_do_not_hide_a_stop_string(golden_model):
     plan = nb.prepare(golden_model, "Hello", stop="The capital", ignore_eos=True).plan
-    row = Row(0, [2], plan)
+    row = AnswerRow(0, [2], plan)
     the, capital = golden_model.tokenizer("The capital")["input_ids"]
     assert row.settle([the, *[0] * 30, capital]) == FinishReason.STOP_STRING
 

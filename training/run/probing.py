@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nbdiff_engine import BlockModel, prepare
-from nbdiff_engine.generate import Job, Output
+from nbdiff_engine.generate import DecodeJob, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
 from nbdiff_engine.trace.metrics import pooled
@@ -111,7 +111,7 @@ def _figures(problems: Sequence[Problem], outputs: Sequence[Output]) -> dict[str
     }
 
 
-def _shown(job: Job, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> dict[str, Any]:
+def _shown(job: DecodeJob, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> dict[str, Any]:
     passes: dict[int, int] = {}
     for event in events:
         if not isinstance(event, Finish):

@@ -5,7 +5,7 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.evaluation import run as running
-from nbdiff_engine.evaluation.report import Answer, Figures
+from nbdiff_engine.evaluation.report import Answer, AnswerFigures
 from nbdiff_engine.evaluation.run import batches_of, evaluate
 from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.tasks import Problem, held_out
@@ -54,14 +54,14 @@ def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkey
 
 def test_rows_of_a_batch_share_its_time_and_count_their_own_forwards():
     answers = [answer(0, 1.0, 4.0, 11, 10), answer(0, 1.0, 2.0, 6, 5), answer(1, 0.5, 1.5, 4, 3)]
-    figures = Figures.pooled(answers, speculative=False)
+    figures = AnswerFigures.pooled(answers, speculative=False)
     assert figures.tokens_per_forward == 18 / 18
     assert figures.tokens_per_second == pytest.approx(18 / (4.0 + 1.5))
     assert figures.seconds == pytest.approx(5.0 + 2.0)
 
 
 def test_a_row_that_begins_later_is_waited_for():
-    figures = Figures.pooled([answer(0, 1.0, 2.0, 6, 5), answer(0, 2.0, 4.0, 11, 10)], speculative=False)
+    figures = AnswerFigures.pooled([answer(0, 1.0, 2.0, 6, 5), answer(0, 2.0, 4.0, 11, 10)], speculative=False)
     assert figures.tokens_per_second == pytest.approx(15 / (6.0 - 1.0))
 
 
