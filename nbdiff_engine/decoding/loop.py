@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from torch import Tensor
-
 from nbdiff_engine.decoding.ar import ar
 from nbdiff_engine.decoding.block_diffusion import block_diffusion
 from nbdiff_engine.decoding.plan import DecodePlan
