@@ -286,7 +286,7 @@ def main() -> None:
         f"Block diffusion with blocks of {BLOCK_SIZE}, threshold {THRESHOLD}, on 400 held-out problems; "
         f"{len(options.seeds)} seed(s), mean ± standard deviation"
     )
-    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {machine['date']}\n")
+    print(f"{machine.cpu}, {machine.cores} cores, torch {machine.torch}, {machine.date}\n")
     print(table(base_result, summaries) + "\n")
     for name in options.arms:
         print(f"{name:14} {arms[name].about}")
@@ -294,7 +294,7 @@ def main() -> None:
     figure(results, summaries, base_result).write_html(page, include_plotlyjs=True)
     print(f"\nThe figure is {page.relative_to(ROOT) if page.is_relative_to(ROOT) else page}.")
     report = {"base": base_result, "arms": [asdict(each) for each in summaries], "results": results}
-    print(json.dumps({**report, "seconds": time.monotonic() - started, "machine": machine}))
+    print(json.dumps({**report, "seconds": time.monotonic() - started, "machine": machine.to_json()}))
 
 
 def asked_once(base: Path, file: Path) -> dict[str, Any]:

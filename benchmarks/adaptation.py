@@ -252,7 +252,7 @@ def report(options: argparse.Namespace) -> dict:
     return {
         "rows": [asdict(row) for row in rows],
         "splits": {name: {kind: asdict(split) for kind, split in each.items()} for name, each in splits.items()},
-        "machine": machine_facts(),
+        "machine": machine_facts().to_json(),
     }
 
 

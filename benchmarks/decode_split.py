@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbdiff_engine as nb
-from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.model.block_model import BlockModel, Session
 from nbdiff_engine.token_choice.sampling import Sampler
 
@@ -66,7 +66,7 @@ def measured() -> Iterator[Stopwatch]:
     """Time the engine's functions while this lasts."""
     watch = Stopwatch()
     places = [(BlockModel, "hidden", "network"), (BlockModel, "logits", "network"), (Session, "run", "run")]
-    places += [(Sampler, "predict", "sampling"), (Plan, "positions_to_fix", "unmasking")]
+    places += [(Sampler, "predict", "sampling"), (DecodePlan, "positions_to_fix", "unmasking")]
     before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in places]
     try:
         for (owner, attribute, function), (_, _, name) in zip(before, places, strict=True):

@@ -160,7 +160,7 @@ def main() -> None:
     machine = machine_facts()
     title = (
         f"{len(problems)} held-out answers, {options.dtype}, at most {options.samples} masks a block, seed "
-        f"{options.seed}; {seconds:.0f} s\n{machine['cpu']}, torch {machine['torch']}, {machine['date']}\n"
+        f"{options.seed}; {seconds:.0f} s\n{machine.cpu}, torch {machine.torch}, {machine.date}\n"
     )
     report = {
         "samples": options.samples,
@@ -168,7 +168,7 @@ def main() -> None:
         "dtype": options.dtype,
         "seconds": round(seconds, 1),
         "rows": [dataclasses.asdict(row) for row in rows],
-        "machine": machine,
+        "machine": machine.to_json(),
     }
     text = f"{title}\n{table(rows)}\n\n{json.dumps(report, allow_nan=False)}"
     print(text)

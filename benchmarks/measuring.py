@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import nbdiff_engine as nb
 from nbdiff_engine.errors import SettingError, brief
-from nbdiff_engine.evaluation.machine_facts import machine_facts
+from nbdiff_engine.evaluation.machine_facts import MachineFacts, machine_facts
 from nbdiff_engine.tasks import DOMAINS, held_out
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -143,10 +143,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1)
     return "\n".join(lines)
 
 
-def machine_line(facts: Mapping[str, Any]) -> str:
-    where = facts["gpu"] or f"{facts['cpu']}, {facts['cores']} cores"
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "transformers", "python"))
-    return f"{where}; {versions}; {facts['date']}"
+def machine_line(facts: MachineFacts) -> str:
+    where = facts.gpu or f"{facts.cpu}, {facts.cores} cores"
+    versions = f"torch {facts.torch}, transformers {facts.transformers}, python {facts.python}"
+    return f"{where}; {versions}; {facts.date}"
 
 
 class Report:
@@ -168,9 +168,9 @@ class Report:
 
     def finish(self, figures: Mapping[str, Any]) -> None:
         """Print the figures as the last line, and keep everything where that was asked for."""
-        self.say(json.dumps({**figures, "machine": self.machine}))
+        self.say(json.dumps({**figures, "machine": self.machine.to_json()}))
         if self.save:
-            path = RESULTS / f"{self.name}-{'gpu' if self.machine['gpu'] else 'cpu'}.txt"
+            path = RESULTS / f"{self.name}-{'gpu' if self.machine.gpu else 'cpu'}.txt"
             try:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine.errors import NBDiffError, first_problem
 from nbdiff_engine.evaluation.curves import Curve, Measured, curves_of
-from nbdiff_engine.evaluation.wilson import wilson_interval
+from nbdiff_engine.evaluation.statistics import wilson_interval
 
 MOST_BYTES = 256 * 2**20
 

@@ -108,7 +108,7 @@ def main() -> None:
         print(f"\n{'strategy':<18}{'unwatched':>10}{'watched':>9}{'cost':>9}   (tokens/s by the engine's clock)")
         for strategy, row in report["browser"].items():
             print(f"{strategy:<18}{row['unwatched']:>10.0f}{row['watched']:>9.0f}{row['cost']:>9.1%}")
-    print(json.dumps({**report, "machine": machine_facts()}))
+    print(json.dumps({**report, "machine": machine_facts().to_json()}))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def generate(
     loaded = load(model, dtype=dtype, device=device, quantization=quantization)
     choose_threads(loaded)
     job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
+    for note in job.plan.notes:
+        print(f"warning: {note}", file=sys.stderr)
     events = []
     for piece in text_pieces(job, job.events(), events.append):
         if not as_json:

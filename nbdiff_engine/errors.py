@@ -93,3 +93,12 @@ def brief_text(text: str, limit: int = _BRIEF) -> str:
     """The first line of a text, cut to `limit` characters."""
     line = text.strip().split("\n", 1)[0]
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def is_text(text: str) -> bool:
+    """Whether a str can be written down at all: one with half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.errors import SettingError
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finish, Verify
 from nbdiff_engine.trace.trace_file import Canvas, Trace
 
@@ -54,7 +54,7 @@ def fork(trace: Trace, after: int, changes: Mapping[int, int | None]) -> tuple[E
     return Edit(0, time, start, begin.block, tuple(sorted(changes))), begin
 
 
-def continued(events: Sequence[DecodeEvent], edit: Edit, job: Job) -> Iterator[DecodeEvent]:
+def continued(events: Sequence[DecodeEvent], edit: Edit, job: DecodeJob) -> Iterator[DecodeEvent]:
     """What had happened, the edit, and what the job decodes from there on, on one clock."""
     yield from (event for event in events if not isinstance(event, Finish))
     yield edit

@@ -1,11 +1,12 @@
 """The front door: `generate` for answers, `stream` for the events as they happen."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.decoding.loop import decode
-from nbdiff_engine.decoding.plan import Plan, make_plan
+from nbdiff_engine.decoding.plan import DecodePlan, make_plan
 from nbdiff_engine.decoding.prompts import Prompt, encode, is_batch
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.decoding.start import Start, check_start
@@ -29,11 +30,11 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DecodeJob:
     """A checked request: prompts as ids, settings settled. Everything that can be wrong has been said by now."""
 
     model: BlockModel
-    plan: Plan
+    plan: DecodePlan
     texts: list[str | None]
     prompts: list[list[int]]
     begin: Start | None = None  # where the answer begins, for one that is there in part
@@ -45,6 +46,13 @@ class Job:
     def events(self) -> Iterator[DecodeEvent]:
         """Decode. Closing the iterator stops within one forward."""
         return decode(self.model, self.prompts, self.plan, begin=self.begin)
+
+    def outputs(self) -> list[Output]:
+        """Decode to the end: the answer to each prompt."""
+        events: list[list[DecodeEvent]] = [[] for _ in self.prompts]
+        for event in self.events():
+            events[event.row].append(event)
+        return [self.output(row, own) for row, own in enumerate(events)]
 
     def output(self, row: int, events: Sequence[DecodeEvent]) -> Output:
         """The answer of one row, from its events."""
@@ -88,9 +96,10 @@ def prepare(
     raw: bool = False,
     start: Start | None = None,
     **settings: Any,
-) -> Job:
+) -> DecodeJob:
     """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each.
 
+    What the caller should know, though it can be decoded, is in `plan.notes`; `generate` and `stream` warn of it.
     start: go on with an answer that is there in part, of one prompt (see `forking.fork`).
     """
     if not isinstance(model, BlockModel):
@@ -101,7 +110,7 @@ def prepare(
         if len(encoded) != 1:
             raise SettingError(f"An answer to go on from belongs to one prompt; {len(encoded)} were given.")
         check_start(model, plan, encoded[0][1], start)
-    return Job(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
+    return DecodeJob(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
 
 
 def stream(
@@ -111,7 +120,9 @@ def stream(
 
     For a batch, events of all rows come in the order they happen, told apart by `event.row`.
     """
-    return prepare(model, prompt, raw=raw, **settings).events()
+    job = prepare(model, prompt, raw=raw, **settings)
+    _warn(job)
+    return job.events()
 
 
 def generate(
@@ -123,15 +134,19 @@ def generate(
     role/content dicts a conversation, a list of ints token ids.
     """
     job = prepare(model, prompt, raw=raw, **settings)
-    events: list[list[DecodeEvent]] = [[] for _ in job.prompts]
-    for event in job.events():
-        events[event.row].append(event)
-    outputs = [job.output(row, own) for row, own in enumerate(events)]
+    _warn(job)
+    outputs = job.outputs()
     return outputs if is_batch(prompt) else outputs[0]
 
 
+def _warn(job: DecodeJob) -> None:
+    """Warn the line that called `generate` or `stream`."""
+    for note in job.plan.notes:
+        warnings.warn(str(note), UserWarning, stacklevel=3)
+
+
 def text_pieces(
-    job: Job, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
+    job: DecodeJob, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
 ) -> Iterator[str]:
     """The text of a single answer as it is committed, in pieces that join to `Output.text`.
 

@@ -1,11 +1,11 @@
 """Autoregressive decoding: the baseline, in the same engine, over the same cache."""
 
-from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.trace.events import Commit, Reason
 
 
-def ar(row: Row) -> Program:
+def ar(row: AnswerRow) -> Program:
     """One token a forward: commit the last token, take the next from its logits."""
     opening = yield from row.read_to_last_token()
     number = row.begin.number

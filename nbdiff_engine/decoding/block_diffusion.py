@@ -5,12 +5,12 @@ from AR logits, and unshifted ones, whose blocks are masked whole; blocks laid f
 absolute positions with the prompt's tail inside the first one.
 """
 
-from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.trace.events import Commit, FinishReason, Reason
 
 
-def block_diffusion(row: Row) -> Program:
+def block_diffusion(row: AnswerRow) -> Program:
     """Blocks of `block_size`, each denoised by the unmasking policy, sub-block by sub-block.
 
     The answer ends as soon as what ends it stands behind no mask: a block is neither denoised further nor
@@ -65,7 +65,7 @@ def block_diffusion(row: Row) -> Program:
         number, step, sub_block_step = number + 1, 0, 0
 
 
-def _settle(row: Row, block: list[int], start: int) -> FinishReason | None:
+def _settle(row: AnswerRow, block: list[int], start: int) -> FinishReason | None:
     """Settle the tokens of the block that stand before its first MASK."""
     mask = row.plan.spec.mask_token_id
     end = block.index(mask) if mask in block else len(block)

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from nbdiff_engine.decoding.ar import ar
 from nbdiff_engine.decoding.block_diffusion import block_diffusion
-from nbdiff_engine.decoding.plan import Plan
-from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.decoding.plan import DecodePlan
+from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.decoding.self_speculative import self_speculative
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass
@@ -21,7 +21,7 @@ from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent
 
-PROGRAMS: dict[str, Callable[[Row], Program]] = {
+PROGRAMS: dict[str, Callable[[AnswerRow], Program]] = {
     "ar": ar,
     "block_diffusion": block_diffusion,
     "self_speculative": self_speculative,
@@ -48,7 +48,7 @@ class Clock:
 def decode(
     model: BlockModel,
     prompts: Sequence[Sequence[int]],
-    plan: Plan,
+    plan: DecodePlan,
     cache: CacheMaker = SlotCache,
     begin: Start | None = None,
 ) -> Iterator[DecodeEvent]:
@@ -60,14 +60,14 @@ def decode(
     Closing the iterator stops before the next forward and frees the cache; the model is ready for another call.
     """
     clock = Clock()
-    rows = [Row(index, prompt, plan, begin) for index, prompt in enumerate(prompts)]
+    rows = [AnswerRow(index, prompt, plan, begin) for index, prompt in enumerate(prompts)]
     longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
     # Two blocks of room: the last block is decoded whole, and a short row is filled up to the others' width.
     widest = max(plan.settings.block_size, len(begin.block) if begin else 0)
     room = min(longest, plan.context_length) + 2 * widest
     if max(len(row.context) for row in rows) > PREFILL_CHUNK:
         room += PREFILL_CHUNK
-    live: list[tuple[Row, Program]] = []
+    live: list[tuple[AnswerRow, Program]] = []
     passes: list[Pass] = []
     for row in rows:
         program = PROGRAMS[plan.settings.strategy](row)
@@ -105,7 +105,9 @@ def decode(
         live, passes = [live[slot] for slot in kept], asked
 
 
-def _predict(plan: Plan, logits, rows: Sequence[Row], passes: Sequence[Pass], clock: Clock) -> list[Prediction]:
+def _predict(
+    plan: DecodePlan, logits, rows: Sequence[AnswerRow], passes: Sequence[Pass], clock: Clock
+) -> list[Prediction]:
     """Each row's predictions, computed for the whole batch at once.
 
     What only a trace wants to know is looked up with the clock stopped: it is no part of decoding.

@@ -1,9 +1,9 @@
-"""Plan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
+"""DecodePlan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nbdiff_engine.decoding.settings import DecodeSettings, warn_beyond_training
+from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
@@ -12,8 +12,26 @@ from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingP
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything a strategy reads. `settings` has no None left that a spec can fill."""
+class BeyondTraining:
+    """What a caller should know: the block is larger than the checkpoint was trained for. As text, a sentence."""
+
+    model: str
+    block_size: int
+    trained: int
+
+    def __str__(self) -> str:
+        return (
+            f"block size {self.block_size} is larger than the {self.trained} that {self.model} was trained for; "
+            "expect worse text"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """Everything a strategy reads. `settings` has no None left that a spec can fill.
+
+    notes: what the caller should know about the settings, though they can be decoded.
+    """
 
     settings: DecodeSettings
     spec: DiffusionSpec | None
@@ -23,6 +41,7 @@ class Plan:
     context_length: int
     to_text: Callable[[Sequence[int]], str] | None
     special_token_ids: frozenset[int]  # leave no trace in the text
+    notes: tuple[BeyondTraining, ...] = ()
 
     @property
     def shift(self) -> int:
@@ -38,7 +57,7 @@ class Plan:
         return min(self.settings.block_size, self.context_length - start)
 
 
-def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
+def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
     """Fill in what the spec decides. Raises SettingError where settings and checkpoint do not fit."""
     strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
     spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
@@ -50,11 +69,13 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
     if settings.stop and model.tokenizer is None:
         raise SettingError(f"{model.name} has no tokenizer, so stop strings cannot be looked for.")
     chosen: dict[str, object] = {"strategy": strategy}
+    notes: tuple[BeyondTraining, ...] = ()
     if strategy == "ar":
         chosen |= {"block_size": 1, "sub_block_size": None, "unmasking": None, "threshold": None}
     else:
         chosen["block_size"] = block_size = settings.block_size or spec.block_size
-        warn_beyond_training(block_size, spec.block_size, model.name)
+        if block_size > spec.block_size:
+            notes = (BeyondTraining(model.name, block_size, spec.block_size),)
         chosen["unmasking"] = settings.unmasking or spec.unmasking
         chosen["threshold"] = settings.threshold or spec.threshold
         sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
@@ -64,7 +85,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
     settled = settings.model_copy(update=chosen)
     policy = None if settled.unmasking is None else POLICIES[settled.unmasking]
-    return Plan(
+    return DecodePlan(
         settings=settled,
         spec=spec,
         policy=policy,
@@ -79,6 +100,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> Plan:
         context_length=model.context_length,
         to_text=None if model.tokenizer is None else _text_of(model),
         special_token_ids=frozenset() if model.tokenizer is None else frozenset(model.tokenizer.all_special_ids),
+        notes=notes,
     )
 
 

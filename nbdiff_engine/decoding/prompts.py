@@ -8,8 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from nbdiff_engine.decoding.settings import is_text
-from nbdiff_engine.errors import PromptError, brief, brief_text
+from nbdiff_engine.errors import PromptError, brief, brief_text, is_text
 from nbdiff_engine.model.block_model import BlockModel
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]

@@ -1,8 +1,8 @@
-"""Row: one prompt being answered. What is final, whether it has ended, and the events it has caused."""
+"""AnswerRow: one prompt that is being answered: what is final, whether it has ended, and the events it has caused."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
-from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.token_choice.sampling import Prediction
@@ -14,13 +14,13 @@ Program = Generator[Pass, Prediction, FinishReason]
 Reading = Generator[Pass, Prediction, Prediction]  # a part of one: its value is the last prediction
 
 
-class Row:
+class AnswerRow:
     """The state of one answer. Strategies read `context`, `begin`, `output` and `plan`, and speak through `emit`.
 
     begin: where the answer begins; with an empty one, as always but in a fork, right behind the prompt.
     """
 
-    def __init__(self, index: int, prompt: Sequence[int], plan: Plan, begin: Start | None = None):
+    def __init__(self, index: int, prompt: Sequence[int], plan: DecodePlan, begin: Start | None = None):
         self.index = index
         self.prompt = list(prompt)
         self.plan = plan

@@ -7,12 +7,12 @@ rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled 
 (arXiv 2607.05722), S2D2 (arXiv 2603.25702), Fast-dVLM (arXiv 2604.06832).
 """
 
-from nbdiff_engine.decoding.row import Program, Row
+from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.trace.events import Reason, Verify
 
 
-def self_speculative(row: Row) -> Program:
+def self_speculative(row: AnswerRow) -> Program:
     """Drafts of `block_size` by `draft_steps` denoise passes; the last pass fills whatever is still masked."""
     plan = row.plan
     mask = plan.spec.mask_token_id

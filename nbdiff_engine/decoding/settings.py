@@ -4,13 +4,12 @@ The only declaration of decode settings: the command line's options, the argumen
 page's forms are made from `SETTING_FIELDS`, which reads the fields below.
 """
 
-import warnings
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nbdiff_engine.decoding.setting_fields import SettingForm, read_fields
-from nbdiff_engine.errors import SettingError, brief, first_problem
+from nbdiff_engine.errors import SettingError, brief, first_problem, is_text
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 
@@ -195,22 +194,3 @@ def policies_as_json() -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def is_text(text: str) -> bool:
-    """Whether a str can be written down at all: one with half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def warn_beyond_training(block_size: int, trained: int, name: str) -> None:
-    """Warn the caller of `generate` or `stream` that a block is larger than the checkpoint was trained for."""
-    if block_size > trained:
-        warnings.warn(
-            f"block size {block_size} is larger than the {trained} that {name} was trained for; expect worse text",
-            UserWarning,
-            stacklevel=5,  # past this, make_plan, prepare and generate, to the line that called it
-        )

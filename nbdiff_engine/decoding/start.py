@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 
@@ -30,7 +30,7 @@ class Start:
         return self.block[:end]
 
 
-def check_start(model: BlockModel, plan: Plan, prompt: list[int], start: Start) -> None:
+def check_start(model: BlockModel, plan: DecodePlan, prompt: list[int], start: Start) -> None:
     """Raises SettingError, one sentence, where a decoder could not begin there."""
     spec, size = plan.spec, plan.settings.block_size
     mask = None if model.spec is None else model.spec.mask_token_id

@@ -18,6 +18,7 @@ from typing import Any, Self
 import torch
 
 from nbdiff_engine.errors import NBDiffError, brief
+from nbdiff_engine.evaluation.machine_facts import MachineFacts
 from nbdiff_engine.generate import Output
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.trace.events import FinishReason
@@ -36,7 +37,7 @@ class Journal:
 
     def __init__(self, path: Path, file: Any, header: Mapping[str, Any], lines: Iterable[dict[str, Any]]):
         self.path = path
-        self.machine: dict[str, Any] = header["machine"]
+        self.machine = MachineFacts.from_json(header["machine"])
         self._file = file
         self._threads: dict[str, int] = {}
         self._batches: dict[tuple[str, str, int], list[Output]] = {}
@@ -51,7 +52,7 @@ class Journal:
                 raise _damaged(path, number) from error
 
     @classmethod
-    def open(cls, path: Path, fingerprint: Mapping[str, Any], machine: Mapping[str, Any], resume: bool) -> Self:
+    def open(cls, path: Path, fingerprint: Mapping[str, Any], machine: MachineFacts, resume: bool) -> Self:
         """Begin a journal, or with `resume` go on with the one that is there.
 
         fingerprint: what the answers depend on, part by part. Raises NBDiffError, one sentence, for a journal that
@@ -61,7 +62,7 @@ class Journal:
             raise NBDiffError(
                 f"{path} holds the answers of an earlier run; --resume goes on with it, or choose another --output."
             )
-        header = {"format": FORMAT, "version": VERSION, "machine": dict(machine), "fingerprint": dict(fingerprint)}
+        header = {"format": FORMAT, "version": VERSION, "machine": machine.to_json(), "fingerprint": dict(fingerprint)}
         header = json.loads(json.dumps(header))
         try:
             file = path.open("r+b" if path.exists() else "x+b")
@@ -152,8 +153,10 @@ def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
             f"{path} is a journal of version {brief(found.get('version'))}; this engine reads {VERSION}. "
             "Choose another --output."
         )
-    if not isinstance(found.get("machine"), dict):
-        raise _damaged(path, 1)
+    try:
+        MachineFacts.from_json(found["machine"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, 1) from error
     for part, value in wanted["fingerprint"].items():
         before = found["fingerprint"].get(part)
         if before == value:

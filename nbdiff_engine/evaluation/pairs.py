@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 import torch
 
-from nbdiff_engine.evaluation.report import Answer, Comparison, Difference, Figures
+from nbdiff_engine.evaluation.report import Answer, AnswerFigures, Comparison, Difference
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.tasks import Problem
 
@@ -21,9 +21,9 @@ class Answered:
     greedy: bool
     answers: Sequence[Answer]
 
-    def figures(self, answers: Sequence[Answer] | None = None) -> Figures:
+    def figures(self, answers: Sequence[Answer] | None = None) -> AnswerFigures:
         """Of all answers, or of some."""
-        return Figures.pooled(self.answers if answers is None else answers, self.strategy == "self_speculative")
+        return AnswerFigures.pooled(self.answers if answers is None else answers, self.strategy == "self_speculative")
 
 
 def against_own_ar(

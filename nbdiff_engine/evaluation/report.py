@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.evaluation.curves import Curve
-from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
-from nbdiff_engine.evaluation.wilson import wilson_interval
+from nbdiff_engine.evaluation.machine_facts import MachineFacts
+from nbdiff_engine.evaluation.statistics import difference_interval, mcnemar_p, wilson_interval
 from nbdiff_engine.trace.events import FinishReason
 from nbdiff_engine.trace.metrics import Metrics, pooled
 
@@ -24,13 +24,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AnswerFigures:
     """Figures pooled over the answers to `n` prompts, rates and times as `trace.metrics.pooled` defines them."""
 
     n: int
     judged: int
     accuracy: float | None  # share of the judged answers that are right
-    accuracy_interval: tuple[float, float] | None  # 95 %, `wilson.wilson_interval`
+    accuracy_interval: tuple[float, float] | None  # 95 %, `statistics.wilson_interval`
     tokens_per_forward: float | None
     tokens_per_second: float | None
     mean_output_tokens: float
@@ -40,7 +40,7 @@ class Figures:
     cut_by_length: float  # share of answers that the length limit ended
 
     @classmethod
-    def pooled(cls, answers: Sequence[Answer], speculative: bool) -> "Figures":
+    def pooled(cls, answers: Sequence[Answer], speculative: bool) -> "AnswerFigures":
         """The figures of at least one answer. speculative: whether drafts were put to verification."""
         rates = pooled([each.metrics for each in answers], [each.batch for each in answers])
         judged = [each.correct for each in answers if each.correct is not None]
@@ -65,8 +65,8 @@ class SettingReport:
 
     setting: str
     settings: dict[str, Any]
-    overall: Figures
-    domains: dict[str, Figures]
+    overall: AnswerFigures
+    domains: dict[str, AnswerFigures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Comparison:
     baseline_setting: str
     judged: int  # prompts judged under both
     accuracy_points: float | None  # difference of the accuracies, in percentage points
-    interval_points: tuple[float, float] | None  # 95 %, `paired.difference_interval`
+    interval_points: tuple[float, float] | None  # 95 %, `statistics.difference_interval`
     only_this_right: int  # b
     only_baseline_right: int  # c
     mcnemar_p: float | None  # exact, two-sided
@@ -146,10 +146,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Definitions:
+    """What the figures are that can be defined in more than one way, a sentence each."""
+
+    tokens_per_second: str
+    accuracy_interval: str
+    aup: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Models under settings, on the same problems."""
 
-    machine: dict[str, Any]
+    machine: MachineFacts
     problems: dict[str, int]  # how many of each domain
     max_new_tokens: int
     models: tuple[ModelReport, ...]
@@ -157,7 +166,7 @@ class Evaluation:
     curves: tuple[Curve, ...]
     batch_size: int
     problems_digest: str  # equal for runs over the same problems
-    definitions: dict[str, str]  # of figures that can be defined in more than one way
+    definitions: Definitions
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as what `json.dumps` takes."""

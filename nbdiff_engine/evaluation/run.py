@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from nbdiff_engine.decoding.plan import BeyondTraining, make_plan
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
@@ -21,9 +22,9 @@ from nbdiff_engine.evaluation.answering import BatchAnswers, answers_in_turn
 from nbdiff_engine.evaluation.aup import MOST_LOST
 from nbdiff_engine.evaluation.curves import Measured, curves_of
 from nbdiff_engine.evaluation.journal import Journal, digest, engine_digest, weights_digest
-from nbdiff_engine.evaluation.machine_facts import machine_facts
+from nbdiff_engine.evaluation.machine_facts import MachineFacts, machine_facts
 from nbdiff_engine.evaluation.pairs import Answered, against_own_ar, by_verdicts
-from nbdiff_engine.evaluation.report import Answer, Comparison, Evaluation, ModelReport, SettingReport
+from nbdiff_engine.evaluation.report import Answer, Comparison, Definitions, Evaluation, ModelReport, SettingReport
 from nbdiff_engine.evaluation.settings_grid import AR, DEFAULT_SETTINGS, MAX_NEW_TOKENS, label_of
 from nbdiff_engine.generate import Output, prepare
 from nbdiff_engine.model.block_model import BlockModel
@@ -65,6 +66,8 @@ def evaluate(
     check_batch_size(batch_size)
     entries = [_Entry.of(model, problems, settings, max_new_tokens, batch_size) for model in models]
     _check_asked(entries, settings)
+    for note in dict.fromkeys(note for entry in entries for note in entry.notes()):
+        warnings.warn(str(note), stacklevel=2)
     threads = torch.get_num_threads()
     machine = machine_facts()
     reports: list[ModelReport] = []
@@ -175,6 +178,10 @@ class _Entry:
             answered=[],
         )
 
+    def notes(self) -> list[BeyondTraining]:
+        """What the caller should know about the settings of this model."""
+        return [note for each in self.settled for note in make_plan(self.model, DecodeSettings.of(**each)).notes]
+
     def decode(self, problems: Sequence[Problem], journal: Journal | None, progress: bool) -> list[list[Output]]:
         """Each setting's outputs, in the order of the batches; what the journal has is not decoded again."""
         outputs: list[list[list[Output] | None]] = [
@@ -258,7 +265,7 @@ def _encoded(model: BlockModel, number: int, problem: Problem) -> list[int]:
         raise PromptError(f"Problem {number}{named}: {error}") from error
 
 
-def _definitions(batch_size: int) -> dict[str, str]:
+def _definitions(batch_size: int) -> Definitions:
     """What the figures are that can be defined in more than one way."""
     per_second = "(output tokens - 1), summed / decode seconds, one prompt at a time"
     if batch_size > 1:
@@ -266,12 +273,12 @@ def _definitions(batch_size: int) -> dict[str, str]:
             f"(output tokens - 1) of all rows / wall time of the batch, up to {batch_size} prompts of one domain side "
             "by side; tokens per forward is counted row by row"
         )
-    return {
-        "tokens_per_second": per_second,
-        "accuracy_interval": "95 %, Wilson's score interval, of the judged answers",
-        "aup": "of the curve's points that count and its model's AR, best accuracy as given; points more than "
+    return Definitions(
+        tokens_per_second=per_second,
+        accuracy_interval="95 %, Wilson's score interval, of the judged answers",
+        aup="of the curve's points that count and its model's AR, best accuracy as given; points more than "
         f"{MOST_LOST:g} points of accuracy below the least parallel one do not count",
-    }
+    )
 
 
 def _threads_for(model: BlockModel, journal: Journal | None) -> int:
@@ -286,7 +293,7 @@ def _threads_for(model: BlockModel, journal: Journal | None) -> int:
     return chosen
 
 
-def _fingerprint(entries: Sequence[_Entry], machine: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(entries: Sequence[_Entry], machine: MachineFacts) -> dict[str, Any]:
     """All that the answers and their times depend on, beside the problems and the size of a batch."""
     return {
         "engine version": engine_digest(),
@@ -294,7 +301,7 @@ def _fingerprint(entries: Sequence[_Entry], machine: dict[str, Any]) -> dict[str
         "dtype": ", ".join(str(entry.model.dtype).removeprefix("torch.") for entry in entries),
         "device": ", ".join(str(entry.model.device) for entry in entries),
         "set of settings": [[list(pair) for pair in zip(entry.labels, entry.settled)] for entry in entries],
-        "machine": {name: value for name, value in machine.items() if name != "date"},
+        "machine": {name: value for name, value in machine.to_json().items() if name != "date"},
         "set of weights": [weights_digest(entry.model) for entry in entries],
         "tokenizer or set of problems": [digest([e.prompts, sorted(e.model.eos_token_ids)]) for e in entries],
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nbdiff_engine.evaluation.aup import MOST_LOST
 from nbdiff_engine.evaluation.curves import Curve
-from nbdiff_engine.evaluation.report import Comparison, Evaluation, Figures, ModelReport
+from nbdiff_engine.evaluation.report import AnswerFigures, Comparison, Evaluation, ModelReport
 
 OVERALL = "all"  # the figures over every domain
 
@@ -20,10 +20,10 @@ def table(evaluation: Evaluation) -> str:
     lines = [
         f"{sum(evaluation.problems.values())} prompts ({about}), {together}, "
         f"answers of at most {evaluation.max_new_tokens} tokens",
-        f"{machine['cpu']}, torch {machine['torch']}, {machine['date']}",
+        f"{machine.cpu}, torch {machine.torch}, {machine.date}",
     ]
     if size > 1:
-        lines.append(f"tokens/s: {evaluation.definitions['tokens_per_second']}")
+        lines.append(f"tokens/s: {evaluation.definitions.tokens_per_second}")
     for report in evaluation.models:
         own = [each for each in evaluation.comparisons if each.model == report.name]
         lines += ["", *_model_lines(report, own)]
@@ -57,7 +57,7 @@ def _model_lines(report: ModelReport, comparisons: Sequence[Comparison]) -> list
     return lines
 
 
-def _figures(figures: Figures) -> str:
+def _figures(figures: AnswerFigures) -> str:
     accepted = ""
     if figures.drafted is not None:
         accepted = f"{figures.accepted} of {figures.drafted}"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nbdiff_engine.errors import CheckpointError, SettingError
 from nbdiff_engine.evaluation.likelihood import ar_likelihood, diffusion_likelihood
-from nbdiff_engine.generate import generate, prepare
+from nbdiff_engine.generate import prepare
 from nbdiff_engine.lm_eval_adapter.arguments import ModelArguments, sampling_of
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.threads import choose_threads
@@ -76,7 +76,9 @@ class NBDiffLM(TemplateLM):
 
     def _check(self) -> None:
         """Refuse now what would be refused at the first request."""
-        prepare(self.model, [self.prefix_token_id], **self.arguments.decode_settings())
+        job = prepare(self.model, [self.prefix_token_id], **self.arguments.decode_settings())
+        for note in job.plan.notes:
+            log.warning("%s", note)
         self._score([([self.prefix_token_id], [self.eot_token_id])])
 
     # -- what the harness asks about the model --------------------------------------------------------------
@@ -191,7 +193,7 @@ class NBDiffLM(TemplateLM):
         )
         settings["seed"] = (settings.get("seed", 0) + _SEED_STEP * len(self._batches)) % 2**63
         prompts = [maybe_truncate(self.tok_encode(each), limit, self.max_length)[0] for each in contexts]
-        outputs = generate(self.model, [each or [self.prefix_token_id] for each in prompts], **settings)
+        outputs = prepare(self.model, [each or [self.prefix_token_id] for each in prompts], **settings).outputs()
         self._batches.append([output.metrics for output in outputs])
         return [postprocess_generated_text(output.text, until, None) for output in outputs]
 
@@ -273,7 +275,7 @@ class NBDiffLM(TemplateLM):
     def _is_greedy(self, context: list[int], text: list[int]) -> bool:
         """Whether greedy block-diffusion decoding writes this text, by doing it."""
         settings = self.arguments.decode_settings(max_new_tokens=len(text), ignore_eos=True, trace=False)
-        written = generate(self.model, context, **{**settings, "strategy": "block_diffusion"})
+        (written,) = prepare(self.model, context, **{**settings, "strategy": "block_diffusion"}).outputs()
         return written.token_ids == text
 
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nbdiff_engine.decoding.settings import is_text
-from nbdiff_engine.errors import NBDiffError, brief, first_problem
+from nbdiff_engine.errors import NBDiffError, brief, first_problem, is_text
 from nbdiff_engine.tasks.plain_rules import RULES, is_number, last_number
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob as Job
 from nbdiff_engine.trace.events import DecodeEvent, Finish
 from nbdiff_engine.trace.metrics import Metrics, measure
 from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
-from nbdiff_engine.generate import Job
+from nbdiff_engine.generate import DecodeJob as Job
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
 from playground.race.frames import lane_frames
@@ -155,8 +155,6 @@ def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str
 
 
 def _note(jobs: Sequence[Job]) -> str:
-    for job in jobs:
-        spec, size = job.model.spec, job.plan.settings.block_size
-        if spec is not None and size > spec.block_size:
-            return f"{job.model.name} was trained for blocks of {spec.block_size}; expect worse text from {size}."
+    for note in (each for job in jobs for each in job.plan.notes):
+        return f"{note.model} was trained for blocks of {note.trained}; expect worse text from {note.block_size}."
     return ""

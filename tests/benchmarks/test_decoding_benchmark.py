@@ -10,7 +10,7 @@ from benchmarks.decode_split import PARTS, measured, split
 from benchmarks.decoding import race
 from benchmarks.measuring import ratio, table, take_turns
 from benchmarks.roofline import Limits, Work, work_of
-from nbdiff_engine.decoding.plan import Plan
+from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.model.block_model import BlockModel, Session
 from nbdiff_engine.token_choice.sampling import Sampler
 from nbdiff_engine.trace.metrics import Metrics
@@ -52,9 +52,9 @@ def test_the_bound_is_the_slower_of_reading_and_computing():
 def test_the_parts_of_a_split_add_up_and_leave_the_engine_as_it_was(strategy, batch):
     model = tiny_model("llama")
     prompts = [prompt_ids(5, seed=row) for row in range(batch)]
-    before = (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, Plan.positions_to_fix)
+    before = (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, DecodePlan.positions_to_fix)
     found = split(model, prompts, 2, strategy=strategy, max_new_tokens=12)
-    assert before == (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, Plan.positions_to_fix)
+    assert before == (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, DecodePlan.positions_to_fix)
     assert set(found.parts) == set(PARTS)
     assert all(seconds >= 0 for seconds in found.parts.values())
     assert found.parts["network"] > 0

@@ -16,7 +16,7 @@ from benchmarks.report_words import setting_words
 from benchmarks.run_files import read_runs
 from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.evaluation.aup import aup
-from nbdiff_engine.evaluation.wilson import wilson_interval
+from nbdiff_engine.evaluation.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent.parent
 HOSTILE = "<script>fetch('//x')</script><b>%{x}&amp;\u2028"

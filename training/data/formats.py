@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from nbdiff_engine.decoding.settings import is_text
-from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.errors import brief, brief_text, is_text
 from training.data.data_settings import ROLES, DataSettings
 from training.data.documents import Document
 from training.errors import DataError

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from nbdiff_engine import BlockModel, prepare
-from nbdiff_engine.generate import Job, Output
+from nbdiff_engine.generate import DecodeJob, Output
 from nbdiff_engine.tasks import Problem, check, held_out
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
 from nbdiff_engine.trace.metrics import pooled
@@ -102,7 +102,7 @@ def _accuracy(problems: Sequence[Problem], outputs: Sequence[Output]) -> float:
     return sum(map(bool, verdicts)) / len(verdicts)
 
 
-def _shown(job: Job, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
+def _shown(job: DecodeJob, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
     passes: dict[int, int] = {}
     for event in events:
         if not isinstance(event, Finish):

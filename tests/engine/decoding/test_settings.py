@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+import nbdiff_engine as nb
 from nbdiff_engine.decoding.loop import PROGRAMS
 from nbdiff_engine.decoding.settings import SETTING_FIELDS, STRATEGIES, DecodeSettings, policies_as_json
 from nbdiff_engine.errors import SettingError
@@ -69,3 +70,55 @@ def test_a_value_out_of_range_is_one_whole_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
         DecodeSettings.of(**settings)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"block_size": 0}, "block_size is 0; it must be at least 1"),
+        ({"block_size": 4096}, "block_size is 4096; it must be at most 1024"),
+        ({"threshold": 0}, "threshold is 0; it must be above 0 and at most 1"),
+        ({"threshold": 1.01}, "threshold is 1.01; it must be above 0 and at most 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 2}, "top_p is 2"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"draft_steps": 0}, "draft_steps is 0"),
+        ({"strategy": "magic"}, "strategy is 'magic'; choose one of ar, block_diffusion, self_speculative"),
+        ({"unmasking": "magic"}, "unmasking is 'magic'; choose one of confidence, factor, margin, top_k"),
+        ({"block_size": 8, "sub_block_size": 9}, "sub_block_size is 9; it must be at most the block size, 8"),
+        ({"stop": ""}, "a stop string is empty"),
+        ({"block_size": "wide"}, "block_size is 'wide'"),
+        ({"blocksize": 8}, "'blocksize' is not known here"),
+        ({"temperature": 1e39}, "temperature is 1e+39; it must be 0 (greedy) or from 0.001 to 100"),
+        ({"temperature": 1e-30}, "temperature is 1e-30"),
+        ({"block_size": True}, "block_size is True"),
+        ({"seed": 10**5000}, "seed is a number of thousands of digits"),
+        ({"block_size": "9" * 5000}, "block_size is '999"),
+        ({"stop": {""}}, "a stop string is empty"),
+        ({"stop": "\ud800"}, "is not valid text"),
+    ],
+)
+def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence):
+    with pytest.raises(nb.SettingError) as caught:
+        nb.stream(golden_model, "Hello", **settings)  # raised by the call, not by the first event
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"factor": 0}, "factor is 0; it must be above 0"),
+        ({"factor": float("inf")}, "factor is inf"),
+        ({"margin": 1.5}, "margin is 1.5; it must be above 0 and at most 1"),
+        ({"entropy_bound": -0.1}, "entropy_bound is -0.1; it must be at least 0 nats"),
+        ({"steps_per_block": 0}, "steps_per_block is 0; it must be at least 1"),
+    ],
+)
+def test_a_parameter_out_of_range_is_one_sentence(settings, sentence):
+    with pytest.raises(SettingError) as caught:
+        DecodeSettings.of(**settings)
+    assert sentence in str(caught.value)

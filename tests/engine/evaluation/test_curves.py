@@ -1,10 +1,7 @@
-"""Wilson's intervals against known values, and the curves of an evaluation against AUP by hand."""
-
-import pytest
+"""The curves of an evaluation against AUP by hand."""
 
 from nbdiff_engine.evaluation.aup import aup
 from nbdiff_engine.evaluation.curves import Measured, curves_of
-from nbdiff_engine.evaluation.wilson import wilson_interval
 
 
 def measured(model, strategy, size, threshold, tpf, accuracy):
@@ -15,24 +12,6 @@ def measured(model, strategy, size, threshold, tpf, accuracy):
 AR = measured("nano", "ar", 1, None, 1.0, 0.80)
 SMALL = [measured("nano", "block_diffusion", 8, 0.9, 3.0, 0.79), measured("nano", "block_diffusion", 8, 0.5, 4.0, 0.70)]
 LARGE = [measured("nano", "block_diffusion", 16, 0.9, 6.0, 0.76)]
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "interval"),  # R: binom.confint(right, n, methods = "wilson")
-    [(8, 10, (0.4901625, 0.9433178)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0)), (1, 1, (0.2065493, 1.0))],
-)
-def test_wilsons_interval_against_known_values(right, n, interval):
-    assert wilson_interval(right, n) == pytest.approx(interval, abs=1e-6)
-
-
-def test_wilsons_interval_needs_a_problem():
-    assert wilson_interval(0, 0) is None
-
-
-def test_the_ends_of_wilsons_interval_are_where_the_estimate_is_one_quantile_off():
-    low, high = wilson_interval(37, 60)
-    for share in (low, high):
-        assert abs(37 / 60 - share) / (share * (1 - share) / 60) ** 0.5 == pytest.approx(1.959963984540054)
 
 
 def test_a_curve_begins_at_ar_and_has_one_block_size_or_all():

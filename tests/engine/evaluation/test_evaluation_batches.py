@@ -6,12 +6,9 @@ import torch
 import nbdiff_engine as nb
 from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation.answering import decode_batch
-from nbdiff_engine.evaluation.report import Answer, Figures
 from nbdiff_engine.evaluation.run import batches_of, evaluate
 from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.tasks import Problem, held_out
-from nbdiff_engine.trace.events import FinishReason
-from nbdiff_engine.trace.metrics import Metrics
 from tests.conftest import GOLDEN
 
 PROBLEMS = held_out("knowledge", 5) + held_out("math", 3)
@@ -21,11 +18,6 @@ COUNTED = ("n", "judged", "accuracy", "accuracy_interval", "tokens_per_forward",
 @pytest.fixture(scope="module")
 def model() -> nb.BlockModel:
     return nb.load(GOLDEN / "tiny-block-diffusion", dtype="float32")
-
-
-def answer(batch: int, prefill: float, decode: float, tokens: int, forwards: int) -> Answer:
-    metrics = Metrics(tokens, prefill, decode, forwards, forwards, 0, None, None, prefill, prefill)
-    return Answer([1] * tokens, FinishReason.EOS, metrics, True, batch)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 64])
@@ -51,19 +43,6 @@ def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkey
                 getattr(one.domains[domain], name) for name in COUNTED
             ]
     assert [each.identical for each in reports[1].comparisons] == [each.identical for each in reports[0].comparisons]
-
-
-def test_rows_of_a_batch_share_its_time_and_count_their_own_forwards():
-    answers = [answer(0, 1.0, 4.0, 11, 10), answer(0, 1.0, 2.0, 6, 5), answer(1, 0.5, 1.5, 4, 3)]
-    figures = Figures.pooled(answers, speculative=False)
-    assert figures.tokens_per_forward == 18 / 18
-    assert figures.tokens_per_second == pytest.approx(18 / (4.0 + 1.5))
-    assert figures.seconds == pytest.approx(5.0 + 2.0)
-
-
-def test_a_row_that_begins_later_is_waited_for():
-    figures = Figures.pooled([answer(0, 1.0, 2.0, 6, 5), answer(0, 2.0, 4.0, 11, 10)], speculative=False)
-    assert figures.tokens_per_second == pytest.approx(15 / (6.0 - 1.0))
 
 
 def test_batches_hold_one_domain_and_the_longest_come_first():

@@ -1,5 +1,6 @@
 """An evaluation that is killed goes on where it stopped, and a journal of another run is refused."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation import journal as journals
 from nbdiff_engine.evaluation import run as running
 from nbdiff_engine.evaluation.answering import decode_batch
+from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.evaluation.run import evaluate
 from nbdiff_engine.tasks import held_out
 from tests.conftest import GOLDEN
@@ -143,15 +145,16 @@ def test_the_journal_of_another_run_is_refused_by_what_differs(model, path, monk
         patch.setattr(running, "engine_digest", lambda: "newer")
         refused("engine version")
     with monkeypatch.context() as patch:
-        patch.setattr(running, "machine_facts", lambda: {"cpu": "another", "date": "2030-01-01"})
+        another = dataclasses.replace(machine_facts(), cpu="another", date="2030-01-01")
+        patch.setattr(running, "machine_facts", lambda: another)
         refused("machine")
     assert path.read_bytes() == before
 
 
 def test_the_date_of_a_run_is_that_of_its_beginning(model, path, monkeypatch):
     first = run(model, path, problems=PROBLEMS[:1])
-    monkeypatch.setattr(running, "machine_facts", lambda: {**first.machine, "date": "2030-01-01"})
-    assert run(model, path, resume=True, problems=PROBLEMS[:1]).machine["date"] == first.machine["date"]
+    monkeypatch.setattr(running, "machine_facts", lambda: dataclasses.replace(first.machine, date="2030-01-01"))
+    assert run(model, path, resume=True, problems=PROBLEMS[:1]).machine.date == first.machine.date
 
 
 @pytest.mark.parametrize(

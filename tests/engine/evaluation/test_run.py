@@ -1,6 +1,5 @@
 """Evaluation: pooled figures, paired comparisons and settings, on a model that answers poorly."""
 
-import itertools
 import json
 
 import pytest
@@ -11,10 +10,10 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.evaluation import answering
 from nbdiff_engine.evaluation import run as running
 from nbdiff_engine.evaluation.answering import decode_batch
-from nbdiff_engine.evaluation.paired import difference_interval, mcnemar_p
 from nbdiff_engine.evaluation.pairs import top_two_gap
 from nbdiff_engine.evaluation.run import evaluate
 from nbdiff_engine.evaluation.settings_grid import label_of, parse_setting
+from nbdiff_engine.evaluation.statistics import difference_interval, mcnemar_p
 from nbdiff_engine.evaluation.table import table
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict
 from nbdiff_engine.trace.events import Commit, FinishReason, Prefill
@@ -167,29 +166,6 @@ def test_threads_are_put_back(model, monkeypatch):
 
 
 # -- paired comparisons ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("b", "c"), [(b, c) for b in range(5) for c in range(5)])
-def test_mcnemar_is_the_share_of_coin_tosses_at_least_as_lopsided(b, c):
-    tosses = list(itertools.product((0, 1), repeat=b + c))
-    as_lopsided = sum(abs(2 * sum(each) - b - c) >= abs(b - c) for each in tosses)
-    assert mcnemar_p(b, c) == pytest.approx(as_lopsided / len(tosses))
-
-
-def test_mcnemar_against_known_values():
-    assert mcnemar_p(0, 0) == 1.0
-    assert mcnemar_p(0, 10) == mcnemar_p(10, 0) == 2 / 1024
-    assert mcnemar_p(1, 5) == 2 * (1 + 6) / 64
-    assert mcnemar_p(150, 86) == pytest.approx(3.716e-05, rel=1e-3)  # approval ratings, Agresti 1990; R exact2x2
-    assert 0 < mcnemar_p(2000, 1500) < 1e-15
-
-
-def test_the_interval_against_known_values():
-    # R: PropCIs::diffpropci.mp(b = 40, c = 20, n = 160) takes c - b.
-    assert difference_interval(20, 40, 160) == pytest.approx((-0.21601726, -0.03089632), abs=1e-7)
-    low, high = difference_interval(0, 0, 100)
-    assert -low == high > 0
-    assert difference_interval(5, 0, 5)[1] == 1.0
 
 
 def test_verdicts_are_paired_prompt_by_prompt(recorded):

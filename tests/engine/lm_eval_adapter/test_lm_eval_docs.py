@@ -13,7 +13,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 
 from nbdiff_engine.decoding.settings import DecodeSettings
-from nbdiff_engine.lm_eval_adapter.arguments import DECODING, ModelArguments, sampling_of
+from nbdiff_engine.lm_eval_adapter.arguments import ModelArguments, sampling_of
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "harness.md").read_text(encoding="utf-8")
@@ -77,15 +77,6 @@ def test_every_task_is_one_of_the_installed_harness_with_the_documented_number_o
                 assert options.num_fewshot == own
     for task in re.findall(r"`((?:hendrycks_math|humaneval|mbpp)[a-z_]*)`", TEXT):
         assert task in manager.all_tasks
-
-
-def test_the_decode_settings_among_the_arguments_are_those_of_decode_settings():
-    own = ["model", "dtype", "device", "quantization", "batch_size", "max_length", "max_gen_toks", "add_bos_token"]
-    own += ["likelihood", "samples"]
-    settings = [name for name in DecodeSettings.model_fields if name in ModelArguments.model_fields]
-    assert list(ModelArguments.model_fields) == [*own, *settings]
-    assert settings == list(DECODING)
-    assert ModelArguments.of(model="nano", seed="3", threshold="0.5").decode_settings() == {"threshold": 0.5, "seed": 3}
 
 
 def test_every_argument_is_documented():

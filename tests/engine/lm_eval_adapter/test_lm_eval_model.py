@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,12 +149,13 @@ def test_tokens_per_second_leave_out_the_prefill(monkeypatch):
     """One answer at a time, so that the rate is of the answers' own decode seconds."""
     lm, seen = NBDiffLM(**FLOAT32, strategy="ar"), []
 
-    def kept(*args, **kwargs):
-        outputs = nb.generate(*args, **kwargs)
+    def kept(*args, **settings):
+        job = nb.prepare(*args, **settings)
+        outputs = job.outputs()
         seen.extend(output.metrics for output in outputs)
-        return outputs
+        return SimpleNamespace(outputs=lambda: outputs)
 
-    monkeypatch.setattr("nbdiff_engine.lm_eval_adapter.lm_eval_model.generate", kept)
+    monkeypatch.setattr("nbdiff_engine.lm_eval_adapter.lm_eval_model.prepare", kept)
     prompts = [f"<user>{problem.prompt}<bot>" for problem in held_out("knowledge", 3)]
     lm.generate_until(requests("generate_until", *((each, {"max_gen_toks": 8}) for each in prompts)), disable_tqdm=True)
     assert len(seen) == 3
@@ -236,6 +238,13 @@ def test_a_long_prompt_is_cut_from_the_left_with_a_warning(caplog, monkeypatch):
     assert "Truncating context from side='left'" in caplog.text
     assert "Lima" in cut
     assert "Lima" in whole
+
+
+def test_a_block_larger_than_trained_is_in_the_log_once(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
+    lm = NBDiffLM(**FLOAT32, block_size=48)
+    lm.generate_until(requests("generate_until", *[("<user>Hello<bot>", {"max_gen_toks": 4})] * 2), disable_tqdm=True)
+    assert caplog.text.count("block size 48 is larger than the 32 that nano was trained for") == 1
 
 
 def test_model_args_as_a_string_and_the_harness_batch_size():

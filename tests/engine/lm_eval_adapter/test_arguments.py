@@ -1,0 +1,56 @@
+"""What --model_args may hold, and what a task's generation arguments mean. Needs no lm_eval."""
+
+import pytest
+
+from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.lm_eval_adapter.arguments import DECODING, ModelArguments, sampling_of
+
+
+def test_the_decode_settings_among_the_arguments_are_those_of_decode_settings():
+    own = ["model", "dtype", "device", "quantization", "batch_size", "max_length", "max_gen_toks", "add_bos_token"]
+    own += ["likelihood", "samples"]
+    settings = [name for name in DecodeSettings.model_fields if name in ModelArguments.model_fields]
+    assert list(ModelArguments.model_fields) == [*own, *settings]
+    assert settings == list(DECODING)
+    assert ModelArguments.of(model="nano", seed="3", threshold="0.5").decode_settings() == {"threshold": 0.5, "seed": 3}
+
+
+def test_pretrained_is_another_word_for_model_and_text_becomes_numbers():
+    asked = ModelArguments.of(pretrained="nano", batch_size="4", block_size="16", unmasking="factor", factor="2")
+    assert (asked.model, asked.batch_size) == ("nano", 4)
+    assert asked.decode_settings(max_new_tokens=8) == {
+        "block_size": 16,
+        "unmasking": "factor",
+        "factor": 2.0,
+        "max_new_tokens": 8,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"model": "nano", "unmasking": "nosuch"},
+            "model_args: unmasking is 'nosuch'; choose one of confidence, factor",
+        ),
+        ({"model": "nano", "factor": "0"}, "model_args: factor is 0; it must be above 0 and finite."),
+        ({"model": "nano", "batch_size": 0}, "model_args: batch_size is 0; it must be at least 1."),
+        ({"model": "nano", "max_length": 1}, "model_args: max_length is 1; it must be at least 2."),
+        (
+            {"model": "nano", "temperature": 1},
+            "model_args has 'temperature', which nbdiff does not know; it knows model, ",
+        ),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_before_a_checkpoint_is_read(arguments, sentence):
+    with pytest.raises(SettingError) as caught:
+        ModelArguments.of(**arguments)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_task_is_greedy_unless_it_asks_for_sampling():
+    assert sampling_of({}) == sampling_of({"temperature": 0.7, "do_sample": False}) == {"temperature": 0.0}
+    asked = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": None}
+    assert sampling_of(asked) == {"temperature": 0.7, "top_p": 0.9}
