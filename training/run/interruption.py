@@ -7,7 +7,7 @@ from training.errors import RunError
 
 
 class Interrupted(RunError):
-    """A run was told to stop and has saved itself. exit_code: as a shell reports the signal."""
+    """A run was asked to stop and has saved itself. exit_code: as a shell reports the signal."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
