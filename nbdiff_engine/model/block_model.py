@@ -307,8 +307,8 @@ class Session:
         return query, torch.minimum(position, (start + count - 1).clamp(min=0))
 
     def _keys(self, query: Tokens, position: Tensor, present: Tensor) -> Tokens:
-        """The tokens of the cache's K keys. Committed tokens are clean and in blocks before this forward's; the keys that
-        this forward writes are its queries' own tokens."""
+        """The tokens of the cache's K keys. Committed tokens are clean and in blocks before this forward's; the keys
+        that this forward writes are its queries' own tokens."""
         rows, width = query.position.shape
         offset = position - query.position[:, :1]
         fresh = present & (offset >= 0)
