@@ -210,7 +210,7 @@ def _reserved_entries(model: TrainedModel) -> list[str]:
 
 
 def _add_rows(network: PreTrainedModel, rows: int) -> None:
-    """Grow the vocabulary to `rows`. New rows of the embedding, and of a head with its own weights, are the mean of the old."""
+    """Grow the vocabulary to `rows`. New rows of the embedding, and of an untied head, are the mean of the old ones."""
     before = network.get_input_embeddings().weight.shape[0]
     network.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
