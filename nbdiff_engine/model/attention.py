@@ -2,7 +2,7 @@
 
 A token is described by four facts: whether it is *noised*, its position, its block and its document. The
 block of a token is named by the position of the block's first token, so a plain autoregressive token is a
-block of one, and what stands before a response needs no case of its own.
+block of one token, and so is every token before a response.
 
 | query -> key        | allowed iff                                                                  |
 |---------------------|------------------------------------------------------------------------------|

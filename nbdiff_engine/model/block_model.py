@@ -1,6 +1,6 @@
-"""BlockModel: one transformers causal LM and its cache, behind prefill, denoise, commit and rollback.
+"""BlockModel: one transformers causal LM, run with a KV cache by prefill, denoise, commit and rollback.
 
-Every forward of every strategy is a `Pass` per row. A pass says which tokens stand where, whether they are
+Every forward of every strategy is a `Pass` per row. A pass says which tokens are at which positions, whether they are
 noised (a denoise pass, bidirectional inside its block, leaves the cache as it was) or clean (prefill and
 commit, kept), and for which of them logits are wanted. Rows may be at different places and in different
 phases: one row can denoise while its neighbour commits, and both share the forward.
@@ -72,7 +72,7 @@ class Pass:
 
     @classmethod
     def commit(cls, block: Sequence[int], start: int, wanted: Sequence[int] | None = None) -> Self:
-        """Read a finished block as context and keep it; logits of its last token unless told otherwise."""
+        """Read a finished block as context and keep it; logits of its last token by default."""
         return cls(block, start, False, len(block), (len(block) - 1,) if wanted is None else wanted)
 
 
@@ -307,8 +307,8 @@ class Session:
         return query, torch.minimum(position, (start + count - 1).clamp(min=0))
 
     def _keys(self, query: Tokens, position: Tensor, present: Tensor) -> Tokens:
-        """The tokens behind the cache's K keys: what is committed is clean and stands in blocks of its own,
-        all earlier than this forward's; what this forward writes is what it asks with."""
+        """The tokens of the cache's K keys. Committed tokens are clean and in blocks before this forward's; the keys
+        that this forward writes are its queries' own tokens."""
         rows, width = query.position.shape
         offset = position - query.position[:, :1]
         fresh = present & (offset >= 0)

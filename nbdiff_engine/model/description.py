@@ -44,7 +44,7 @@ class CheckpointDescription:
     config: PreTrainedConfig  # of the stock transformers class that its network is made of
     family: Family | None  # None: a stock model type
     spec: DiffusionSpec | None  # None: an AR checkpoint
-    tokenizer: PreTrainedTokenizerBase | None  # None: it brings none that needs no code of its own
+    tokenizer: PreTrainedTokenizerBase | None  # None: it has none that loads without its own code
     eos_token_ids: frozenset[int]  # the tokens that end an answer; empty where nothing names one
     saved_dtype: str  # of its weights, as config.json names it
 
@@ -208,7 +208,7 @@ def _generation_config(
 
 
 def _tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer, or None, with a warning, where the checkpoint brings none that needs no code of its own."""
+    """The tokenizer, or None, with a warning, where the checkpoint has none that loads without its own code."""
     try:
         if family is not None and (folder / "tokenizer.json").is_file():
             # Their tokenizer_config.json names classes of their own; the file itself needs none.

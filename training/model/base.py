@@ -64,7 +64,7 @@ class TrainedModel:
         return None if own == self.tokenizer.unk_token_id else own
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write weights, config and tokenizer as a checkpoint of its own, in safetensors.
+        """Write weights, config and tokenizer as a checkpoint, in safetensors.
 
         dtype: of the weights as written; None leaves them as they are. The network itself does not change.
         """
@@ -143,7 +143,7 @@ def trained_dtype(saved: str) -> torch.dtype:
 
 
 def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: bool) -> TrainedModel:
-    """The same network as a block-diffusion model: MASK chosen, spec settled.
+    """The same network as a block-diffusion model: MASK chosen, spec complete.
 
     A checkpoint that has a spec already keeps its MASK, threshold and policy.
     """
@@ -210,7 +210,7 @@ def _reserved_entries(model: TrainedModel) -> list[str]:
 
 
 def _add_rows(network: PreTrainedModel, rows: int) -> None:
-    """Grow the vocabulary to `rows`. New rows of the embedding, and of a head of its own, are the mean of the old."""
+    """Grow the vocabulary to `rows`. New rows of the embedding, and of an untied head, are the mean of the old ones."""
     before = network.get_input_embeddings().weight.shape[0]
     network.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from training.errors import RunError
 
 
 class Interrupted(RunError):
-    """A run was told to stop and has saved itself after `step`. exit_code: as a shell reports the signal."""
+    """A run was asked to stop and has saved a checkpoint after `step`. exit_code: as a shell reports the signal."""
 
     def __init__(self, step: int, exit_code: int):
         super().__init__(f"stopped after step {step}, which is saved; --resume goes on from there")

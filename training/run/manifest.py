@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint's folder: every file with its size and content, so that a whole one can be told.
+"""The manifest of a checkpoint's folder: every file with its size and content, so that a damaged one is recognised.
 
 Kept apart from the tensors, so that what only looks at a folder need not import torch.
 """

@@ -17,7 +17,7 @@ from training.run.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-SMALL = 50_000_000  # weights up to which a run is probed unless it is told otherwise
+SMALL = 50_000_000  # weights up to which a run is probed by default
 _DOMAINS = ("math", "knowledge")  # of short answers
 _OF_EACH = 4
 _SHOWN = 3
@@ -81,7 +81,7 @@ def _decoding(model: TrainedModel) -> Iterator[BlockModel]:
     """The network under training as one that decodes, for a while."""
     network = model.network
     was_training, attention = network.training, network.config._attn_implementation
-    # Compiled for the shapes of training; decoding would compile it again for each of its own.
+    # Compiled for the shapes of training; decoding would compile it again for each of its shapes.
     compiled = {module: call for module in network.modules() if (call := module._compiled_call_impl) is not None}
     try:
         for module in compiled:

@@ -326,7 +326,7 @@ class Trainer:
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def _asked(self) -> tuple[bool, bool]:
-        """Whether any process was told to stop, or to save: all do it together, or would wait for it for ever."""
+        """Whether any process was asked to stop, or to save. All do it together, or they would wait for ever."""
         asked = torch.tensor([float(self.interruption.asked), float(self.interruption.save)])
         self.interruption.save = False
         stop, save = summed(asked, self.accelerator)
