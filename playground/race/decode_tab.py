@@ -265,7 +265,7 @@ class DecodeTab:
 
 def _message(**fields: Any) -> dict[str, Any]:
     """A StageValue of these fields, as the stage takes it."""
-    return StageValue(**fields).to_json([each["name"] for each in lanes_editor.POLICIES])
+    return StageValue(**fields).to_json()
 
 
 def _refused(shown: Any, error: Exception) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
+from nbdiff_engine.decoding.settings import STRATEGIES
 from nbdiff_engine.generate import Job
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
@@ -13,19 +14,8 @@ from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
-
-STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
-# What each policy is set by: the field of DecodeSettings, and how a lane says it.
-POLICY_FIELDS = {
-    "confidence": ("threshold", "threshold {:g}"),
-    "factor": ("factor", "factor {:g}"),
-    "margin": ("margin", "margin {:g}"),
-    "entropy_bound": ("entropy_bound", "entropy bound {:g}"),
-    "fixed_steps": ("steps_per_block", "{} steps a block"),
-    "top_k": ("tokens_per_step", "{} most confident a step"),
-    "entropy": ("tokens_per_step", "{} least uncertain a step"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +31,7 @@ def strategies(model: BlockModel) -> list[str]:
     """What a checkpoint can be decoded by."""
     if model.spec is None:
         return ["ar"]
-    return list(STRATEGY_NAMES) if model.spec.commits_as_ar else ["block_diffusion"]
+    return list(STRATEGIES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
 def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
@@ -107,8 +97,8 @@ def about(job: Job) -> str:
     else:
         words.append(f"blocks of {settings.block_size}")
         if settings.strategy == "block_diffusion" or settings.draft_steps > 1:
-            field, text = POLICY_FIELDS[settings.unmasking]
-            words.append(text.format(getattr(settings, field)))
+            policy = job.plan.policy
+            words.append(policy.describe(getattr(settings, policy.setting)))
         if settings.strategy == "self_speculative":
             words.append("drafted in one pass" if settings.draft_steps == 1 else f"{settings.draft_steps} draft passes")
         elif settings.sub_block_size and settings.sub_block_size < settings.block_size:

@@ -11,17 +11,8 @@ from playground.options import ServerOptions
 from playground.race.lanes import strategies
 from playground.race.run_spec import LaneSpec
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import form_tables
 from playground.server.web_files import read
-
-POLICIES = (
-    {"name": "confidence", "title": "Confidence threshold", "field": "threshold", "label": "Threshold"},
-    {"name": "factor", "title": "Confidence factor", "field": "factor", "label": "Factor"},
-    {"name": "margin", "title": "Top-2 margin", "field": "margin", "label": "Margin"},
-    {"name": "entropy_bound", "title": "Entropy bound", "field": "entropy_bound", "label": "Bound (nats)"},
-    {"name": "fixed_steps", "title": "Fixed steps", "field": "steps_per_block", "label": "Steps per block"},
-    {"name": "top_k", "title": "Most confident k", "field": "tokens_per_step", "label": "Tokens per step"},
-    {"name": "entropy", "title": "Least entropy k", "field": "tokens_per_step", "label": "Tokens per step"},
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +42,8 @@ class EditorValue:
         return {
             "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in self.lanes],
             "models": [asdict(model) for model in self.models],
-            "policies": list(POLICIES),
             "most": self.most,
+            "tables": form_tables(),
             "serial": secrets.token_hex(4),
         }
 

@@ -24,9 +24,10 @@ def record(path: Path = RECORDED_FILE) -> Race:
     from nbdiff_engine import choose_threads, load, prepare
     from playground.race.examples import EXAMPLES, MAX_NEW_TOKENS
     from playground.race.frames import lane_frames, race_of
-    from playground.race.lanes import STRATEGY_NAMES, about, warm_up
+    from playground.race.lanes import about, warm_up
     from playground.race.presets import FIRST, presets
     from playground.race.verdict import summary
+    from playground.server.tables import STRATEGY_NAMES
 
     model = load("nano")
     choose_threads(model)

@@ -9,16 +9,30 @@ import json
 import zlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from nbdiff_engine import SettingError
+from nbdiff_engine.decoding.settings import Strategy
 from nbdiff_engine.errors import first_problem
+from playground.server.tables import LANE_SETTINGS
 
 _LINK_CHARS = 20_000  # a link longer than this is no link of this page's
 _LINK_BYTES = 200_000  # nor is one that unpacks to more
 
 Whole = Annotated[int, Field(strict=True)]
-Number = float
+# What the page may send for each kind of setting. The engine checks the values.
+_TYPES = {
+    "choice": Annotated[str, Field(max_length=40)],
+    "integer": Whole,
+    "number": float,
+    "flag": bool,
+    "texts": tuple[str, ...],
+}
+_LaneSettings = create_model(
+    "_LaneSettings",
+    __config__=ConfigDict(extra="forbid", frozen=True),
+    **{name: (_TYPES[each.kind] | None, None) for name, each in LANE_SETTINGS.items()},
+)
 
 
 class Turn(BaseModel):
@@ -30,28 +44,12 @@ class Turn(BaseModel):
     content: str
 
 
-class LaneSpec(BaseModel):
-    """One lane. None: as the checkpoint says. The engine checks the values themselves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class LaneSpec(_LaneSettings):
+    """One lane: a field for each setting in LANE_SETTINGS (None: the checkpoint's value), and those below."""
 
     model: str = Field(max_length=400)
-    strategy: Literal["ar", "block_diffusion", "self_speculative"]
+    strategy: Strategy
     on: bool = True
-    block_size: Whole | None = None
-    sub_block_size: Whole | None = None
-    unmasking: str | None = Field(default=None, max_length=40)
-    threshold: Number | None = None
-    factor: Number | None = None
-    margin: Number | None = None
-    entropy_bound: Number | None = None
-    steps_per_block: Whole | None = None
-    tokens_per_step: Whole | None = None
-    draft_steps: Whole | None = None
-    temperature: Number | None = None
-    top_k: Whole | None = None
-    top_p: Number | None = None
-    seed: Whole | None = None
 
     @field_validator("*", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ import gradio as gr
 
 from playground.race.race_file import Race
 from playground.server.replay_file import script, styles
+from playground.server.tables import player_tables
 from playground.server.web_files import read
 
 
@@ -37,11 +38,8 @@ class StageValue:
     error: str = ""
     note: str = ""
 
-    def to_json(self, policies: Sequence[str]) -> dict[str, Any]:
-        """policies: what a fork may choose among.
-
-        `serial` makes every value a new one, or the page would not notice the same message twice.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """The component's value. `serial` makes every value a new one: the page must notice an equal message too."""
         return {
             "run": self.run,
             "race": None if self.race is None else self.race.to_json(),
@@ -51,7 +49,7 @@ class StageValue:
             "title": self.title,
             "error": self.error,
             "note": self.note,
-            "policies": list(policies),
+            "tables": player_tables(),
             "serial": secrets.token_hex(4),
         }
 

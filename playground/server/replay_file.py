@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from playground.server.tables import player_tables
 from playground.server.web_files import read
 
 STYLES = ("stage.css", "player.css")
 CLASSES = (  # in the order they are loaded; what starts them comes last
     "words.js",
+    "measure.js",
     "trace.js",
     "grid.js",
     "lane.js",
@@ -27,7 +29,7 @@ CLASSES = (  # in the order they are loaded; what starts them comes last
     "files.js",
     "player.js",
 )
-SLOT = re.compile(r"<!--(title|css|html|race|js)-->")
+SLOT = re.compile(r"<!--(title|css|html|tables|race|js)-->")
 
 
 def styles() -> str:
@@ -41,8 +43,14 @@ def script(start: str) -> str:
 
 
 def sources() -> dict[str, str]:
-    """What a replay file is made of: the page with its slots, and what goes into three of them."""
-    return {"page": read("replay.html"), "css": styles(), "html": read("stage.html"), "js": script("replay.js")}
+    """What a replay file is made of: the page with its slots, and what goes into four of them."""
+    return {
+        "page": read("replay.html"),
+        "css": styles(),
+        "html": read("stage.html"),
+        "tables": _embeddable(player_tables()),
+        "js": script("replay.js"),
+    }
 
 
 def replay_html(race: dict[str, Any]) -> str:
@@ -50,11 +58,15 @@ def replay_html(race: dict[str, Any]) -> str:
     parts = sources()
     slots = {
         "title": html.escape(str(race.get("title", "")), quote=False),
-        # Token texts may hold anything, "</script>" too; a script element ends at the first "<" that says so.
-        "race": json.dumps(race, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        **{name: parts[name] for name in ("css", "html", "js")},
+        "race": _embeddable(race),
+        **{name: parts[name] for name in ("css", "html", "tables", "js")},
     }
     return SLOT.sub(lambda slot: slots[slot[1]], parts["page"])
+
+
+def _embeddable(data: dict[str, Any]) -> str:
+    """JSON inside a script element. Token texts may hold "</script>", which would end it, so "<" is escaped."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
+from nbdiff_engine.token_choice.unmasking import POLICIES as UNMASKING_POLICIES
 from playground.options import ServerOptions
 from playground.server.following import outcome
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, QueueFullError, Reply, Worker
 from playground.sweep.sweep import (
     BLOCK_SIZES,
@@ -34,7 +36,10 @@ POLL_SECONDS = 0.6
 MOST_FILES = 32  # CSV files kept for those who have not fetched them yet
 PROMPT_SOURCE = "My prompt"
 ALONE, THRESHOLDS, POLICIES, MODELS = "Nothing else", "Thresholds", "Policies", "Models"
-POLICY_NAMES = [(name.replace("_", "-" if name == SELF_SPECULATION else " "), name) for name in POLICY_CHOICES]
+POLICY_LABELS = [
+    (STRATEGY_NAMES[name] if name == SELF_SPECULATION else UNMASKING_POLICIES[name].label, name)
+    for name in POLICY_CHOICES
+]
 ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _INTRO = (
@@ -100,7 +105,7 @@ class BlockSizesTab:
             visible=False,
         )
         self.policies = gr.CheckboxGroup(
-            POLICY_NAMES, value=["confidence", SELF_SPECULATION], label="Policies, a series each", visible=False
+            POLICY_LABELS, value=["confidence", SELF_SPECULATION], label="Policies, a series each", visible=False
         )
         self.models = gr.Dropdown(
             names, value=names[:2], multiselect=True, label="Models, a series each", visible=False, min_width=200

@@ -26,8 +26,10 @@ from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
+from nbdiff_engine.trace.metrics import pooled
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
 from playground.sweep.sweep_frames import At, SweepAnswer
 
@@ -178,7 +180,7 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
         ]
     elif spec.policies:
         kinds = [
-            ("self-speculation", SELF_SPECULATION, {})
+            (STRATEGY_NAMES[SELF_SPECULATION].lower(), SELF_SPECULATION, {})
             if each == SELF_SPECULATION
             else (each.replace("_", " "), "block_diffusion", {"unmasking": each})
             for each in dict.fromkeys(spec.policies)
@@ -246,9 +248,7 @@ def _answer(
         block_size=setting.block_size,
         label=setting.label,
         strategy=setting.strategy,
-        tokens=output.metrics.output_tokens,
-        forwards=output.metrics.decode_forwards,
-        seconds=output.metrics.decode_seconds,
+        metrics=output.metrics,
         correct=correct,
         digest=hashlib.blake2b(repr(output.token_ids).encode(), digest_size=8).hexdigest(),
         output=text,
@@ -310,7 +310,9 @@ def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow
     first = answers[0]
     judged = [each.correct for each in answers if each.correct is not None]
     both = [(each, ar[each.problem]) for each in answers if each.problem in ar]
-    own, of_ar = _per_second([each for each, _ in both]), _per_second([other for _, other in both])
+    rates = pooled(each.metrics for each in answers)
+    own = pooled(each.metrics for each, _ in both).tokens_per_second
+    of_ar = pooled(other.metrics for _, other in both).tokens_per_second
     return TableRow(
         model=first.model,
         series=first.series,
@@ -319,21 +321,13 @@ def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow
         strategy=first.strategy,
         n=len(answers),
         accuracy=sum(judged) / len(judged) if judged else None,
-        tpf=_ratio(sum(each.tokens - 1 for each in answers), sum(each.forwards for each in answers)),
-        tokens_per_second=_per_second(answers),
-        mean_tokens=sum(each.tokens for each in answers) / len(answers),
-        same_as_ar=_ratio(sum(each.digest == other.digest for each, other in both), len(both)),
-        speed=_ratio(own, of_ar) if own is not None and of_ar is not None else None,
+        tpf=rates.tokens_per_forward,
+        tokens_per_second=rates.tokens_per_second,
+        mean_tokens=rates.output_tokens / rates.answers,
+        same_as_ar=sum(each.digest == other.digest for each, other in both) / len(both) if both else None,
+        speed=own / of_ar if own is not None and of_ar else None,
         output=first.output,
     )
-
-
-def _per_second(answers: Sequence[SweepAnswer]) -> float | None:
-    return _ratio(sum(each.tokens - 1 for each in answers), sum(each.seconds for each in answers))
-
-
-def _ratio(above: float, below: float) -> float | None:
-    return above / below if below > 0 else None
 
 
 def series_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:

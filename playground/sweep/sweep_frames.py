@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nbdiff_engine.trace.metrics import Metrics
+
 
 @dataclass(frozen=True, slots=True)
 class At:
@@ -32,15 +34,19 @@ class SweepAnswer:
     block_size: int
     label: str
     strategy: str
-    tokens: int
-    forwards: int
-    seconds: float
+    metrics: Metrics
     correct: bool | None
     digest: str
     output: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        said = {"kind": "row", **asdict(self)}
+        fields = asdict(self)
+        del fields["metrics"]
         if self.output is None:
-            del said["output"]
-        return said
+            del fields["output"]
+        figures = {
+            "tokens": self.metrics.output_tokens,
+            "forwards": self.metrics.decode_forwards,
+            "seconds": self.metrics.decode_seconds,
+        }
+        return {"kind": "row", **fields, **figures}

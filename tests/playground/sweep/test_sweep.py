@@ -15,6 +15,7 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
+from nbdiff_engine.trace.metrics import Metrics
 from playground.options import ServerOptions
 from playground.server.worker import Frame, Limits, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
@@ -23,7 +24,7 @@ from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_
 from playground.sweep.sweep_frames import At, SweepAnswer
 
 OPTIONS = ServerOptions()
-ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
+ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a"}
 
 
 class OneModel:
@@ -106,12 +107,24 @@ def test_self_speculation_agrees_with_ar(maths: list[Frame]) -> None:
     assert speculative.accuracy == ar.accuracy
 
 
-def answer(setting: int, **fields: Any) -> SweepAnswer:
+def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fields: Any) -> SweepAnswer:
     """Setting 0 is AR, 1 blocks of 4."""
+    metrics = Metrics(
+        output_tokens=tokens,
+        prefill_seconds=0.0,
+        decode_seconds=seconds,
+        decode_forwards=forwards,
+        denoise_forwards=forwards,
+        commit_forwards=0,
+        tokens_per_forward=None,
+        tokens_per_second=None,
+        seconds_to_first_token=0.0,
+        seconds_to_first_block=0.0,
+    )
     of = {"block_size": 4, "label": "4", "strategy": "block_diffusion"}
     if setting == 0:
         of = {"block_size": 1, "label": "1 = AR", "strategy": "ar"}
-    return SweepAnswer(**{**ANSWER, **of, "setting": setting, **fields})
+    return SweepAnswer(**{**ANSWER, **of, "setting": setting, "metrics": metrics, **fields})
 
 
 def test_the_table_pools_sums() -> None:
