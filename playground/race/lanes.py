@@ -1,4 +1,4 @@
-"""From a checked RunSpec to lanes that the worker can decode, under the server's limits."""
+"""From a RunSpec to the lanes that the worker decodes, within the limits of the server."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,7 +20,7 @@ from playground.server.worker import Frame, RunPart
 
 @dataclass(frozen=True, slots=True)
 class CheckedRun:
-    """A run that may be queued. parts, titles: one a lane; note: what the visitor should know, or ""."""
+    """A checked run. parts, titles: one for each lane; note: a sentence for the visitor, or ""."""
 
     parts: Sequence[RunPart]
     titles: Sequence[LaneTitle]
@@ -28,14 +28,14 @@ class CheckedRun:
 
 
 def strategies(model: BlockModel) -> list[str]:
-    """What a checkpoint can be decoded by."""
+    """The strategies that can decode this checkpoint."""
     if model.spec is None:
         return ["ar"]
     return list(STRATEGIES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
 def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
-    """Check a run against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
+    """Check a run against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)
     running = spec.running
     models = [loaded.get(lane.model) for lane in running]
@@ -47,14 +47,14 @@ def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> Checke
 
 
 def check_limits(spec: RunSpec, options: ServerOptions) -> None:
-    """What does not depend on a checkpoint."""
+    """Check the limits that do not depend on a checkpoint. Raises NBDiffError, one sentence."""
     if not spec.running:
         raise SettingError("No lane is switched on; switch on at least one.")
     if len(spec.lanes) > options.max_lanes:
-        raise SettingError(f"{len(spec.lanes)} lanes are asked for; this server allows at most {options.max_lanes}.")
+        raise SettingError(f"{len(spec.lanes)} lanes are requested; this server allows at most {options.max_lanes}.")
     letters = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
     if letters > options.max_prompt_chars:
-        with_turns = ", earlier turns included," if spec.history else ""
+        with_turns = " with the earlier turns" if spec.history else ""
         raise PromptError(
             f"The prompt{with_turns} is {letters:,} characters long; this server takes at most "
             f"{options.max_prompt_chars:,}."
@@ -68,14 +68,14 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
 def guarded(
     loaded: LoadedModels, job: Job, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
-    """The frames of a lane, decoded with the model held, warm, and with as many threads as suit it."""
+    """The frames of a lane. Its model stays loaded meanwhile, is warmed up, and uses its fastest number of threads."""
     guarded_warm_up(loaded, job.model.name)
     with loaded.using(job.model.name):
         yield from lane_frames(title.name, title.about, job, events)
 
 
 def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
-    """Decode a little with a model, once in its life."""
+    """Warm up a model if it has not decoded yet."""
     with loaded.using(name) as model:
         if name not in loaded.warm:
             warm_up(model)
@@ -83,13 +83,13 @@ def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
 
 
 def warm_up(model: BlockModel) -> None:
-    """Decode a little with every strategy, so that the first run does not pay for what happens only once."""
+    """Decode a few tokens with every strategy, so that the times of the first run hold no first-time costs."""
     for strategy in strategies(model):
         generate(model, "Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True)
 
 
 def about(job: Job) -> str:
-    """How a lane decodes, in one line."""
+    """The settings of a lane in one line."""
     settings = job.plan.settings
     words = []
     if settings.strategy == "ar":
@@ -124,7 +124,7 @@ def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> Job:
 
 
 def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
-    """Strategies, and where two lanes have one, what tells them apart."""
+    """Unique names of the lanes: the strategy and, if several lanes share it, the settings that differ."""
     plain = [STRATEGY_NAMES[lane.strategy] for lane in lanes]
     counts = Counter(plain)
     names: list[str] = []
@@ -138,7 +138,7 @@ def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
 
 
 def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str]) -> str:
-    """The parts of a lane's line that not every lane of its strategy has."""
+    """The parts of a lane's line that differ between the lanes of its strategy."""
     others = [set(each.split(", ")) for other, each in zip(plain, abouts) if other == name]
     common = set.intersection(*others)
     return ", ".join(part for part in line.split(", ") if part not in common) or "the same"

@@ -1,6 +1,6 @@
-"""RunSpec: all that a visitor may ask of the decode tab, checked on the server whatever the page has checked.
+"""RunSpec: a request to the Decode tab. The server checks it and does not rely on checks in the page.
 
-The same object is the form, the presets, the link and the API call, so that each can stand for the others.
+The form, the presets, the links and the API calls are all read into this class.
 """
 
 import base64
@@ -16,8 +16,8 @@ from nbdiff_engine.decoding.settings import Strategy
 from nbdiff_engine.errors import first_problem
 from playground.server.tables import LANE_SETTINGS
 
-_LINK_CHARS = 20_000  # a link longer than this is no link of this page's
-_LINK_BYTES = 200_000  # nor is one that unpacks to more
+_LINK_CHARS = 20_000  # a longer link is not from this page
+_LINK_BYTES = 200_000  # nor is a link with more data than this
 
 Whole = Annotated[int, Field(strict=True)]
 # What the page may send for each kind of setting. The engine checks the values.
@@ -36,7 +36,7 @@ _LaneSettings = create_model(
 
 
 class Turn(BaseModel):
-    """A message of the conversation so far."""
+    """An earlier message of the chat."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,17 +54,17 @@ class LaneSpec(_LaneSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _whole_floats(cls, value: Any) -> Any:
-        """JavaScript has one kind of number: 16.0 is 16."""
+        """16.0 becomes 16: JavaScript has one type for all numbers."""
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def settings(self) -> dict[str, Any]:
-        """What the engine is asked for: the fields that were given."""
+        """The settings for the engine: those that are not None."""
         given = self.model_dump(exclude={"model", "on"})
         return {name: value for name, value in given.items() if value is not None}
 
 
 class RunSpec(BaseModel):
-    """A run. ignore_eos: decode on to max_new_tokens, so that lanes can be timed at one length."""
+    """A run. raw: use no chat template. ignore_eos: decode until max_new_tokens, to time lanes at equal length."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +77,7 @@ class RunSpec(BaseModel):
 
     @classmethod
     def of(cls, **fields: Any) -> Self:
-        """Check a form. Raises SettingError with one sentence for the first thing that is wrong."""
+        """Check a form. Raises SettingError with one sentence for the first error."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -96,7 +96,7 @@ class RunSpec(BaseModel):
         return [lane for lane in self.lanes if lane.on]
 
     def to_link(self) -> str:
-        """The run as text that a URL may hold."""
+        """The run as text for a URL."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         packed = zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
         return base64.urlsafe_b64encode(packed).decode().rstrip("=")

@@ -110,4 +110,4 @@ def test_presets_fit_what_the_checkpoint_can_do() -> None:
         assert all(lane.model in ("nano", "nano-ar") for lane in lanes)
         for lane in lanes:
             DecodeSettings.of(**lane.settings())
-    assert list(presets(load("nano-ar"))) == ["AR alone"]
+    assert list(presets(load("nano-ar"))) == ["AR only"]

@@ -196,7 +196,7 @@ def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> Non
 
 
 def test_a_stop_is_heard_in_the_midst(loaded: OneModel) -> None:
-    worker = Worker(Limits(settle_seconds=0))
+    worker = Worker(Limits(paint_seconds=0))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
