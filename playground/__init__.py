@@ -1,4 +1,4 @@
-"""The playground: Gradio tabs over the engine's stream of events.
+"""The playground: Gradio tabs that show the engine's stream of events.
 
 >>> import playground
 >>> playground.build(playground.ServerOptions(port=7861)).launch()
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 # Gradio reads this when it is imported. The playground opens no connection to another machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-# torch reads this when it is imported: waiting threads must not spin, or the page and the model compete for cores.
+# torch reads this when it is imported. A waiting thread that spins would take a core from the page.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from playground import address
@@ -22,10 +22,10 @@ __all__ = ["ServerOptions", "StartError", "build"]
 
 
 def build(options: ServerOptions | None = None) -> "Playground":
-    """Load the model and build the page. Raises StartError, one sentence, where that cannot be."""
+    """Load the model and build the page. Raises StartError, one sentence."""
     options = options or ServerOptions()
     address.require_free(options.host, options.port)
-    # Imported here: `app.py --help`, and most of what can be wrong, need neither torch nor Gradio.
+    # Imported here: `app.py --help` and most errors in the options need neither torch nor Gradio.
     from playground.page import Playground
 
     return Playground(options)

@@ -1,4 +1,4 @@
-"""`python -m playground` does what `python app.py` does."""
+"""`python -m playground` is the same command as `python app.py`."""
 
 from playground.command_line import main
 

@@ -14,7 +14,7 @@ from playground.server.worker import QueueFullError, Worker
 
 
 def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
-    """Register them in the Blocks being built. They wait in the same queue as the page's visitors."""
+    """Register them in the Blocks being built. Their runs wait in the same queue as those of the page."""
 
     def generate(
         prompt: str,
@@ -25,10 +25,10 @@ def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
         ignore_eos: bool = False,
         settings: dict | None = None,
     ) -> dict:
-        """Decode a prompt. raw: no chat template. ignore_eos: decode on to max_new_tokens. settings: further fields
+        """Decode a prompt. raw: use no chat template. ignore_eos: decode until max_new_tokens. settings: more fields
         of a lane, such as {"block_size": 16, "threshold": 0.9}.
 
-        Returns {"text", "metrics", "trace"}; a mistake is an error of one sentence.
+        Returns {"text", "metrics", "trace"}. An error is one sentence.
         """
         try:
             lane = {**(settings or {}), "model": model or loaded.names()[0], "strategy": strategy}

@@ -1,12 +1,12 @@
-"""Opens the playground: block-diffusion decoding beside autoregressive decoding, live in the browser.
+"""Start the playground: block-diffusion and autoregressive decoding, live in the browser.
 
     nbdiff-playground                                # the bundled model on http://127.0.0.1:7860
     nbdiff-playground --model path/to/checkpoint --port 7861
     NBDIFF_LOGIN=name:password nbdiff-playground --host 0.0.0.0
 
 The same command is `python -m playground`, and `python app.py` in a checkout of the repository.
-The engine has the command `nbdiff` (python -m nbdiff_engine), training has `nbdiff-train` (python -m training).
-Bad options are one sentence on standard error and exit code 2.
+The engine has the command `nbdiff` (python -m nbdiff_engine); training has `nbdiff-train` (python -m training).
+A wrong option prints one sentence on standard error and exits with code 2.
 """
 
 import argparse
@@ -21,38 +21,38 @@ from playground.options import ServerOptions, StartError
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage text around it."""
+    """Prints an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
 
 
 def parse(arguments: list[str]) -> ServerOptions:
-    """Command line to options. Exits with code 2 and one sentence where it makes no sense."""
-    # A Space is a container that its owner has published: its proxy reaches the server from another address.
+    """Command line to options. A wrong option exits with code 2 and one sentence."""
+    # A Space is a published container: its proxy connects from another address, so the server binds all of them.
     space = "SPACE_ID" in os.environ
     default = ServerOptions(host="0.0.0.0", space=True) if space else ServerOptions()
     parser = OneLineParser(
         prog=_program(),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="To bind anything but this machine, set NBDIFF_LOGIN=name:password in the environment.",
+        epilog="To let other machines connect, set NBDIFF_LOGIN=name:password in the environment.",
         allow_abbrev=False,
     )
     for name, kind, text in (
         ("model", str, "bundled name, folder or hub id"),
         ("host", str, "address to bind"),
         ("port", int, "port to bind"),
-        ("max-new-tokens", int, "most tokens of an answer"),
-        ("max-prompt-chars", int, "most characters of a prompt"),
-        ("max-lanes", int, "most lanes of a run"),
-        ("max-problems", int, "most held-out problems of a run in Block sizes"),
-        ("queue", int, "most runs that may wait"),
-        ("trace-mb", float, "most megabytes of trace that a run may keep"),
-        ("wall-seconds", float, "most seconds of a run"),
-        ("lease-seconds", float, "a run that nobody has watched for so long is ended"),
-        ("max-models", int, "most models that are loaded at once"),
-        ("max-model-gb", float, "most gigabytes of a model that the page may load"),
+        ("max-new-tokens", int, "largest number of tokens of an answer"),
+        ("max-prompt-chars", int, "largest number of characters of a prompt"),
+        ("max-lanes", int, "largest number of lanes of a run"),
+        ("max-problems", int, "largest number of held-out problems of a run in Block sizes"),
+        ("queue", int, "largest number of runs in the queue"),
+        ("trace-mb", float, "largest trace of a run, in megabytes"),
+        ("wall-seconds", float, "longest time of a run, in seconds"),
+        ("lease-seconds", float, "a run without a viewer is stopped after this time, in seconds"),
+        ("max-models", int, "largest number of loaded models"),
+        ("max-model-gb", float, "largest model that the page may load, in gigabytes"),
     ):
         value = getattr(default, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=kind, default=value, metavar=name.upper(), help=f"{text} ({value})")
@@ -62,14 +62,14 @@ def parse(arguments: list[str]) -> ServerOptions:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="the page may load checkpoints inside this folder; may be given several times",
+        help="the page may load checkpoints inside this folder; may be repeated",
     )
-    parser.add_argument("--hub", action="store_true", help="the page may load models from the hub by their id")
+    parser.add_argument("--hub", action="store_true", help="the page may load models from the hub")
     parser.add_argument(
         "--training",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="the page may start training jobs (on where only this machine is bound, else off)",
+        help="the page may start training jobs (default: only if no other machine can connect)",
     )
     given = vars(parser.parse_args(arguments))
     given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
@@ -80,7 +80,7 @@ def parse(arguments: list[str]) -> ServerOptions:
 
 
 def _program() -> str:
-    """The program's name as the person typed it."""
+    """The name of the program as it was typed."""
     name = Path(sys.argv[0]).name
     return "python -m playground" if name == "__main__.py" else name
 
@@ -88,7 +88,7 @@ def _program() -> str:
 def main() -> None:
     """Serve the page with the options of the command line, until Ctrl+C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio requests its own page once; that needs no log line
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio requests its own page once
     options = parse(sys.argv[1:])
     try:
         playground.build(options).launch()

@@ -1,7 +1,7 @@
-"""How every figure of the page looks, in Plotly: its axes, its lines, its colours.
+"""The style of the page's Plotly figures: axes, lines and colours.
 
-A figure is read on light and on dark pages alike: its background is transparent, words and lines are mid-grey,
-colour-blind people can tell the colours apart, and a dash and a symbol say the same as a colour.
+A figure can be read on light and on dark pages: its background is transparent, and text and lines are grey. Each line
+has its own colour, dash and symbol, and colour-blind readers can distinguish the colours.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours, the blue a little lighter for dark pages, and a dash and a symbol for each.
+# The colours of Okabe and Ito, the blue lighter for dark pages, and a dash and a symbol for each.
 COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
@@ -17,11 +17,11 @@ INK = "#7d8590"  # contrast above 3:1 on white and on #0b0f19
 GRID = "rgba(128, 138, 150, 0.25)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 HEIGHT = 300  # pixels
-MARKS_UP_TO = 40  # points of a line: with more, symbols would hide it
+MARKS_UP_TO = 40  # a line with more points has no symbols: they would hide it
 
 
 def blank(x_title: str, y_title: str) -> go.Figure:
-    """A figure with nothing in it but its two axes."""
+    """A figure with two axes and no data."""
     axis = {
         "gridcolor": GRID,
         "linecolor": GRID,
@@ -34,7 +34,7 @@ def blank(x_title: str, y_title: str) -> go.Figure:
         layout={
             "template": None,
             "height": HEIGHT,
-            "margin": {"l": 8, "r": 8, "t": 36, "b": 8},  # Gradio lays a plot's label over its top
+            "margin": {"l": 8, "r": 8, "t": 36, "b": 8},  # Gradio puts the label of a plot over its top
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": FONT, "size": 12, "color": INK},
@@ -59,7 +59,7 @@ def add_line(
     shape: str = "linear",
     text: Sequence[str] | None = None,
 ) -> None:
-    """A line with the colour, dash and symbol of its number. Its name is shown as it is, never as markup."""
+    """Add a line with the colour, dash and symbol of its number. The name is shown as plain text, not as markup."""
     name = _plain(name)
     figure.add_scatter(
         x=list(x),
@@ -79,5 +79,5 @@ def add_line(
 
 
 def _plain(text: str) -> str:
-    """Text for Plotly, which reads a few tags and %{...} in what it is given: neither may come out of a name."""
+    """A name without the HTML tags and the %{...} that Plotly would interpret."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

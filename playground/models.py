@@ -1,4 +1,4 @@
-"""The tab of models: what is loaded and where from, and loading more, under the operator's limits."""
+"""The Models tab: the loaded models and their sources, and loading of more within the operator's limits."""
 
 import secrets
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from playground.server.loaded_models import QUANTIZATIONS, LoadedModels, ModelFa
 from playground.server.loading_frames import Loaded, Refused
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 
-HEADERS = ["Name", "From", "Parameters", "Blocks", "Numbers", "Memory", "Context", "Device"]
+HEADERS = ["Name", "Source", "Parameters", "Blocks", "Precision", "Memory", "Context", "Device"]
 PRIVATE = {"api_visibility": "private"}
 
 
@@ -27,7 +27,7 @@ class ModelsTab:
         self.options = options
 
     def build(self, blocks: gr.Blocks) -> gr.State:
-        """Returns a state whose value changes whenever this page has loaded or unloaded a model."""
+        """Lay it out. Returns a state whose value changes when this page has loaded or unloaded a model."""
         self.changed = gr.State("")
         gr.Markdown(self._rules(), elem_id="model-rules")
         self.table = gr.Dataframe(
@@ -51,7 +51,7 @@ class ModelsTab:
         self.news = gr.Markdown("", elem_id="model-news")
         self.lists = [self.table, self.which]
         outputs = [self.news, *self.lists, self.changed]
-        # The worker loads, as it decodes: one thing at a time, so that no lane's clock runs while a model is read.
+        # The worker loads models too, one run at a time, so that no lane decodes, and is timed, meanwhile.
         gr.on(
             [load.click, name.submit],
             self.load,
@@ -67,7 +67,7 @@ class ModelsTab:
         return self.changed
 
     def load(self, name: str, how: str) -> dict[Any, Any]:
-        """Load what was named; a sentence on what came of it."""
+        """Load a model by name, and show the result in one sentence."""
         try:
             run_id = self.worker.submit([RunPart("load", lambda: self._frames(name, how))])
         except QueueFullError as error:
@@ -81,7 +81,7 @@ class ModelsTab:
         return self._done(f"{got.name} is loaded.")
 
     def _frames(self, name: str, how: str) -> Iterator[Frame]:
-        """Load and warm up; a refusal is a frame."""
+        """Load and warm up a model. An error becomes a frame."""
         try:
             got = self.loaded.load(name, QUANTIZATIONS.get(how, how))
             yield Loaded(got)
@@ -90,7 +90,7 @@ class ModelsTab:
             yield Refused(str(error))
 
     def unload(self, name: str) -> dict[Any, Any]:
-        """Give a model's memory back."""
+        """Unload a model and free its memory."""
         try:
             self.loaded.unload(name)
         except NBDiffError as error:
@@ -98,11 +98,11 @@ class ModelsTab:
         return self._done(f"{name} is unloaded.")
 
     def _done(self, sentence: str) -> dict[Any, Any]:
-        """The sentence and the lists of now; the other tabs hear of it by `changed`."""
+        """The sentence and the current lists. The new value of `changed` updates the other tabs."""
         return {self.news: _plain(sentence), **self.refreshed(), self.changed: secrets.token_hex(4)}
 
     def refreshed(self) -> dict[Any, Any]:
-        """The table and the list as they are now."""
+        """The current table and list."""
         return {self.table: self._rows(), self.which: gr.update(choices=self.loaded.names(), value=None)}
 
     def _rows(self) -> list[list[str]]:
@@ -114,10 +114,10 @@ class ModelsTab:
         if options.model_roots:
             where.append(f"folders inside {len(options.model_roots)} allowed root(s)")
         if options.hub:
-            where.append("models of the hub")
+            where.append("models from the hub")
         return (
-            f"This server loads {', '.join(where)}; at most {options.max_models} at once, each of at most "
-            f"{options.max_model_gb:g} GB, from safetensors alone and never with code out of a checkpoint."
+            f"This server loads {', '.join(where)}; at most {options.max_models} at a time, each of at most "
+            f"{options.max_model_gb:g} GB, only from safetensors files, and never runs code from a checkpoint."
         )
 
 
@@ -130,5 +130,5 @@ def _cells(of: ModelFacts) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A sentence as Markdown that shows it as it is, whatever a visitor has typed into it."""
+    """A sentence as Markdown that shows it as plain text: it may hold what a visitor has typed."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~$&:" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""What the person who starts the playground decides: the model, where it listens, and the limits of its visitors."""
+"""The options of the operator, who starts the playground: the model, the address, and the limits for visitors."""
 
 import ipaddress
 import math
@@ -7,25 +7,25 @@ from pathlib import Path
 
 
 class StartError(ValueError):
-    """The playground cannot start; one sentence that says why."""
+    """The playground cannot start. The message is one sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Checked on creation; raises StartError.
 
-    login: "name:password"; without one, only this machine may be bound. space: the server is a published Space, whose
-    own front door lets visitors in; it needs no login then. wall_seconds: of one run, all its lanes
-    together. lease_seconds: a run is ended when no viewer has asked for it for so long. trace_mb: of one run, as
-    JSON. model_roots: folders inside which visitors may load checkpoints. hub: whether they may load from the hub.
-    max_models: loaded at once. max_model_gb: memory of one. training: whether visitors may start training jobs;
-    None: where only this machine can reach the host.
+    login: "name:password"; without it, the host must be a loopback address. space: the server is a published Space,
+    which controls the access itself and needs no login. wall_seconds: the longest time of a run, all lanes together.
+    lease_seconds: a run stops if no viewer has polled it for this time. trace_mb: of one run, as JSON. model_roots:
+    visitors may load checkpoints inside these folders. hub: whether they may load from the hub. max_models: loaded at
+    the same time. max_model_gb: memory of one. training: whether visitors may start training jobs; None: only if no
+    other machine can connect.
     """
 
     model: str = "nano"
     host: str = "127.0.0.1"
     port: int = 7860
-    login: str | None = field(default=None, repr=False)  # not into a log
+    login: str | None = field(default=None, repr=False)  # must not appear in a log
     space: bool = False
     max_new_tokens: int = 512
     max_prompt_chars: int = 8000
@@ -63,16 +63,16 @@ class ServerOptions:
             roots.append(Path(root).resolve())
         object.__setattr__(self, "model_roots", tuple(roots))
         if self.login is not None and not all(self.login.partition(":")):
-            raise StartError("NBDIFF_LOGIN must read name:password, neither of them empty.")
+            raise StartError("NBDIFF_LOGIN must be name:password; neither part may be empty.")
         if self.login is None and not self.is_local and not self.space:
             raise StartError(
-                f"The host {self.host} can be reached from other machines; "
-                "set NBDIFF_LOGIN=name:password to ask for a login, or leave --host out."
+                f"Other machines can connect to the host {self.host}; "
+                "set NBDIFF_LOGIN=name:password to require a login, or omit --host."
             )
 
         if self.training and not self.is_local and self.login is None:
             raise StartError(
-                "--training lets visitors run training jobs; where others can reach the server it needs a login "
+                "--training lets visitors run training jobs; if other machines can connect, it needs a login "
                 "(NBDIFF_LOGIN=name:password)."
             )
 
@@ -83,7 +83,7 @@ class ServerOptions:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the host."""
+        """Whether only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -93,7 +93,7 @@ class ServerOptions:
 
     @property
     def auth(self) -> tuple[str, str] | None:
-        """The login as Gradio takes it."""
+        """The login in the format of Gradio: (name, password)."""
         if self.login is None:
             return None
         name, _, password = self.login.partition(":")

@@ -1,4 +1,4 @@
-"""The playground as a whole: the model, its worker, the page around the tabs, and the server."""
+"""The playground: the loaded models, the worker, the page with its tabs, and the server."""
 
 import html
 import os
@@ -24,16 +24,16 @@ from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 
 TITLE = "NBDiff playground"
-# What the system has: no font is fetched from anywhere.
+# Fonts of the system: the page downloads none.
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
 class Playground:
-    """A loaded model and its page. `launch` serves it until it is interrupted."""
+    """The loaded models and their page. `launch` serves it until Ctrl+C."""
 
     def __init__(self, options: ServerOptions):
-        """Raises StartError for a model that cannot be loaded, or cannot be asked."""
+        """Raises StartError for a model that cannot be loaded or has no tokenizer."""
         try:
             self.loaded = first_models(options)
         except NBDiffError as error:
@@ -58,7 +58,7 @@ class Playground:
         self.worker.start()
         try:
             self.blocks.launch(
-                server_name=f"[{options.host}]" if ":" in options.host else options.host,  # as a URL has it
+                server_name=f"[{options.host}]" if ":" in options.host else options.host,  # IPv6, as in a URL
                 server_port=options.port,
                 auth=options.auth,
                 theme=_theme(),
@@ -71,7 +71,7 @@ class Playground:
                 run_history=False,
                 footer_links=[],
                 allowed_paths=[],
-                # Training data alone is uploaded; Gradio's route for it stays open where there is none.
+                # Only training data is uploaded. Gradio has the upload route even if there is no training tab.
                 max_file_size="512mb" if options.trains else "1mb",
                 quiet=True,
                 prevent_thread_lock=True,
@@ -81,7 +81,7 @@ class Playground:
         except KeyboardInterrupt:
             pass
         except OSError:
-            address.require_free(options.host, options.port)  # taken since we looked, most likely: say so
+            address.require_free(options.host, options.port)  # raises StartError if the port is used by now
             raise
         finally:
             self.worker.close()
@@ -109,8 +109,8 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
                     training.build(blocks, opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
-            _race_what_is_opened(opened, loaded, options, editor, tabs, changed)
-        # What one tab has loaded or dropped is news to the others.
+            _open_in_decode_tab(opened, loaded, options, editor, tabs, changed)
+        # The other tabs must list the models that one tab has loaded or unloaded.
         quietly = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **quietly)
         changed.change(sizes.refreshed, sizes.lists, sizes.lists, **quietly)
@@ -120,10 +120,10 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
     return blocks
 
 
-def _race_what_is_opened(
+def _open_in_decode_tab(
     opened: gr.State, loaded: LoadedModels, options: ServerOptions, editor: gr.HTML, tabs: gr.Tabs, changed: gr.State
 ) -> None:
-    """A checkpoint that the training tab has loaded goes to the lanes of the decode tab, and the page there."""
+    """When the training tab has loaded a checkpoint, put it into the lanes of the Decode tab and show that tab."""
 
     def shown(value: dict) -> Any:
         if not value:
@@ -140,7 +140,7 @@ def _race_what_is_opened(
 
 def _theme() -> gr.Theme:
     theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="md", font=FONT, font_mono=MONOSPACE)
-    return theme.set(  # dark enough for its white label, and quiet text that can still be read, in both schemes
+    return theme.set(  # enough contrast for the white label and for subdued text, in both colour schemes
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
@@ -155,7 +155,7 @@ def _theme() -> gr.Theme:
 
 def _header(model: BlockModel) -> str:
     about = html.escape(f"{model.name}, {_about(model)}")
-    what = "Watch a language model write several tokens at once, beside the same model writing one by one"
+    what = "Compare block diffusion, which decodes several tokens in one forward, with one token at a time (AR)"
     return f"<header><h1>{TITLE}</h1><p>{what}: {about}</p></header>"
 
 
@@ -167,7 +167,7 @@ def _about(model: BlockModel) -> str:
 
 
 def _reach_loopback_directly() -> None:
-    """Gradio greets its own server over HTTP; a proxy set in the environment must not stand in between."""
+    """Gradio connects to its own server over HTTP; that request must not go through a proxy of the environment."""
     for name in ("NO_PROXY", "no_proxy"):
         known = os.environ.get(name, "")
         os.environ[name] = ",".join(filter(None, [known, "127.0.0.1", "localhost", "::1"]))

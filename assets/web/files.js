@@ -7,8 +7,8 @@ const MOST_LANES = 24;
 // A sentence for the reader, not a fault of ours.
 class FileProblem extends Error {}
 
-// A file's text as a race. Throws FileProblem.
-function parseRace(text) {
+// A file's text as a race. tables: from playground/server/tables.py. Throws FileProblem.
+function parseRace(text, tables) {
   let data;
   try {
     data = JSON.parse(text);
@@ -18,8 +18,7 @@ function parseRace(text) {
   if (!isRecord(data)) throw new FileProblem("This file holds no race and no trace.");
   if (data.format === "nbdiff-trace") {
     checkTrace(data);
-    const strategy = String(data.settings.strategy ?? "trace").replaceAll("_", " ");
-    const name = strategy === "ar" ? "AR" : strategy[0].toUpperCase() + strategy.slice(1);
+    const name = tables.strategies.find((each) => each.name === data.settings.strategy)?.label ?? "Trace";
     const lane = { name, about: String(data.model ?? ""), trace: data, context: null, token_shift: null, text: "" };
     return { format: "nbdiff-race", version: 1, title: "Imported trace", verdict: "", lanes: [lane] };
   }
@@ -113,9 +112,9 @@ function checkTrace(trace) {
   });
 }
 
-async function readRace(file) {
+async function readRace(file, tables) {
   if (file.size > MOST_BYTES) throw new FileProblem("This file is larger than 20 MB, the most that this page reads.");
-  return parseRace(await file.text());
+  return parseRace(await file.text(), tables);
 }
 
 // A race as text that may stand inside a script element.
@@ -123,11 +122,11 @@ function embeddable(race) {
   return JSON.stringify(race).replaceAll("<", "\\u003c");
 }
 
-// The page that replays a race by itself. sources: {page, css, html, js} as playground/server/replay_file.py gives them.
+// The page that replays a race by itself. sources: {page, css, html, tables, js} from playground/server/replay_file.py.
 function replayPage(sources, race) {
   const title = race.title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-  const slots = { title, css: sources.css, html: sources.html, race: embeddable(race), js: sources.js };
-  return sources.page.replace(/<!-{2}(title|css|html|race|js)-{2}>/g, (_, slot) => slots[slot]);
+  const slots = { ...sources, title, race: embeddable(race) };
+  return sources.page.replace(/<!-{2}(title|css|html|tables|race|js)-{2}>/g, (_, slot) => slots[slot]);
 }
 
 function download(name, type, text) {

@@ -9,7 +9,7 @@ function limitOf({ strategy, unmasking, threshold }, { fixed, reason }) {
 const SPARK = { width: 260, height: 64, left: 4, right: 4, top: 5, bottom: 5 };
 
 class Inspector {
-  // on: { fork(payload), changed(lane) }; policies: names of unmasking policies that a fork may choose.
+  // on: { fork(payload), changed(lane) }; policies: the table of unmasking policies, for a fork.
   constructor(root, on, { forks, policies }) {
     this.root = root;
     this.on = on;
@@ -178,9 +178,11 @@ class Inspector {
       // A block drafted in one pass has no policy: all of it is guessed at once.
       this.part("knobs").hidden = settings.strategy === "ar"
         || (settings.strategy === "self_speculative" && (settings.draft_steps ?? 1) === 1);
-      const names = [...new Set([...this.policies, settings.unmasking].filter(Boolean))];
-      this.part("policy").replaceChildren(...names.map((name) => new Option(POLICIES[name]?.[0] ?? name, name)));
-      this.part("policy").value = settings.unmasking ?? names[0];
+      const known = this.policies.map(({ name, label }) => [name, label]);
+      const chosen = settings.unmasking ?? known[0][0];
+      if (!known.some(([name]) => name === chosen)) known.push([chosen, chosen]);
+      this.part("policy").replaceChildren(...known.map(([name, label]) => new Option(label, name)));
+      this.part("policy").value = chosen;
       this.#field();
     }
     const there = Boolean(entry) && !entry.rejected;
@@ -200,16 +202,19 @@ class Inspector {
     this.part("from").textContent = `Continues ${lane.name} from ${seconds(lane.state.times[lane.k])} in a new lane.`;
   }
 
+  get #policy() {
+    return this.policies.find(({ name }) => name === this.part("policy").value);
+  }
+
   // The number that goes with the chosen policy.
   #field() {
-    const policy = POLICIES[this.part("policy").value];
+    const policy = this.#policy;
     this.part("limitbox").hidden = !policy;
     if (!policy) return;
-    const [, field, label, least, most] = policy;
-    this.part("limitname").textContent = label;
+    this.part("limitname").textContent = policy.setting_label;
     const limit = this.part("limit");
-    Object.assign(limit, { min: least, max: most ?? "", step: least === 1 ? 1 : "any" });
-    limit.value = this.lane.state.settings[field] ?? "";
+    Object.assign(limit, { min: policy.setting_least ?? "", max: policy.setting_most ?? "", step: policy.setting_step ?? "any" });
+    limit.value = this.lane.state.settings[policy.setting] ?? "";
   }
 
   #settings() {
@@ -217,7 +222,7 @@ class Inspector {
     const wanted = {};
     if (this.part("knobs").hidden) return wanted;
     const policy = this.part("policy").value;
-    const [, field] = POLICIES[policy] ?? [];
+    const field = this.#policy?.setting;
     const limit = this.part("limit");
     if (field && limit.value !== "" && limit.validity.valid && Number(limit.value) !== settings[field]) {
       wanted[field] = Number(limit.value);

@@ -125,32 +125,18 @@ class Lane {
       this.badge(state.widest > 1 ? `${fixed} fixed, ${state.masked[k]} masked` : plural(fixed, "token"), "running");
     }
     else this.badge("at the start");
+    const metrics = over && this.metrics ? this.metrics : this.#soFar(k);
     for (const [key, , , value] of FIGURES) {
-      const text = over && this.metrics ? value(this.metrics) : this.#soFar(key, k);
-      this.figures[key].hidden = text === null;
-      if (text !== null) this.figures[key].lastChild.textContent = text;
+      const text = value(metrics);
+      // Figures that the end of the lane has keep their place before it.
+      this.figures[key].hidden = text === null && !(this.metrics && value(this.metrics));
+      this.figures[key].lastChild.textContent = text ?? "–";
     }
   }
 
-  // A figure of a lane that has not ended yet; a rate is none before the end.
-  #soFar(key, k) {
+  #soFar(k) {
     const { state } = this;
-    if (key === "forwards") return decimal(k < 0 ? 0 : state.forwards[k], 0);
-    if (key === "denoise") return decimal(k < 0 ? 0 : state.denoised[k], 0);
-    if (key === "commit") return decimal(k < 0 ? 0 : state.forwards[k] - state.denoised[k], 0);
-    if (key === "tokens") return decimal(k < 0 ? 0 : state.lengths[k] - state.masked[k], 0);
-    if (key === "total") return seconds(k < 0 ? 0 : state.times[k]);
-    if (key === "prefill" || key === "first") return this.#reached(key, k);
-    if (key === "drafts") return this.metrics?.drafted > 0 ? "–" : null;
-    return "–";
-  }
-
-  // The time of the prefill's last part, or of the first token, once the clock has passed it.
-  #reached(key, k) {
-    const { state } = this;
-    const done = key === "prefill" ? state.events.findLastIndex(([kind]) => kind === "prefill")
-      : state.histories[0]?.find((entry) => entry.fixed)?.at ?? -1;
-    return done >= 0 && done <= k ? seconds(state.times[done]) : "–";
+    return { ...measure(state.events.slice(0, k + 1)), output_tokens: k < 0 ? 0 : state.lengths[k] - state.masked[k] };
   }
 
   // The lane as a race file has it; null while it has no end.

@@ -1,53 +1,48 @@
-// The lanes of the next run, as native form controls. `props.value` holds {lanes, models, policies, most, serial}.
+// The lanes of the next run, as native form controls. `props.value` holds {lanes, models, most, tables, serial}.
 //
-// Python names the choices; what is typed here is checked there. An empty field means: as the checkpoint says.
+// The fields of a lane are made from tables.settings, which Python reads from DecodeSettings. Python checks what is
+// typed here. An empty field means: the checkpoint's value.
 
-const STRATEGY_NAMES = { ar: "AR", block_diffusion: "Block diffusion", self_speculative: "Self-speculation" };
-// the fields that a strategy reads, beyond model, temperature, seed, top-k and top-p
-const FIELDS_OF = {
-  ar: [],
-  block_diffusion: ["block_size", "unmasking", "parameter", "sub_block_size"],
-  self_speculative: ["block_size", "draft_steps"],
-};
-const ALWAYS = ["model", "strategy", "temperature", "seed", "top_k", "top_p"];
+const { strategies, policies, settings } = props.value.tables;
+// A policy reads one setting. The form shows it in one control, "parameter", beside the policy.
+const parameters = new Set(policies.map((each) => each.setting));
 
 let shownSerial = null;
 const get = (key) => element.querySelector(`[data-${key}]`);
 
-function options(select, pairs, chosen) {
-  select.replaceChildren(
-    ...pairs.map(([value, text]) => {
-      const option = document.createElement("option");
-      option.value = value;
-      option.textContent = text;
-      return option;
-    }),
-  );
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function fill(select, pairs, chosen) {
+  select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
   select.value = chosen;
 }
 
+const labelOf = (strategy) => strategies.find((each) => each.name === strategy)?.label ?? strategy;
+
 function strategiesOf(model) {
-  return props.value.models.find((each) => each.name === model)?.strategies ?? Object.keys(STRATEGY_NAMES);
+  return props.value.models.find((each) => each.name === model)?.strategies ?? strategies.map((each) => each.name);
 }
 
 function policyOf(lane) {
-  return props.value.policies.find((each) => each.name === (lane.unmasking ?? "confidence")) ?? props.value.policies[0];
+  return policies.find((each) => each.name === lane.unmasking) ?? policies[0];
 }
 
-// What a change means for the rest of the lane: a parameter of another policy is dropped with its policy.
+const isRead = (setting, strategy) => setting.strategies === null || setting.strategies.includes(strategy);
+
+// What a change means for the rest of the lane: a setting that the policy or the strategy does not read is dropped.
 function changed(lane, field, value) {
   const next = { ...lane };
   const set = (name, what) => { if (what === null) delete next[name]; else next[name] = what; };
-  if (field === "parameter") set(policyOf(lane).field, value);
-  else set(field, value);
-  if (field === "unmasking") for (const each of props.value.policies) delete next[each.field];
+  set(field === "parameter" ? policyOf(lane).setting : field, value);
+  if (field === "unmasking") for (const name of parameters) delete next[name];
   if (field === "model" && !strategiesOf(value).includes(next.strategy)) next.strategy = strategiesOf(value)[0];
   if (field === "model" || field === "strategy") {
-    const kept = [...ALWAYS, ...FIELDS_OF[next.strategy], "on"];
-    for (const name of Object.keys(next)) {
-      const isParameter = props.value.policies.some((each) => each.field === name);
-      if (!kept.includes(name) && !(isParameter && kept.includes("parameter"))) delete next[name];
-    }
+    for (const setting of settings) if (!isRead(setting, next.strategy)) delete next[setting.name];
   }
   return next;
 }
@@ -59,43 +54,79 @@ function publish(lanes) {
 
 function read(input) {
   if (input.type === "checkbox") return input.checked;
-  if (input.type !== "number") return input.value;
-  return input.value === "" ? null : Number(input.value);
+  if (input.value === "" && input.dataset.field !== "model") return null;
+  if (input.tagName === "TEXTAREA") return input.value.split("\n").filter(Boolean);
+  return input.type === "number" ? Number(input.value) : input.value;
 }
 
 function describe(lane) {
-  if (lane.strategy === "ar") return "AR";
-  const size = lane.block_size ? ` ${lane.block_size}` : "";
-  return `${STRATEGY_NAMES[lane.strategy]}${size}`;
+  const size = lane.strategy !== "ar" && lane.block_size ? ` ${lane.block_size}` : "";
+  return `${labelOf(lane.strategy)}${size}`;
+}
+
+function numberInput(field, { least, most, step }, value) {
+  const input = make("input", { type: "number", placeholder: "default", min: least, max: most, step: step ?? "any" });
+  return named(input, field, value ?? "");
+}
+
+function named(control, field, value) {
+  control.dataset.field = field;
+  control.value = value;
+  return control;
+}
+
+// The labelled control of a setting of this lane. Its kind is that of the setting's type.
+function control(setting, lane) {
+  const { name, kind, label, description, choices } = setting;
+  let node = null;
+  if (name === "strategy") {
+    node = named(make("select"), name, "");
+    fill(node, strategiesOf(lane.model).map((each) => [each, labelOf(each)]), lane.strategy);
+  } else if (name === "unmasking") {
+    node = named(make("select"), name, "");
+    fill(node, policies.map((each) => [each.name, each.label]), policyOf(lane).name);
+  } else if (kind === "choice") {
+    node = named(make("select"), name, "");
+    fill(node, [["", "default"], ...choices.map((each) => [each, each])], lane[name] ?? "");
+  } else if (kind === "flag") {
+    node = named(make("input", { type: "checkbox" }), name, "on");
+    node.checked = lane[name] ?? setting.default;
+  } else if (kind === "texts") {
+    node = named(make("textarea", { rows: 1, placeholder: "one a line" }), name, (lane[name] ?? []).join("\n"));
+  } else {
+    node = numberInput(name, setting, lane[name]);
+  }
+  return make("label", { title: description }, `${label} `, node);
+}
+
+function parameterControl(lane) {
+  const { rule, setting, setting_label: label, setting_least: least, setting_most: most, setting_step: step } = policyOf(lane);
+  const name = make("span", { "data-parameter-label": "" }, label);
+  return make("label", { title: rule }, name, " ", numberInput("parameter", { least, most, step }, lane[setting]));
 }
 
 function row(lane, index) {
   const node = element.querySelector("template").content.firstElementChild.cloneNode(true);
   node.querySelector("[data-title]").textContent = `Lane ${index + 1}`;
+  node.querySelector("[data-field=on]").checked = lane.on !== false;
   node.toggleAttribute("data-off", lane.on === false);
-  const policy = policyOf(lane);
-  node.querySelector("[data-parameter-label]").textContent = policy.label;
   const models = props.value.models.map((each) => [each.name, each.name]);
   if (!props.value.models.some((each) => each.name === lane.model)) models.push([lane.model, `${lane.model} (not loaded)`]);
-  options(node.querySelector("[data-field=model]"), models, lane.model);
-  options(node.querySelector("[data-field=strategy]"),
-    strategiesOf(lane.model).map((name) => [name, STRATEGY_NAMES[name]]), lane.strategy);
-  options(node.querySelector("[data-field=unmasking]"),
-    props.value.policies.map((each) => [each.name, each.title]), policy.name);
-  for (const label of node.querySelectorAll("[data-for]")) {
-    label.hidden = ![...ALWAYS, ...FIELDS_OF[lane.strategy]].includes(label.dataset.for);
+  fill(node.querySelector("[data-field=model]"), models, lane.model);
+  const remove = node.querySelector("[data-remove]");
+  for (const setting of settings) {
+    if (!isRead(setting, lane.strategy) || parameters.has(setting.name)) continue;
+    remove.before(control(setting, lane));
+    if (setting.name === "unmasking") remove.before(parameterControl(lane));
   }
   for (const input of node.querySelectorAll("[data-field]")) {
-    const field = input.dataset.field;
-    if (field === "on") input.checked = lane.on !== false;
-    else if (input.type === "number") input.value = lane[field === "parameter" ? policy.field : field] ?? "";
+    const { field } = input.dataset;
     input.addEventListener("change", () => {
       const lanes = props.value.lanes.map((each, i) => (i === index ? changed(each, field, read(input)) : each));
       publish(lanes);
       element.querySelectorAll("fieldset")[index]?.querySelector(`[data-field=${field}]`)?.focus();
     });
   }
-  const remove = node.querySelector("[data-remove]");
   remove.setAttribute("aria-label", `Remove lane ${index + 1}`);
   remove.disabled = props.value.lanes.length === 1;
   remove.addEventListener("click", () => publish(props.value.lanes.filter((_, i) => i !== index)));

@@ -7,9 +7,11 @@ const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Player {
   // on: { ended(), fork(payload), imported(race), sources() }, each of them optional.
-  constructor(root, on, policies = POLICY_NAMES) {
+  // tables: {strategies, policies} from playground/server/tables.py.
+  constructor(root, on, tables) {
     this.root = root;
     this.on = on;
+    this.tables = tables;
     this.part = (key) => root.querySelector(`[data-${key}]`);
     this.lanes = [];
     this.live = false;
@@ -25,7 +27,7 @@ class Player {
       fork: (payload, lane) => this.on.fork?.({ ...payload, lane: this.lanes.indexOf(lane), lanes: this.lanes.length }),
       changed: (lane) => lane.grid?.paint(lane.k),
       unpin: () => this.#look(null, null, true),
-    }, { forks: Boolean(on.fork), policies });
+    }, { forks: Boolean(on.fork), policies: tables.policies });
     this.mask = new MaskView(this.part("maskview"));
     this.#wire();
     new ResizeObserver(([{ contentRect: { width } }]) => {
@@ -290,7 +292,7 @@ class Player {
     if (!file) return;
     this.say("error", "");
     try {
-      const race = await readRace(file);
+      const race = await readRace(file, this.tables);
       if (this.live) throw new FileProblem("A run is under way; stop it before you import a file.");
       this.load(race, "Imported", () => this.on.imported?.(race));
     } catch (error) {

@@ -5,7 +5,8 @@ const dress = () => document.body.classList.toggle("dark", dark.matches);
 dark.addEventListener("change", dress);
 dress();
 
-const player = new Player(document.querySelector("#stage [data-stage]"), {});
+const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
+const player = new Player(document.querySelector("#stage [data-stage]"), {}, embedded("tables"));
 player.part("status").hidden = true;
-player.load(JSON.parse(document.getElementById("race").textContent), "Recorded");
+player.load(embedded("race"), "Recorded");
 player.root.focus({ preventScroll: true }); // so that the keys work at once

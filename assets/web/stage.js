@@ -18,7 +18,7 @@ const player = new Player(element.querySelector("[data-stage]"), {
   fork: (payload) => trigger("fork", payload),
   imported: (race) => trigger("imported", { race }),
   sources: () => asked("sources", {}),
-}, props.value?.policies ?? POLICY_NAMES);
+}, props.value.tables);
 
 let following = null; // the run being followed, null when none is live
 

@@ -9,18 +9,6 @@ const ENDINGS = {
   length: ["at the limit", "The answer was cut at the limit of tokens."],
 };
 
-// What a policy is called, and the one setting that goes with it: [label, field, label of the field, least, most].
-const POLICIES = {
-  confidence: ["confidence threshold", "threshold", "Threshold", 0, 1],
-  factor: ["confidence factor", "factor", "Factor", 0, null],
-  margin: ["top-2 margin", "margin", "Margin", 0, 1],
-  entropy_bound: ["entropy bound", "entropy_bound", "Bound in nats", 0, null],
-  fixed_steps: ["fixed steps", "steps_per_block", "Steps a block", 1, null],
-  top_k: ["k most confident", "tokens_per_step", "Tokens a step", 1, null],
-  entropy: ["k least uncertain", "tokens_per_step", "Tokens a step", 1, null],
-};
-const POLICY_NAMES = Object.keys(POLICIES);
-
 function decimal(value, digits) {
   if (value === null || value === undefined) return "–";
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -151,44 +139,4 @@ function byFactor(factor, p, mates) {
   const [n, product] = [mates.length, (mates.length + 1) * (1 - least)];
   const which = n === 1 ? `${p}, the surest of its pass` : `${p} is among the ${n} surest of its pass, the least of them at ${least.toFixed(4)}`;
   return `${which}: ${n + 1} × (1 − ${n === 1 ? p : least.toFixed(4)}) = ${share(product)} is below the factor ${factor}.`;
-}
-
-// The figures of one answer from its packed events, as nbdiff_engine.metrics measures them.
-function measure(events) {
-  let [denoise, commit, drafted, accepted, prefillEnd] = [0, 0, 0, 0, 0];
-  let [first, block] = [null, null];
-  for (const [kind, , time, ...rest] of events) {
-    if (kind === "prefill") prefillEnd = time;
-    if (kind === "denoise") denoise += 1;
-    if (kind === "commit" || kind === "verify") {
-      commit += 1;
-      block ??= time;
-    }
-    if (kind === "verify") {
-      drafted += rest[2] - rest[1] - 1;
-      accepted += rest[3];
-    }
-    if (first === null && fixedOf(kind, rest).some(([position]) => position === 0)) first = time;
-  }
-  const last = events.at(-1);
-  const [tokens, forwards, span] = [last[4].length, denoise + commit, last[2] - prefillEnd];
-  return {
-    output_tokens: tokens,
-    prefill_seconds: prefillEnd,
-    decode_seconds: span,
-    decode_forwards: forwards,
-    denoise_forwards: denoise,
-    commit_forwards: commit,
-    tokens_per_forward: forwards ? (tokens - 1) / forwards : null,
-    tokens_per_second: forwards && span > 0 ? (tokens - 1) / span : null,
-    seconds_to_first_token: first ?? last[2],
-    seconds_to_first_block: block ?? last[2],
-    drafted,
-    accepted,
-  };
-}
-
-// The tokens that a packed event fixed; `rest` is what follows its kind, row and time.
-function fixedOf(kind, rest) {
-  return { prefill: rest[1], denoise: rest[4], commit: rest[3], verify: rest[4] }[kind] ?? [];
 }

@@ -1,4 +1,4 @@
-"""The figures below the stage: tokens over time, tokens per forward, and how sure the model was of each position."""
+"""The figures below the stage: tokens over time, tokens of each forward, and a map of the confidence."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from playground.race.race_file import Race
 
 
 def build_figures(race: Race | None) -> tuple[list[gr.Plot], gr.Dropdown]:
-    """Lay them out in the Blocks being built; the last one is of the lane that the dropdown names."""
+    """Lay them out in the Blocks being built. The dropdown selects the lane of the last figure."""
     names = [lane.name for lane in race.lanes] if race else []
     chosen = first_mapped(race)
     drawn = figures_of(race, chosen)
@@ -19,23 +19,23 @@ def build_figures(race: Race | None) -> tuple[list[gr.Plot], gr.Dropdown]:
                 gr.Markdown("### Output tokens over time")
                 over_time = gr.Plot(drawn[0], show_label=False, container=False)
             with gr.Column(min_width=320):
-                gr.Markdown("### Tokens fixed by each forward: filled by denoising, hollow by a commit")
+                gr.Markdown("### Tokens fixed by each forward (filled: denoise; hollow: commit or verify)")
                 per_step = gr.Plot(drawn[1], show_label=False, container=False)
-        gr.Markdown("### How sure the model was of each position, forward by forward")
+        gr.Markdown("### Confidence at each position in each forward")
         lane = gr.Dropdown(names, value=chosen, label="Lane", min_width=200, elem_id="map-lane")
         confidence = gr.Plot(drawn[2], show_label=False, container=False)
     return [over_time, per_step, confidence], lane
 
 
 def first_mapped(race: Race | None) -> str | None:
-    """The lane whose confidences are shown first: of block diffusion, where there is one."""
+    """The name of the lane that the confidence map shows first: a block-diffusion lane if there is one."""
     lanes = race.lanes if race else ()
     lane = next((lane for lane in lanes if lane.strategy == "block_diffusion"), next(iter(lanes), None))
     return None if lane is None else lane.name
 
 
 def figures_of(race: Race | None, chosen: str | None) -> list[Any]:
-    """The three figures of a race; None where there is nothing to draw. chosen: the name of the lane of the last."""
+    """The three figures of a race; None without data. chosen: the name of the lane in the last figure."""
     lanes = [lane for lane in race.lanes if lane.trace.events] if race else []
     if not lanes:
         return [None, None, None]

@@ -1,4 +1,4 @@
-"""The decode tab: a prompt, lanes to answer it, Run, Stop, and the stage on which they race."""
+"""The Decode tab: the prompt, the lanes, Run and Stop, and the stage that shows the lanes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from playground.server.loaded_models import LoadedModels
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
-RAW, FIXED, KEEP = SWITCHES = ("Raw prompt", "Fixed length", "Chat: keep turns")
+RAW, IGNORE_EOS, KEEP = SWITCHES = ("No chat template", "Ignore end-of-text", "Chat: keep turns")
 ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _SHOW_LINK = """(link) => {
@@ -44,7 +44,7 @@ _READ_LINK = "() => [location.hash.startsWith('#run=') ? location.hash.slice(5) 
 
 
 class Shown(BaseModel):
-    """The parts of the stage's value that say what is on it."""
+    """The parts of the stage's value that say what it shows."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -57,7 +57,7 @@ class DecodeTab:
     """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
     def __init__(self, loaded: LoadedModels, model: BlockModel, worker: Worker, options: ServerOptions):
-        """model: what the presets are for, the one that the server was started with."""
+        """model: of the presets; the model that the server was started with."""
         self.loaded = loaded
         self.worker = worker
         self.options = options
@@ -67,7 +67,7 @@ class DecodeTab:
     # -- layout ------------------------------------------------------------------------------------------
 
     def build(self, blocks: gr.Blocks) -> gr.HTML:
-        """Lay out the tab in `blocks`; returns the lanes editor, whose models other tabs change."""
+        """Lay out the tab in `blocks`. Returns the lane form; other tabs change its list of models."""
         first = next(iter(self.presets))
         options = self.options
         with gr.Row(elem_id="ask"):
@@ -77,9 +77,9 @@ class DecodeTab:
                     value=EXAMPLES[0],
                     lines=3,
                     max_lines=10,
-                    placeholder="Ask something. Shift + Enter runs it.",
+                    placeholder="Write a prompt. Shift + Enter runs it.",
                 )
-                # Shown whole as buttons that fill the prompt; nothing is run or cached ahead.
+                # Buttons that fill in the prompt. Gradio neither runs nor caches these examples.
                 gr.Examples(
                     [[text] for text in EXAMPLES],
                     inputs=self.prompt,
@@ -104,14 +104,14 @@ class DecodeTab:
                     self.link_button = gr.Button("Copy link", min_width=110)
         self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
         self.address = gr.Textbox(
-            label="A link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
+            label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
         self.chat = conversation.build()
         recorded = recorded_race()
         self.stage = race_stage.build(_message(race=recorded, recorded=True), transport(self.worker))
         self.figures, self.map_lane = build_figures(recorded)
-        self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds to it
-        self.asked = gr.State("")  # the prompt of the run under way
+        self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
+        self.asked = gr.State("")  # the prompt of the current run
         self._wire(blocks)
         return self.editor
 
@@ -144,7 +144,7 @@ class DecodeTab:
         self.link_button.click(self.link, [stage, *form], [stage, address], **ASKED).then(
             None, address, address, js=_SHOW_LINK, api_visibility="private"
         )
-        self.opened = gr.State(False)  # whether this page was opened by a link
+        self.opened = gr.State(False)  # whether a link opened this page
         blocks.load(
             self.restore,
             address,
@@ -153,10 +153,10 @@ class DecodeTab:
             **ASKED,
         ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.asked], **ASKED)
 
-    # -- what visitors ask -------------------------------------------------------------------------------
+    # -- requests of visitors ----------------------------------------------------------------------------
 
     def start(self, shown: Any, prompt: Any, *fields: Any) -> dict[Any, Any]:
-        """Queue what the visitor asks for, or say in one sentence why not; a run that is under way then goes on."""
+        """Put a run into the queue. After an error, which is shown in one sentence, the run on the stage continues."""
         try:
             request = check(self.loaded, _spec(prompt, *fields), self.options)
             value = self._submit(request, title=prompt)
@@ -166,12 +166,12 @@ class DecodeTab:
 
     def fork(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Continue a changed trace in a new lane beside those on the stage."""
-        on_it = _shown(shown)
+        stage = _shown(shown)
         try:
             data = dict(event._data)
             request = check_fork(self.loaded, data, self.options)
             keep = data.get("lanes")
-            keep = keep if isinstance(keep, int) and 0 <= keep < 200 else on_it.keep + len(on_it.lanes)
+            keep = keep if isinstance(keep, int) and 0 <= keep < 200 else stage.keep + len(stage.lanes)
             value = self._submit(request, keep=keep)
         except (NBDiffError, QueueFullError, TypeError, ValueError) as error:
             return {self.stage: _refused(shown, error)}
@@ -182,30 +182,30 @@ class DecodeTab:
         return _message(run=run_id, lanes=run.titles, note=run.note, title=title, keep=keep)
 
     def stop(self, shown: Any) -> None:
-        """End the run on the stage."""
+        """Stop the run on the stage."""
         if (run_id := _shown(shown).run) is not None:
             self.worker.stop(run_id)
 
     def ended(
         self, shown: Any, before: Race | None, asked: str, switches: Any, so_far: list[KeptTurn]
     ) -> dict[Any, Any]:
-        """A run is over: its figures, its turn, and Stop gone, unless a new run has begun since."""
-        on_it = _shown(shown)
-        live = on_it.run is not None and self.worker.is_live(on_it.run)
+        """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
+        stage = _shown(shown)
+        live = stage.run is not None and self.worker.is_live(stage.run)
         stop = {self.stop_button: gr.update(interactive=live)}
         if live:
             return stop
-        if on_it.run is None:  # a race that was put there whole
+        if stage.run is None:  # a race that was loaded, not decoded
             return {**stop, **self._drawn(before)}
-        done = race_of(self.worker.log(on_it.run), asked)
-        if on_it.keep and before is not None:
-            done = dataclasses.replace(done, lanes=(*before.lanes[: on_it.keep], *done.lanes))
+        done = race_of(self.worker.log(stage.run), asked)
+        if stage.keep and before is not None:
+            done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
         elif KEEP in _on(switches):
             so_far = conversation.added(so_far, asked, done)
         return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
-        """The figures of a race that the page has read from a file."""
+        """Draw the figures of a race that the page has read from a file."""
         try:
             read = check_race((event._data or {}).get("race"))
         except (NBDiffError, AttributeError) as error:
@@ -213,11 +213,11 @@ class DecodeTab:
         return {self.on_stage: read, **self._drawn(read)}
 
     def choose(self, name: str) -> dict[Any, Any]:
-        """The lanes of a preset, in the editor."""
+        """Fill the lane form from a preset."""
         return {self.editor: self._edited(self.presets.get(name) or [])}
 
     def show_turn(self, so_far: list[KeptTurn], chosen: Any) -> Any:
-        """Put an earlier turn's race on the stage."""
+        """Show the race of an earlier turn on the stage."""
         if not isinstance(chosen, int) or not 0 <= chosen < len(so_far):
             return gr.skip()
         race = so_far[chosen].race
@@ -227,7 +227,7 @@ class DecodeTab:
         return EditorValue.of(self.loaded, self.options, lanes).to_json()
 
     def _drawn(self, race: Race | None) -> dict[Any, Any]:
-        """The three figures of a race, and the list of its lanes for the map."""
+        """The three figures of a race, and the list of its lanes for the confidence map."""
         names = [lane.name for lane in race.lanes] if race else []
         chosen = first_mapped(race)
         figures = dict(zip(self.figures, figures_of(race, chosen), strict=True))
@@ -236,14 +236,14 @@ class DecodeTab:
     # -- links -------------------------------------------------------------------------------------------
 
     def link(self, shown: Any, *fields: Any) -> dict[Any, Any]:
-        """The form as a link."""
+        """Show the form as a link."""
         try:
             return {self.address: gr.update(value=_spec(*fields).to_link(), visible=True)}
         except NBDiffError as error:
             return {self.stage: _refused(shown, error)}
 
     def restore(self, link: str) -> dict[Any, Any]:
-        """Fill the form from a link; without one it stays as it is, but for models that were loaded since."""
+        """Fill the form from a link. Without a link, only the list of models is updated."""
         if not link:
             return {self.editor: self._edited(next(iter(self.presets.values()))), self.opened: False}
         try:
@@ -254,24 +254,24 @@ class DecodeTab:
             self.prompt: spec.prompt,
             self.editor: self._edited(spec.lanes),
             self.limit: spec.max_new_tokens,
-            self.switches: [name for name, is_on in ((RAW, spec.raw), (FIXED, spec.ignore_eos)) if is_on],
+            self.switches: [name for name, is_on in ((RAW, spec.raw), (IGNORE_EOS, spec.ignore_eos)) if is_on],
             self.opened: True,
         }
 
     def start_opened(self, opened: bool, *fields: Any) -> Any:
-        """A link that was opened runs."""
+        """Run the form if a link has filled it."""
         return self.start(*fields) if opened else gr.skip()
 
 
 def _message(**fields: Any) -> dict[str, Any]:
-    """A StageValue of these fields, as the stage takes it."""
-    return StageValue(**fields).to_json([each["name"] for each in lanes_editor.POLICIES])
+    """The JSON of a StageValue with these fields."""
+    return StageValue(**fields).to_json()
 
 
 def _refused(shown: Any, error: Exception) -> dict[str, Any]:
-    """What is on the stage stays there, under the sentence."""
-    on_it = _shown(shown)
-    return _message(run=on_it.run, keep=on_it.keep, lanes=on_it.lanes, error=str(error))
+    """The stage as it is, with the sentence of the error."""
+    stage = _shown(shown)
+    return _message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=str(error))
 
 
 def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = None) -> RunSpec:
@@ -281,18 +281,18 @@ def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = Non
         lanes=lanes_editor.lanes_of(editor),
         max_new_tokens=limit,
         raw=RAW in on,
-        ignore_eos=FIXED in on,
+        ignore_eos=IGNORE_EOS in on,
         history=conversation.history(so_far) if KEEP in on else (),
     )
 
 
 def _on(switches: Any) -> list[str]:
-    """The switches that are on, as the page says."""
+    """The switches that are on, from the page's value."""
     return [name for name in SWITCHES if name in switches] if isinstance(switches, list) else []
 
 
 def _shown(value: Any) -> Shown:
-    """What is on the stage, as the page says; nothing for anything that is no such value."""
+    """What the stage shows, from the page's value; empty for an invalid value."""
     try:
         return Shown.model_validate(value)
     except ValidationError:

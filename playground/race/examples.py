@@ -1,6 +1,6 @@
-"""The example prompts of the Decode tab, and the answer length that it starts with."""
+"""The example prompts of the Decode tab, and its default answer length."""
 
-# Held-out problems, one or two of each domain: nano was not trained on any of them.
+# Held-out problems, one or two of each domain. nano was trained on none of them.
 EXAMPLES = (
     "Tell me a story in the forest with Mia, a purple wagon and a mouse.",
     "Zoe has 43 dollars. She pays 7 dollars for toys. She gets 6 dollars from Eva. How many dollars does Zoe have now?",
@@ -9,4 +9,4 @@ EXAMPLES = (
     "Make up a story: Max has a silver kite and meets a horse on the farm.",
 )
 EXAMPLE_LABELS = ("A story", "A word problem", "A Python function", "A fact", "Another story")
-MAX_NEW_TOKENS = 96  # at the start; ServerOptions has the limit
+MAX_NEW_TOKENS = 96  # the default; the limit is in ServerOptions

@@ -1,7 +1,7 @@
-"""A fork: a recorded lane changed by hand at one of its steps, and decoded on from there.
+"""A fork: a recorded lane that a visitor changes at one of its steps, and that is decoded from there again.
 
-The page sends the trace itself, cut at that step, so a run, the recorded race and an imported file can all be
-forked alike; nothing in it is believed before it is checked.
+The page sends the trace up to that step, so runs, the recorded race and imported files are forked in the same way.
+Everything in the request is checked.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ _MOST_EVENTS = 20_000
 
 
 class ForkRequest(BaseModel):
-    """changes: [position, token id, None for a mask, or text]; settings: what is to differ from the trace's."""
+    """changes: pairs of a position and a token id, text, or None for a mask. settings: those to change."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -35,13 +35,13 @@ class ForkRequest(BaseModel):
 
 
 def check_fork(loaded: LoadedModels, data: Any, options: ServerOptions) -> CheckedRun:
-    """A run of one lane. Raises NBDiffError, one sentence."""
+    """The fork as a checked run of one lane. Raises NBDiffError, one sentence."""
     try:
         asked = ForkRequest.model_validate(data)
     except ValidationError as error:
         raise SettingError(f"The fork cannot be read: {first_problem(error).rstrip('.')}.") from error
     if len(asked.trace.get("events") or ()) > _MOST_EVENTS:
-        raise SettingError(f"The trace has more than {_MOST_EVENTS:,} events, the most that can be forked.")
+        raise SettingError(f"The trace has more than {_MOST_EVENTS:,} events, the most that a fork may have.")
     trace = Trace.from_json(asked.trace, whole=False)
     if len(trace.prompt_ids) > options.max_prompt_chars:
         raise SettingError(f"The trace's prompt has more than {options.max_prompt_chars:,} tokens.")
@@ -73,7 +73,7 @@ def _settings(trace: Trace, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes(model: BlockModel, trace: Trace, asked: list[tuple[int, int | str | None]]) -> dict[int, int | None]:
-    """Text becomes as many tokens as it has, one position each."""
+    """The changes by position. Text becomes one or more tokens, on successive positions."""
     changes: dict[int, int | None] = {}
     for position, new in asked:
         if not isinstance(new, str):

@@ -1,10 +1,10 @@
-"""Frames: what a lane reports while it decodes. A run's log holds them, and the page is sent each as JSON.
+"""Frames: the reports of a lane while it decodes. The log of a run holds them, and the page gets each as JSON.
 
-The events are those of the trace format (docs/trace-format.md), so that the page, an exported file and the replay
-page read the same arrays. A lane reports, in order, one LaneOpened, a LaneEvent for each event, and one LaneDone; the
-last frame of a run is its Summary.
+The events have the trace format (docs/trace-format.md), so the page, an exported file and the replay file read the
+same arrays. A lane reports, in order, one LaneOpened, a LaneEvent for each event, and one LaneDone. The last frame of a
+run is its Summary.
 
-Token texts are plain strings out of the tokenizer and may hold anything: whoever shows them must not parse them.
+Token texts are strings from the tokenizer and may hold any characters. Never parse them as markup.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.generate import DecodeJob as Job
+from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import DecodeEvent, Finish
 from nbdiff_engine.trace.metrics import Metrics, measure
 from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of
@@ -23,7 +23,7 @@ from playground.server.worker import Frame, Logged
 
 @dataclass(frozen=True, slots=True)
 class LaneOpened:
-    """What a lane says before it decodes. header: its trace, without events and pieces."""
+    """The first frame of a lane. header: its trace, without events and pieces."""
 
     name: str
     about: str
@@ -45,7 +45,7 @@ class LaneOpened:
 
 @dataclass(frozen=True, slots=True)
 class LaneEvent:
-    """An event, and the texts of tokens that the lane has not sent before, by token id."""
+    """An event, and the texts of the tokens that the lane has not sent before, by token id."""
 
     event: DecodeEvent
     pieces: dict[int, str]
@@ -57,7 +57,7 @@ class LaneEvent:
 
 @dataclass(frozen=True, slots=True)
 class LaneDone:
-    """The lane's answer is whole."""
+    """The lane has finished. text: the decoded answer."""
 
     metrics: Metrics
     text: str
@@ -68,7 +68,7 @@ class LaneDone:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is said of a run once all of its lanes are done."""
+    """The last frame of a run, after all lanes are done."""
 
     verdict: str
 
@@ -77,11 +77,11 @@ class Summary:
 
 
 def lane_frames(
-    name: str, about: str, job: Job, events: Callable[[], Iterator[DecodeEvent]] | None = None
+    name: str, about: str, job: DecodeJob, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
     """Decode a checked request of one prompt. Closing the generator stops within one forward.
 
-    events: opens the events where they are not simply the job's own, as in a fork.
+    events: opens the stream of events; None: `job.events`. A fork has a different stream.
     """
     yield _opened(name, about, job)
     known: set[int] = set()
@@ -97,7 +97,7 @@ def lane_frames(
     yield LaneDone(measure(seen), job.text_of(last.token_ids))
 
 
-def _opened(name: str, about: str, job: Job) -> LaneOpened:
+def _opened(name: str, about: str, job: DecodeJob) -> LaneOpened:
     spec = job.model.spec
     return LaneOpened(
         name=name,
@@ -109,7 +109,7 @@ def _opened(name: str, about: str, job: Job) -> LaneOpened:
 
 
 def race_of(log: Iterable[Logged], title: str) -> Race:
-    """The race in a run's log: every lane that was opened, as far as it came."""
+    """The race in the log of a run: every lane that has started, with its events so far."""
     opened: dict[int, LaneOpened] = {}
     events: dict[int, list[DecodeEvent]] = {}
     pieces: dict[int, dict[int, str]] = {}

@@ -1,6 +1,6 @@
-"""A race that a visitor has read from a file: checked before figures are drawn of it.
+"""A race that a visitor has imported from a file: it is checked here before figures are drawn.
 
-The page has shown it already, by its own check; what arrives here is believed as little as anything from outside.
+The page has checked and shown it already. The server does not rely on that check.
 """
 
 from typing import Annotated, Any, Literal
@@ -38,15 +38,15 @@ class _RaceInFile(BaseModel):
 
 
 def check_race(data: Any) -> Race:
-    """The race file's content, its figures measured anew. Raises TraceError, one sentence."""
+    """The content of a race file, with metrics computed from its events. Raises TraceError, one sentence."""
     try:
         race = _RaceInFile.model_validate(data)
     except ValidationError as error:
-        raise TraceError(f"This is no race file: {first_problem(error).rstrip('.')}.") from error
+        raise TraceError(f"This is not a race file: {first_problem(error).rstrip('.')}.") from error
     lanes = []
     for lane in race.lanes:
         if len(lane.trace.get("events") or ()) > MOST_EVENTS:
-            raise TraceError(f"The lane {lane.name!r} has more than {MOST_EVENTS:,} events, the most that is read.")
+            raise TraceError(f"The lane {lane.name!r} has more than {MOST_EVENTS:,} events, the most that is allowed.")
         trace = Trace.from_json(lane.trace)
         metrics = measure(trace.events)
         lanes.append(RaceLane(lane.name, lane.about, trace, lane.context, lane.token_shift, metrics, lane.text))

@@ -1,4 +1,4 @@
-"""From a checked RunSpec to lanes that the worker can decode, under the server's limits."""
+"""From a RunSpec to the lanes that the worker decodes, within the limits of the server."""
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -6,31 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
-from nbdiff_engine.generate import DecodeJob as Job
+from nbdiff_engine.decoding.settings import STRATEGIES
+from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
-
-STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
-# What each policy is set by: the field of DecodeSettings, and how a lane says it.
-POLICY_FIELDS = {
-    "confidence": ("threshold", "threshold {:g}"),
-    "factor": ("factor", "factor {:g}"),
-    "margin": ("margin", "margin {:g}"),
-    "entropy_bound": ("entropy_bound", "entropy bound {:g}"),
-    "fixed_steps": ("steps_per_block", "{} steps a block"),
-    "top_k": ("tokens_per_step", "{} most confident a step"),
-    "entropy": ("tokens_per_step", "{} least uncertain a step"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedRun:
-    """A run that may be queued. parts, titles: one a lane; note: what the visitor should know, or ""."""
+    """A checked run. parts, titles: one for each lane; note: a sentence for the visitor, or ""."""
 
     parts: Sequence[RunPart]
     titles: Sequence[LaneTitle]
@@ -38,14 +28,14 @@ class CheckedRun:
 
 
 def strategies(model: BlockModel) -> list[str]:
-    """What a checkpoint can be decoded by."""
+    """The strategies that can decode this checkpoint."""
     if model.spec is None:
         return ["ar"]
-    return list(STRATEGY_NAMES) if model.spec.commits_as_ar else ["block_diffusion"]
+    return list(STRATEGIES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
 def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
-    """Check a run against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
+    """Check a run against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)
     running = spec.running
     models = [loaded.get(lane.model) for lane in running]
@@ -57,14 +47,14 @@ def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> Checke
 
 
 def check_limits(spec: RunSpec, options: ServerOptions) -> None:
-    """What does not depend on a checkpoint."""
+    """Check the limits that do not depend on a checkpoint. Raises NBDiffError, one sentence."""
     if not spec.running:
         raise SettingError("No lane is switched on; switch on at least one.")
     if len(spec.lanes) > options.max_lanes:
-        raise SettingError(f"{len(spec.lanes)} lanes are asked for; this server allows at most {options.max_lanes}.")
+        raise SettingError(f"{len(spec.lanes)} lanes are requested; this server allows at most {options.max_lanes}.")
     letters = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
     if letters > options.max_prompt_chars:
-        with_turns = ", earlier turns included," if spec.history else ""
+        with_turns = " with the earlier turns" if spec.history else ""
         raise PromptError(
             f"The prompt{with_turns} is {letters:,} characters long; this server takes at most "
             f"{options.max_prompt_chars:,}."
@@ -76,16 +66,16 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
 
 
 def guarded(
-    loaded: LoadedModels, job: Job, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
+    loaded: LoadedModels, job: DecodeJob, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
-    """The frames of a lane, decoded with the model held, warm, and with as many threads as suit it."""
+    """The frames of a lane. Its model stays loaded meanwhile, is warmed up, and uses its fastest number of threads."""
     guarded_warm_up(loaded, job.model.name)
     with loaded.using(job.model.name):
         yield from lane_frames(title.name, title.about, job, events)
 
 
 def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
-    """Decode a little with a model, once in its life."""
+    """Warm up a model if it has not decoded yet."""
     with loaded.using(name) as model:
         if name not in loaded.warm:
             warm_up(model)
@@ -93,13 +83,13 @@ def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
 
 
 def warm_up(model: BlockModel) -> None:
-    """Decode a little with every strategy, so that the first run does not pay for what happens only once."""
+    """Decode a few tokens with every strategy, so that the times of the first run hold no first-time costs."""
     for strategy in strategies(model):
         generate(model, "Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True)
 
 
-def about(job: Job) -> str:
-    """How a lane decodes, in one line."""
+def about(job: DecodeJob) -> str:
+    """The settings of a lane in one line."""
     settings = job.plan.settings
     words = []
     if settings.strategy == "ar":
@@ -107,8 +97,8 @@ def about(job: Job) -> str:
     else:
         words.append(f"blocks of {settings.block_size}")
         if settings.strategy == "block_diffusion" or settings.draft_steps > 1:
-            field, text = POLICY_FIELDS[settings.unmasking]
-            words.append(text.format(getattr(settings, field)))
+            policy = job.plan.policy
+            words.append(policy.describe(getattr(settings, policy.setting)))
         if settings.strategy == "self_speculative":
             words.append("drafted in one pass" if settings.draft_steps == 1 else f"{settings.draft_steps} draft passes")
         elif settings.sub_block_size and settings.sub_block_size < settings.block_size:
@@ -118,7 +108,7 @@ def about(job: Job) -> str:
     return ", ".join([job.model.name, *words])
 
 
-def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> Job:
+def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> DecodeJob:
     prompt = spec.prompt
     if spec.history and not spec.raw and spec.prompt.strip():
         turns = [turn.model_dump() for turn in spec.history]
@@ -134,7 +124,7 @@ def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> Job:
 
 
 def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
-    """Strategies, and where two lanes have one, what tells them apart."""
+    """Unique names of the lanes: the strategy and, if several lanes share it, the settings that differ."""
     plain = [STRATEGY_NAMES[lane.strategy] for lane in lanes]
     counts = Counter(plain)
     names: list[str] = []
@@ -148,13 +138,13 @@ def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
 
 
 def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str]) -> str:
-    """The parts of a lane's line that not every lane of its strategy has."""
+    """The parts of a lane's line that differ between the lanes of its strategy."""
     others = [set(each.split(", ")) for other, each in zip(plain, abouts) if other == name]
     common = set.intersection(*others)
     return ", ".join(part for part in line.split(", ") if part not in common) or "the same"
 
 
-def _note(jobs: Sequence[Job]) -> str:
+def _note(jobs: Sequence[DecodeJob]) -> str:
     for note in (each for job in jobs for each in job.plan.notes):
         return f"{note.model} was trained for blocks of {note.trained}; expect worse text from {note.block_size}."
     return ""

@@ -1,4 +1,4 @@
-"""The component in which a visitor sets the lanes of the next run."""
+"""The lane form: the component for the settings of the next run's lanes."""
 
 import secrets
 from collections.abc import Sequence
@@ -11,22 +11,13 @@ from playground.options import ServerOptions
 from playground.race.lanes import strategies
 from playground.race.run_spec import LaneSpec
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import form_tables
 from playground.server.web_files import read
-
-POLICIES = (
-    {"name": "confidence", "title": "Confidence threshold", "field": "threshold", "label": "Threshold"},
-    {"name": "factor", "title": "Confidence factor", "field": "factor", "label": "Factor"},
-    {"name": "margin", "title": "Top-2 margin", "field": "margin", "label": "Margin"},
-    {"name": "entropy_bound", "title": "Entropy bound", "field": "entropy_bound", "label": "Bound (nats)"},
-    {"name": "fixed_steps", "title": "Fixed steps", "field": "steps_per_block", "label": "Steps per block"},
-    {"name": "top_k", "title": "Most confident k", "field": "tokens_per_step", "label": "Tokens per step"},
-    {"name": "entropy", "title": "Least entropy k", "field": "tokens_per_step", "label": "Tokens per step"},
-)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model that a lane may name, and what it can be decoded by."""
+    """A loaded model and the strategies that can decode it."""
 
     name: str
     strategies: Sequence[str]
@@ -34,7 +25,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class EditorValue:
-    """What the editor shows. most: lanes that a run may have."""
+    """The content of the form. most: the largest number of lanes in a run."""
 
     lanes: Sequence[LaneSpec]
     models: Sequence[ModelChoice]
@@ -42,23 +33,23 @@ class EditorValue:
 
     @classmethod
     def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> Self:
-        """These lanes, and the models that are loaded now."""
+        """The form with these lanes and the models that are loaded now."""
         models = [ModelChoice(name, strategies(loaded.get(name))) for name in loaded.names()]
         return cls(lanes, models, options.max_lanes)
 
     def to_json(self) -> dict[str, Any]:
-        """The component's value. `serial` tells the page that it came from the server, not from its own typing."""
+        """The component's value. A new `serial` tells the page that the server, not the visitor, changed the value."""
         return {
             "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in self.lanes],
             "models": [asdict(model) for model in self.models],
-            "policies": list(POLICIES),
             "most": self.most,
+            "tables": form_tables(),
             "serial": secrets.token_hex(4),
         }
 
 
 def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:
-    """Lay out the editor in the Blocks being built."""
+    """Lay out the form in the Blocks being built."""
     return gr.HTML(
         value=EditorValue.of(loaded, options, lanes).to_json(),
         html_template=read("lanes_editor.html"),
@@ -70,12 +61,12 @@ def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec
 
 
 def lanes_of(shown: Any) -> Any:
-    """The lanes in the editor's value as the page sent it, unchecked; RunSpec says what is wrong with them."""
+    """The lanes in the form's value from the page, unchecked; RunSpec checks them."""
     return shown.get("lanes") if isinstance(shown, dict) else None
 
 
 def refreshed(loaded: LoadedModels, options: ServerOptions, shown: Any) -> Any:
-    """The editor with the same lanes, whatever the page has in them, and the models that are loaded now."""
+    """The form with the lanes that the page has, unchecked, and the models that are loaded now."""
     lanes = lanes_of(shown)
     if not isinstance(lanes, list):
         return gr.skip()

@@ -1,4 +1,4 @@
-"""Presets: sets of lanes by name, for a checkpoint at hand."""
+"""Presets: named sets of lanes for a checkpoint."""
 
 from nbdiff_engine import BlockModel
 from playground.race.run_spec import LaneSpec
@@ -8,14 +8,14 @@ SMALL_BLOCK = 16
 
 
 def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
-    """Those that a checkpoint can fill, the page's first choice first.
+    """The presets that the checkpoint can decode. The first one is the page's default.
 
-    ar_model: an AR checkpoint to set beside it, where there is one: the one it was adapted from.
+    ar_model: name of the AR checkpoint that it was adapted from, if that is loaded.
     """
     name, spec = model.name, model.spec
     ar = LaneSpec(model=name, strategy="ar")
     if spec is None:
-        return {"AR alone": [ar]}
+        return {"AR only": [ar]}
     as_ar = spec.commits_as_ar
     small, trained = min(SMALL_BLOCK, spec.block_size), spec.block_size
 
@@ -35,7 +35,7 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
             diffusion(unmasking="entropy_bound", entropy_bound=0.1),
             diffusion(unmasking="fixed_steps", steps_per_block=4),
         ],
-        "One token a step": [*beside_ar, diffusion(unmasking="top_k", tokens_per_step=1)],
+        "One token per step": [*beside_ar, diffusion(unmasking="top_k", tokens_per_step=1)],
         "Block sizes": [diffusion(block_size=size, threshold=0.9) for size in (1, 4, 16, 32) if size <= trained],
     }
     if as_ar:

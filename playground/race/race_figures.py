@@ -1,4 +1,4 @@
-"""The figures of a race, drawn with Plotly from the traces of its lanes. Pure functions."""
+"""The Plotly figures of a race, drawn from the traces of its lanes. Pure functions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,27 +8,28 @@ from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finis
 from playground.drawing import COLOURS, MARKS_UP_TO, SYMBOLS, add_line, blank
 from playground.race.race_file import RaceLane
 
-_FORWARDS = {Denoise: "denoise", Commit: "commit", Verify: "verify"}  # and what the figures call them
+_FORWARDS = {Denoise: "denoise", Commit: "commit", Verify: "verify"}  # with their names in the figures
 
 
 def tokens_over_time(lanes: Sequence[RaceLane]) -> go.Figure:
-    """Output tokens that stand against seconds of engine work, a step line a lane, prefill included.
+    """Fixed output tokens against decode time in seconds, prefill included: one step line for each lane.
 
-    A token counts from the forward that fixed it; a draft of self-speculation only once it is accepted. Tokens
-    behind the answer's end never count, so a line ends at the number of output tokens.
+    A token counts from the forward that fixes it; a draft token counts when it is accepted. Tokens after the end of the
+    answer do not count, so a line ends at the number of output tokens.
     """
-    figure = blank("Seconds of engine work", "Output tokens")
+    figure = blank("Decode time", "Output tokens")
     for number, lane in enumerate(lanes):
-        times, counts = _standing(lane.trace.events)
+        times, counts = _fixed_over_time(lane.trace.events)
         add_line(figure, number, lane.name, times, counts, "%{y} tokens at %{x:.3f} s", shape="hv")
     figure.update_xaxes(rangemode="tozero", ticksuffix=" s")
     return figure
 
 
 def unmasked_per_step(lanes: Sequence[RaceLane]) -> go.Figure:
-    """Output tokens fixed by each forward, against the forward's number; prefill is no forward.
+    """Output tokens that each forward fixes, against its number. The prefill does not count as a forward.
 
-    Commits and verifications are hollow, denoise passes filled. Drafts do not count, what was accepted does.
+    Symbols of commits and verifications are hollow, those of denoise passes filled. A draft token counts in the
+    verification that accepts it.
     """
     figure = blank("Forward", "Tokens fixed")
     for number, lane in enumerate(lanes):
@@ -51,10 +52,10 @@ def unmasked_per_step(lanes: Sequence[RaceLane]) -> go.Figure:
 
 
 def confidence_map(lane: RaceLane) -> go.Figure:
-    """How sure the model was of its guess at each output position (x) in each forward (y, the first on top).
+    """The confidence at each output position (x) in each forward (y, the first on top).
 
-    Probabilities from 0 to 1; blank where a forward did not look. A ring marks the forward that fixed a token for
-    good; forward 0 is the prefill. Positions of the prompt's tail and behind the answer's end are left out.
+    Confidences are from 0 to 1; a position that a forward did not predict is blank. A ring marks the forward that fixed
+    the final token. Forward 0 is the prefill. Positions of the prompt and after the end of the answer are left out.
     """
     events = lane.trace.events
     width = _width(events)
@@ -70,8 +71,8 @@ def confidence_map(lane: RaceLane) -> go.Figure:
         if not isinstance(event, Prefill) or not rows:
             rows.append([None] * width)
         row = rows[-1]
-        looked_at = [*event.pending, *event.fixed] if isinstance(event, Denoise) else event.fixed
-        for each in looked_at:
+        predicted = [*event.pending, *event.fixed] if isinstance(event, Denoise) else event.fixed
+        for each in predicted:
             if 0 <= each.position < width:
                 row[each.position] = each.confidence
         for each in event.fixed:
@@ -85,7 +86,7 @@ def confidence_map(lane: RaceLane) -> go.Figure:
         y=numbers,
         zmin=0,
         zmax=1,
-        colorscale="Cividis",  # made for colour-blind readers, and even in greyscale
+        colorscale="Cividis",  # readable for colour-blind people and in greyscale
         colorbar={"title": {"text": "Confidence", "side": "right"}, "thickness": 10, "outlinewidth": 0, "len": 1},
         hoverongaps=False,
         hovertemplate="position %{x}, forward %{y}: %{z:.0%}<extra></extra>",
@@ -105,54 +106,54 @@ def confidence_map(lane: RaceLane) -> go.Figure:
     return figure
 
 
-# -- what the figures count -------------------------------------------------------------------------------
+# -- counts -----------------------------------------------------------------------------------------------
 
 
 def _fixed(event: DecodeEvent) -> Sequence[Fixed]:
-    """The tokens that an event fixed; an edit and a finish are no forwards and fix none."""
+    """The tokens that an event fixed. An edit or a finish is no forward and fixes none."""
     return () if isinstance(event, Edit | Finish) else event.fixed
 
 
 def _placed(edit: Edit) -> set[int]:
-    """The positions that hold a token after an edit, from its start on."""
+    """The positions, from the start of the edit on, that hold a token after it."""
     return {edit.start + offset for offset, token in enumerate(edit.tokens) if token is not None}
 
 
 def _width(events: Sequence[DecodeEvent]) -> int:
-    """Output tokens of the answer; while it has no end, how far its tokens reach."""
+    """The number of output tokens; of an unfinished answer, 1 + its last fixed position."""
     if events and isinstance(events[-1], Finish):
         return len(events[-1].token_ids)
     return 1 + max((each.position for event in events for each in _fixed(event)), default=-1)
 
 
-def _standing_after(events: Sequence[DecodeEvent]) -> Iterator[tuple[DecodeEvent, int]]:
-    """Each event with how many output tokens stand after it."""
+def _counts_after(events: Sequence[DecodeEvent]) -> Iterator[tuple[DecodeEvent, int]]:
+    """Each event, with the number of fixed output tokens after it."""
     width = _width(events)
-    standing: set[int] = set()
+    at: set[int] = set()  # positions that hold a final token
     for event in events:
         if isinstance(event, Edit):
-            standing = {position for position in standing if position < event.start}
-            standing |= {position for position in _placed(event) if 0 <= position < width}
+            at = {position for position in at if position < event.start}
+            at |= {position for position in _placed(event) if 0 <= position < width}
         elif isinstance(event, Finish):
-            standing = set(range(width))
+            at = set(range(width))
         for each in _fixed(event):
             if 0 <= each.position < width and each.reason is not Reason.DRAFT:
-                standing.add(each.position)
-        yield event, len(standing)
+                at.add(each.position)
+        yield event, len(at)
 
 
-def _standing(events: Sequence[DecodeEvent]) -> tuple[list[float], list[int]]:
+def _fixed_over_time(events: Sequence[DecodeEvent]) -> tuple[list[float], list[int]]:
     times, counts = [0.0], [0]
-    for event, count in _standing_after(events):
+    for event, count in _counts_after(events):
         times.append(event.time)
         counts.append(count)
     return times, counts
 
 
 def _fixed_by_forward(events: Sequence[DecodeEvent]) -> tuple[list[str], list[int]]:
-    """Of each forward, its kind and how many tokens it fixed."""
+    """The kind of each forward, and the number of tokens that it fixed."""
     kinds, counts, before = [], [], 0
-    for event, count in _standing_after(events):
+    for event, count in _counts_after(events):
         if type(event) in _FORWARDS:
             kinds.append(_FORWARDS[type(event)])
             counts.append(count - before)

@@ -1,4 +1,4 @@
-"""A race: its lanes, each a whole trace with what stands beside it. Its JSON is the race file that the page exports."""
+"""A race: lanes, each a trace with its name, metrics and text. Its JSON is the race file that the page exports."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ RACE_FORMAT, RACE_VERSION = "nbdiff-race", 1
 
 @dataclass(frozen=True, slots=True)
 class RaceLane:
-    """A lane as it was decoded, or as far as it came: then its trace has no finish, and it has no metrics.
+    """A decoded lane. An unfinished lane has a trace without a finish and no metrics.
 
-    context, token_shift: of the checkpoint's spec, for the view of the mask; None where a file does not say.
+    context, token_shift: of the checkpoint's spec, for the view of the attention mask; None if a file has no value.
     """
 
     name: str
@@ -27,7 +27,7 @@ class RaceLane:
 
     @property
     def strategy(self) -> str | None:
-        """What it was decoded by; a file from elsewhere may not say."""
+        """The strategy of the lane; None if an imported file does not name it."""
         return self.trace.settings.get("strategy")
 
     def to_json(self) -> dict[str, Any]:
@@ -44,14 +44,14 @@ class RaceLane:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """title: its prompt; verdict: who was fastest and why, or ""."""
+    """title: the prompt; verdict: the fastest lane and the reason in words, or ""."""
 
     title: str
     verdict: str
     lanes: tuple[RaceLane, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The race file's content as plain JSON values."""
+        """The content of the race file as plain JSON values."""
         return {
             "format": RACE_FORMAT,
             "version": RACE_VERSION,
@@ -62,7 +62,7 @@ class Race:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_json`, for a file of our own; see `imported_race` for one from elsewhere."""
+        """The inverse of `to_json`, for bundled files; see `imported_race` for files of visitors."""
         lanes = []
         for lane in data["lanes"]:
             metrics = None if lane["metrics"] is None else Metrics(**lane["metrics"])

@@ -1,4 +1,4 @@
-"""The race that the page opens on, recorded once with the bundled model: python -m playground.race.recorded_race"""
+"""The race that the page shows first. To record it with the bundled model: python -m playground.race.recorded_race"""
 
 import json
 from functools import cache
@@ -13,20 +13,21 @@ RECORDED_FILE = ASSETS / "recorded_race.json"
 
 @cache
 def recorded_race() -> Race | None:
-    """The bundled race; None where it is not there."""
+    """The bundled race; None if its file is missing."""
     if not RECORDED_FILE.exists():
         return None
     return Race.from_json(json.loads(RECORDED_FILE.read_text(encoding="utf-8")))
 
 
 def record(path: Path = RECORDED_FILE) -> Race:
-    """Decode the page's first example with its first preset, each lane warm, and write the race."""
+    """Warm up, decode the first example with the first preset, and write the race to `path`."""
     from nbdiff_engine import choose_threads, load, prepare
     from playground.race.examples import EXAMPLES, MAX_NEW_TOKENS
     from playground.race.frames import lane_frames, race_of
-    from playground.race.lanes import STRATEGY_NAMES, about, warm_up
+    from playground.race.lanes import about, warm_up
     from playground.race.presets import FIRST, presets
     from playground.race.verdict import summary
+    from playground.server.tables import STRATEGY_NAMES
 
     model = load("nano")
     choose_threads(model)

@@ -1,6 +1,6 @@
-"""RunSpec: all that a visitor may ask of the decode tab, checked on the server whatever the page has checked.
+"""RunSpec: a request to the Decode tab. The server checks it and does not rely on checks in the page.
 
-The same object is the form, the presets, the link and the API call, so that each can stand for the others.
+The form, the presets, the links and the API calls are all read into this class.
 """
 
 import base64
@@ -9,20 +9,34 @@ import json
 import zlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from nbdiff_engine import SettingError
+from nbdiff_engine.decoding.settings import Strategy
 from nbdiff_engine.errors import first_problem
+from playground.server.tables import LANE_SETTINGS
 
-_LINK_CHARS = 20_000  # a link longer than this is no link of this page's
-_LINK_BYTES = 200_000  # nor is one that unpacks to more
+_LINK_CHARS = 20_000  # a longer link is not from this page
+_LINK_BYTES = 200_000  # nor is a link with more data than this
 
 Whole = Annotated[int, Field(strict=True)]
-Number = float
+# What the page may send for each kind of setting. The engine checks the values.
+_TYPES = {
+    "choice": Annotated[str, Field(max_length=40)],
+    "integer": Whole,
+    "number": float,
+    "flag": bool,
+    "texts": tuple[str, ...],
+}
+_LaneSettings = create_model(
+    "_LaneSettings",
+    __config__=ConfigDict(extra="forbid", frozen=True),
+    **{name: (_TYPES[each.kind] | None, None) for name, each in LANE_SETTINGS.items()},
+)
 
 
 class Turn(BaseModel):
-    """A message of the conversation so far."""
+    """An earlier message of the chat."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,43 +44,27 @@ class Turn(BaseModel):
     content: str
 
 
-class LaneSpec(BaseModel):
-    """One lane. None: as the checkpoint says. The engine checks the values themselves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class LaneSpec(_LaneSettings):
+    """One lane: a field for each setting in LANE_SETTINGS (None: the checkpoint's value), and those below."""
 
     model: str = Field(max_length=400)
-    strategy: Literal["ar", "block_diffusion", "self_speculative"]
+    strategy: Strategy
     on: bool = True
-    block_size: Whole | None = None
-    sub_block_size: Whole | None = None
-    unmasking: str | None = Field(default=None, max_length=40)
-    threshold: Number | None = None
-    factor: Number | None = None
-    margin: Number | None = None
-    entropy_bound: Number | None = None
-    steps_per_block: Whole | None = None
-    tokens_per_step: Whole | None = None
-    draft_steps: Whole | None = None
-    temperature: Number | None = None
-    top_k: Whole | None = None
-    top_p: Number | None = None
-    seed: Whole | None = None
 
     @field_validator("*", mode="before")
     @classmethod
     def _whole_floats(cls, value: Any) -> Any:
-        """JavaScript has one kind of number: 16.0 is 16."""
+        """16.0 becomes 16: JavaScript has one type for all numbers."""
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def settings(self) -> dict[str, Any]:
-        """What the engine is asked for: the fields that were given."""
+        """The settings for the engine: those that are not None."""
         given = self.model_dump(exclude={"model", "on"})
         return {name: value for name, value in given.items() if value is not None}
 
 
 class RunSpec(BaseModel):
-    """A run. ignore_eos: decode on to max_new_tokens, so that lanes can be timed at one length."""
+    """A run. raw: use no chat template. ignore_eos: decode until max_new_tokens, to time lanes at equal length."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +77,7 @@ class RunSpec(BaseModel):
 
     @classmethod
     def of(cls, **fields: Any) -> Self:
-        """Check a form. Raises SettingError with one sentence for the first thing that is wrong."""
+        """Check a form. Raises SettingError with one sentence for the first error."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -98,7 +96,7 @@ class RunSpec(BaseModel):
         return [lane for lane in self.lanes if lane.on]
 
     def to_link(self) -> str:
-        """The run as text that a URL may hold."""
+        """The run as text for a URL."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         packed = zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
         return base64.urlsafe_b64encode(packed).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""The component that shows the lanes of a race, the race player on the Gradio page, and the value that it takes."""
+"""The stage: the component that shows a race with the race player, and its value."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -9,12 +9,13 @@ import gradio as gr
 
 from playground.race.race_file import Race
 from playground.server.replay_file import script, styles
+from playground.server.tables import player_tables
 from playground.server.web_files import read
 
 
 @dataclass(frozen=True, slots=True)
 class LaneTitle:
-    """What a lane is called, and how it decodes in one line."""
+    """The name of a lane, and its settings in one line."""
 
     name: str
     about: str
@@ -22,10 +23,10 @@ class LaneTitle:
 
 @dataclass(frozen=True, slots=True)
 class StageValue:
-    """A message to the stage: a run to follow, a race to replay, or an error, which leaves what is there alone.
+    """A message to the stage: a run to follow, a race to replay, or an error, which does not change the lanes.
 
-    recorded: the race is the bundled one. lanes: of the run; keep: how many lanes of the stage stay before them.
-    title: the run's prompt. note: what the visitor should know of the run.
+    recorded: whether the race is the bundled one. lanes: of the run. keep: the number of lanes on the stage that stay
+    before them. title: the prompt of the run. note: a sentence for the visitor.
     """
 
     run: str | None = None
@@ -37,11 +38,8 @@ class StageValue:
     error: str = ""
     note: str = ""
 
-    def to_json(self, policies: Sequence[str]) -> dict[str, Any]:
-        """policies: what a fork may choose among.
-
-        `serial` makes every value a new one, or the page would not notice the same message twice.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """The component's value. A new `serial` each time lets the page notice a message that equals the last one."""
         return {
             "run": self.run,
             "race": None if self.race is None else self.race.to_json(),
@@ -51,16 +49,16 @@ class StageValue:
             "title": self.title,
             "error": self.error,
             "note": self.note,
-            "policies": list(policies),
+            "tables": player_tables(),
             "serial": secrets.token_hex(4),
         }
 
 
 def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTML:
-    """Lay it out in the Blocks being built. server_functions: what stage.js calls on the server.
+    """Lay it out in the Blocks being built. server_functions: those that stage.js calls.
 
-    Its template mentions no value, so Gradio renders it once and leaves the nodes that stage.js adds alone; and
-    what a model wrote never passes through a template, which would be parsed as HTML and as JavaScript.
+    The template uses no value, so Gradio renders it once and does not change the nodes that stage.js adds. The text of
+    a model never goes through a template, where it would be parsed as HTML and JavaScript.
     """
     component = gr.HTML(
         value=value,
@@ -71,7 +69,7 @@ def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTM
         apply_default_css=False,
         elem_id="stage",
     )
-    # stage.js needs the id for the beacon that it sends when the tab closes: a beacon outlives the tab, which the
-    # component's own calls do not.
+    # When the tab closes, stage.js sends a beacon, which needs this id. The browser cancels calls of server functions
+    # then, but not a beacon.
     component.props["component_id"] = component._id
     return component

@@ -1,4 +1,4 @@
-"""The verdict on a race in words, with its reason, whoever won."""
+"""The verdict on a race: the fastest lane and the reason, in words."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from playground.race.frames import Summary, race_of
 from playground.race.race_file import Race
 from playground.server.worker import Logged
 
-TIE = 1.05  # rates closer than this are no difference that one run can show
+TIE = 1.05  # one run cannot show a smaller ratio of rates
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finished lane, as the verdict weighs it."""
+    """A finished lane: what the verdict compares."""
 
     name: str
     strategy: str
@@ -30,12 +30,12 @@ class Entry:
 
 
 def summary(log: Iterable[Logged]) -> Summary:
-    """The last frame of a run: its verdict."""
+    """The last frame of a run, with its verdict."""
     return Summary(verdict(entries(race_of(log, ""))))
 
 
 def entries(race: Race) -> list[Entry]:
-    """The lanes of a race that were decoded to their end."""
+    """The finished lanes of a race."""
     return [
         Entry(lane.name, lane.strategy, lane.metrics, lane.trace.token_ids)
         for lane in race.lanes
@@ -44,16 +44,16 @@ def entries(race: Race) -> list[Entry]:
 
 
 def verdict(lanes: list[Entry]) -> str:
-    """One or two sentences on who was fastest in this run, and why.
+    """One or two sentences: the fastest lane of this run, and the reason.
 
-    Rates are compared, not totals: answers differ in length. The first AR lane is the baseline; without one the
-    two fastest are set against each other.
+    Rates are compared, not times, because the answers differ in length. The first AR lane is the baseline; without one,
+    the two fastest lanes are compared.
     """
     if len(lanes) < 2:
         return ""
     short = [lane.name for lane in lanes if not lane.rate]
     if short:
-        return f"No verdict: the answer of {' and of '.join(short)} is too short to have a rate."
+        return f"No verdict: the answer of {' and of '.join(short)} is too short to measure a rate."
     ranked = sorted(lanes, key=lambda lane: -lane.rate)
     baseline = next((lane for lane in lanes if lane.strategy == "ar"), None)
     best = ranked[0]
@@ -63,23 +63,20 @@ def verdict(lanes: list[Entry]) -> str:
     if ratio < TIE:
         return f"A tie between {best.name} and {other.name} in this run. {_reason(best, other)}"
     if same:
-        return (
-            f"{best.name} finished {ratio:.1f}x sooner than {other.name} with the same tokens. {_reason(best, other)}"
-        )
+        return f"{best.name} was {ratio:.1f}x as fast as {other.name}, with the same tokens. {_reason(best, other)}"
     return (
-        f"{best.name} wrote {ratio:.1f}x as many tokens a second as {other.name}, with other tokens than "
+        f"{best.name} decoded {ratio:.1f}x as many tokens per second as {other.name}; the text differs from "
         f"{other.name}'s. {_reason(best, other)}"
     )
 
 
 def _reason(first: Entry, second: Entry) -> str:
-    """Tokens a forward and the cost of a forward: their quotient is the ratio of the rates."""
+    """Tokens per forward and the time per forward: the ratio of the rates follows from these two."""
     if first.strategy == "ar" and second.strategy != "ar":
-        first, second = second, first  # said of the lane that is not AR, whether it won or lost
+        first, second = second, first  # the sentence is about the lane that is not AR, faster or not
     cost = first.seconds_per_forward / second.seconds_per_forward
-    each = f"each forward took {cost:.1f}x the time of one of {second.name}"
-    return f"{first.name} made {_tokens(first)}, and {each}, which made {_tokens(second)}."
-
-
-def _tokens(lane: Entry) -> str:
-    return f"{lane.metrics.tokens_per_forward:.1f} tokens per forward"
+    return (
+        f"{first.name} decoded {first.metrics.tokens_per_forward:.1f} tokens per forward, {second.name} "
+        f"{second.metrics.tokens_per_forward:.1f}; a forward of {first.name} took {cost:.1f}x the time of one of "
+        f"{second.name}."
+    )

@@ -1,10 +1,10 @@
-"""What the page's view costs the server: the same answers decoded with and without it, in turns.
+"""The cost of the page's view on the server: the same answers are decoded with and without it, alternately.
 
     python -m playground.race.view_cost --pairs 20 --tokens 512
 
-"Engine" is the clock that every figure on the page is taken from: it is paused while a reader works. "Wall" is what a
-visitor waits, the work of the view included: events as frames, the runner-up tokens, the log. Each cost is the median
-over the pairs of (with / without - 1). The output is one line of JSON. benchmarks/view.py runs this and prints a table.
+"engine" is the clock of all figures on the page; it is paused while a reader works. "wall" is the time that a visitor
+waits, with the work of the view: frames, top_logprobs, the log. Each cost is the median over the pairs of
+(with / without - 1). The output is one line of JSON. benchmarks/view.py runs this module and prints a table.
 """
 
 import argparse
@@ -17,24 +17,24 @@ from typing import Any
 from tqdm import tqdm
 
 import nbdiff_engine as nb
+from nbdiff_engine.decoding.settings import STRATEGIES
 from playground.race.frames import LaneDone, lane_frames
 from playground.server.worker import RunPart, Worker
 
 PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
-STRATEGIES = ("ar", "block_diffusion", "self_speculative")
 BLOCK_SIZE = 16
 POLL_SECONDS = 0.05
 
 
 def without_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
-    """Seconds by the engine's clock and by the wall."""
+    """Seconds of the engine's clock and of the wall clock."""
     started = time.perf_counter()
     out = nb.generate(model, PROMPT, trace=False, **settings)
     return out.metrics.decode_seconds, time.perf_counter() - started
 
 
 def with_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, float]:
-    """The same as the playground's worker does it, read by a poll every POLL_SECONDS."""
+    """The same with the playground's worker and a poll every POLL_SECONDS."""
     job = nb.prepare(model, PROMPT, **settings)
     worker = Worker()
     worker.start()
@@ -58,7 +58,7 @@ def with_view(model: nb.BlockModel, settings: dict[str, Any]) -> tuple[float, fl
 
 
 def compare(model: nb.BlockModel, settings: dict[str, Any], pairs: int) -> dict[str, float]:
-    """Cost of the view, as shares, over pairs whose order alternates."""
+    """Relative cost of the view over pairs of runs, whose order alternates."""
     engine, wall, rates = [], [], []
     for number in tqdm(range(pairs + 1), desc=settings["strategy"], leave=False, disable=None):
         both: dict[Callable, tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""Waiting for a run of the worker from the server's side, as a page does by polling."""
+"""Wait for a run of the worker inside the server, by polling as a page does."""
 
 import secrets
 import time
@@ -10,7 +10,7 @@ POLL_SECONDS = 0.05
 
 
 def replies(worker: Worker, run_id: str) -> Iterator[Reply]:
-    """Every reply until the run is over, frames included; closing it gives up the run."""
+    """Every reply, with its frames, until the run has ended. Closing the generator ends the lease on the run."""
     viewer = secrets.token_hex(8)
     cursor = 0
     try:
@@ -26,7 +26,7 @@ def replies(worker: Worker, run_id: str) -> Iterator[Reply]:
 
 
 def outcome(worker: Worker, run_id: str) -> Reply:
-    """The end of a run, with all of its frames."""
+    """The last reply of a run, with all frames of the run."""
     frames: list[Logged] = []
     last = None
     for last in replies(worker, run_id):

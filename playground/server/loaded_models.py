@@ -1,7 +1,7 @@
-"""The models that the server holds, and what a visitor may ask it to load.
+"""The models that the server has loaded, and the rules for what a visitor may load.
 
-Bundled checkpoints may always be loaded; a folder only inside the roots that the operator allows, a hub id only where
-the operator has switched the hub on. Code out of a checkpoint is never run, whatever anybody asks.
+A visitor may load bundled checkpoints, folders inside the roots that the operator allows, and hub ids if the operator
+has allowed the hub. Code from a checkpoint is never run.
 """
 
 import threading
@@ -20,14 +20,17 @@ from nbdiff_engine.model.checkpoints import resolve_device
 from playground.options import ServerOptions
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
-_BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # layers that stay in 16 bit are in it
-_SPARE = 1.15  # of the weights: what a forward and its cache need beside them, at the least
+_BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # on average, with the layers that stay in 16 bit
+_SPARE = 1.15  # memory of weights, one forward and its cache, over that of the weights; a lower bound
 _LONGEST_NAME = 400
 
 
 @dataclass(slots=True)
 class _Held:
-    """A loaded model and who uses it. source: folder or hub id, its identity; origin: the same in a visitor's words."""
+    """A loaded model. source: folder or hub id, which identify it; origin: the same in words for visitors.
+
+    users: the number of runs that decode with it now.
+    """
 
     model: BlockModel
     source: str
@@ -38,7 +41,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is to be known of a loaded model. memory: bytes of its weights; block_size: None for an AR model."""
+    """Facts about a loaded model. memory: bytes of its weights; block_size: None for an AR model."""
 
     name: str
     origin: str
@@ -53,9 +56,9 @@ class ModelFacts:
 
 @dataclass(slots=True)
 class LoadedModels:
-    """The loaded models by name, first the one that the server was started with. Thread-safe.
+    """The loaded models by name; the first one is the model that the server was started with. Thread-safe.
 
-    warm: names of those that have decoded once, so that first-time costs are over.
+    warm: names of models that have decoded once, so that first-time costs are over.
     """
 
     options: ServerOptions
@@ -70,7 +73,7 @@ class LoadedModels:
             return list(self._models)
 
     def get(self, name: str) -> BlockModel:
-        """A loaded model. Raises SettingError for one that is not there."""
+        """A loaded model. Raises SettingError if no model of this name is loaded."""
         with self._lock:
             if name not in self._models:
                 raise SettingError(
@@ -79,7 +82,7 @@ class LoadedModels:
             return self._models[name].model
 
     def source(self, name: str) -> str:
-        """The folder or hub id that a loaded model was read from."""
+        """The folder or hub id from which a loaded model was read."""
         with self._lock:
             self.get(name)
             return self._models[name].source
@@ -90,7 +93,7 @@ class LoadedModels:
 
     @contextmanager
     def using(self, name: str) -> Iterator[BlockModel]:
-        """Hold a model while it decodes on the calling thread, with as many threads as it is fastest with."""
+        """Keep a model loaded while it decodes on the calling thread, and set the fastest number of threads for it."""
         with self._lock:
             model = self.get(name)
             held = self._models[name]
@@ -105,7 +108,7 @@ class LoadedModels:
     # -- changing ----------------------------------------------------------------------------------------
 
     def add(self, model: BlockModel, source: str, origin: str, quantization: str | None = None) -> str:
-        """Put a model there, under a name that no other one has; the name."""
+        """Add a model under a unique name; returns the name."""
         with self._lock:
             name, number = model.name, 1
             while name in self._models:
@@ -116,9 +119,9 @@ class LoadedModels:
             return name
 
     def load(self, asked: str, quantization: str | None = None) -> str:
-        """Load what a visitor names, within the operator's limits; the name that it has from now on.
+        """Load a model that a visitor names, within the operator's limits; returns its name on this server.
 
-        Raises NBDiffError, one sentence. Loading a model that is there already is no error.
+        Raises NBDiffError, one sentence. A model that is loaded already is not loaded again.
         """
         where, name, origin = self._allowed(asked)
         if quantization not in QUANTIZATIONS.values():
@@ -128,7 +131,7 @@ class LoadedModels:
         return self._loaded(where, name, origin, asked, quantization)
 
     def load_made_here(self, folder: Path, name: str, origin: str) -> str:
-        """Load a checkpoint that this server has made itself, so that no root has to allow it; the name it has."""
+        """Load a checkpoint that this server has trained; it may lie outside the roots. Returns its name."""
         return self._loaded(folder, name, origin, name, None)
 
     def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
@@ -138,18 +141,18 @@ class LoadedModels:
                     return known
             if len(self._models) >= self.options.max_models:
                 raise SettingError(
-                    f"{len(self._models)} models are loaded, the most that this server holds; unload one first."
+                    f"{len(self._models)} models are loaded, the most that this server allows; unload one first."
                 )
         if isinstance(where, Path):
             self._check_size(where, asked, quantization)
         model = load(where, quantization=quantization)
         if model.tokenizer is None:
-            raise CheckpointError(f"{name} has no tokenizer, so the page cannot ask it anything.")
+            raise CheckpointError(f"{name} has no tokenizer, so the page cannot send it a prompt.")
         model.name = name
         return self.add(model, str(where), origin, quantization)
 
     def unload(self, name: str) -> None:
-        """Give a model's memory back. Raises SettingError for one that is in use, or the last one."""
+        """Unload a model and free its memory. Raises SettingError if it is decoding, or if it is the last one."""
         with self._lock:
             self.get(name)
             if self._models[name].users:
@@ -162,39 +165,39 @@ class LoadedModels:
     # -- limits ------------------------------------------------------------------------------------------
 
     def _allowed(self, asked: str) -> tuple[Path | str, str, str]:
-        """What to load, the name it gets, and where it comes from, in words."""
+        """(folder or hub id, name, origin in words) of what a visitor may load. Raises SettingError."""
         asked = asked.strip() if isinstance(asked, str) else ""
         if not asked or len(asked) > _LONGEST_NAME or not asked.isprintable():
-            raise SettingError("Name a model: a bundled name, a folder, or a hub id.")
+            raise SettingError("Give the name of a model: a bundled name, a folder, or a hub id.")
         bundled = bundled_models()
         if asked in bundled:
             return bundled[asked], asked, "bundled"
         looks_like_id = HUB_ID.fullmatch(asked) is not None
         for root in self.options.model_roots:
-            # A relative folder is one inside a root, never one beside the server's working folder.
+            # A relative path is relative to a root, never to the server's working directory.
             folder = (root / asked).resolve()
             if folder.is_relative_to(root) and folder.is_dir():
                 return folder, folder.name, str(folder)
-        if looks_like_id and not Path(asked).exists():  # a folder of that name would be taken for it
+        if looks_like_id and not Path(asked).exists():  # the loader would read a folder of that name instead
             if self.options.hub:
                 return asked, asked, f"hub: {asked}"
             raise SettingError(
-                f"{asked} is no bundled model and no folder inside an allowed root, and models of the hub are off; "
-                "the person who runs this server can start it with --hub."
+                f"{asked} is no bundled model and no folder inside an allowed root. This server loads nothing from the "
+                "hub; its operator can allow that with --hub."
             )
         allowed = ", ".join(str(root) for root in self.options.model_roots)
         raise SettingError(
             f"{brief(asked)} is no bundled model ({', '.join(bundled)}) and no folder inside an allowed root "
-            f"({allowed or 'there is none; the person who runs this server can name some with --model-root'})."
+            f"({allowed or 'there is none; the operator of this server can add one with --model-root'})."
         )
 
     def _check_size(self, folder: Path, asked: str, quantization: str | None) -> None:
         stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        # 16-bit weights are the rule; what is stored in 32 bits becomes smaller still when quantised.
+        # This assumes 16-bit weights. Weights that are stored in 32 bits shrink more when they are quantised.
         needed = int(stored * _BYTES_PER_WEIGHT.get(quantization, 2.0) / 2 * _SPARE)
         if needed > self.options.max_model_gb * 1e9:
             raise SettingError(
-                f"{asked} needs about {needed / 1e9:.1f} GB; this server loads models of at most "
+                f"{asked} needs about {needed / 1e9:.1f} GB of memory; this server loads models of at most "
                 f"{self.options.max_model_gb:g} GB."
             )
         free = psutil.virtual_memory().available
@@ -206,16 +209,16 @@ class LoadedModels:
 
 
 def first_models(options: ServerOptions) -> LoadedModels:
-    """The models as the server starts: the one it was given, and beside a bundled one the other bundled ones.
+    """The models at the start of the server: the operator's; if that is a bundled one, the other bundled ones too.
 
-    Raises NBDiffError for a model that cannot be loaded, or cannot be asked. What the operator names is not
-    held to the limits of visitors.
+    Raises NBDiffError for a model that cannot be loaded or has no tokenizer. The limits of visitors do not apply to the
+    model that the operator names.
     """
     loaded = LoadedModels(options)
     bundled = bundled_models()
     model = load(options.model)
     if model.tokenizer is None:
-        raise CheckpointError(f"{model.name} has no tokenizer, so the page cannot ask it anything.")
+        raise CheckpointError(f"{model.name} has no tokenizer, so the page cannot send it a prompt.")
     if options.model not in bundled and Path(options.model).is_dir():
         model.name = Path(options.model).resolve().name
     source = bundled.get(options.model, options.model)
@@ -236,7 +239,7 @@ def _facts(name: str, held: _Held) -> ModelFacts:
     if spec is not None:
         about = f"blocks of {spec.block_size}, {spec.context.replace('_', '-')} context, {spec.unmasking}"
         about += f", threshold {spec.threshold:g}" if spec.threshold is not None else ""
-        about += ", commits as AR does" if spec.commits_as_ar else ""
+        about += ", commits like AR" if spec.commits_as_ar else ""
     return ModelFacts(
         name=name,
         origin=held.origin,

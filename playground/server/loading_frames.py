@@ -1,4 +1,4 @@
-"""What a run that loads a model reports. It is a run, so that no lane's clock runs while a model is read."""
+"""The frames of a run that loads a model. Loading is a run, so that no lane decodes, and is timed, meanwhile."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model is there now. name: the one that it has from now on."""
+    """A model was loaded. name: its name on this server."""
 
     name: str
 
@@ -16,7 +16,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It could not be loaded; the sentence says why. The worker would report an exception as a fault of the server."""
+    """The model could not be loaded; `sentence` says why. An exception would be reported as a fault of the server."""
 
     sentence: str
 

@@ -1,9 +1,9 @@
-"""The race player's sources, and the one self-contained HTML file that replays a race without a server.
+"""The sources of the race player, and the HTML file that replays a race without a server.
 
     python -m playground.server.replay_file race.json race.html
 
-The same classes run on the Gradio page, where `stage.js` starts them, and in that file, where `replay.js` does. The
-page fills the same slots in the browser (assets/web/files.js), so what a visitor exports is what this writes.
+The same classes run on the Gradio page, where `stage.js` starts them, and in that file, where `replay.js` starts them.
+The page fills the same slots in the browser (assets/web/files.js), so a visitor exports the same file.
 """
 
 import html
@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from playground.server.tables import player_tables
 from playground.server.web_files import read
 
 STYLES = ("stage.css", "player.css")
-CLASSES = (  # in the order they are loaded; what starts them comes last
+CLASSES = (  # in the order in which they are loaded; the file that starts them comes last
     "words.js",
+    "measure.js",
     "trace.js",
     "grid.js",
     "lane.js",
@@ -27,34 +29,44 @@ CLASSES = (  # in the order they are loaded; what starts them comes last
     "files.js",
     "player.js",
 )
-SLOT = re.compile(r"<!--(title|css|html|race|js)-->")
+SLOT = re.compile(r"<!--(title|css|html|tables|race|js)-->")
 
 
 def styles() -> str:
-    """The player's CSS, to be nested under the id of what holds it."""
+    """The player's CSS, to be nested under the id of its container."""
     return "\n".join(read(name) for name in STYLES)
 
 
 def script(start: str) -> str:
-    """The player's JavaScript as the body of one function; `start` is the file that sets it going."""
+    """The player's JavaScript as the body of one function. start: name of the file that starts the player."""
     return "\n".join(read(name) for name in (*CLASSES, start))
 
 
 def sources() -> dict[str, str]:
-    """What a replay file is made of: the page with its slots, and what goes into three of them."""
-    return {"page": read("replay.html"), "css": styles(), "html": read("stage.html"), "js": script("replay.js")}
+    """The parts of a replay file: the page with its slots, and the contents of four of the slots."""
+    return {
+        "page": read("replay.html"),
+        "css": styles(),
+        "html": read("stage.html"),
+        "tables": _embeddable(player_tables()),
+        "js": script("replay.js"),
+    }
 
 
 def replay_html(race: dict[str, Any]) -> str:
-    """A whole HTML file that replays a race (the race file's JSON) from disk, with no request to anywhere."""
+    """An HTML file that replays a race (the JSON of a race file) from disk and makes no request."""
     parts = sources()
     slots = {
         "title": html.escape(str(race.get("title", "")), quote=False),
-        # Token texts may hold anything, "</script>" too; a script element ends at the first "<" that says so.
-        "race": json.dumps(race, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        **{name: parts[name] for name in ("css", "html", "js")},
+        "race": _embeddable(race),
+        **{name: parts[name] for name in ("css", "html", "tables", "js")},
     }
     return SLOT.sub(lambda slot: slots[slot[1]], parts["page"])
+
+
+def _embeddable(data: dict[str, Any]) -> str:
+    """JSON inside a script element. Token texts may hold "</script>", which would end it, so "<" is escaped."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the stage's script calls on the server: poll, leave, and the sources of the replay page."""
+"""The functions that stage.js calls on the server: poll, leave, and the sources of the replay page."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from playground.server.worker import UNKNOWN, Worker
 
 
 class Poll(BaseModel):
-    """What the page sends to read on. viewer: an id that the page has made up for itself."""
+    """A request for the next frames. viewer: a random id that the page has made."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -22,7 +22,7 @@ class Poll(BaseModel):
 def transport(worker: Worker) -> tuple[Callable, ...]:
     """The functions that stage.js calls as server.poll, server.leave and server.sources."""
 
-    # Coroutines, although nothing in them waits: Gradio would take a thread of its pool for each call otherwise.
+    # These are coroutines, although they never wait: for a plain function Gradio takes a thread of its pool per call.
     async def poll(message: Any) -> dict[str, Any]:
         try:
             asked = Poll.model_validate(message)

@@ -1,4 +1,4 @@
-"""The page's own HTML, CSS and JavaScript, as text."""
+"""The HTML, CSS and JavaScript files of the page, as text."""
 
 from nbdiff_engine.bundled_files import ASSETS
 

@@ -1,12 +1,12 @@
-"""One thread that owns all decoding. Visitors only leave requests and read what has happened so far.
+"""The worker: one thread decodes all runs; requests of visitors wait in its queue.
 
-A Gradio event dies with its browser tab, and a generation must neither die in the middle of a forward nor live
-on unwatched. So a run belongs to the worker: it decodes one part after another, each alone so that its clock is
-fair, appends every frame to the run's log, and never waits for a reader. Readers poll the log; a poll renews the
-reader's lease, and a run whose last lease has ended is ended, at the latest one forward later.
+Gradio cancels an event when its browser tab closes, so the worker owns the run. It decodes one part at a time, so that
+parts do not share the processor, and appends every frame to the log of the run. It never waits for a reader. Readers
+poll the log; each poll renews the reader's lease. A run without a valid lease is stopped, at the latest one forward
+later.
 
-The worker knows nothing of models: a part of a run is a way to open its frames, and a frame is whatever can say itself
-as JSON.
+The worker does not know models: a part of a run is a function that opens a generator of frames, and a frame is an
+object with `to_json`.
 """
 
 import json
@@ -24,40 +24,40 @@ logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "finished", "stopped", "failed", "unknown"]
 
-FRAMES_PER_REPLY = 400  # a late reader catches up over several polls, none of them large
-MOST_VIEWERS = 64  # leases of one run
+FRAMES_PER_REPLY = 400  # a late reader gets the log in several small replies
+MOST_VIEWERS = 64  # leases per run
 HOUSEKEEPING_SECONDS = 1.0
 
-_SUBMITTER = ""  # stands for the visitor who asked for a run, until the first poll arrives
+_SUBMITTER = ""  # the viewer id of the visitor who asked for a run, until the first poll arrives
 
 
 class Frame(Protocol):
-    """Something that a part of a run reports: see playground.race.frames and playground.sweep.sweep_frames."""
+    """A report of a part of a run: see playground.race.frames and playground.sweep.sweep_frames."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, for the browser."""
+        """The frame as plain JSON values, for the browser."""
 
 
 class QueueFullError(ValueError):
-    """As many runs wait as this server allows."""
+    """The queue holds as many runs as this server allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one server takes on."""
+    """The limits of one server."""
 
     queue: int = 8
     wall_seconds: float = 120.0
     lease_seconds: float = 5.0
-    settle_seconds: float = 0.25  # before each part, while the page paints what came before: the clock is to be fair
-    keep_seconds: float = 600.0  # an ended run can still be read for so long
-    keep_runs: int = 16  # and at most so many of them are kept
-    log_bytes: int = 4_000_000  # of one run, as JSON; an answer of 512 tokens takes some 0.4 MB
+    paint_seconds: float = 0.25  # pause before each part, while the browser paints: see Worker._wait_for_paint
+    keep_seconds: float = 600.0  # an ended run can be read for this long
+    keep_runs: int = 16  # at most this many ended runs are kept
+    log_bytes: int = 4_000_000  # of one run, as JSON; an answer of 512 tokens takes about 0.4 MB
 
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
-    """A part of a run: a lane of a race, a model of a sweep. `frames` opens its frames; closing them stops its work."""
+    """A part of a run: a lane of a race, a model of a sweep. frames: opens its generator; closing it stops the work."""
 
     name: str
     frames: Callable[[], Generator[Frame, None, None]]
@@ -65,22 +65,22 @@ class RunPart:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A frame in a run's log. part: the number of the part that reported it, None for the run's summary."""
+    """A frame in the log of a run. part: number of the part that reported it, None for the summary of the run."""
 
     frame: Frame
     part: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The frame as the browser is sent it; the page calls a part a lane."""
-        said = self.frame.to_json()
-        return said if self.part is None else {"lane": self.part, **said}
+        """The frame as the server sends it to the browser. The page calls a part a lane."""
+        data = self.frame.to_json()
+        return data if self.part is None else {"lane": self.part, **data}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a poll learns. frames: those from the asked cursor on; cursor: where to ask next.
+    """The answer to a poll. frames: from the requested cursor on; cursor: of the next poll.
 
-    ahead: how many runs come before this one, while it is queued. more: there are frames beyond this reply.
+    ahead: the number of runs before this one in the queue. more: whether the log has frames after these.
     """
 
     state: State
@@ -101,12 +101,12 @@ class Reply:
         }
 
 
-UNKNOWN = Reply("unknown", message="This run is not known here any more; press Run to start it anew.")
+UNKNOWN = Reply("unknown", message="The server does not know this run any more; press Run to start it again.")
 
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """The state of one run. Read and written under the worker's lock."""
+    """The state of one run. Read and write it only with the worker's lock."""
 
     id: str
     parts: Sequence[RunPart]
@@ -116,7 +116,7 @@ class _Run:
     message: str = ""
     log: list[Logged] = field(default_factory=list)
     log_bytes: int = 0
-    since: float = 0.0  # when the current state began
+    since: float = 0.0  # the time when the current state began
 
     @property
     def live(self) -> bool:
@@ -124,7 +124,7 @@ class _Run:
 
 
 class Worker:
-    """The server's one decoding thread and its queue. Thread-safe; `start` it once, `close` it at the end."""
+    """The decoding thread of the server and its queue. Thread-safe. Call `start` once, and `close` at the end."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Worker:
         warm_up: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """warm_up: called on the decoding thread before the first run, whose figures it keeps honest."""
+        """warm_up: called on the decoding thread before the first run, so that its times hold no first-time costs."""
         self.limits = limits or Limits()
         self._warm_up = warm_up
         self._clock = clock
@@ -147,27 +147,27 @@ class Worker:
         self._thread.start()
 
     def close(self) -> None:
-        """End every run and the thread; returns when the forward under way is done."""
+        """Stop every run and the thread. Returns when the current forward is done."""
         with self._changed:
             self._closed = True
             for run in self._runs.values():
                 if run.live:
-                    self._end(run, "stopped", "The server was shut down.")
+                    self._end(run, "stopped", "The server was stopped.")
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
-    # -- what visitors ask -------------------------------------------------------------------------------
+    # -- requests of visitors ----------------------------------------------------------------------------
 
     def submit(self, parts: Sequence[RunPart], summary: Callable[[Sequence[Logged]], Frame] | None = None) -> str:
-        """Queue a run and return its id. `summary` makes one last frame of all frames, once every part is done.
+        """Put a run into the queue and return its id. Raises QueueFullError.
 
-        Raises QueueFullError.
+        summary: makes the last frame of the run from all others, when every part is done.
         """
         with self._changed:
-            self._sweep()
+            self._remove_old_runs()
             if len(self._waiting) >= self.limits.queue:
-                raise QueueFullError(f"This server is busy: {len(self._waiting)} runs wait already; try again soon.")
+                raise QueueFullError(f"This server is busy: {len(self._waiting)} runs are waiting; try again later.")
             now = self._clock()
             run = _Run(secrets.token_urlsafe(16), parts, summary, {_SUBMITTER: now}, since=now)
             self._runs[run.id] = run
@@ -176,7 +176,7 @@ class Worker:
             return run.id
 
     def poll(self, run_id: str, viewer: str, cursor: int) -> Reply:
-        """The frames from `cursor` on; renews the viewer's lease. A cursor out of range reads nothing, or all."""
+        """The frames from `cursor` on; renews the viewer's lease. A cursor out of range is moved to the nearest end."""
         with self._changed:
             run = self._runs.get(run_id)
             if run is None:
@@ -193,26 +193,26 @@ class Worker:
             return Reply(run.state, run.log[first:last], last, ahead, last < len(run.log), run.message)
 
     def leave(self, run_id: str, viewer: str) -> None:
-        """Give up a lease at once. The last viewer to leave ends the run."""
+        """End a lease at once. The run is stopped when its last viewer leaves."""
         with self._changed:
             run = self._runs.get(run_id)
             if run is not None and run.live and run.viewers.pop(viewer, None) is not None and not run.viewers:
-                self._end(run, "stopped", "Nobody was watching.")
+                self._end(run, "stopped", "No viewer was connected.")
 
     def stop(self, run_id: str) -> None:
-        """End a run; one that is over, or unknown, is left as it is."""
+        """Stop a run. Does nothing to a run that has ended or is unknown."""
         with self._changed:
             run = self._runs.get(run_id)
             if run is not None and run.live:
                 self._end(run, "stopped", "Stopped.")
 
     def log(self, run_id: str) -> list[Logged]:
-        """All frames of a run so far; none for a run that is not known."""
+        """All frames of a run so far; an empty list for an unknown run."""
         with self._changed:
             return list(self._runs[run_id].log) if run_id in self._runs else []
 
     def is_live(self, run_id: str) -> bool:
-        """Whether a run waits or decodes."""
+        """Whether a run is queued or running."""
         with self._changed:
             return run_id in self._runs and self._runs[run_id].live
 
@@ -222,22 +222,24 @@ class Worker:
         if self._warm_up is not None:
             try:
                 self._warm_up()
-            except Exception:  # whatever it is will be said again, to a visitor, by the run that meets it
+            except Exception:  # the first run meets the same error and reports it to its visitor
                 logger.exception("the warm-up failed")
         while (run := self._next()) is not None:
             try:
                 self._decode(run)
-            except Exception:  # a part may raise anything, and the worker must outlive it
+            except Exception:  # a part may raise any exception; the worker must continue
                 logger.exception("run %s failed", run.id)
                 with self._changed:
-                    self._end(run, "failed", "Decoding failed on the server, whose log says why; other runs go on.")
+                    self._end(
+                        run, "failed", "Decoding failed; the log of the server has the reason. Other runs continue."
+                    )
 
     def _next(self) -> _Run | None:
-        """The next run that somebody still waits for; None once the worker is closed."""
+        """The next run that has a viewer; None when the worker is closed."""
         with self._changed:
             self._running = None
             while not self._closed:
-                self._sweep()
+                self._remove_old_runs()
                 if self._waiting:
                     self._running = run = self._waiting.popleft()
                     run.state, run.since = "running", self._clock()
@@ -247,7 +249,7 @@ class Worker:
 
     def _decode(self, run: _Run) -> None:
         for number, part in enumerate(run.parts):
-            if not self._settle(run):
+            if not self._wait_for_paint(run):
                 return
             with closing(part.frames()) as frames:
                 for frame in frames:
@@ -258,40 +260,40 @@ class Worker:
         with self._changed:
             self._end(run, "finished")
 
-    def _settle(self, run: _Run) -> bool:
-        """Wait until the page has painted the click or the part before. False if the run ended meanwhile.
+    def _wait_for_paint(self, run: _Run) -> bool:
+        """Wait until the browser has painted the click or the part before. False if the run has ended meanwhile.
 
-        Painting takes a core that a lane would decode on: without this, the lane that came first was measured
-        with twice the prefill time of the second (9 ms against 4; 6 against 6 with it), on two cores.
+        A browser on the same machine paints on a core that the lane needs. On two cores, the prefill of the first lane
+        took 9 ms without this pause and that of the second 4 ms; with it, both took 6 ms.
         """
         with self._changed:
-            return not self._changed.wait_for(lambda: not run.live, self.limits.settle_seconds)
+            return not self._changed.wait_for(lambda: not run.live, self.limits.paint_seconds)
 
     def _record(self, run: _Run, logged: Logged) -> bool:
-        """Append a frame. False when the run is over instead: stopped, unwatched, or beyond a limit."""
+        """Append a frame. False if the run has ended: stopped, without a viewer, or over a limit."""
         size = len(json.dumps(logged.to_json()))
         with self._changed:
             now = self._clock()
-            if run.live and self._is_unwatched(run, now):
-                self._end(run, "stopped", "Nobody was watching.")
+            if run.live and self._has_no_viewer(run, now):
+                self._end(run, "stopped", "No viewer was connected.")
             elif run.live and now - run.since > self.limits.wall_seconds:
                 limit = f"{self.limits.wall_seconds:g} s"
-                self._end(run, "stopped", f"The run was ended after {limit}, the most that this server allows.")
+                self._end(run, "stopped", f"The run was stopped after {limit}, the most that this server allows.")
             elif run.live and run.log_bytes + size > self.limits.log_bytes:
                 limit = f"{self.limits.log_bytes / 1e6:g} MB"
-                self._end(run, "stopped", f"The run was ended after {limit} of trace, the most that this server keeps.")
+                self._end(run, "stopped", f"The run was stopped after {limit} of trace, the most that is allowed here.")
             if run.live:
                 run.log.append(logged)
                 run.log_bytes += size
             return run.live
 
-    # -- under the lock ----------------------------------------------------------------------------------
+    # -- called with the lock ----------------------------------------------------------------------------
 
-    def _is_unwatched(self, run: _Run, now: float) -> bool:
+    def _has_no_viewer(self, run: _Run, now: float) -> bool:
         return all(now - seen > self.limits.lease_seconds for seen in run.viewers.values())
 
     def _end(self, run: _Run, state: State, message: str = "") -> None:
-        """The end of a live run; what is over stays as it is."""
+        """End a live run. Does nothing to a run that has ended."""
         if not run.live:
             return
         if run.state == "queued":
@@ -300,11 +302,11 @@ class Worker:
         run.viewers.clear()
         self._changed.notify_all()
 
-    def _sweep(self) -> None:
-        """End queued runs that nobody waits for, and forget runs that ended long ago."""
+    def _remove_old_runs(self) -> None:
+        """Stop queued runs without a viewer, and delete runs that ended long ago."""
         now = self._clock()
-        for run in [run for run in self._waiting if self._is_unwatched(run, now)]:
-            self._end(run, "stopped", "Nobody was watching.")
+        for run in [run for run in self._waiting if self._has_no_viewer(run, now)]:
+            self._end(run, "stopped", "No viewer was connected.")
         over = [run for run in self._runs.values() if not run.live]
         surplus = len(over) - self.limits.keep_runs
         for age, run in enumerate(over):

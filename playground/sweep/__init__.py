@@ -1,1 +1,1 @@
-"""The Block sizes tab: settings compared on problems, as a table and figures."""
+"""The Block sizes tab: settings are compared on problems; the results are a table and figures."""

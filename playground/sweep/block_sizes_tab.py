@@ -1,4 +1,4 @@
-"""The block-sizes tab: a prompt or held-out problems under a series of settings, a table, figures and a CSV file."""
+"""The Block sizes tab: decodes a prompt or held-out problems with several settings; a table, figures and a CSV file."""
 
 import html
 import secrets
@@ -12,9 +12,11 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
+from nbdiff_engine.token_choice.unmasking import POLICIES as UNMASKING_POLICIES
 from playground.options import ServerOptions
 from playground.server.following import outcome
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, QueueFullError, Reply, Worker
 from playground.sweep.sweep import (
     BLOCK_SIZES,
@@ -31,31 +33,43 @@ from playground.sweep.sweep_figures import accuracy_against_tpf, agreement_again
 from playground.sweep.sweep_frames import At, SweepAnswer
 
 POLL_SECONDS = 0.6
-MOST_FILES = 32  # CSV files kept for those who have not fetched them yet
+MOST_FILES = 32  # CSV files that are kept for download
 PROMPT_SOURCE = "My prompt"
-ALONE, THRESHOLDS, POLICIES, MODELS = "Nothing else", "Thresholds", "Policies", "Models"
-POLICY_NAMES = [(name.replace("_", "-" if name == SELF_SPECULATION else " "), name) for name in POLICY_CHOICES]
+ALONE, THRESHOLDS, POLICIES, MODELS = "Block size only", "Thresholds", "Policies", "Models"
+POLICY_LABELS = [
+    (STRATEGY_NAMES[name] if name == SELF_SPECULATION else UNMASKING_POLICIES[name].label, name)
+    for name in POLICY_CHOICES
+]
 ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _INTRO = (
-    "**Block size 1 is AR**: the same weights, one token a forward. Larger blocks decode more tokens a forward, "
-    "until the text suffers. AR always takes part, as what the others are compared with."
+    "**Block size 1 is AR**: the same weights, one token per forward. Larger blocks decode more tokens per forward, "
+    "but a block that is too large makes the text worse. AR always runs; it is the baseline."
 )
-_HEADERS = ["Block size", "TPF", "Tokens/s", "x AR", "= AR", "Accuracy", "Tokens", "n"]
+_HEADERS = [
+    "Block size",
+    "Tokens per forward",
+    "Tokens/s",
+    "Speed-up",
+    "Same text as AR",
+    "Accuracy",
+    "Mean length",
+    "Answers",
+]
 _BAR = (
     '<div role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
     'style="height:6px;margin-bottom:6px;border-radius:3px;overflow:hidden;background:var(--border-color-primary)">'
     '<div style="height:100%;width:{percent:.1f}%;background:var(--color-accent)"></div></div>'
 )
 _LEGEND = (
-    "n: answers. TPF: tokens per forward. x AR: tokens/s over AR's. = AR: answers with AR's very tokens. "
-    "Tokens: mean length of an answer."
+    "Speed-up: tokens/s divided by those of AR. Same text as AR: share of answers with the same tokens as AR. "
+    "Accuracy: share of correct answers. Mean length: tokens per answer."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """The sweep that a page shows. total: answers there will be; names: what each setting is called, by its number."""
+    """The sweep that a page shows. total: the number of answers at the end; names: of the settings, in their order."""
 
     run: str
     viewer: str
@@ -71,7 +85,7 @@ class BlockSizesTab:
         self.loaded = loaded
         self.worker = worker
         self.options = options
-        self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # gone with the server
+        self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # deleted when the server stops
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -82,28 +96,28 @@ class BlockSizesTab:
         gr.Markdown(_INTRO, elem_id="sweep-intro")
         with gr.Row():
             self.model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
-            self.source = gr.Dropdown(sources, value=sources[1], label="Decode", min_width=180)
+            self.source = gr.Dropdown(sources, value=sources[1], label="Prompts", min_width=180)
             most = self.options.max_problems
             self.problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
             most = self.options.max_new_tokens
             self.limit = gr.Number(
                 min(96, most), minimum=1, maximum=most, precision=0, label="Max new tokens", min_width=120
             )
-        self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Ask something.")
+        self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Write a prompt.")
         choices = [("1 = AR" if size == 1 else str(size), size) for size in BLOCK_SIZES]
         self.sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
-        self.vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Vary also")
+        self.vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Compare")
         self.thresholds = gr.CheckboxGroup(
             [(f"{each:g}", each) for each in (0.5, 0.7, 0.8, 0.9, 0.95)],
             value=[0.7, 0.9],
-            label="Confidence thresholds, a series each",
+            label="Confidence thresholds, one series each",
             visible=False,
         )
         self.policies = gr.CheckboxGroup(
-            POLICY_NAMES, value=["confidence", SELF_SPECULATION], label="Policies, a series each", visible=False
+            POLICY_LABELS, value=["confidence", SELF_SPECULATION], label="Policies, one series each", visible=False
         )
         self.models = gr.Dropdown(
-            names, value=names[:2], multiselect=True, label="Models, a series each", visible=False, min_width=200
+            names, value=names[:2], multiselect=True, label="Models, one series each", visible=False, min_width=200
         )
         with gr.Row():
             self.run_button = gr.Button("Run", variant="primary", min_width=110, elem_id="sweep-run")
@@ -112,10 +126,8 @@ class BlockSizesTab:
         self._wire(blocks)
 
     def _build_results(self) -> None:
-        self.said = gr.HTML(
-            _say("Nothing has been run yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said"
-        )
-        # Its texts, some of which a model wrote, are of datatype str: shown as they are, never as markup.
+        self.said = gr.HTML(_say("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said")
+        # Datatype str shows the texts, some of them from a model, as plain text, not as markup.
         self.table = gr.Dataframe(
             headers=_HEADERS,
             datatype="str",
@@ -145,7 +157,7 @@ class BlockSizesTab:
             self.accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
         self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
-        self.under_way = gr.State(None)  # an UnderWay, once there is one
+        self.under_way = gr.State(None)  # an UnderWay after the first Run
 
     def _wire(self, blocks: gr.Blocks) -> None:
         question = [self.model, self.source, self.problems, self.limit, self.prompt, self.sizes]
@@ -177,7 +189,7 @@ class BlockSizesTab:
             **ASKED,
         )
         self.model.input(self._sizes, self.model, self.sizes, **ASKED)
-        # Models may be loaded or dropped in another tab: the lists are those of now, at every visit.
+        # Another tab may have loaded or unloaded models: the lists are updated when the page is opened.
         self.lists = [self.model, self.models]
         blocks.load(self.refreshed, self.lists, self.lists, **ASKED)
 
@@ -189,17 +201,17 @@ class BlockSizesTab:
         return {self.model: gr.update(choices=names, value=one), self.models: gr.update(choices=names, value=kept)}
 
     def _sizes(self, name: str | None) -> list[int]:
-        """The block sizes that a model was trained for."""
+        """The block sizes up to that of the training of a model."""
         try:
             spec = self.loaded.get(name).spec if name is not None else None
         except NBDiffError:
             spec = None
         return [size for size in BLOCK_SIZES if size <= (1 if spec is None else spec.block_size)]
 
-    # -- what visitors ask -------------------------------------------------------------------------------
+    # -- requests of visitors ----------------------------------------------------------------------------
 
     def start(self, before: UnderWay | None, *form: Any) -> dict[Any, Any]:
-        """Queue a sweep, or say in one sentence why not; one that is under way then goes on."""
+        """Put a sweep into the queue. After an error, which is shown in one sentence, a running sweep continues."""
         try:
             checked = check_sweep(self.loaded, _spec(*form), self.options)
             run_id = self.worker.submit(checked.parts)
@@ -216,12 +228,12 @@ class BlockSizesTab:
         }
 
     def stop(self, under_way: UnderWay | None) -> None:
-        """End the run that is shown."""
+        """Stop the sweep that is shown."""
         if under_way is not None:
             self.worker.stop(under_way.run)
 
     def tick(self, under_way: UnderWay | None) -> dict[Any, Any]:
-        """What has been decoded so far; the figures and the file once the run is over."""
+        """The results so far; at the end also the figures and the CSV file."""
         if under_way is None:
             return {self.timer: gr.Timer(active=False)}
         reply = self.worker.poll(under_way.run, under_way.viewer, 0)
@@ -229,7 +241,7 @@ class BlockSizesTab:
         rows = table(log)
         over = reply.state not in ("queued", "running")
         own = bool(rows) and rows[0].output is not None
-        answers = [[_where(each), each.output] for each in rows] if own else []
+        answers = [[_setting_of(each), each.output] for each in rows] if own else []
         news = {
             self.said: progress_html(reply, log, under_way),
             self.table: gr.update(value=table_value(rows), visible=bool(rows)),
@@ -241,7 +253,7 @@ class BlockSizesTab:
         return {**news, **self._results(rows)} if over and rows else news
 
     def _results(self, rows: Sequence[TableRow]) -> dict[Any, Any]:
-        """The figures and the file of a sweep that is over."""
+        """The figures and the CSV file of a sweep that has ended."""
         judged = any(each.accuracy is not None for each in rows)
         return {
             self.plots: gr.update(visible=True),
@@ -252,7 +264,7 @@ class BlockSizesTab:
         }
 
     def _file(self, rows: Sequence[TableRow]) -> str:
-        """The table in a new file of the server's own."""
+        """Write the table to a new temporary file; returns its path."""
         folder = Path(self._folder.name)
         for old in sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)[: -MOST_FILES + 1]:
             for file in old.iterdir():
@@ -277,9 +289,9 @@ class BlockSizesTab:
             policies: list | None = None,
             max_new_tokens: int = 96,
         ) -> list:
-            """Decode a prompt, or held-out problems of a domain, at each block size; the rows of the table.
+            """Decode a prompt, or held-out problems of a domain, with each block size. Returns the rows of the table.
 
-            Shares are from 0 to 1; a mistake is an error of one sentence.
+            Shares are from 0 to 1. An error is one sentence.
             """
             try:
                 spec = SweepSpec.of(
@@ -337,13 +349,13 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
     done = sum(isinstance(frame, SweepAnswer) for frame in log)
     total, note = under_way.total, under_way.note
     if reply.state == "queued":
-        return _say(f"Queued: {reply.ahead} before it.", 0, total, note)
+        return _say(f"Queued: {reply.ahead} runs before this one.", 0, total, note)
     if reply.state == "running":
         words = f"{done} of {total} answers"
         if log:
             newest = log[-1]
             warming = isinstance(newest, At) and newest.warm_up
-            words = f"Warming up: {words}" if warming else f"{words}, at {under_way.names[newest.setting]}"
+            words = f"Warming up: {words}" if warming else f"{words}; now {under_way.names[newest.setting]}"
         return _say(words, done, total, note)
     if reply.state == "finished":
         return _say(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
@@ -352,7 +364,7 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
 
 
 def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool = False) -> str:
-    """The line under the buttons, as HTML; its words are escaped."""
+    """The status line under the buttons, as HTML; its text is escaped."""
     bar = _BAR.format(done=done, total=total, percent=100 * done / total) if total else ""
     colour = "color:var(--error-text-color, #b91c1c);" if error else ""
     note = f'<p style="margin:4px 0 0;opacity:.8">{html.escape(note)}</p>' if note else ""
@@ -362,7 +374,7 @@ def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool 
 
 
 def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The table as the page shows it; a column names the series where there are several."""
+    """The table for the page. It has a column with the series if there are several."""
     lines = {each.series for each in rows if each.strategy != "ar"}
     several = len(lines) > 1 or len({each.model for each in rows}) > 1
     cells = []
@@ -380,7 +392,7 @@ def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
     return {"headers": [_HEADERS[0], *(["Series"] if several else []), *_HEADERS[1:]], "data": cells}
 
 
-def _where(row: TableRow) -> str:
+def _setting_of(row: TableRow) -> str:
     return ", ".join(part for part in (row.setting, row.series) if part)
 
 

@@ -1,8 +1,8 @@
-"""A sweep: one prompt, or held-out problems, decoded under a series of settings, most often block sizes.
+"""A sweep: one prompt, or held-out problems, decoded with several settings, usually several block sizes.
 
-Block size 1 is AR, and is decoded as AR where the checkpoint commits as AR does; AR always takes part there, as
-what the others are compared with. On every problem the settings take turns, and which goes first rotates, so that
-a busy moment of the machine slows them alike. Answers are judged outside all timing.
+Block size 1 is AR if the checkpoint commits like AR; then AR always runs, as the baseline. The settings take turns on
+each problem, and the first setting changes from problem to problem, so that other load on the machine slows all of them
+alike. Answers are checked outside the measured time.
 """
 
 import csv
@@ -26,26 +26,31 @@ from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
+from nbdiff_engine.trace.metrics import pooled
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
 from playground.sweep.sweep_frames import At, SweepAnswer
 
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
 MOST_SETTINGS = 24
-SELF_SPECULATION = "self_speculative"  # may stand among the policies: it is one more way to fill a block
+SELF_SPECULATION = "self_speculative"  # a strategy that can be chosen like a policy: it also decodes blocks
 POLICY_CHOICES = (*POLICIES, SELF_SPECULATION)
 
-_AT_SECONDS = 0.2  # between two signs of life
+_AT_SECONDS = 0.2  # at least this long between two At frames
 _WARM_TOKENS = 8
-_OUTPUT_CHARS = 2000  # of an answer that is shown
+_OUTPUT_CHARS = 2000  # of an answer on the page
 
 Whole = Annotated[int, Field(strict=True)]
 
 
 class SweepSpec(BaseModel):
-    """What a visitor asks for. domain: of the held-out problems; None for the prompt. The series are the models
-    times the thresholds, or the policies, or the checkpoint's own policy where neither is given."""
+    """A request for a sweep. domain: of the held-out problems; None: the prompt is decoded.
+
+    There is one series for each model and each threshold or policy; without these, one for each model, with the
+    checkpoint's policy.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +65,7 @@ class SweepSpec(BaseModel):
 
     @classmethod
     def of(cls, **fields: Any) -> Self:
-        """Check a form. Raises SettingError with one sentence for the first thing that is wrong."""
+        """Check a form. Raises SettingError with one sentence for the first error."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -74,7 +79,7 @@ class SweepSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SweepSetting:
-    """One way to decode. series: what tells its line in a figure from the others, "" for an only one."""
+    """One setting of a sweep. series: the name of its line in the figures, "" if there is only one line."""
 
     model: BlockModel
     series: str
@@ -84,7 +89,7 @@ class SweepSetting:
 
     @property
     def label(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         if self.strategy == "ar":
             return "1 = AR"
         return str(self.block_size)
@@ -92,7 +97,7 @@ class SweepSetting:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A checked sweep, a part a model. total: answers there will be; note: what the visitor should know, or ""."""
+    """A checked sweep, one part for each model. total: the number of answers; note: for the visitor, or ""."""
 
     parts: Sequence[RunPart]
     settings: Sequence[SweepSetting]
@@ -101,7 +106,7 @@ class Sweep:
 
 
 def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -> Sweep:
-    """Check a sweep against the server's limits and its checkpoints. Raises NBDiffError, one sentence."""
+    """Check a sweep against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     _check_limits(spec, options)
     problems: list[Problem] | None = None
     if spec.domain is not None:
@@ -113,7 +118,7 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
         asked = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
         prompts = [encode(model, each)[1] for each in asked]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a block beyond training is said in the note
+            warnings.simplefilter("ignore", UserWarning)  # the note below says the same
             for setting in own:
                 prepare(model, prompts[0], **setting.asked.model_dump(exclude_unset=True))
         if model.spec is not None and max(each.block_size for each in own) > model.spec.block_size:
@@ -122,29 +127,29 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
         parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
         settings += own
     if len(settings) > MOST_SETTINGS:
-        raise SettingError(f"{len(settings)} settings are asked for; a sweep has at most {MOST_SETTINGS}.")
+        raise SettingError(f"{len(settings)} settings are requested; a sweep has at most {MOST_SETTINGS}.")
     count = 1 if problems is None else len(problems)
     return Sweep(parts, settings, count * len(settings), " ".join(notes))
 
 
 def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
-    """What does not depend on a checkpoint."""
+    """Check the limits that do not depend on a checkpoint. Raises NBDiffError, one sentence."""
     if not spec.models:
         raise SettingError("No model is chosen; choose at least one.")
     if not spec.block_sizes:
         raise SettingError("No block size is chosen; choose at least one.")
     if spec.thresholds and spec.policies:
-        raise SettingError("Thresholds and policies cannot be varied in one sweep; choose one of the two.")
+        raise SettingError("A sweep can compare thresholds or policies, not both; choose one of the two.")
     lines = len(set(spec.models)) * max(len(set(spec.thresholds)), len(set(spec.policies)), 1)
     asked = lines * len(set(spec.block_sizes))
-    if asked > 2 * MOST_SETTINGS:  # settings that are the same for all series, AR, are counted once they are made
-        raise SettingError(f"{asked} settings are asked for; a sweep has at most {MOST_SETTINGS}.")
+    if asked > 2 * MOST_SETTINGS:  # AR is in every series here; check_sweep counts it once
+        raise SettingError(f"{asked} settings are requested; a sweep has at most {MOST_SETTINGS}.")
     for policy in spec.policies:
         if policy not in POLICY_CHOICES:
-            raise SettingError(f"The policy is {brief(policy)}; choose among {', '.join(POLICY_CHOICES)}.")
+            raise SettingError(f"The policy is {brief(policy)}; choose one of {', '.join(POLICY_CHOICES)}.")
     if spec.domain is None:
         if not spec.prompt.strip():
-            raise PromptError("The prompt is empty; type one, or choose held-out problems.")
+            raise PromptError("The prompt is empty; write one, or choose held-out problems.")
         if len(spec.prompt) > options.max_prompt_chars:
             raise PromptError(
                 f"The prompt is {len(spec.prompt):,} characters long; this server takes at most "
@@ -153,7 +158,7 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     elif spec.domain not in DOMAINS:
         raise SettingError(f"There are no problems of domain {brief(spec.domain)}; there are {', '.join(DOMAINS)}.")
     elif not 1 <= spec.problems <= options.max_problems:
-        raise SettingError(f"{spec.problems} problems are asked for; a sweep takes from 1 to {options.max_problems}.")
+        raise SettingError(f"{spec.problems} problems are requested; a sweep takes from 1 to {options.max_problems}.")
     if spec.max_new_tokens > options.max_new_tokens:
         raise SettingError(
             f"max_new_tokens is {spec.max_new_tokens:,}; this server allows at most {options.max_new_tokens:,}."
@@ -161,7 +166,7 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
 
 
 def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSetting]:
-    """A model's settings, AR first where it has AR. Raises SettingError where none is left."""
+    """The settings of a model, AR first if it can decode AR. Raises SettingError for a wrong value."""
     common = {"max_new_tokens": spec.max_new_tokens, "trace": False}
     name = model.name if several else ""
     has_ar = model.spec is None or model.spec.commits_as_ar
@@ -178,7 +183,7 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
         ]
     elif spec.policies:
         kinds = [
-            ("self-speculation", SELF_SPECULATION, {})
+            (STRATEGY_NAMES[SELF_SPECULATION].lower(), SELF_SPECULATION, {})
             if each == SELF_SPECULATION
             else (each.replace("_", " "), "block_diffusion", {"unmasking": each})
             for each in dict.fromkeys(spec.policies)
@@ -204,10 +209,10 @@ def _frames(
     problems: Sequence[Problem] | None,
     first: int,
 ) -> Generator[Frame, None, None]:
-    """A model's part of a sweep. problems: None for a visitor's own prompt. first: its first setting's number."""
-    run_code = model.name in bundled_models()  # as in an evaluation: a stranger's programs are not run
+    """The part of one model. problems: None if a prompt is decoded. first: the number of the model's first setting."""
+    run_code = model.name in bundled_models()  # as in an evaluation: programs of other models are not run
     verdicts: dict[tuple[int, str], Verdict] = {}
-    heard = time.monotonic()
+    reported = time.monotonic()
     answers = answers_in_turn(
         model, [each.asked for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
     )
@@ -219,9 +224,9 @@ def _frames(
                 if each.warm_up:
                     if each.events == 0:
                         yield At(number, 0, warm_up=True)
-                elif time.monotonic() - heard > _AT_SECONDS:
+                elif time.monotonic() - reported > _AT_SECONDS:
                     yield At(number, each.batch)
-                    heard = time.monotonic()
+                    reported = time.monotonic()
                 continue
             (output,) = each.outputs
             correct = None
@@ -232,7 +237,7 @@ def _frames(
                 correct = verdicts[known].correct
             text = None if problems is not None else output.text[:_OUTPUT_CHARS]
             yield _answer(settings[each.setting], number, each.batch, output, correct, text)
-            heard = time.monotonic()
+            reported = time.monotonic()
 
 
 def _answer(
@@ -246,26 +251,24 @@ def _answer(
         block_size=setting.block_size,
         label=setting.label,
         strategy=setting.strategy,
-        tokens=output.metrics.output_tokens,
-        forwards=output.metrics.decode_forwards,
-        seconds=output.metrics.decode_seconds,
+        metrics=output.metrics,
         correct=correct,
         digest=hashlib.blake2b(repr(output.token_ids).encode(), digest_size=8).hexdigest(),
         output=text,
     )
 
 
-# -- what came out ----------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """The figures of one setting. setting: "1 = AR" or the block size. n: answers.
+    """The figures of one setting. setting: "1 = AR" or the block size. n: the number of answers.
 
-    accuracy: share of the judged answers that are right. tpf, tokens_per_second: sums divided, as an evaluation pools
-    them. same_as_ar: share of the answers with AR's very tokens. speed: tokens per second over AR's, both over the
-    problems that both have answered. None where there is nothing to divide. output: the answer to a visitor's own
-    prompt, None for held-out problems.
+    accuracy: share of correct answers. tpf, tokens_per_second: by `pooled` of trace.metrics. same_as_ar: share of
+    answers with the same tokens as AR. speed: tokens per second divided by those of AR, over the problems that both
+    have answered. All are None if the divisor is 0. output: the answer to the visitor's prompt, None for held-out
+    problems.
     """
 
     model: str
@@ -284,14 +287,14 @@ class TableRow:
 
     def to_json(self) -> dict[str, Any]:
         """A row of the endpoint and of the CSV file."""
-        said = asdict(self)
+        fields = asdict(self)
         if self.output is None:
-            del said["output"]
-        return said
+            del fields["output"]
+        return fields
 
 
 def table(frames: Iterable[Frame]) -> list[TableRow]:
-    """The figures of each setting, in the order of the settings, from a sweep's frames: its answers are read alone."""
+    """The figures of each setting, in their order, from the frames of a sweep. Frames of other types are skipped."""
     by_setting: dict[int, dict[int, SweepAnswer]] = {}
     baselines: dict[str, dict[int, SweepAnswer]] = {}
     for each in frames:
@@ -310,7 +313,9 @@ def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow
     first = answers[0]
     judged = [each.correct for each in answers if each.correct is not None]
     both = [(each, ar[each.problem]) for each in answers if each.problem in ar]
-    own, of_ar = _per_second([each for each, _ in both]), _per_second([other for _, other in both])
+    rates = pooled(each.metrics for each in answers)
+    own = pooled(each.metrics for each, _ in both).tokens_per_second
+    of_ar = pooled(other.metrics for _, other in both).tokens_per_second
     return TableRow(
         model=first.model,
         series=first.series,
@@ -319,25 +324,17 @@ def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow
         strategy=first.strategy,
         n=len(answers),
         accuracy=sum(judged) / len(judged) if judged else None,
-        tpf=_ratio(sum(each.tokens - 1 for each in answers), sum(each.forwards for each in answers)),
-        tokens_per_second=_per_second(answers),
-        mean_tokens=sum(each.tokens for each in answers) / len(answers),
-        same_as_ar=_ratio(sum(each.digest == other.digest for each, other in both), len(both)),
-        speed=_ratio(own, of_ar) if own is not None and of_ar is not None else None,
+        tpf=rates.tokens_per_forward,
+        tokens_per_second=rates.tokens_per_second,
+        mean_tokens=rates.output_tokens / rates.answers,
+        same_as_ar=sum(each.digest == other.digest for each, other in both) / len(both) if both else None,
+        speed=own / of_ar if own is not None and of_ar else None,
         output=first.output,
     )
 
 
-def _per_second(answers: Sequence[SweepAnswer]) -> float | None:
-    return _ratio(sum(each.tokens - 1 for each in answers), sum(each.seconds for each in answers))
-
-
-def _ratio(above: float, below: float) -> float | None:
-    return above / below if below > 0 else None
-
-
 def series_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
-    """The rows by series, by block size; a model's AR is the first point of each of its series."""
+    """The rows of each series, sorted by block size. The first point of each series is AR of the same model."""
     ar = {row.model: row for row in rows if row.strategy == "ar"}
     lines: dict[str, list[TableRow]] = {}
     for row in rows:
@@ -350,7 +347,7 @@ def series_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
 
 
 def to_csv(rows: Sequence[TableRow]) -> str:
-    """The table as CSV, numbers in full, None as nothing. Text that a spreadsheet would run is quoted with '."""
+    """The table as CSV, with full precision; None is empty. A ' before a text stops a spreadsheet from running it."""
     if not rows:
         return ""
     out = io.StringIO(newline="")

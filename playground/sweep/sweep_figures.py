@@ -1,4 +1,4 @@
-"""The figures of a sweep, from its table: accuracy against TPF, speed and agreement with AR against block size."""
+"""The figures of a sweep: accuracy against tokens per forward; speed and agreement with AR against block size."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,13 +8,13 @@ from nbdiff_engine.evaluation.aup import aup
 from playground.drawing import INK, add_line, blank
 from playground.sweep.sweep import TableRow, series_of
 
-UNNAMED = "block diffusion"  # a series that is the only one
+UNNAMED = "block diffusion"  # the name of the only series
 
 
 def accuracy_against_tpf(rows: Sequence[TableRow]) -> go.Figure:
-    """Accuracy in percent against tokens per forward, a line a series, its AUP in the legend.
+    """Accuracy in percent against tokens per forward: one line for each series, with its AUP in the legend.
 
-    Draws nothing where nothing was judged.
+    Without checked answers, the figure has no lines.
     """
     figure = blank("Tokens per forward", "Accuracy")
     for number, (name, line) in enumerate(series_of(rows).items()):
@@ -39,7 +39,7 @@ def accuracy_against_tpf(rows: Sequence[TableRow]) -> go.Figure:
 
 
 def speed_against_block_size(rows: Sequence[TableRow]) -> go.Figure:
-    """Output tokens per second against block size (logarithmic); a level line says where AR is."""
+    """Output tokens per second against block size (logarithmic); a horizontal line marks AR."""
     figure = _against_block_size(rows, "Output tokens/s", lambda each: each.tokens_per_second, "%{y:.0f} tokens/s")
     figure.update_yaxes(rangemode="tozero")
     speeds = {each.model: each.tokens_per_second for each in rows if each.strategy == "ar"}
@@ -56,10 +56,10 @@ def speed_against_block_size(rows: Sequence[TableRow]) -> go.Figure:
 
 
 def agreement_against_block_size(rows: Sequence[TableRow]) -> go.Figure:
-    """Share of answers that are AR's, token for token, in percent against block size (logarithmic)."""
+    """Share of answers with the same tokens as AR, in percent, against block size (logarithmic)."""
     figure = _against_block_size(
         rows,
-        "Same answer as AR",
+        "Same text as AR",
         lambda each: None if each.same_as_ar is None else 100 * each.same_as_ar,
         "%{y:.0f} % the same as AR",
     )
@@ -87,7 +87,7 @@ def _has_ar(rows: Sequence[TableRow]) -> bool:
 
 
 def _aup(points: Sequence[tuple[float, float]]) -> float | None:
-    """Area under the accuracy-TPF curve; None for fewer than two points, which make no curve."""
+    """Area under the curve of accuracy against tokens per forward; None for fewer than two points."""
     if len(points) < 2:
         return None
     return aup(list(points))

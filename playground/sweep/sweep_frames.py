@@ -1,28 +1,30 @@
-"""What a sweep reports to the worker's log: one answer with all that the table needs, and what is being decoded."""
+"""The frames of a sweep: an answer with the data for the table, and a report of the current setting."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nbdiff_engine.trace.metrics import Metrics
+
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """What is being decoded: the setting and the problem, by number. Now and then, so that a stop is heard."""
+    """The numbers of the current setting and problem. It is sent often, because the worker stops a run at a frame."""
 
     setting: int
     problem: int
     warm_up: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        said: dict[str, Any] = {"kind": "at", "setting": self.setting, "problem": self.problem}
-        return {**said, "warm_up": True} if self.warm_up else said
+        data: dict[str, Any] = {"kind": "at", "setting": self.setting, "problem": self.problem}
+        return {**data, "warm_up": True} if self.warm_up else data
 
 
 @dataclass(frozen=True, slots=True)
 class SweepAnswer:
-    """One answer. setting, problem: numbers; label, series, block_size: the setting in words, as the table has it.
+    """One answer. setting, problem: their numbers. label, series, block_size: the setting as in the table.
 
-    correct: None for an answer that nobody judged. digest: equal digests are equal token ids; the ids themselves
-    would fill the log of a long sweep. output: the text, of a visitor's own prompt alone.
+    correct: None if the answer was not checked. digest: equal for equal token ids; the ids would be too large for the
+    log of a long sweep. output: the text, only for the visitor's prompt.
     """
 
     setting: int
@@ -32,15 +34,19 @@ class SweepAnswer:
     block_size: int
     label: str
     strategy: str
-    tokens: int
-    forwards: int
-    seconds: float
+    metrics: Metrics
     correct: bool | None
     digest: str
     output: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        said = {"kind": "row", **asdict(self)}
+        fields = asdict(self)
+        del fields["metrics"]
         if self.output is None:
-            del said["output"]
-        return said
+            del fields["output"]
+        figures = {
+            "tokens": self.metrics.output_tokens,
+            "forwards": self.metrics.decode_forwards,
+            "seconds": self.metrics.decode_seconds,
+        }
+        return {"kind": "row", **fields, **figures}

@@ -246,7 +246,7 @@ def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
         ({"model": "../../etc"}, "No model"),
         ({"lanes": []}, "No lane is switched on"),
         ({"lanes": [{**LANE, "on": False}]}, "No lane is switched on"),
-        ({"lanes": [LANE] * 7}, "7 lanes are asked for; this server allows at most 6."),
+        ({"lanes": [LANE] * 7}, "7 lanes are requested; this server allows at most 6."),
         ({"lanes": "<script>"}, "lanes"),
         ({"lanes": [{"model": "nano-ar", "strategy": "block_diffusion"}]}, "nano-ar is an autoregressive checkpoint"),
     ],

@@ -35,7 +35,7 @@ def test_the_figures_are_of_the_race_on_the_stage(page: Page) -> None:
 
 
 def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: Page) -> None:
-    page.get_by_label("Fixed length").check()
+    page.get_by_label("Ignore end-of-text").check()
     run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
     page.get_by_role("button", name="Copy link").click()
     link = page.locator("#link").locator("textarea, input")
@@ -43,7 +43,7 @@ def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: P
     with opened(browser, server, at=link.input_value()) as other:
         until_finished(other)
         expect(other.get_by_role("textbox", name="Prompt")).to_have_value("What is the capital of Peru?")
-        expect(other.get_by_label("Fixed length")).to_be_checked()
+        expect(other.get_by_label("Ignore end-of-text")).to_be_checked()
         expect(lanes(other)[1]).to_contain_text("blocks of 8, threshold 0.9")
         other.locator("[data-range]").press("End")
         expect(lanes(other)[1].locator(".token:visible")).to_have_count(20)
@@ -102,7 +102,7 @@ def test_the_conversation_keeps_its_turns(page: Page) -> None:
     turn.click()
     page.locator("[data-range]").press("End")
     expect(lanes(page)[0]).to_contain_text("Germany")
-    page.get_by_role("button", name="Forget it").click()
+    page.get_by_role("button", name="New chat").click()
     expect(turn).to_have_count(0)
 
 
@@ -130,7 +130,7 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
 
 def test_a_sweep_of_one_prompt_shows_the_answers_and_a_mistake_is_said(page: Page) -> None:
     page.get_by_role("tab", name="Block sizes").click()
-    page.get_by_label("Decode", exact=True).click()
+    page.get_by_label("Prompts", exact=True).click()
     page.get_by_role("option", name="My prompt").click()
     page.locator("#sweep-run").click()
     expect(page.locator("#sweep-said")).to_contain_text("The prompt is empty")

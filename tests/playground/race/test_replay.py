@@ -185,7 +185,7 @@ def serious(results: Any) -> list[tuple[str, str]]:
 
 def with_engine(html: str) -> str:
     """The page as if it had a server that can continue a fork."""
-    return html.replace('data-stage]"), {})', 'data-stage]"), { fork: (asked) => { window.asked = asked; } })')
+    return html.replace('data-stage]"), {},', 'data-stage]"), { fork: (asked) => { window.asked = asked; } },')
 
 
 def test_arrows_walk_the_tokens_once_one_has_the_focus(browser: Browser, tmp_path: Path) -> None:

@@ -17,6 +17,11 @@ def test_every_setting_of_a_lane_is_one_of_the_engine() -> None:
     assert set(LaneSpec.model_fields) - {"model", "on"} <= set(DecodeSettings.model_fields)
 
 
+def test_a_lane_has_every_setting_but_those_of_the_run() -> None:
+    of_the_run = {"max_new_tokens", "ignore_eos", "stop", "skip_after_eos", "trace"}
+    assert set(LaneSpec.model_fields) - {"model", "on"} == set(DecodeSettings.model_fields) - of_the_run
+
+
 def test_a_whole_number_of_a_page_is_whole() -> None:
     lane = RunSpec.of(prompt="a", lanes=[LANE], max_new_tokens=8.0).lanes[0]
     assert lane.settings() == {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9}
@@ -105,4 +110,4 @@ def test_presets_fit_what_the_checkpoint_can_do() -> None:
         assert all(lane.model in ("nano", "nano-ar") for lane in lanes)
         for lane in lanes:
             DecodeSettings.of(**lane.settings())
-    assert list(presets(load("nano-ar"))) == ["AR alone"]
+    assert list(presets(load("nano-ar"))) == ["AR only"]

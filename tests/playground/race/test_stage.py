@@ -11,6 +11,7 @@ import pytest
 
 from playground.server import replay_file as replay
 from playground.server import web_files
+from playground.server.tables import player_tables
 from tests.playground.replaying import (
     BROWSER_TEST,
     Browser,
@@ -97,7 +98,17 @@ def frames_of(race: dict[str, Any]) -> list[dict[str, Any]]:
 
 def value_of(of: dict[str, Any], **news: Any) -> dict[str, Any]:
     lanes = [{"name": lane["name"], "about": lane["about"]} for lane in of["lanes"]]
-    return {"run": "r1", "race": None, "recorded": False, "lanes": lanes, "keep": 0, "error": "", "note": "", **news}
+    return {
+        "run": "r1",
+        "race": None,
+        "recorded": False,
+        "lanes": lanes,
+        "keep": 0,
+        "error": "",
+        "note": "",
+        "tables": player_tables(),
+        **news,
+    }
 
 
 def send(page: Page, frames: list[dict[str, Any]], state: str = "running") -> None:
@@ -189,7 +200,7 @@ def test_a_fork_is_asked_for_and_comes_beside_the_lanes(browser: Browser, tmp_pa
         tokens(page).nth(1).click()
         page.get_by_role("button", name="Re-mask").click()
         expect(tokens(page, kind=".mask")).to_have_count(3)
-        page.get_by_label("Policy").select_option(label="top-2 margin")
+        page.get_by_label("Policy").select_option(label="Top-2 margin")
         page.get_by_role("spinbutton", name="Margin").fill("0.4")
         page.get_by_role("button", name="Continue from here").click()
         name, asked = page.evaluate("triggered.at(-1)")

@@ -24,23 +24,22 @@ def entry(name: str, strategy: str, rate: float | None, forwards: int = 10, toke
 def test_it_names_the_winner_the_ratio_and_the_reason() -> None:
     said = verdict([entry("AR", "ar", 100.0, forwards=20), entry("Self-speculation", "self_speculative", 310.0, 5)])
     assert said == (
-        "Self-speculation finished 3.1x sooner than AR with the same tokens. Self-speculation made 4.0 tokens per "
-        "forward, and each forward took 1.3x the time of one of AR, which made 1.0 tokens per forward."
+        "Self-speculation was 3.1x as fast as AR, with the same tokens. Self-speculation decoded 4.0 tokens per "
+        "forward, AR 1.0; a forward of Self-speculation took 1.3x the time of one of AR."
     )
 
 
 def test_other_tokens_are_said_to_be_others() -> None:
     said = verdict([entry("AR", "ar", 100.0, 20), entry("Block diffusion", "block_diffusion", 200.0, 5, (1, 2))])
     assert said.startswith(
-        "Block diffusion wrote 2.0x as many tokens a second as AR, with other tokens than AR's. Block diffusion made"
+        "Block diffusion decoded 2.0x as many tokens per second as AR; the text differs from AR's. Block diffusion "
+        "decoded"
     )
 
 
 def test_ar_can_win() -> None:
     said = verdict([entry("AR", "ar", 300.0, 20), entry("Block diffusion", "block_diffusion", 100.0, 15)])
-    assert said.startswith(
-        "AR finished 3.0x sooner than Block diffusion with the same tokens. Block diffusion made 1.3"
-    )
+    assert said.startswith("AR was 3.0x as fast as Block diffusion, with the same tokens. Block diffusion decoded 1.3")
 
 
 def test_a_small_difference_is_a_tie() -> None:
@@ -50,11 +49,11 @@ def test_a_small_difference_is_a_tie() -> None:
 
 def test_without_ar_the_two_fastest_are_compared() -> None:
     lanes = [entry(name, "block_diffusion", rate) for name, rate in (("a", 100.0), ("b", 300.0), ("c", 200.0))]
-    assert verdict(lanes).startswith("b finished 1.5x sooner than c")
+    assert verdict(lanes).startswith("b was 1.5x as fast as c")
 
 
 def test_nothing_is_divided_by_nothing() -> None:
     assert verdict([entry("AR", "ar", 100.0)]) == ""
     assert verdict([]) == ""
     short = verdict([entry("AR", "ar", 100.0), entry("Block diffusion", "block_diffusion", None)])
-    assert short == "No verdict: the answer of Block diffusion is too short to have a rate."
+    assert short == "No verdict: the answer of Block diffusion is too short to measure a rate."

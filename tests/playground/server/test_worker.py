@@ -242,7 +242,7 @@ def test_a_run_out_of_time_ends_and_says_so(worker: Worker, slow: StepLane, cloc
     worker.poll(run, "v", 0)
     slow.forward()
     until_state(worker, run, "stopped")
-    assert "ended after 60 s" in worker.poll(run, "v", 0).message
+    assert "stopped after 60 s" in worker.poll(run, "v", 0).message
 
 
 def test_a_log_stays_within_its_bytes() -> None:

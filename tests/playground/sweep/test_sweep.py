@@ -13,6 +13,7 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import held_out
+from nbdiff_engine.trace.metrics import Metrics
 from playground.options import ServerOptions
 from playground.server.worker import Frame, Limits, Reply, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
@@ -22,7 +23,7 @@ from playground.sweep.sweep_frames import At, SweepAnswer
 from tests.playground.server.test_worker import PATIENCE, until
 
 OPTIONS = ServerOptions()
-ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a", "seconds": 1.0}
+ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a"}
 
 
 class OneModel:
@@ -94,12 +95,24 @@ def test_self_speculation_agrees_with_ar(maths: list[Frame]) -> None:
     assert speculative.accuracy == ar.accuracy
 
 
-def answer(setting: int, **fields: Any) -> SweepAnswer:
+def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fields: Any) -> SweepAnswer:
     """Setting 0 is AR, 1 blocks of 4."""
+    metrics = Metrics(
+        output_tokens=tokens,
+        prefill_seconds=0.0,
+        decode_seconds=seconds,
+        decode_forwards=forwards,
+        denoise_forwards=forwards,
+        commit_forwards=0,
+        tokens_per_forward=None,
+        tokens_per_second=None,
+        seconds_to_first_token=0.0,
+        seconds_to_first_block=0.0,
+    )
     of = {"block_size": 4, "label": "4", "strategy": "block_diffusion"}
     if setting == 0:
         of = {"block_size": 1, "label": "1 = AR", "strategy": "ar"}
-    return SweepAnswer(**{**ANSWER, **of, "setting": setting, **fields})
+    return SweepAnswer(**{**ANSWER, **of, "setting": setting, "metrics": metrics, **fields})
 
 
 def test_the_table_pools_sums() -> None:
@@ -187,7 +200,7 @@ def test_a_stop_ends_a_sweep_within_an_answer(loaded: OneModel, monkeypatch: pyt
 
         return RunPart(part.name, frames)
 
-    worker = Worker(Limits(settle_seconds=0, lease_seconds=PATIENCE))
+    worker = Worker(Limits(paint_seconds=0, lease_seconds=PATIENCE))
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)

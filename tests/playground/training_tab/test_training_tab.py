@@ -282,7 +282,7 @@ def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: fake_jobs.FakeJ
     job = finished(jobs, form)
     shelf = LoadedModels(ServerOptions())
     shelf.add(load("nano"), "nano", "bundled")
-    worker = Worker(Limits(settle_seconds=0.0))
+    worker = Worker(Limits(paint_seconds=0.0))
     worker.start()
     try:
         value, said = Opening(shelf, worker, jobs).open(job.id, "20")

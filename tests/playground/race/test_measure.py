@@ -1,0 +1,73 @@
+"""The figures that the player computes from events are those of nbdiff_engine.trace.metrics."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbdiff_engine as nb
+from nbdiff_engine.forking import continued, fork
+from nbdiff_engine.trace.metrics import measure
+from nbdiff_engine.trace.trace_file import Trace
+from playground.race.frames import lane_frames, race_of
+from playground.server.worker import Logged
+from tests.playground.replaying import BROWSER_TEST, Browser, launched, opened
+
+pytestmark = BROWSER_TEST
+
+PROMPT = "Tell a short story about Max, a mouse and a green key."
+SETTINGS = {
+    "AR": {"strategy": "ar"},
+    "Block diffusion": {"strategy": "block_diffusion", "block_size": 16},
+    "Self-speculation": {"strategy": "self_speculative", "block_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def race() -> dict[str, Any]:
+    """A lane of each strategy and a fork of the second one, without the figures that Python measured."""
+    model = nb.load("nano", dtype="float32")
+    log = []
+    for number, (name, settings) in enumerate(SETTINGS.items()):
+        job = nb.prepare(model, PROMPT, max_new_tokens=48, **settings)
+        log += [Logged(frame, number) for frame in lane_frames(name, "", job)]
+    trace = race_of(log, PROMPT).lanes[1].trace
+    cut = next(k for k, event in enumerate(trace.events) if type(event).__name__ == "Commit") + 2
+    edit, start = fork(trace, cut, {})
+    job = nb.prepare(model, list(trace.prompt_ids), start=start, **{**trace.settings, "unmasking": "top_k"})
+    frames = lane_frames("Fork", "", job, lambda: continued(trace.events[:cut], edit, job))
+    log += [Logged(frame, len(SETTINGS)) for frame in frames]
+    made = race_of(log, PROMPT).to_json()
+    return {**made, "lanes": [{**lane, "metrics": None} for lane in made["lanes"]]}
+
+
+def test_the_page_measures_as_python_does(browser: Browser, tmp_path: Path, race: dict[str, Any]) -> None:
+    with opened(browser, tmp_path, race) as page:
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Export JSON").click()
+        waiting.value.save_as(tmp_path / "out.json")
+    exported = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [lane["name"] for lane in exported["lanes"]] == [*SETTINGS, "Fork"]
+    for lane, given in zip(exported["lanes"], race["lanes"], strict=True):
+        wanted = dataclasses.asdict(measure(Trace.from_json(given["trace"]).events))
+        assert lane["metrics"] == pytest.approx(wanted, rel=1e-9), lane["name"]
+
+
+def test_the_page_shows_the_figures_that_python_sent(browser: Browser, tmp_path: Path, race: dict[str, Any]) -> None:
+    lanes = []
+    for lane in race["lanes"]:
+        metrics = dataclasses.asdict(measure(Trace.from_json(lane["trace"]).events))
+        lanes.append({**lane, "metrics": {**metrics, "tokens_per_second": 1234.0, "tokens_per_forward": 5.5}})
+    with opened(browser, tmp_path, {**race, "lanes": lanes}) as page:
+        for name in SETTINGS:
+            figures = page.get_by_role("region", name=name, exact=True).locator(".large dd").all_inner_texts()
+            assert figures[:2] == ["1,234", "5.50"]
