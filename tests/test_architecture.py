@@ -35,13 +35,7 @@ OF_WEIGHT = 100  # a longer module of the engine or of training has a test file 
 TESTED_BY = {
     "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
-    "nbdiff_engine/decoding/prompts.py": "tests/engine/test_generate.py",
-    "nbdiff_engine/decoding/row.py": "tests/engine/decoding/test_decoding_ends.py",
-    "nbdiff_engine/decoding/settings.py": "tests/engine/test_generate.py",
-    "nbdiff_engine/evaluation/report.py": "tests/engine/evaluation/test_run.py",
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
-    "nbdiff_engine/lm_eval_adapter/arguments.py": "tests/engine/lm_eval_adapter/test_lm_eval_model.py",
-    "nbdiff_engine/model/kv_cache.py": "tests/engine/model/test_block_model.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/trace/events.py": "tests/engine/trace/test_trace_file.py",
@@ -52,19 +46,13 @@ TESTED_BY = {
     "training/corpus/math.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/questions.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/scenes.py": "tests/training/corpus/test_corpus.py",
-    "training/data/data_settings.py": "tests/training/data/test_sources.py",
-    "training/data/dataset.py": "tests/training/data/test_sources.py",
-    "training/data/formats.py": "tests/training/data/test_encoding.py",
     "training/jobs/failures.py": "tests/training/jobs/test_lifecycle.py",
     "training/jobs/processes.py": "tests/training/jobs/test_lifecycle.py",
     "training/jobs/queue.py": "tests/training/jobs/test_lifecycle.py",
     "training/jobs/runner.py": "tests/training/jobs/test_kills.py",
     "training/jobs/supervisor.py": "tests/training/jobs/test_lifecycle.py",
-    "training/objective/attention_plan.py": "tests/training/objective/test_document_attention.py",
     "training/planning/planning_commands.py": "tests/training/test_command_line.py",
-    "training/planning/shapes.py": "tests/training/planning/test_estimate.py",
     "training/run/launch.py": "tests/training/run/test_trainer.py",
-    "training/run/run_folder.py": "tests/training/run/test_trainer.py",
 }
 
 
