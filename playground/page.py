@@ -13,11 +13,11 @@ from playground.options import Options, StartError
 from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
-from playground.race.run_spec import LaneSpec
 from playground.server import web_components
 from playground.server.loaded_models import Shelf, first_models
 from playground.server.worker import Limits, Worker
 from playground.sweep.block_sizes_tab import BlockSizesTab
+from playground.training_tab.opening import OpenedCheckpoint
 from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 
@@ -104,7 +104,7 @@ def _page(shelf: Shelf, worker: Worker, options: Options) -> gr.Blocks:
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
                     training = TrainingTab(shelf, worker, options, jobs)
-                    training.build(blocks, opened)
+                    training.build(opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
             _race_what_is_opened(opened, shelf, options, editor, tabs, changed)
@@ -123,11 +123,14 @@ def _race_what_is_opened(
 ) -> None:
     """A checkpoint that the training tab has loaded goes to the lanes of the decode tab, and the page there."""
 
-    def shown(value: dict) -> tuple:
-        if not value:
-            return gr.skip(), gr.skip(), gr.skip()
-        lanes = [LaneSpec(**lane) for lane in value["lanes"]]
-        return lanes_editor.value(shelf, options, lanes), gr.update(selected="decode"), value["serial"]
+    def shown(checkpoint: OpenedCheckpoint | None) -> dict:
+        if checkpoint is None:
+            return gr.skip()
+        return {
+            editor: lanes_editor.value(shelf, options, list(checkpoint.lanes)),
+            tabs: gr.update(selected="decode"),
+            changed: checkpoint.serial,
+        }
 
     opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")
 
