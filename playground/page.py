@@ -3,7 +3,6 @@
 import html
 import os
 import threading
-from typing import Any
 
 import gradio as gr
 
@@ -15,11 +14,11 @@ from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
 from playground.race.lanes_editor import EditorValue
-from playground.race.run_spec import LaneSpec
 from playground.server import web_files
 from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.worker import Limits, Worker
 from playground.sweep.block_sizes_tab import BlockSizesTab
+from playground.training_tab.opening import OpenedCheckpoint
 from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 
@@ -106,7 +105,7 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
                     training = TrainingTab(loaded, worker, options, jobs)
-                    training.build(blocks, opened)
+                    training.build(opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
             _open_in_decode_tab(opened, loaded, options, editor, tabs, changed)
@@ -125,14 +124,13 @@ def _open_in_decode_tab(
 ) -> None:
     """When the training tab has loaded a checkpoint, put it into the lanes of the Decode tab and show that tab."""
 
-    def shown(value: dict) -> Any:
-        if not value:
+    def shown(checkpoint: OpenedCheckpoint | None) -> dict:
+        if checkpoint is None:
             return gr.skip()
-        lanes = [LaneSpec(**lane) for lane in value["lanes"]]
         return {
-            editor: EditorValue.of(loaded, options, lanes).to_json(),
+            editor: EditorValue.of(loaded, options, list(checkpoint.lanes)).to_json(),
             tabs: gr.update(selected="decode"),
-            changed: value["serial"],
+            changed: checkpoint.serial,
         }
 
     opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")

@@ -15,6 +15,7 @@ from nbdiff_engine.errors import brief
 from nbdiff_engine.model.checkpoint_folders import HUB_ID
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
+from training.jobs import Jobs
 
 UPLOADS = (".jsonl", ".json", ".parquet", ".csv", ".txt")
 OWN_DATA = {"corpus": "The project's corpus", "self": "What the base writes itself"}
@@ -25,7 +26,7 @@ _LONGEST = 400
 class Access:
     """Turns what a form names into what a run reads. Raises SettingError, one sentence."""
 
-    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Any):
+    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Jobs):
         self.shelf = shelf
         self.options = options
         self.jobs = jobs
@@ -39,7 +40,7 @@ class Access:
             if row.name not in bundled_models() and not row.name.endswith(("(8bit)", "(4bit)")):
                 found.append((f"{row.name} (loaded)", self.shelf.source(row.name)))
         for job in self.jobs.list():
-            if (Path(job.run) / "final" / "config.json").is_file():
+            if (job.run / "final" / "config.json").is_file():
                 found.append((f"{job.name} (finished job)", f"{_JOB}{job.id}"))
         return found
 
@@ -52,7 +53,7 @@ class Access:
             return text
         if text.startswith(_JOB):
             job = self.jobs.get(text.removeprefix(_JOB))
-            final = Path(job.run) / "final"
+            final = job.run / "final"
             if not (final / "config.json").is_file():
                 raise SettingError(f"The job {brief(job.name)} has no finished model yet; choose another base.")
             return str(final)
@@ -95,7 +96,7 @@ class Access:
 
     @property
     def _uploads(self) -> Path:
-        return Path(self.jobs.home).resolve() / "uploads"
+        return self.jobs.home.resolve() / "uploads"
 
     def named(self, path: str | None) -> str | None:
         """A base or data that a run has read, as a form names it."""
@@ -103,7 +104,7 @@ class Access:
             return path
         if Path(path).is_relative_to(self._uploads):
             return _UPLOAD + Path(path).relative_to(self._uploads).as_posix()
-        owner = next((job for job in self.jobs.list() if Path(path) == Path(job.run) / "final"), None)
+        owner = next((job for job in self.jobs.list() if Path(path) == job.run / "final"), None)
         return path if owner is None else f"{_JOB}{owner.id}"
 
     # -- limits ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 from nbdiff_engine.errors import brief
 from playground.training_tab.fields import Field, as_overrides, fields, flat
 from training.errors import RecipeError
+from training.jobs import JobSpec
 from training.recipe.recipe import Recipe, bundled_recipes
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
@@ -66,10 +67,8 @@ class Asked:
             optimisation__max_steps=self.max_steps,
         )
 
-    def spec(self) -> Any:
+    def spec(self) -> JobSpec:
         """The same as a job's spec."""
-        from training.jobs import JobSpec
-
         return JobSpec.of(
             recipe=self.preset,
             settings=dict(self.settings),

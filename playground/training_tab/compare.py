@@ -1,15 +1,15 @@
 """Runs beside each other: their curves in one figure each, and the settings in which they differ."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves
-from playground.training_tab.form import ASKED
+from playground.training_tab.events import QUIET, News
 from playground.training_tab.words import say
+from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 from training.run.run_folder import flat
 
@@ -24,7 +24,7 @@ _CURVES = (
 class Compare:
     """`build` lays it out in the Blocks being built."""
 
-    def __init__(self, jobs: Any):
+    def __init__(self, jobs: Jobs):
         self.jobs = jobs
 
     def build(self) -> None:
@@ -60,44 +60,48 @@ class Compare:
                 elem_id="compare-table",
             )
         outputs = [self.said, self.shown, *self.figures, self.table]
-        gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **ASKED)
+        gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **QUIET)
 
-    def choices(self) -> Any:
-        """The jobs that have begun, as they are now, for `chosen`."""
-        begun = [job for job in self.jobs.list() if (Path(job.run) / "recipe.yaml").is_file()]
-        return gr.update(choices=[(f"{job.name} · {job.state} · {job.step or 0:,} steps", job.id) for job in begun])
+    def choices(self) -> News:
+        """The jobs that have begun, as they are now."""
+        begun = [job for job in self.jobs.list() if (job.run / "recipe.yaml").is_file()]
+        listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in begun]
+        return {self.chosen: gr.update(choices=listed)}
 
-    def compared(self, chosen: Any, log_scale: Any) -> list[Any]:
+    def compared(self, chosen: Any, log_scale: Any) -> News:
         """The figures and the table of the chosen runs."""
-        hidden = [gr.update(visible=False), *[gr.skip()] * (len(_CURVES) + 1)]
+        hidden = {self.shown: gr.update(visible=False)}
         names = chosen if isinstance(chosen, list) else []
         if len(names) < FEWEST:
-            return [say(f"Choose at least {FEWEST} runs." if names else ""), *hidden]
+            return {self.said: say(f"Choose at least {FEWEST} runs." if names else ""), **hidden}
         try:
             jobs = [self.jobs.get(str(name)) for name in names[:MOST]]
             runs = dict(zip(labels(jobs), jobs))
             metrics = {label: self.jobs.metrics(job.id) for label, job in runs.items()}
             settings = {label: settings_of(job) for label, job in runs.items()}
         except NBDiffError as error:
-            return [say(str(error), error=True), *hidden]
-        figures = [
-            curves.laid_over(metrics, key, title, bool(log_scale) and key != "block_size") for key, _, title in _CURVES
-        ]
+            return {self.said: say(str(error), error=True), **hidden}
         rows = differing(settings)
-        said = say("" if rows else "These runs have the same settings.")
-        table = gr.update(value={"headers": ["Setting", *settings], "data": rows}, visible=bool(rows))
-        return [said, gr.update(visible=True), *figures, table]
+        return {
+            self.said: say("" if rows else "These runs have the same settings."),
+            self.shown: gr.update(visible=True),
+            self.table: gr.update(value={"headers": ["Setting", *settings], "data": rows}, visible=bool(rows)),
+            **{
+                figure: curves.laid_over(metrics, key, title, bool(log_scale) and key != "block_size")
+                for figure, (key, _, title) in zip(self.figures, _CURVES)
+            },
+        }
 
 
-def labels(jobs: list[Any]) -> list[str]:
+def labels(jobs: Sequence[TrainingJob]) -> list[str]:
     """Names of jobs, told apart by their ids where two have one."""
     names = [job.name for job in jobs]
     return [f"{job.name} ({job.id[:8]})" if names.count(job.name) > 1 else job.name for job in jobs]
 
 
-def settings_of(job: Any) -> dict[str, Any]:
+def settings_of(job: TrainingJob) -> dict[str, Any]:
     """Every setting of a run, by its dotted name, as its own folder has it."""
-    recipe = Recipe.read(str(Path(job.run) / "recipe.yaml"))
+    recipe = Recipe.read(str(job.run / "recipe.yaml"))
     return flat(recipe.model_dump(mode="json"))
 
 

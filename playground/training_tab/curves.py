@@ -4,14 +4,17 @@ Pure functions of a run's logs. A long run is thinned to what a screen can show;
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, TypeVar
 
 import plotly.graph_objects as go
 
 from playground.drawing import INK, add_line, blank
+from training.jobs.run_log import Evaluation, Probe, StepFigures
 from training.recipe.block_schedule import BlockGrowth
 
-Line = Mapping[str, Any]  # of metrics.jsonl, evaluations.jsonl or probes.jsonl
+Line = TypeVar("Line")
+Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
+
 MOST_POINTS = 400  # of a line
 _HEIGHT = 260  # pixels
 _NATS = "nats a token"
@@ -32,58 +35,55 @@ def growth(blocks: BlockGrowth | None, max_steps: int) -> go.Figure:
     return figure
 
 
-def losses(metrics: Sequence[Line], log: bool = False) -> go.Figure:
+def losses(metrics: Sequence[StepFigures], log: bool = False) -> go.Figure:
     """Both losses of a run, step by step."""
     figure = _figure("Step", f"Loss ({_NATS})")
     shown = thinned(metrics)
-    for number, (key, name) in enumerate((("loss_mdm", "Masked tokens (MDM)"), ("loss_ar", "Next tokens (AR)"))):
-        points = [(line["step"], line[key]) for line in shown if line.get(key) is not None]
-        if key == "loss_mdm":  # blocks of one token have nothing masked: no loss, not a loss of nothing
-            points = [(line["step"], line[key]) for line in shown if line.get(key)]
+    # Blocks of one token have nothing masked: no loss, not a loss of nothing.
+    mdm = [(line.step, line.loss_mdm) for line in shown if line.loss_mdm]
+    ar = [(line.step, line.loss_ar) for line in shown if line.loss_ar is not None]
+    for number, (name, points) in enumerate((("Masked tokens (MDM)", mdm), ("Next tokens (AR)", ar))):
         if points:
             add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
             figure.data[-1].mode = "lines"
     return _logged(figure, log)
 
 
-def rate(metrics: Sequence[Line]) -> go.Figure:
+def rate(metrics: Sequence[StepFigures]) -> go.Figure:
     """The learning rate of a run."""
     figure = _figure("Step", "Learning rate", 200)
     shown = thinned(metrics)
     if shown:
-        add_line(
-            figure, 0, "Learning rate", [m["step"] for m in shown], [m["lr"] for m in shown], "%{y:.3g} at step %{x}"
-        )
+        steps, rates = [line.step for line in shown], [line.lr for line in shown]
+        add_line(figure, 0, "Learning rate", steps, rates, "%{y:.3g} at step %{x}")
         figure.data[-1].mode = "lines"
     figure.update_yaxes(tickformat=".1e", rangemode="tozero")
     figure.update_layout(showlegend=False)
     return figure
 
 
-def block_size(metrics: Sequence[Line]) -> go.Figure:
+def block_size(metrics: Sequence[StepFigures]) -> go.Figure:
     """The block size that a run has trained with."""
     figure = _figure("Step", "Block size (tokens)", 200)
-    shown = thinned(metrics)
-    sizes = [line["block_size"] for line in shown]
+    shown = [line for line in thinned(metrics) if line.block_size is not None]
+    sizes = [line.block_size for line in shown]
     if shown:
-        add_line(figure, 2, "Block size", [line["step"] for line in shown], sizes, "%{y} at step %{x}", shape="hv")
+        add_line(figure, 2, "Block size", [line.step for line in shown], sizes, "%{y} at step %{x}", shape="hv")
         figure.data[-1].update(mode="lines", line_dash="solid")
     _sized(figure, sizes)
     figure.update_layout(showlegend=False)
     return figure
 
 
-def held_out(evaluations: Sequence[Line]) -> go.Figure:
+def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
     """Held-out losses of masked tokens, a line a block size; at block size 1 that of next tokens, which is AR."""
     figure = _figure("Step", f"Loss ({_NATS})")
-    sizes = sorted({int(size) for line in evaluations for size in line["losses"]})
+    shown = thinned(evaluations)
+    sizes = sorted({size for line in evaluations for size in line.losses})
     for number, size in enumerate(sizes):
-        key = "loss_ar" if size == 1 else "loss_mdm"
-        points = [
-            (line["step"], line["losses"][str(size)][key])
-            for line in thinned(evaluations)
-            if line["losses"].get(str(size), {}).get(key) is not None
-        ]
+        found = [(line.step, line.losses[size]) for line in shown if size in line.losses]
+        points = [(step, each.loss_ar if size == 1 else each.loss_mdm) for step, each in found]
+        points = [(step, loss) for step, loss in points if loss is not None]
         if points:
             name = "1 = AR" if size == 1 else f"blocks of {size}"
             add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
@@ -91,16 +91,16 @@ def held_out(evaluations: Sequence[Line]) -> go.Figure:
     return figure
 
 
-def probed(probes: Sequence[Line], at: int | None = None) -> go.Figure:
+def probed(probes: Sequence[Probe], at: int | None = None) -> go.Figure:
     """Tokens per forward and accuracy of a run's probes over its steps. at: the step that is being looked at."""
     figure = _figure("Step", "Tokens per forward")
     shown = thinned(probes)
-    steps = [line["step"] for line in shown]
-    add_line(figure, 0, "Tokens per forward", steps, [line["tpf"] for line in shown], "%{y:.2f} at step %{x}")
-    judged = [line for line in shown if line.get("accuracy") is not None]
+    steps, tokens = [probe.step for probe in shown], [probe.tokens_per_forward for probe in shown]
+    add_line(figure, 0, "Tokens per forward", steps, tokens, "%{y:.2f} at step %{x}")
+    judged = [probe for probe in shown if probe.accuracy is not None]
     if judged:
-        values = [100 * line["accuracy"] for line in judged]
-        add_line(figure, 1, "Accuracy", [line["step"] for line in judged], values, "%{y:.0f} % at step %{x}")
+        values = [100 * probe.accuracy for probe in judged]
+        add_line(figure, 1, "Accuracy", [probe.step for probe in judged], values, "%{y:.0f} % at step %{x}")
         figure.data[-1].yaxis = "y2"
         figure.update_layout(
             yaxis2={
@@ -120,11 +120,11 @@ def probed(probes: Sequence[Line], at: int | None = None) -> go.Figure:
     return figure
 
 
-def laid_over(runs: Mapping[str, Sequence[Line]], key: str, title: str, log: bool = False) -> go.Figure:
+def laid_over(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: str, log: bool = False) -> go.Figure:
     """One figure of several runs, a line a run. runs: name to its metrics."""
     figure = _figure("Step", title)
     for number, (name, metrics) in enumerate(runs.items()):
-        points = [(line["step"], line[key]) for line in thinned(metrics) if line.get(key) not in (None, 0)]
+        points = [(line.step, value) for line in thinned(metrics) if (value := getattr(line, key))]
         if points:
             add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
             figure.data[-1].mode = "lines"

@@ -2,19 +2,49 @@
 
 import json
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from nbdiff_engine import NBDiffError
-from playground.training_tab.words import duration, memory
+from playground.training_tab.quantities import duration, memory
 from training.recipe.recipe import Recipe
 
 FILE = "estimate.json"
 _speeds: dict[tuple, float] = {}  # of matrix products, measured once: a job that runs would slow it down
 
 
-def estimated(recipe: Recipe) -> dict[str, Any]:
-    """Memory, time and size of a run on this machine. Raises NBDiffError, one sentence."""
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """Memory, time and size of a run on one machine; a job's estimate.json holds these fields."""
+
+    device: str
+    model: str
+    parameters: int
+    trained: int  # parameters
+    tokens_per_step: int
+    max_steps: int
+    peak_memory: float  # bytes
+    machine_memory: float | None  # bytes
+    seconds: float | None  # at least
+
+    def in_words(self) -> str:
+        """For a reader."""
+        fits = ""
+        if self.machine_memory:
+            enough = self.peak_memory < 0.9 * self.machine_memory
+            verdict = "fits" if enough else "does not fit; try gradient checkpointing, LoRA or a shorter packed length"
+            fits = f" of {memory(self.machine_memory)}: it {verdict}"
+        share = "all" if self.trained >= self.parameters else f"{100 * self.trained / self.parameters:.2g} %"
+        time = "" if self.seconds is None else f" Time: at least {duration(self.seconds)}."
+        return (
+            f"Memory: about {memory(self.peak_memory)}{fits}.{time} {self.model}, "
+            f"{self.parameters / 1e6:,.1f} million weights, {share} of them trained; "
+            f"{self.max_steps:,} steps of {self.tokens_per_step:,} tokens."
+        )
+
+
+def estimated(recipe: Recipe) -> RunEstimate:
+    """The estimate of a run on this machine. Raises NBDiffError, one sentence."""
     from training.planning import estimate  # with torch behind it; the page is built before
 
     device = "cuda" if estimate.memory_of_machine("cuda") else "cpu"
@@ -23,38 +53,16 @@ def estimated(recipe: Recipe) -> dict[str, Any]:
     if found.matmul_flops_per_second is not None:
         _speeds[machine] = found.matmul_flops_per_second
     program = estimate.PROGRAM if device == "cpu" else 0
-    return {
-        "device": device,
-        "model": found.model,
-        "parameters": found.parameters,
-        "trained": found.trained_parameters,
-        "tokens_per_step": found.tokens_per_step,
-        "max_steps": found.max_steps,
-        "peak_memory": found.memory.peak + program,
-        "machine_memory": estimate.memory_of_machine(device),
-        "seconds": found.seconds,
-    }
-
-
-def words(found: dict[str, Any]) -> str:
-    """The same for a reader."""
-    there = found["machine_memory"]
-    fits = ""
-    if there:
-        enough = found["peak_memory"] < 0.9 * there
-        fits = (
-            f" of {memory(there)}: it fits"
-            if enough
-            else (f" of {memory(there)}: it does not fit; try gradient checkpointing, LoRA or a shorter packed length")
-        )
-    share = (
-        "all" if found["trained"] >= found["parameters"] else f"{100 * found['trained'] / found['parameters']:.2g} %"
-    )
-    time = "" if found["seconds"] is None else f" Time: at least {duration(found['seconds'])}."
-    return (
-        f"Memory: about {memory(found['peak_memory'])}{fits}.{time} {found['model']}, "
-        f"{found['parameters'] / 1e6:,.1f} million weights, {share} of them trained; "
-        f"{found['max_steps']:,} steps of {found['tokens_per_step']:,} tokens."
+    return RunEstimate(
+        device=device,
+        model=found.model,
+        parameters=found.parameters,
+        trained=found.trained_parameters,
+        tokens_per_step=found.tokens_per_step,
+        max_steps=found.max_steps,
+        peak_memory=found.memory.peak + program,
+        machine_memory=estimate.memory_of_machine(device),
+        seconds=found.seconds,
     )
 
 
@@ -63,17 +71,16 @@ def keep(recipe: Recipe, folder: Path) -> None:
 
     def work() -> None:
         try:
-            (folder / FILE).write_text(json.dumps(estimated(recipe)) + "\n", encoding="utf-8")
+            (folder / FILE).write_text(json.dumps(asdict(estimated(recipe))) + "\n", encoding="utf-8")
         except (NBDiffError, OSError):
             return
 
     threading.Thread(target=work, name="estimate", daemon=True).start()
 
 
-def kept(folder: Path) -> dict[str, Any] | None:
+def kept(folder: Path) -> RunEstimate | None:
     """The estimate of a job, where it has one."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RunEstimate(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
-    return found if isinstance(found, dict) else None

@@ -23,14 +23,14 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
+from playground.training_tab.events import QUEUED, QUIET, News
 from playground.training_tab.fields import Field, groups
 from playground.training_tab.words import say
+from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
 
 FIRST = "smoke"
 PREVIEWED = 3  # documents
-ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-QUEUED = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 2}
 _DOWNLOAD = """(text, name) => {
     if (!text) return;
     const link = document.createElement("a");
@@ -71,7 +71,7 @@ class Parts:
 class JobForm:
     """The form's handlers. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Any):
+    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Jobs):
         self.jobs = jobs
         self.options = options
         self.access = Access(shelf, options, jobs)
@@ -183,16 +183,16 @@ class JobForm:
         form = parts.all()
         described = [self.growth, self.command, self.said]
         edited = [each.input for each in form if each is not parts.preset and not isinstance(each, gr.Radio)]
-        gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **ASKED)
-        parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **ASKED).then(
-            self.described, form, described, **ASKED
+        gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **QUIET)
+        parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **QUIET).then(
+            self.described, form, described, **QUIET
         )
-        self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **ASKED).then(
-            self.described, form, [self.growth, self.command], **ASKED
+        self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **QUIET).then(
+            self._described_quietly, form, [self.growth, self.command], **QUIET
         )
         self.estimate.click(self.estimated, form, self.said, show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
-        self.download.click(self.as_yaml, form, [self._yaml, self.said], **ASKED).then(
+        self.download.click(self.as_yaml, form, [self._yaml, self.said], **QUIET).then(
             None, [self._yaml, parts.name], None, js=_DOWNLOAD, api_visibility="private"
         )
 
@@ -215,92 +215,107 @@ class JobForm:
             settings,
         )
 
-    def described(self, *form: Any) -> tuple[Any, Any, Any]:
-        """The growth of the form as it stands, its command line, or a sentence on what is wrong with it."""
+    def described(self, *form: Any) -> News:
+        """The growth of the form as it is, its command line, or a sentence on what is wrong with it."""
         try:
             asked = self.asked(*form)
-            recipe = asked.recipe()
-            command = shlex.join(map(str, self.jobs.command(asked.spec())))
+            growth = _growth(asked.recipe())
+            command = shlex.join(self.jobs.command(asked.spec()))
         except NBDiffError as error:
-            return self._growth_alone(form), "", say(str(error), error=True)
-        return _growth(recipe), command, ""
+            return {self.growth: self._growth_alone(form), self.command: "", self.said: say(str(error), error=True)}
+        return {self.growth: growth, self.command: command, self.said: ""}
 
-    def choose(self, preset: Any) -> list[Any]:
+    def _described_quietly(self, *form: Any) -> News:
+        """The same, where the sentence beside the buttons is to stay."""
+        return {part: news for part, news in self.described(*form).items() if part is not self.said}
+
+    def choose(self, preset: Any) -> News:
         """A preset's values in every field, and its own growth."""
         try:
             recipe = preset_of(str(preset))
         except NBDiffError as error:
-            return [*[gr.skip()] * (len(self.parts.all()) + 1), say(str(error), error=True)]
-        about, name = gr.update(info=recipe.about), gr.update(placeholder=str(preset))
-        return [about, *self._filled(recipe, name), _growth(recipe), ""]
+            return {self.said: say(str(error), error=True)}
+        return {
+            self.parts.preset: gr.update(info=recipe.about),
+            self.parts.name: gr.update(placeholder=str(preset)),
+            **self._filled(recipe),
+            self.growth: _growth(recipe),
+            self.said: "",
+        }
 
-    def fill(self, recipe: Recipe, preset: str, name: str, base: Any, data: Any) -> list[Any]:
+    def fill(self, recipe: Recipe, preset: str, name: str, base: str | None, data: str | None) -> News:
         """The form with the settings of a run that there is already; base, data as a form names them."""
         preset = preset_for(recipe, preset)
-        about = gr.update(value=preset, info=preset_of(preset).about)
-        return [about, *self._filled(recipe, gr.update(value=name), base, data)]
+        return {
+            self.parts.preset: gr.update(value=preset, info=preset_of(preset).about),
+            self.parts.name: gr.update(value=name),
+            **self._filled(recipe, base, data),
+        }
 
-    def _filled(self, recipe: Recipe, name: Any, base: Any = None, data: Any = None) -> list[Any]:
-        return [
-            gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
-            gr.update(value=data or recipe.data.source),
-            name,
-            recipe.optimisation.max_steps,
-            gr.update(value=recipe.lora is not None),
-            _quantization(recipe),
-            *shown_values(recipe),
-        ]
+    def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> News:
+        parts = self.parts
+        return {
+            parts.base: gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
+            parts.data: gr.update(value=data or recipe.data.source),
+            parts.max_steps: recipe.optimisation.max_steps,
+            parts.lora: gr.update(value=recipe.lora is not None),
+            parts.quantization: _quantization(recipe),
+            **dict(zip(parts.values, shown_values(recipe), strict=True)),
+        }
 
-    def uploaded(self, path: Any) -> tuple[Any, Any]:
+    def uploaded(self, path: Any) -> News:
         """Keep what was uploaded, and choose it."""
         if not path:
-            return gr.skip(), gr.skip()
+            return gr.skip()
         try:
             value, name = self.access.upload(path)
         except (NBDiffError, OSError) as error:
-            return gr.skip(), say(str(error), error=True)
+            return {self.said: say(str(error), error=True)}
         size = Path(str(path)).stat().st_size
         choices = [*_own_data(), (f"{name} (uploaded)", value)]
-        return gr.update(choices=choices, value=value), say(f"{name} is here, {size / 1e6:.2g} MB.")
+        return {
+            self.parts.data: gr.update(choices=choices, value=value),
+            self.said: say(f"{name} is here, {size / 1e6:.2g} MB."),
+        }
 
-    def estimated(self, *form: Any) -> str:
+    def estimated(self, *form: Any) -> News:
         """Memory and time of the form's run."""
         try:
-            return say(estimates.words(estimates.estimated(self.asked(*form).recipe())))
+            return {self.said: say(estimates.estimated(self.asked(*form).recipe()).in_words())}
         except NBDiffError as error:
-            return say(str(error), error=True)
+            return {self.said: say(str(error), error=True)}
 
-    def previewed(self, *form: Any) -> tuple[Any, str]:
+    def previewed(self, *form: Any) -> News:
         """What the run reads: documents, noised copies, and the mask."""
+        from training.planning.preview import preview  # with torch behind it; the page is built before
+
         try:
-            recipe = self.asked(*form).recipe()
-            from training.planning.preview import preview  # with torch behind it; the page is built before
-
-            text = preview(recipe, PREVIEWED)
+            text = preview(self.asked(*form).recipe(), PREVIEWED)
         except NBDiffError as error:
-            return gr.update(value="", visible=False), say(str(error), error=True)
+            hidden = gr.update(value="", visible=False)
+            return {self.preview_shown: hidden, self.said: say(str(error), error=True)}
         shown = f'<pre tabindex="0" aria-label="Preview of the data">{html.escape(text)}</pre>'
-        return gr.update(value=shown, visible=True), ""
+        return {self.preview_shown: gr.update(value=shown, visible=True), self.said: ""}
 
-    def as_yaml(self, *form: Any) -> tuple[str, str]:
+    def as_yaml(self, *form: Any) -> News:
         """The recipe with every setting, for a file."""
         try:
-            return self.asked(*form).recipe().to_yaml(), ""
+            return {self._yaml: self.asked(*form).recipe().to_yaml(), self.said: ""}
         except NBDiffError as error:
-            return "", say(str(error), error=True)
+            return {self._yaml: "", self.said: say(str(error), error=True)}
 
-    def submit(self, *form: Any) -> Any:
+    def submit(self, *form: Any) -> TrainingJob:
         """Start what the form asks for; the job. Raises NBDiffError, one sentence."""
         asked = self.asked(*form)
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
         job = self.jobs.submit(asked.spec(), name)
-        estimates.keep(recipe, Path(job.folder))
+        estimates.keep(recipe, job.folder)
         return job
 
-    def bases(self, now: Any) -> Any:
+    def bases(self, now: Any) -> News:
         """The list of bases as it is now, with the chosen one kept."""
-        return gr.update(choices=self.access.bases(), value=now)
+        return {self.parts.base: gr.update(choices=self.access.bases(), value=now)}
 
     def _growth_alone(self, form: Sequence[Any]) -> Any:
         """The growth where nothing else of the form has to be right; as it was where it is wrong itself."""

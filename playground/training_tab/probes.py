@@ -1,14 +1,14 @@
 """What a run could do at each of its checkpoints: the same prompts denoised, with a slider over training time."""
 
 import html
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from playground.training_tab import curves
-from playground.training_tab.form import ASKED
-from training.run.run_folder import read_lines
+from playground.training_tab.events import QUIET, News
+from training.jobs.run_log import Probe, ProbedAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."
 _PASSES = 9  # shades that tell earlier tokens from later ones
@@ -29,60 +29,60 @@ class Probes:
                     self.text = gr.HTML(_NOTHING, js_on_load=None, apply_default_css=False, elem_id="probe-text")
                 with gr.Column(min_width=320):
                     self.figure = gr.Plot(show_label=False, container=False, elem_id="probe-figure")
-        self.lines = gr.State([])
+        self.probes = gr.State(())
 
     @property
     def outputs(self) -> list[Any]:
-        """What `read` writes to."""
-        return [self.section, self.at, self.text, self.figure, self.lines]
+        """What `news` writes to."""
+        return [self.section, self.at, self.text, self.figure, self.probes]
 
     def wire(self) -> None:
         """Listen to the slider."""
-        self.at.input(self.show, [self.at, self.lines], [self.text, self.figure], trigger_mode="always_last", **ASKED)
+        self.at.input(self.show, [self.at, self.probes], [self.text, self.figure], trigger_mode="always_last", **QUIET)
 
-    def read(self, run: Path) -> list[Any]:
+    def news(self, probes: Sequence[Probe]) -> News:
         """The probes of a run, the newest one shown."""
-        lines = [_without_traces(line) for line in read_lines(run / "probes.jsonl") if line.get("probes")]
-        if not lines:
-            return [gr.update(visible=False), gr.skip(), _NOTHING, gr.skip(), []]
-        last = len(lines)
-        slider = gr.update(minimum=1, maximum=max(last, 2), value=last, interactive=last > 1)
-        text, figure = self.show(last, lines)
-        return [gr.update(visible=True), slider, text, figure, lines]
+        count = len(probes)
+        if not count:
+            return {self.section: gr.update(visible=False), self.text: _NOTHING, self.probes: ()}
+        slider = gr.update(minimum=1, maximum=max(count, 2), value=count, interactive=count > 1)
+        shown_ = self.show(count, probes)
+        return {self.section: gr.update(visible=True), self.at: slider, self.probes: tuple(probes), **shown_}
 
-    def show(self, at: Any, lines: Any) -> tuple[Any, Any]:
+    def show(self, at: Any, probes: Sequence[Probe]) -> News:
         """The probe of one checkpoint."""
-        if not isinstance(lines, list) or not lines:
-            return gr.skip(), gr.skip()
-        place = min(max(int(at or 1), 1), len(lines)) - 1
-        line = lines[place]
-        return shown(line, place, len(lines)), curves.probed(lines, line["step"])
+        if not probes:
+            return {self.text: gr.skip()}
+        place = min(max(int(at or 1), 1), len(probes)) - 1
+        return {
+            self.text: shown(probes[place], place, len(probes)),
+            self.figure: curves.probed(probes, probes[place].step),
+        }
 
 
-def shown(line: dict[str, Any], place: int, count: int) -> str:
-    """One checkpoint's probes as HTML. What the model wrote is escaped, token by token."""
-    facts = [f"Step {line['step']:,}", f"checkpoint {place + 1} of {count}", f"{line['tpf']:.2f} tokens per forward"]
-    if line.get("accuracy") is not None:
-        facts.append(f"{line['accuracy']:.0%} of {line['problems']} held-out problems")
-    answers = "".join(_answer(each) for each in line["probes"])
+def shown(probe: Probe, place: int, count: int) -> str:
+    """One checkpoint's probe as HTML. What the model wrote is escaped, token by token."""
+    facts = [
+        f"Step {probe.step:,}",
+        f"checkpoint {place + 1} of {count}",
+        f"{probe.tokens_per_forward:.2f} tokens per forward",
+    ]
+    if probe.accuracy is not None:
+        facts.append(f"{probe.accuracy:.0%} of {probe.problems} held-out problems")
+    answers = "".join(_answer(each) for each in probe.answers)
     return (
         f'<div class="probe"><p role="status">{html.escape(", ".join(facts))}</p>{answers}'
         "<p class='legend'>Darker: fixed in an earlier forward. Tokens of one shade in a block came at once.</p></div>"
     )
 
 
-def _without_traces(line: dict[str, Any]) -> dict[str, Any]:
-    """A page keeps the lines while it watches, and shows no trace."""
-    return {**line, "probes": [{key: each[key] for key in each if key != "trace"} for each in line["probes"]]}
-
-
-def _answer(probe: dict[str, Any]) -> str:
+def _answer(answer: ProbedAnswer) -> str:
     tokens = "".join(
-        f'<span class="p{min(int(step), _PASSES)}" title="forward {int(step) + 1}">{html.escape(text)}</span>'
-        for text, step in probe.get("tokens") or [(probe.get("text", ""), 0)]
+        f'<span class="p{min(forward, _PASSES)}" title="forward {forward + 1}">{html.escape(text)}</span>'
+        for text, forward in answer.tokens
     )
     return (
-        f"<figure><figcaption>{html.escape(probe['prompt'])}</figcaption>"
+        f"<figure><figcaption>{html.escape(answer.prompt)}</figcaption>"
         f'<p class="answer">{tokens}</p>'
-        f"<small>{probe['forwards']} forwards, {probe['tpf']:.2f} tokens per forward</small></figure>"
+        f"<small>{answer.forwards} forwards, {answer.tokens_per_forward:.2f} tokens per forward</small></figure>"
     )

@@ -1,6 +1,5 @@
 """The training tab: a form to start jobs, a place to watch them, and one to compare them."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,11 +8,14 @@ from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
+from playground.training_tab.asked import LONGEST_NAME
 from playground.training_tab.compare import Compare
-from playground.training_tab.form import ASKED, QUEUED, JobForm
+from playground.training_tab.events import QUEUED, QUIET, News
+from playground.training_tab.form import JobForm
 from playground.training_tab.opening import Opening
 from playground.training_tab.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
 from playground.training_tab.words import choice, say
+from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 
 NEW, WATCH, COMPARE = "new-job", "watch", "compare"
@@ -32,16 +34,16 @@ _LEAVE = """() => {
 class TrainingTab:
     """`build` lays it out in the Blocks being built, `wire` ties it to the tabs that it is one of."""
 
-    def __init__(self, shelf: LoadedModels, worker: Worker, options: ServerOptions, jobs: Any):
-        """jobs: a training.jobs.Jobs."""
+    def __init__(self, shelf: LoadedModels, worker: Worker, options: ServerOptions, jobs: Jobs):
         self.jobs = jobs
         self.form = JobForm(shelf, options, jobs)
         self.watch = Watch(jobs)
         self.compare = Compare(jobs)
         self.opening = Opening(shelf, worker, jobs)
 
-    def build(self, blocks: gr.Blocks, open_in_playground: gr.State) -> None:
-        """open_in_playground: gets {"lanes": [...], "serial": ...} when a checkpoint is to be raced."""
+    def build(self, opened: gr.State) -> None:
+        """opened: gets an OpenedCheckpoint when a checkpoint is to be raced."""
+        self.opened = opened
         with gr.Tabs(elem_id="training-tabs") as self.tabs:
             with gr.Tab("New job", id=NEW):
                 self.form.build()
@@ -50,10 +52,10 @@ class TrainingTab:
             with gr.Tab("Compare", id=COMPARE):
                 self.compare.build()
         self.timer = gr.Timer(TICK_SECONDS, active=False)
-        self.timer.tick(self.watch.tick, self.watch.inputs, self.watch.outputs, **ASKED)
-        self._wire_jobs(open_in_playground)
+        self.timer.tick(self.watch.tick, self.watch.inputs, self.watch.outputs, **QUIET)
+        self._wire_jobs()
 
-    def _wire_jobs(self, open_in_playground: gr.State) -> None:
+    def _wire_jobs(self) -> None:
         form, watch = self.form, self.watch
         form.start.click(
             self.start,
@@ -61,85 +63,105 @@ class TrainingTab:
             [form.said, watch.list, watch.chosen, self.tabs, watch.said],
             show_progress_on=form.said,
             **QUEUED,
-        ).then(watch.tick, watch.inputs, watch.outputs, **ASKED)
-        watch.duplicate.click(self.duplicate, watch.chosen, [*form.parts.all(), self.tabs, watch.said], **ASKED).then(
-            form.described, form.parts.all(), [form.growth, form.command, form.said], **ASKED
+        ).then(watch.tick, watch.inputs, watch.outputs, **QUIET)
+        watch.duplicate.click(self.duplicate, watch.chosen, [*form.parts.all(), self.tabs, watch.said], **QUIET).then(
+            form.described, form.parts.all(), [form.growth, form.command, form.said], **QUIET
         )
         watch.open.click(
-            self.opening.open,
+            self.open,
             [watch.chosen, watch.checkpoint],
-            [open_in_playground, watch.said],
+            [self.opened, watch.said],
             show_progress_on=watch.said,
             **QUEUED,
         )
 
     def wire(self, blocks: gr.Blocks, tabs: gr.Tabs, own: gr.Tab, others: list[gr.Tab]) -> None:
-        """Look at the jobs while the tab is shown, and show it at once where the page's address says so."""
+        """Look at the jobs while the tab is shown, and show it at once where the page's address says so.
+
+        tabs: those of the page, of which `own` is this one and `others` are the rest.
+        """
         form, watch = self.form, self.watch
+        self.outer_tabs = tabs
         own.select(None, watch.chosen, None, js=KEEP_ADDRESS, api_visibility="private")
-        own.select(self._entered, form.parts.base, [self.timer, form.parts.base, self.compare.chosen], **ASKED).then(
-            watch.tick, watch.inputs, watch.outputs, **ASKED
+        own.select(self._entered, form.parts.base, [self.timer, form.parts.base, self.compare.chosen], **QUIET).then(
+            watch.tick, watch.inputs, watch.outputs, **QUIET
         )
         for other in others:
-            other.select(lambda: gr.Timer(active=False), None, self.timer, **ASKED)
+            other.select(lambda: {self.timer: gr.Timer(active=False)}, None, self.timer, **QUIET)
             other.select(None, None, None, js=_LEAVE, api_visibility="private")
-        self.tabs.select(self.compare.choices, None, self.compare.chosen, **ASKED)
+        self.tabs.select(self.compare.choices, None, self.compare.chosen, **QUIET)
         address = gr.Textbox(visible=False)
         blocks.load(
-            self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **ASKED
-        ).then(watch.tick, watch.inputs, watch.outputs, **ASKED)
-        blocks.load(form.described, form.parts.all(), [form.growth, form.command, form.said], **ASKED)
+            self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **QUIET
+        ).then(watch.tick, watch.inputs, watch.outputs, **QUIET)
+        blocks.load(form.described, form.parts.all(), [form.growth, form.command, form.said], **QUIET)
 
     # -- handlers ----------------------------------------------------------------------------------------
 
-    def start(self, *form: Any) -> tuple[Any, ...]:
+    def start(self, *form: Any) -> News:
         """Start a job and turn to it, or say in one sentence why not."""
+        form_said, watch = self.form.said, self.watch
         try:
             job = self.form.submit(*form)
         except NBDiffError as error:
-            return say(str(error), error=True), *[gr.skip()] * 4
-        return "", self._chosen(job.id), job.id, gr.update(selected=WATCH), ""
+            return {form_said: say(str(error), error=True)}
+        return {
+            form_said: "",
+            watch.list: self._listed(job.id),
+            watch.chosen: job.id,
+            self.tabs: gr.update(selected=WATCH),
+            watch.said: "",
+        }
 
-    def duplicate(self, identity: Any) -> list[Any]:
+    def duplicate(self, identity: Any) -> News:
         """The form with the settings of a job's run."""
-        parts = len(self.form.parts.all())
         try:
             job = self.jobs.get(str(identity))
             recipe = recipe_of(job)
-            filled = self.form.fill(recipe, str(job.spec.recipe), f"{job.name} again"[:80], *self._names(job, recipe))
+            # By the ids that the server made, not by their paths.
+            base, data = self.form.access.named(recipe.base), self.form.access.named(recipe.data.source)
+            filled = self.form.fill(recipe, job.spec.recipe, f"{job.name} again"[:LONGEST_NAME], base, data)
         except NBDiffError as error:
-            return [*[gr.skip()] * parts, gr.skip(), say(str(error), error=True)]
-        return [*filled, gr.update(selected=NEW), ""]
+            return {self.watch.said: say(str(error), error=True)}
+        return {**filled, self.tabs: gr.update(selected=NEW), self.watch.said: ""}
 
-    def _names(self, job: Any, recipe: Recipe) -> tuple[str | None, str]:
-        """Base and data of a run as the form names them: by the ids that the server made, not by their paths."""
-        return self.form.access.named(recipe.base), self.form.access.named(recipe.data.source)
+    def open(self, identity: Any, which: Any) -> News:
+        """Have a checkpoint raced in the decode tab."""
+        try:
+            opened = self.opening.open(identity, which)
+        except NBDiffError as error:
+            return {self.watch.said: say(str(error), error=True)}
+        return {self.opened: opened, self.watch.said: say("Opened in the tab Decode.")}
 
-    def restored(self, address: Any) -> tuple[Any, ...]:
+    def restored(self, address: Any) -> News:
         """The job that the page's address names, on a page that has just been opened."""
         text = address if isinstance(address, str) else ""
         if not text:
-            return gr.skip(), gr.skip(), gr.update(choices=self._listed()), gr.skip(), gr.skip()
+            return {self.watch.list: gr.update(choices=self._choices())}
         known = any(job.id == text for job in self.jobs.list())
-        inner = gr.update(selected=WATCH) if known else gr.skip()
         identity = text if known else None
-        return gr.update(selected="training"), inner, self._chosen(identity), identity, gr.Timer(active=True)
+        return {
+            self.outer_tabs: gr.update(selected="training"),
+            self.watch.list: self._listed(identity),
+            self.watch.chosen: identity,
+            self.timer: gr.Timer(active=True),
+            **({self.tabs: gr.update(selected=WATCH)} if known else {}),
+        }
 
-    def _entered(self, base: Any) -> tuple[Any, ...]:
-        return gr.Timer(active=True), self.form.bases(base), self.compare.choices()
+    def _entered(self, base: Any) -> News:
+        return {self.timer: gr.Timer(active=True), **self.form.bases(base), **self.compare.choices()}
 
-    def _chosen(self, identity: str | None) -> Any:
-        listed = self._listed()
-        return gr.update(choices=listed, value=identity, visible=bool(listed))
+    def _listed(self, identity: str | None) -> Any:
+        choices = self._choices()
+        return gr.update(choices=choices, value=identity, visible=bool(choices))
 
-    def _listed(self) -> list[tuple[str, str]]:
+    def _choices(self) -> list[tuple[str, str]]:
         return [(choice(job), job.id) for job in self.jobs.list()]
 
 
-def recipe_of(job: Any) -> Recipe:
+def recipe_of(job: TrainingJob) -> Recipe:
     """The settings that a job runs with, or will: its run's own, else those that it was submitted with."""
     for folder in (job.run, job.folder):
-        path = Path(folder) / "recipe.yaml"
-        if path.is_file():
-            return Recipe.read(str(path))
+        if (folder / "recipe.yaml").is_file():
+            return Recipe.read(str(folder / "recipe.yaml"))
     return job.spec.resolved()

@@ -5,7 +5,8 @@ reload shows the same. A tick sends only what has changed since the last one.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves, estimates, words
-from playground.training_tab.form import ASKED
+from playground.training_tab.events import QUIET, News
+from playground.training_tab.opening import FINAL
 from playground.training_tab.probes import Probes
+from training.jobs import Jobs, TrainingJob, states
 
 TICK_SECONDS = 1.0
 LOG_LINES = 14  # as many as the box shows: the newest are what is looked for
 MOST_LISTED = 300
-NEWEST, FINAL = "newest", "final"
 _NONE_YET = "There is no job yet. Start one under **New job**."
-_RUNNING = ("starting", "running")
-_OVER = ("stopped", "failed", "lost")
-_DELETABLE = ("queued", "stopped", "failed", "lost", "finished")
+_STOPPABLE = {states.QUEUED, states.STARTING, states.RUNNING}
+_DELETABLE = states.ENDED | {states.QUEUED}
 # The job's place in the address: what a reload, or a link, shows again.
 KEEP_ADDRESS = """(id) => {
     const url = new URL(location.href);
@@ -33,10 +34,37 @@ KEEP_ADDRESS = """(id) => {
 }"""
 
 
+Stamp = tuple[int, int] | None  # time and size of a file
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPanel:
+    """The panel as a page shows it, part by part, told by what each part is made from."""
+
+    job: str
+    head: tuple[Any, ...]
+    curves: tuple[Any, ...]
+    buttons: tuple[Any, ...]
+    checkpoints: tuple[tuple[str, str], ...]
+    held_out: Stamp
+    log: str
+    settings: Stamp
+    probes: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a page has been sent; a tick sends what differs. gone: the chosen job is not there any more."""
+
+    listed: tuple[tuple[str, str], ...]
+    gone: bool
+    panel: SeenPanel | None
+
+
 class Watch:
     """The list and the panel. `build` lays them out; `tick` says what has changed."""
 
-    def __init__(self, jobs: Any):
+    def __init__(self, jobs: Jobs):
         self.jobs = jobs
         self.probes = Probes()
 
@@ -52,7 +80,7 @@ class Watch:
                 self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="watch-said")
                 with gr.Column(visible=False, elem_id="job") as self.panel:
                     self._build_panel()
-        self.seen = gr.State({})
+        self.seen = gr.State(None)
         # The list's value as handlers read it: Gradio refuses one that the list has just lost, or not got yet.
         self.chosen = gr.Textbox(visible=False)
         self._wire()
@@ -145,9 +173,9 @@ class Watch:
         return [self.chosen, self.seen, self.log_scale]
 
     def _wire(self) -> None:
-        def acting(button: gr.Button, act: Any) -> None:
-            button.click(self._acted(act), self.chosen, [self.said, self.sure], **ASKED).then(
-                self.tick, self.inputs, self.outputs, **ASKED
+        def acting(button: gr.Button, act: Callable[[str], object]) -> None:
+            button.click(self._acted(act), self.chosen, [self.said, self.sure], **QUIET).then(
+                self.tick, self.inputs, self.outputs, **QUIET
             )
 
         acting(self.save, self.jobs.save_now)
@@ -156,28 +184,32 @@ class Watch:
         acting(self.sooner, lambda identity: self._move(identity, -1))
         acting(self.later, lambda identity: self._move(identity, +1))
         acting(self.really, self.jobs.delete)
-        self.delete.click(lambda: gr.update(visible=True), None, self.sure, **ASKED)
-        self.rather_not.click(lambda: gr.update(visible=False), None, self.sure, **ASKED)
+        self.delete.click(lambda: {self.sure: gr.update(visible=True)}, None, self.sure, **QUIET)
+        self.rather_not.click(lambda: self._said(""), None, [self.said, self.sure], **QUIET)
         self.list.change(None, self.list, self.chosen, js=KEEP_ADDRESS, api_visibility="private").then(
-            self.tick, self.inputs, self.outputs, **ASKED
+            self.tick, self.inputs, self.outputs, **QUIET
         )
-        self.list.input(lambda: ("", gr.update(visible=False)), None, [self.said, self.sure], **ASKED)
-        self.log_scale.input(self.tick, self.inputs, self.outputs, **ASKED)
+        self.list.input(lambda: self._said(""), None, [self.said, self.sure], **QUIET)
+        self.log_scale.input(self.tick, self.inputs, self.outputs, **QUIET)
         self.probes.wire()
 
     # -- what a visitor asks -----------------------------------------------------------------------------
 
-    def _acted(self, act: Any) -> Any:
+    def _acted(self, act: Callable[[str], object]) -> Callable[[Any], News]:
         """A handler that does something to the chosen job; the sentence of a refusal, and the question gone."""
 
-        def handler(identity: Any) -> tuple[str, Any]:
+        def handler(identity: Any) -> News:
             try:
                 act(self.jobs.get(str(identity)).id)
             except NBDiffError as error:
-                return words.say(str(error), error=True), gr.update(visible=False)
-            return "", gr.update(visible=False)
+                return self._said(words.say(str(error), error=True))
+            return self._said("")
 
         return handler
+
+    def _said(self, sentence: str) -> News:
+        """A sentence above the panel, and no question whether to delete."""
+        return {self.said: sentence, self.sure: gr.update(visible=False)}
 
     def _move(self, identity: str, by: int) -> None:
         place = self.jobs.get(identity).queue_place
@@ -186,97 +218,99 @@ class Watch:
 
     # -- what has changed --------------------------------------------------------------------------------
 
-    def tick(self, chosen: Any, seen: Any, log_scale: Any) -> list[Any]:
-        """News for `outputs`."""
+    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> News:
+        """What differs from `seen`, for `outputs`."""
         jobs = self.jobs.list()[:MOST_LISTED]
-        listed = [(words.choice(job), job.id) for job in jobs]
         job = next((job for job in jobs if job.id == chosen), None)
-        before = seen if isinstance(seen, dict) and job is not None and seen.get("job") == job.id else {}
-        listed_before = seen.get("list") if isinstance(seen, dict) else None
-        now: dict[str, Any] = {"job": job.id if job else None, "list": [listed, job is None and bool(chosen)]}
-        if now["list"] == listed_before:
-            news = [gr.skip(), gr.skip()]
-        else:
+        panel = None if job is None else self._look(job, jobs, bool(log_scale))
+        listed = tuple((words.choice(each), each.id) for each in jobs)
+        now = Seen(listed, gone=job is None and bool(chosen), panel=panel)
+        if now == seen:
+            return gr.skip()
+        news: News = {self.seen: now}
+        if seen is None or (now.listed, now.gone) != (seen.listed, seen.gone):
             # A choice that was made after this tick was sent must stand: only what is gone is taken back.
-            changed = {"value": None} if job is None and chosen else {}
-            if jobs and not chosen and listed_before is None:  # a page that has just come here sees the newest
+            changed = {"value": None} if now.gone else {}
+            if jobs and not chosen and seen is None:  # a page that has just come here sees the newest
                 changed = {"value": jobs[0].id}
-            news = [gr.update(choices=listed, visible=bool(listed), **changed), gr.update(visible=not listed)]
+            news[self.list] = gr.update(choices=list(listed), visible=bool(listed), **changed)
+            news[self.none_yet] = gr.update(visible=not listed)
         if job is None:
-            if seen == now:
-                return [gr.skip()] * len(self.outputs)
-            rest = len(self.outputs) - 4
-            return [now, *news, gr.update(visible=False), *[gr.skip()] * rest]
-        panel = gr.skip() if before else gr.update(visible=True)
-        parts = self._parts(job, jobs, before, now, bool(log_scale))
-        return [now, *news, panel, *parts]
+            return news | {self.panel: gr.update(visible=False)}
+        before = seen.panel if seen and seen.panel and seen.panel.job == job.id else None
+        if before is None:
+            news[self.panel] = gr.update(visible=True)
+        return news | self._panel_news(job, before, panel, bool(log_scale))
 
-    def _parts(self, job: Any, jobs: Sequence[Any], before: dict, now: dict, log_scale: bool) -> list[Any]:
-        run = Path(job.run)
-        measured = _stamp(run / "metrics.jsonl")
-        now["metrics"] = (measured, log_scale)
-        now["head"] = (
-            measured,
-            _stamp(Path(job.folder) / estimates.FILE),
-            job.state,
-            job.reason,
-            job.step,
-            job.max_steps,
+    def _look(self, job: TrainingJob, jobs: Sequence[TrainingJob], log_scale: bool) -> SeenPanel:
+        metrics = _stamp(job.run / "metrics.jsonl")
+        estimate = _stamp(job.folder / estimates.FILE)
+        return SeenPanel(
+            job=job.id,
+            head=(metrics, estimate, job.state, job.reason, job.step, job.max_steps),
+            curves=(metrics, log_scale),
+            buttons=(job.state, job.queue_place, sum(each.state == states.QUEUED for each in jobs)),
+            checkpoints=self._checkpoints(job),
+            held_out=_stamp(job.run / "evaluations.jsonl"),
+            log=self.jobs.log_tail(job.id, LOG_LINES),
+            settings=_stamp(job.run / "recipe.yaml"),
+            probes=_stamp(job.run / "probes.jsonl"),
         )
-        curves_new = before.get("metrics") != now["metrics"]
-        head_new = before.get("head") != now["head"]
-        metrics = self.jobs.metrics(job.id) if curves_new or head_new else []
-        news: list[Any] = [words.head(job, metrics, estimates.kept(Path(job.folder))) if head_new else gr.skip()]
-        waiting = sum(each.state == "queued" for each in jobs)
-        now["buttons"] = [job.state, job.queue_place, waiting]
-        news += self._buttons(job, waiting) if before.get("buttons") != now["buttons"] else [gr.skip()] * 6
-        steps = self._checkpoints(job)
-        now["checkpoints"] = steps
-        news.append(
-            gr.update(choices=steps, value=steps[0][1] if steps else None)
-            if before.get("checkpoints") != steps
-            else gr.skip()
-        )
-        if curves_new:
-            news += [curves.losses(metrics, log_scale), curves.block_size(metrics), curves.rate(metrics)]
-        else:
-            news += [gr.skip()] * 3
-        now["held_out"] = _stamp(run / "evaluations.jsonl")
-        new = before.get("held_out", "") != now["held_out"]
-        news.append(curves.held_out(self.jobs.evaluations(job.id)) if new else gr.skip())
-        now["log"] = self.jobs.log_tail(job.id, LOG_LINES)
-        news.append(now["log"] if before.get("log") != now["log"] else gr.skip())
-        now["settings"] = _stamp(run / "recipe.yaml")
-        if before.get("settings", "") != now["settings"]:
-            news += [_command(self.jobs, job), _recipe_text(run)]
-        else:
-            news += [gr.skip()] * 2
-        now["probes"] = _stamp(run / "probes.jsonl")
-        new = before.get("probes", "") != now["probes"]
-        return [*news, *(self.probes.read(run) if new else [gr.skip()] * len(self.probes.outputs))]
 
-    def _buttons(self, job: Any, waiting: int) -> list[Any]:
-        """Save, stop, resume, sooner, later, delete: those that a job in this state takes."""
-        place = job.queue_place
+    def _panel_news(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> News:
+        def new(part: str) -> bool:
+            return before is None or getattr(before, part) != getattr(now, part)
+
+        news: News = {}
+        metrics = self.jobs.metrics(job.id) if new("curves") or new("head") else []
+        if new("head"):
+            news[self.head] = words.head(job, metrics, estimates.kept(job.folder))
+        if new("curves"):
+            news[self.losses] = curves.losses(metrics, log_scale)
+            news[self.block_size] = curves.block_size(metrics)
+            news[self.rate] = curves.rate(metrics)
+        if new("buttons"):
+            news |= self._buttons(*now.buttons)
+        if new("checkpoints"):
+            first = now.checkpoints[0][1] if now.checkpoints else None
+            news[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
+        if new("held_out"):
+            news[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
+        if new("log"):
+            news[self.log] = now.log
+        if new("settings"):
+            news[self.command] = self._command(job)
+            news[self.settings] = _text(job.run / "recipe.yaml")
+        if new("probes"):
+            news |= self.probes.news(self.jobs.probes(job.id))
+        return news
+
+    def _buttons(self, state: str, place: int | None, waiting: int) -> News:
+        """Those that a job in this state takes. place: in the queue of so many that are waiting."""
         shown = place is not None and waiting > 1
-        return [
-            gr.update(interactive=job.state == "running"),
-            gr.update(interactive=job.state in (*_RUNNING, "queued")),
-            gr.update(interactive=job.state in _OVER),
-            gr.update(visible=shown, interactive=shown and place > 1),
-            gr.update(visible=shown, interactive=shown and place < waiting),
-            gr.update(interactive=job.state in _DELETABLE),
-        ]
+        return {
+            self.save: gr.update(interactive=state == states.RUNNING),
+            self.stop: gr.update(interactive=state in _STOPPABLE),
+            self.resume: gr.update(interactive=state in states.RESUMABLE),
+            self.sooner: gr.update(visible=shown, interactive=shown and place > 1),
+            self.later: gr.update(visible=shown, interactive=shown and place < waiting),
+            self.delete: gr.update(interactive=state in _DELETABLE),
+        }
 
-    def _checkpoints(self, job: Any) -> list[tuple[str, str]]:
+    def _checkpoints(self, job: TrainingJob) -> tuple[tuple[str, str], ...]:
         """The checkpoints that can be opened, in words and as they are named."""
-        found = [(f"Step {each.step:,}", str(each.step)) for each in reversed(self.jobs.checkpoints(job.id))]
-        if (Path(job.run) / "final" / "config.json").is_file():
-            found.insert(0, ("Finished model", FINAL))
-        return found
+        final = [("Finished model", FINAL)] if (job.run / "final" / "config.json").is_file() else []
+        steps = [each.step for each in reversed(self.jobs.checkpoints(job.id))]
+        return (*final, *((f"Step {step:,}", str(step)) for step in steps))
+
+    def _command(self, job: TrainingJob) -> str:
+        try:
+            return shlex.join(self.jobs.command(job.id))
+        except NBDiffError as error:
+            return f"# {error}"
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> Stamp:
     """What tells whether a file has changed."""
     try:
         facts = path.stat()
@@ -285,15 +319,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return facts.st_mtime_ns, facts.st_size
 
 
-def _recipe_text(run: Path) -> str:
+def _text(path: Path) -> str:
     try:
-        return (run / "recipe.yaml").read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def _command(jobs: Any, job: Any) -> str:
-    try:
-        return shlex.join(map(str, jobs.command(job.id)))
-    except NBDiffError as error:
-        return f"# {error}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nbdiff_engine import bundled_models
 from training.recipe.recipe import Recipe
+from training.run.checkpointing import publish
 
 STEPS = 40
 SAVED = (20, 40)
@@ -38,16 +39,20 @@ def write(folder: Path, steps: int = STEPS) -> Path:
             losses = {str(each): {"loss_mdm": None if each == 1 else 1.0 / step, "loss_ar": 0.2} for each in (1, 4, 16)}
             evaluations.append({"step": step, "losses": losses})
             probes.append(_probed(step))
-            _checkpoint(folder / "checkpoints" / f"step-{step:08d}")
+            publish(folder / "checkpoints" / f"step-{step:08d}", _checkpoint)
     for name, lines in (("metrics", metrics), ("evaluations", evaluations), ("probes", probes)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    shutil.copytree(bundled_models()["nano"], folder / "final")
+    publish(folder / "final", _model)
     return folder
 
 
+def _model(folder: Path) -> None:
+    shutil.copytree(bundled_models()["nano"], folder, dirs_exist_ok=True)
+
+
 def _checkpoint(folder: Path) -> None:
-    shutil.copytree(bundled_models()["nano"], folder)
+    _model(folder)
     (folder / "optimizer.safetensors").write_bytes(b"0" * 100)
     (folder / "state.json").write_text("{}")
 

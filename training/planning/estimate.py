@@ -22,6 +22,7 @@ from training.model.adapters import add_adapters
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
 from training.objective.objective import CHUNK_LOGITS
+from training.planning.durations import duration
 from training.planning.layer_sizes import Layer
 from training.planning.shapes import BaseShape, find_shape, shape_of_new
 from training.recipe.recipe import Recipe
@@ -341,8 +342,8 @@ def table(found: Estimate, device: str) -> str:
         rate = found.matmul_flops_per_second / 1e9
         rows += [
             ("time", f"at {rate:,.0f} GFLOP/s of matrix products, so no less than"),
-            ("  a step", f"{_duration(found.seconds_per_step_first)} to {_duration(found.seconds_per_step_last)}"),
-            ("  the run", _duration(found.seconds)),
+            ("  a step", f"{duration(found.seconds_per_step_first)} to {duration(found.seconds_per_step_last)}"),
+            ("  the run", duration(found.seconds)),
         ]
     return _aligned(rows)
 
@@ -353,10 +354,3 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 2**30:10.3f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86_400:,.1f} days"

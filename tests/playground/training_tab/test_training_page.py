@@ -8,25 +8,39 @@ import pytest
 
 from tests.playground import recordings, visiting
 from tests.playground.serving import Server, serving
+from tests.training.jobs.conftest import STAND_IN, end_all, hold_jobs, release
 
 sync_api = visiting.sync_api
 Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
 pytestmark = visiting.BROWSER_TEST
 
-APP = Path(__file__).parents[1] / "training_app.py"
 PATIENCE = visiting.PATIENCE
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A playground whose jobs are replays, eight steps a second."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the jobs of the server are. They outlive it."""
+    folder = tmp_path_factory.mktemp("home")
+    yield folder
+    end_all(folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Server]:
+    """The playground, with trainers that replay a recorded run."""
     folder = tmp_path_factory.mktemp("training")
     recording = recordings.write(folder / "recording", steps=200)
-    (folder / "home").mkdir()
-    with serving(
-        folder, app=APP, NBDIFF_HOME=str(folder / "home"), NBDIFF_TEST_RECORDING=str(recording), NBDIFF_TEST_PACE="0.12"
-    ) as server:
+    stand_in = {"NBDIFF_JOB_TRAINER": str(STAND_IN), "NBDIFF_STAND_IN_RECORDING": str(recording)}
+    with serving(folder, NBDIFF_HOME=str(home), **stand_in) as server:
         yield server
+
+
+@pytest.fixture
+def held(home: Path) -> Iterator[Path]:
+    """The home, whose jobs go no further than step 60 until the test releases it."""
+    hold_jobs(home, 60)
+    yield home
+    (home / "hold").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -63,7 +77,9 @@ def finished(page: Page) -> None:
     expect(state(page)).to_have_text("finished", timeout=4 * PATIENCE)  # a replay of 200 steps takes 24 seconds
 
 
-def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(browser: Browser, server: Server) -> None:
+def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
+    browser: Browser, server: Server, held: Path
+) -> None:
     name = '<img src=x onerror="window.hacked=1">'
     with opened(browser, server) as page:
         start(page, name, steps=200)
@@ -75,6 +91,7 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(browser: Br
         page.locator("#job-stop").click()
         expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
         expect(page.locator("#job-stop")).to_be_disabled()
+        release(held)
         page.locator("#job-resume").click()
         finished(page)
         expect(page.locator("#probe-text")).to_contain_text("5 <script>")
@@ -94,7 +111,7 @@ def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server
 
 
 def test_a_mistake_is_said_a_setting_becomes_part_of_the_command_and_a_job_is_deleted(
-    browser: Browser, server: Server
+    browser: Browser, server: Server, held: Path
 ) -> None:
     with opened(browser, server) as page:
         page.get_by_role("button", name="Every setting").click()

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +16,20 @@ from nbdiff_engine import NBDiffError, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
-from playground.training_tab import curves, words
+from playground.training_tab import curves, quantities, words
 from playground.training_tab.access import Access
 from playground.training_tab.asked import Asked, checked_name, form_fields, shown_values
 from playground.training_tab.compare import Compare, differing
 from playground.training_tab.fields import flat
 from playground.training_tab.form import JobForm
-from playground.training_tab.opening import Opening
 from playground.training_tab.probes import shown
 from playground.training_tab.tab import TrainingTab
 from playground.training_tab.watch import Watch
-from tests.playground import fake_jobs, recordings
-from tests.playground.server.test_worker import until
+from tests.playground import recordings
+from tests.training.jobs.conftest import STAND_IN, end_all, in_state, until
 from training.errors import RecipeError
+from training.jobs import Jobs, JobSpec, TrainingJob
+from training.jobs.run_log import Probe, StepFigures
 from training.recipe.recipe import Recipe, bundled_recipes
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
@@ -38,11 +41,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_jobs.FakeJobs]:
-    jobs = fake_jobs.FakeJobs(tmp_path, recording=recording, pace=0.0)
-    fake_jobs.install(jobs, monkeypatch)
-    yield jobs
-    jobs.close()
+def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    """The queue itself; its trainers replay a recorded run."""
+    monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
+    monkeypatch.setenv("NBDIFF_STAND_IN_RECORDING", str(recording))
+    yield Jobs(tmp_path)
+    end_all(tmp_path)
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def shelf() -> LoadedModels:
 
 
 @pytest.fixture
-def form(shelf: LoadedModels, jobs: fake_jobs.FakeJobs) -> JobForm:
+def form(shelf: LoadedModels, jobs: Jobs) -> JobForm:
     form = JobForm(shelf, ServerOptions(), jobs)
     with gr.Blocks():
         form.build()
@@ -80,10 +84,10 @@ def filled(**changed: Any) -> list[Any]:
     return [*first.values(), *values.values()]
 
 
-def finished(jobs: fake_jobs.FakeJobs, form: JobForm, **changed: Any) -> Any:
+def finished(jobs: Jobs, form: JobForm, **changed: Any) -> TrainingJob:
     job = form.submit(*filled(**changed))
-    until(lambda: jobs.get(job.id).state == "finished" and (job.folder / "estimate.json").exists())
-    return job
+    until((job.folder / "estimate.json").exists)
+    return in_state(jobs, job, "finished")
 
 
 # -- the form ------------------------------------------------------------------------------------------------
@@ -121,9 +125,11 @@ def test_lora_and_bits_are_switched_on_and_off(form: JobForm) -> None:
 
 
 def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
-    _, command, said = form.described(*filled(blocks__b_max=8, max_steps=20))
-    assert said == ""
-    assert command.startswith("python -m training adapt --recipe smoke --base nano-ar --data corpus --max-steps 20")
+    news = form.described(*filled(blocks__b_max=8, max_steps=20))
+    command = news[form.command]
+    assert news[form.said] == ""
+    python = shlex.quote(sys.executable)
+    assert command.startswith(f"{python} -m training adapt --recipe smoke --base nano-ar --data corpus --max-steps 20")
     assert command.endswith("--set blocks.b_max=8")
 
 
@@ -142,8 +148,9 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_beside_the_button(form: JobForm, changed: dict[str, Any], said: str) -> None:
-    _, command, refusal = form.described(*filled(**changed))
-    assert command == ""
+    news = form.described(*filled(**changed))
+    refusal = news[form.said]
+    assert news[form.command] == ""
     assert said in refusal.replace("&#x27;", "'")
     assert refusal.startswith('<p class="said error" role="alert">')
 
@@ -164,22 +171,23 @@ def test_a_name_is_one_line() -> None:
 
 
 def test_the_growth_follows_the_form(form: JobForm) -> None:
-    figure, _, _ = form.described(*filled(blocks__b_max=4))
+    figure = form.described(*filled(blocks__b_max=4))[form.growth]
     assert list(figure.data[0].x) == [1, 5, 9, 40]
     assert list(figure.data[0].y) == [1, 2, 4, 4]
     assert list(curves.growth(None, 10).data[0].y) == [1, 1]
 
 
 def test_the_data_of_a_form_is_previewed_as_it_is_escaped(form: JobForm) -> None:
-    shown_, said = form.previewed(*filled())
-    assert said == ""
-    assert "&lt;user&gt;" in shown_["value"]
-    assert "<user>" not in shown_["value"]
-    assert "who attends to whom" in shown_["value"]
+    news = form.previewed(*filled())
+    text = news[form.preview_shown]["value"]
+    assert news[form.said] == ""
+    assert "&lt;user&gt;" in text
+    assert "<user>" not in text
+    assert "who attends to whom" in text
 
 
 def test_memory_and_time_are_estimated(form: JobForm) -> None:
-    said = form.estimated(*filled())
+    said = form.estimated(*filled())[form.said]
     assert "Memory: about" in said
     assert "Time: at least" in said
 
@@ -187,18 +195,16 @@ def test_memory_and_time_are_estimated(form: JobForm) -> None:
 def test_an_upload_is_kept_under_a_name_of_the_servers_own(form: JobForm, tmp_path: Path) -> None:
     file = tmp_path / "my $(data).jsonl"
     file.write_text('{"text": "hello"}\n')
-    chosen, said = form.uploaded(str(file))
-    assert "my $(data).jsonl is here" in said
-    path = Path(form.asked(*filled(data=chosen["value"])).recipe().data.source)
+    news = form.uploaded(str(file))
+    assert "my $(data).jsonl is here" in news[form.said]
+    path = Path(form.asked(*filled(data=news[form.parts.data]["value"])).recipe().data.source)
     assert path.is_relative_to(tmp_path / "uploads")
     assert path.name == "my___data_.jsonl"
-    _, said = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
-    assert "cannot be read as data" in said
+    refused = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
+    assert "cannot be read as data" in refused[form.said]
 
 
-def test_a_folder_is_trained_from_only_inside_an_allowed_root(
-    shelf: LoadedModels, jobs: fake_jobs.FakeJobs, tmp_path: Path
-) -> None:
+def test_a_folder_is_trained_from_only_inside_an_allowed_root(shelf: LoadedModels, jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "root" / "model").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
     access = Access(shelf, ServerOptions(model_roots=(tmp_path / "root",)), jobs)
@@ -212,13 +218,14 @@ def test_a_folder_is_trained_from_only_inside_an_allowed_root(
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 
-def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form, name="<b>bold</b>")
     assert (job.name, job.spec.recipe, job.spec.max_steps) == ("<b>bold</b>", "smoke", 40)
     watch = Watch(jobs)
     with gr.Blocks():
         watch.build()
-    news = dict(zip(watch.outputs, watch.tick(job.id, {}, False), strict=True))
+    news = watch.tick(job.id, None, False)
+    assert set(news) <= set(watch.outputs)
     head = news[watch.head]
     assert "&lt;b&gt;bold&lt;/b&gt;" in head
     assert "<b>bold" not in head
@@ -227,11 +234,10 @@ def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: fa
     assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
     assert "base: nano-ar" in news[watch.settings]
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
-    again = watch.tick(job.id, news[watch.seen], False)
-    assert [each for each in again[1:] if each != gr.skip()] == []
+    assert watch.tick(job.id, news[watch.seen], False) == gr.skip()
 
 
-def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
     assert (f"{job.name} (finished job)", f"job:{job.id}") in form.access.bases()
     asked = form.asked(*filled(base=f"job:{job.id}"))
@@ -239,62 +245,69 @@ def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: fake_job
     assert form.access.named(asked.base) == f"job:{job.id}"
 
 
-def test_a_duplicate_is_the_runs_settings_not_the_forms(
-    shelf: LoadedModels, jobs: fake_jobs.FakeJobs, recording: Path
-) -> None:
+def test_a_duplicate_is_the_runs_settings_not_the_forms(shelf: LoadedModels, jobs: Jobs, recording: Path) -> None:
     tab = TrainingTab(shelf, Worker(Limits()), ServerOptions(), jobs)
-    with gr.Blocks() as blocks:
-        tab.build(blocks, gr.State(None))
+    with gr.Blocks():
+        tab.build(gr.State(None))
     job = finished(jobs, tab.form, optimisation__rows=3)
-    changed = (job.run / "recipe.yaml").read_text().replace("rows: 8", "rows: 5")
+    changed = (job.run / "recipe.yaml").read_text().replace("rows: 3", "rows: 5")
     (job.run / "recipe.yaml").write_text(changed)
-    values = tab.duplicate(job.id)[: len(tab.form.parts.all())]
+    news = tab.duplicate(job.id)
+    values = [news[part] for part in tab.form.parts.all()]
     plain = [each.get("value") if isinstance(each, dict) else each for each in values]
     assert tab.form.asked(*plain).recipe() == Recipe.read(str(job.run / "recipe.yaml"))
 
 
-def test_stop_of_a_job_that_is_over_is_refused_in_a_sentence(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+def test_what_a_job_that_is_over_does_not_take_is_refused_in_a_sentence(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
     watch = Watch(jobs)
-    said, _ = watch._acted(jobs.stop)(job.id)
-    assert "there is nothing to stop" in said
-    said, _ = watch._acted(jobs.stop)("../no")
-    assert 'role="alert"' in said
+    with gr.Blocks():
+        watch.build()
+    assert "only one that is running can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
+    assert "only one that has stopped or failed can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
+    assert watch._acted(jobs.stop)(job.id)[watch.said] == ""  # it has ended: that is what was asked for
+    assert jobs.get(job.id).state == "finished"
+    assert 'role="alert"' in watch._acted(jobs.stop)("../no")[watch.said]
 
 
-def test_two_runs_are_compared(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+def test_two_runs_are_compared(form: JobForm, jobs: Jobs) -> None:
     one, two = finished(jobs, form), finished(jobs, form)
     path = two.run / "recipe.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
     compare = Compare(jobs)
     with gr.Blocks():
         compare.build()
-    said, section, *figures, table = compare.compared([one.id, two.id], False)
-    assert said == ""
-    assert section["visible"]
-    assert all(len(figure.data) == 2 for figure in figures)
-    assert table["value"]["data"] == [["seed", "0", "7"]]
-    assert "at least 2" in compare.compared([one.id], False)[0]
+    news = compare.compared([one.id, two.id], False)
+    assert news[compare.said] == ""
+    assert news[compare.shown]["visible"]
+    assert len(compare.figures) == 3
+    assert all(len(news[figure].data) == 2 for figure in compare.figures)
+    assert news[compare.table]["value"]["data"] == [["seed", "0", "7"]]
+    assert "at least 2" in compare.compared([one.id], False)[compare.said]
     assert differing({"a": {"x": 1, "y": None}, "b": {"x": 1}}) == []
 
 
-def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: fake_jobs.FakeJobs) -> None:
+def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
     shelf = LoadedModels(ServerOptions())
     shelf.add(load("nano"), "nano", "bundled")
     worker = Worker(Limits(paint_seconds=0.0))
+    tab = TrainingTab(shelf, worker, ServerOptions(), jobs)
+    with gr.Blocks():
+        tab.build(gr.State(None))
     worker.start()
     try:
-        value, said = Opening(shelf, worker, jobs).open(job.id, "20")
-        assert "Opened" in said
-        refused, sentence = Opening(shelf, worker, jobs).open(job.id, "7")
+        news = tab.open(job.id, "20")
+        assert "Opened" in news[tab.watch.said]
+        refused = tab.open(job.id, "7")
     finally:
         worker.close()
-    assert [lane["strategy"] for lane in value["lanes"]] == ["ar", "block_diffusion"]
-    assert [lane["model"] for lane in value["lanes"]] == ["nano-ar", "smoke, step 20"]
+    lanes = news[tab.opened].lanes
+    assert [lane.strategy for lane in lanes] == ["ar", "block_diffusion"]
+    assert [lane.model for lane in lanes] == ["nano-ar", "smoke, step 20"]
     assert not (job.folder / "opened" / "step-00000020" / "optimizer.safetensors").exists()
-    assert "no checkpoint of step" in sentence
-    assert refused == gr.skip()
+    assert "no checkpoint of step" in refused[tab.watch.said]
+    assert tab.opened not in refused
 
 
 # -- what is shown -------------------------------------------------------------------------------------------
@@ -302,25 +315,41 @@ def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: fake_jobs.FakeJ
 
 def test_what_a_model_wrote_is_escaped(recording: Path) -> None:
     line = json.loads((recording / "probes.jsonl").read_text().splitlines()[0])
-    text = shown(line, 0, 2)
+    text = shown(Probe.read(line), 0, 2)
+    assert "5" in text
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<b>2" not in text
 
 
 def test_long_runs_are_thinned_but_keep_their_last_step() -> None:
-    lines = [{"step": step, "loss_mdm": 1.0, "loss_ar": 1.0} for step in range(1, 100_001)]
+    lines = [StepFigures(step, loss_mdm=1.0, loss_ar=1.0) for step in range(1, 100_001)]
     figure = curves.losses(lines)
     assert len(figure.data[0].x) == curves.MOST_POINTS
     assert figure.data[0].x[-1] == 100_000
 
 
 def test_time_left_is_told_while_a_job_runs() -> None:
-    job = fake_jobs.Job("a", "a", None, Path("a"), state="running", step=10, max_steps=20)
-    metrics = [{"step": step, "seconds": 2.0 * step, "tokens_per_second": 5.0} for step in range(1, 11)]
+    job = TrainingJob(
+        id="0123abcd",
+        name="a",
+        state="running",
+        reason="",
+        pid=1234,
+        step=10,
+        max_steps=20,
+        folder=Path("a"),
+        run=Path("a/run"),
+        spec=JobSpec.of(recipe="smoke"),
+        created="2026-01-01T00:00:00.000+00:00",
+        started="2026-01-01T00:00:00.000+00:00",
+        finished=None,
+        queue_place=None,
+    )
+    metrics = [StepFigures(step, seconds=2.0 * step, tokens_per_second=5.0) for step in range(1, 11)]
     assert words.remaining(job, metrics) == pytest.approx(20.0)
     assert words.remaining(dataclasses.replace(job, state="stopped"), metrics) is None
-    assert [words.duration(each) for each in (0.2, 90, 3000, 10_000)] == ["under 1 s", "90 s", "50 min", "2.78 h"]
+    assert [quantities.duration(each) for each in (0.2, 90, 3000, 10_000)] == ["under 1 s", "90 s", "50 min", "2.78 h"]
 
 
 def test_every_setting_of_a_recipe_has_a_field() -> None:

@@ -28,9 +28,7 @@ def home(tmp_path, monkeypatch) -> Iterator[Path]:
     monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     yield folder
-    for process in processes_of(folder):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    end_all(folder)
 
 
 @pytest.fixture
@@ -59,6 +57,24 @@ def processes_of(home: Path) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE and any(str(home) in word for word in process.cmdline()[1:]):
                 found.append(process)
     return found
+
+
+def end_all(home: Path) -> None:
+    """Kill what the jobs of a home have running."""
+    for process in processes_of(home):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def hold_jobs(home: Path, steps: int) -> None:
+    """Let no job of a home go on after so many steps, but to save and end."""
+    home.mkdir(exist_ok=True)
+    (home / "hold").write_text(str(steps))
+
+
+def release(home: Path) -> None:
+    """Let the jobs of a home go on."""
+    (home / "hold").unlink()
 
 
 def until(met: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -3,6 +3,9 @@
 What else it should do is in the recipe's `about`: with "held 5" it waits after step 5, with "held unheard" before it
 listens to signals, while the home holds a file `hold`. It notes each of its starts beside the run's folder, and holds
 locks while it lives: `double` appears there if a job runs twice at once, or more jobs than one.
+
+HOME/hold                            with a number in it, all jobs of this home wait after so many steps
+NBDIFF_STAND_IN_RECORDING=folder     a run to replay, without any pause, in place of the made-up losses
 """
 
 import argparse
@@ -25,11 +28,69 @@ from training.run.end_file import END, Ending, Outcome, ending_written
 from training.run.manifest import MANIFEST, facts_of, is_whole
 
 SECONDS = 0.05
+LOGS = ("metrics.jsonl", "evaluations.jsonl", "probes.jsonl")
 
 
 def loss_after(loss: float) -> float:
     """The next loss: each follows from the one before, so that a run that has lost its place shows it."""
     return 3.9 * loss * (1 - loss)
+
+
+class MadeUp:
+    """A run of losses that follow from each other, saved every ten steps."""
+
+    seconds = SECONDS
+
+    def __init__(self, about: str):
+        self.weight = 700_000 if "large" in about else 0  # bytes
+
+    def after(self, state: dict) -> dict:
+        return {"step": state["step"] + 1, "loss": loss_after(state["loss"])}
+
+    def lines(self, state: dict) -> dict[str, dict]:
+        return {"metrics.jsonl": state}
+
+    def saves(self, step: int) -> bool:
+        return step % 10 == 0
+
+    def read(self, checkpoint: Path) -> dict:
+        return json.loads((checkpoint / "state.json").read_text())
+
+    def save(self, folder: Path, state: dict) -> None:
+        publish(folder, state, self.weight)
+
+    def finish(self, folder: Path, state: dict) -> None:
+        publish(folder, state)
+
+
+class Recorded:
+    """A run that somebody has recorded: its folder. A stop or a `save now` saves the newest recorded checkpoint."""
+
+    seconds = 0.0
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.logs = {name: {line["step"]: line for line in read_lines(folder / name)} for name in LOGS}
+
+    def after(self, state: dict) -> dict:
+        return {"step": state["step"] + 1}
+
+    def lines(self, state: dict) -> dict[str, dict]:
+        print(f"step {state['step']}", flush=True)
+        return {name: lines[state["step"]] for name, lines in self.logs.items() if state["step"] in lines}
+
+    def saves(self, step: int) -> bool:
+        return (self.folder / "checkpoints" / f"step-{step:08d}").is_dir()
+
+    def read(self, checkpoint: Path) -> dict:
+        return {"step": int(checkpoint.name.removeprefix("step-"))}
+
+    def save(self, folder: Path, state: dict) -> None:
+        first, *later = sorted((self.folder / "checkpoints").iterdir())
+        copy(max([first, *(each for each in later if each.name <= folder.name)]), folder)
+
+    def finish(self, folder: Path, state: dict) -> None:
+        copy(self.folder / "final", folder)
 
 
 def publish(folder: Path, state: dict, weight: int = 0) -> None:
@@ -46,6 +107,20 @@ def publish(folder: Path, state: dict, weight: int = 0) -> None:
         beside.rename(folder)
 
 
+def copy(whole: Path, folder: Path) -> None:
+    beside = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(whole, beside)
+    if not folder.exists():
+        beside.rename(folder)
+
+
+def read_lines(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")]
+
+
 def alone(path: Path) -> None:
     file = path.open("a")
     try:
@@ -58,6 +133,15 @@ def alone(path: Path) -> None:
 def wait(hold: Path, asked: dict[str, bool]) -> None:
     while hold.exists() and not asked:
         time.sleep(0.01)
+
+
+def is_held(hold: Path, step: int, held: str | None) -> bool:
+    """Whether the test wants no step after this one. held: the step that the recipe names."""
+    try:
+        limit = hold.read_text() or held
+    except FileNotFoundError:
+        return False
+    return limit is not None and step >= int(limit)
 
 
 class Ended(Exception):
@@ -80,6 +164,8 @@ def fail(about: str) -> None:
 def train(options: argparse.Namespace) -> None:
     recipe = yaml.safe_load(options.recipe.read_text())
     about, steps = recipe["about"], recipe["optimisation"]["max_steps"]
+    recording = os.environ.get("NBDIFF_STAND_IN_RECORDING")
+    work = Recorded(Path(recording)) if recording else MadeUp(about)
     run, job = options.output, options.output.parent
     with (job / "starts.txt").open("a") as file:
         file.write(f"{os.getpid()} {' '.join(sys.argv)}\n")
@@ -103,29 +189,27 @@ def train(options: argparse.Namespace) -> None:
     run.mkdir(exist_ok=True)
     (run / "recipe.yaml").write_text(options.recipe.read_text())
     whole = [each for each in sorted(run.glob("checkpoints/step-" + "[0-9]" * 8)) if is_whole(each)]
-    state = {"step": 0, "loss": 0.3}
-    if whole:
-        state = json.loads((whole[-1] / "state.json").read_text())
-    metrics = run / "metrics.jsonl"
-    if metrics.exists():
-        lines = [line for line in metrics.read_text().split("\n") if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= state["step"]]
-        (run / "metrics.jsonl.part").write_text("".join(line + "\n" for line in kept))
-        os.replace(run / "metrics.jsonl.part", metrics)
+    state = work.read(whole[-1]) if whole else {"step": 0, "loss": 0.3}
+    for log in (run / name for name in LOGS):
+        if log.exists():
+            kept = [line for line in read_lines(log) if line["step"] <= state["step"]]
+            log.with_suffix(".part").write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(log.with_suffix(".part"), log)
     while state["step"] < steps:
-        if held and state["step"] >= int(held[1]):
-            wait(hold, asked)
-        time.sleep(SECONDS)
-        state = {"step": state["step"] + 1, "loss": loss_after(state["loss"])}
-        with metrics.open("a") as file:
-            file.write(json.dumps(state) + "\n")
-        if state["step"] % 10 == 0 or asked:
-            publish(run / "checkpoints" / f"step-{state['step']:08d}", state, 700_000 if "large" in about else 0)
+        time.sleep(work.seconds)
+        while is_held(hold, state["step"], held and held[1]) and not asked:
+            time.sleep(0.01)
+        state = work.after(state)
+        for name, line in work.lines(state).items():
+            with (run / name).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if work.saves(state["step"]) or asked:
+            work.save(run / "checkpoints" / f"step-{state['step']:08d}", state)
             asked.pop("save", None)
         if asked:
             raise Ended("stopped", step=state["step"])
     if "no final" not in about:
-        publish(run / "final", state)
+        work.finish(run / "final", state)
     if "spoilt" in about:
         (run / "final" / "state.json").write_text("{}")
 
