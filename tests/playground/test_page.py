@@ -57,9 +57,9 @@ def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None
             pair = lane.locator("dl > div", has=page.get_by_text(figure, exact=True))
             assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").inner_text())
     assert re.search(r"as fast as|as many tokens|A tie", page.locator("[data-verdict]").inner_text())
-    ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens/forward", exact=True))
+    ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens per forward", exact=True))
     expect(ar.locator("dd")).to_have_text("1.00")
-    self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts kept", exact=True))
+    self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts accepted", exact=True))
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").inner_text())
 
 
@@ -81,7 +81,7 @@ def test_a_token_says_why_it_was_fixed(page: Page) -> None:
     page.locator("[data-range]").press("End")
     lanes(page)[1].locator(".token").nth(3).hover()
     panel = page.locator("[data-inspector]")
-    expect(panel).to_contain_text(re.compile(r"is above the threshold 0\.9|highest of its pass|AR's"))
+    expect(panel).to_contain_text(re.compile(r"is above the threshold 0\.9|highest of its pass|next token of AR"))
     expect(panel).to_contain_text("position 3 · block 1 · fixed")
     expect(panel.locator("[data-bars] li").nth(1)).to_be_visible()
 

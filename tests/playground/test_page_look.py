@@ -172,7 +172,7 @@ def test_closing_the_tab_gives_the_model_to_the_next(
         ask(first, STORY)
         expect(status(first)).to_have_text("AR is decoding.")
         ask(held_page, "What is the capital of Germany?")
-        expect(status(held_page)).to_have_text("Queued: 1 ahead of you.")
+        expect(status(held_page)).to_have_text("Queued: 1 run before this one.")
     # The run of the tab that closed ends with the forward that is under way when the server hears of it; by itself it
     # would take some sixty a lane.
     for _ in range(20):

@@ -31,7 +31,7 @@ PATIENCE = 120_000  # ms until a test gives up; the machine may be busy
 expect.set_options(timeout=PATIENCE)
 
 STORY = "Tell a short story about Max, a mouse and a green key."
-FIGURES = ("Output tokens/s", "Tokens/forward", "Forwards", "Prefill", "First token", "Total")
+FIGURES = ("Output tokens/s", "Tokens per forward", "Forwards", "Prefill", "First token", "Total time")
 NAMES = ("AR", "Block diffusion", "Self-speculation")
 
 

@@ -70,7 +70,7 @@ def test_closing_the_frames_closes_the_decode(model: nb.BlockModel) -> None:
 
 
 def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
-    """View on: every event becomes frames, with the runners-up. View off: tokens alone."""
+    """View on: every event becomes frames, with the alternatives. View off: tokens alone."""
     for strategy in STRATEGIES:
         for sampling in ({}, {"temperature": 0.9, "seed": 5}):
             settings = {"strategy": strategy, "max_new_tokens": 64, "ignore_eos": True, **sampling}

@@ -122,7 +122,7 @@ def test_a_live_run_is_shown_as_it_is_and_then_replayed(browser: Browser, tmp_pa
     race = {**small_race(), "verdict": "A tie."}
     frames = frames_of(race)
     with staged(browser, tmp_path, value_of(race, note="Blocks are wide.")) as page:
-        expect(page.locator("[data-status]")).to_have_text("Queued: 2 ahead of you.")
+        expect(page.locator("[data-status]")).to_have_text("Queued: 2 runs before this one.")
         expect(page.locator("[data-note]")).to_have_text("Blocks are wide.")
         assert names_of(page) == ["Block diffusion", "Self-speculation"]
         send(page, frames[:4])
