@@ -193,7 +193,7 @@ def test_a_full_queue_is_refused_in_a_sentence(worker: Worker, slow: StepLane) -
     slow.forward()
     for _ in range(2):
         worker.submit([quick()])
-    with pytest.raises(QueueFullError, match="This server is busy: 2 runs wait already"):
+    with pytest.raises(QueueFullError, match="This server is busy: 2 runs are waiting"):
         worker.submit([quick()])
 
 
