@@ -1,4 +1,4 @@
-"""The page in a real browser: what a visitor sees and can do with a run, and how mistakes are said."""
+"""The page in a browser: what a visitor sees and can do with a run, and how errors are shown."""
 
 import re
 
@@ -25,7 +25,7 @@ from tests.playground.visiting import (
 pytestmark = BROWSER_TEST
 
 
-# -- the first sight ---------------------------------------------------------------------------------------
+# -- the start ----------------------------------------------------------------------------------------------
 
 
 def test_the_page_opens_on_a_recorded_race_that_replays(browser: Browser, server: Server) -> None:
@@ -66,7 +66,7 @@ def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None
 def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="no-preference") as page:
         page.locator("[data-play]").click()
-        page.locator("[data-range]").press("Home")  # the recorded race stands still from here on
+        page.locator("[data-range]").press("Home")  # the recorded race is paused from here on
         page.evaluate("window.offered.length = 0")
         run(page, STORY)
         until_replaying(page)
@@ -155,7 +155,7 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
         expect(lane.locator(".token:visible")).to_have_count(48)
 
 
-# -- what is wrong is said in the page ---------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

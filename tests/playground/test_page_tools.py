@@ -1,4 +1,4 @@
-"""The page in a real browser: figures, files, links, forks, turns, block sizes, models."""
+"""The page in a browser: figures, files, links, forks, chat turns, block sizes, models."""
 
 import re
 from pathlib import Path

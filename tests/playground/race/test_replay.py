@@ -1,4 +1,4 @@
-"""The race player in a real browser, out of the one HTML file that replays a race: no server, no network."""
+"""The race player in a browser, in the HTML file that replays a race without a server or a network."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_keys_go_through_the_events_and_a_summary_is_said(browser: Browser, tmp_
         summary = page.locator("[data-summary]")
         expect(summary).to_contain_text("Block diffusion: step 2 of block 1, 3 tokens fixed, 1 masked: one two")
         page.keyboard.press("[")
-        assert clock(page) == 0.025  # where the other lane's block begins
+        assert clock(page) == 0.025  # the start of the other lane's block
         page.keyboard.press("ArrowLeft")
         assert clock(page) == 0.02
         page.keyboard.press("End")
@@ -105,9 +105,9 @@ def test_the_speed_suits_the_race_and_can_be_chosen(browser: Browser, tmp_path: 
         speed.select_option(label="real speed")
         expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at real speed")
         page.get_by_role("button", name="Play").click()
-        expect(page.get_by_role("button", name="Play")).to_be_visible()  # 50 ms later it is over
+        expect(page.get_by_role("button", name="Play")).to_be_visible()  # it ends after 50 ms
         assert clock(page) == 0.05
-    with opened(browser, tmp_path, long_race()) as page:  # four seconds of engine work
+    with opened(browser, tmp_path, long_race()) as page:  # four seconds of decoding
         assert speed_of(page) == "real speed"
 
 
@@ -170,7 +170,7 @@ def serious(results: Any) -> list[tuple[str, str]]:
 
 
 def with_engine(html: str) -> str:
-    """The page as if it had a server that can continue a fork."""
+    """The page with the controls of a fork, as if it had a server."""
     return html.replace('data-stage]"), {},', 'data-stage]"), { fork: (asked) => { window.asked = asked; } },')
 
 
@@ -266,7 +266,7 @@ def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp
         assert asked["settings"] == {"threshold": 0.5}
         assert (asked["lane"], asked["lanes"], len(asked["trace"]["events"])) == (0, 2, 2)
         page.keyboard.press("Escape")
-        page.locator("[data-forward]").click()  # an event of the other lane: this one stands where it stood
+        page.locator("[data-forward]").click()  # an event of the other lane; this lane does not change
         expect(page.locator("[data-changes] li")).to_have_count(2)
         page.locator("[data-forward]").click()
         expect(page.locator("[data-changes] li")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""The race player's panel for one token: every reason in words, with the numbers that decided."""
+"""The panel for one token: each reason in words, with its numbers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_the_inspector_says_why(browser: Browser, tmp_path: Path) -> None:
         expect(panel.get_by_role("img")).to_have_attribute("aria-label", "Confidence: 40.0 %, 65.0 %, 95.0 %")
         page.keyboard.press("Escape")
         expect(panel.locator("[data-hint]")).to_be_visible()
-        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # no engine behind a file
+        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # a file has no engine
 
 
 REASONS = [  # reason, confidence, alternatives, settings, sentence
