@@ -1,4 +1,4 @@
-// The transport: one clock for all lanes, in seconds of engine work.
+// The transport: one clock for all lanes, in seconds of the engine's clock.
 
 const SPEEDS = [1, 1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50];
 const GOOD_REPLAY = 4; // seconds of a replay: the default speed is the one that comes nearest

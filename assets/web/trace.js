@@ -32,7 +32,7 @@ class TraceState {
     this.settings = header.settings ?? {};
     this.pieces = new Map(Object.entries(header.pieces ?? {}));
     this.events = [];
-    this.times = []; // by event: seconds of engine work
+    this.times = []; // by event: seconds of the engine's clock
     this.lengths = []; // by event: number of positions on the canvas
     this.shown = []; // by event: the same, with the draft tokens that it rejected
     this.committed = []; // by event: number of positions in the context

@@ -134,7 +134,7 @@ def test_a_lane_is_switched_off_added_and_given_another_model(page: Page) -> Non
     names = page.locator("[data-lanes] h2").all_inner_texts()
     assert len(names) == 3
     assert "Self-speculation" not in names
-    expect(page.locator("[data-lanes]")).to_contain_text("nano-ar, one token a forward, temperature 0.5, seed 0")
+    expect(page.locator("[data-lanes]")).to_contain_text("nano-ar, one token per forward, temperature 0.5, seed 0")
 
 
 def test_a_preset_sets_the_lanes(page: Page) -> None:
