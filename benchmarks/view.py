@@ -51,7 +51,7 @@ def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{PORT}")
-            page.get_by_label("Fixed length").check()
+            page.get_by_label("Ignore end-of-text").check()
             page.get_by_role("textbox", name="Prompt").fill(PROMPT)
             page.get_by_label("Max new tokens").fill(str(tokens))
             found: dict[str, dict[str, list[float]]] = {name: {"unwatched": [], "watched": []} for name in STRATEGIES}

@@ -48,9 +48,9 @@ class ModelsTab:
         with gr.Row(elem_classes="asking"):
             self.which = gr.Dropdown(self.loaded.names(), label="Unload a model", scale=3, min_width=220)
             unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
-        self.news = gr.Markdown("", elem_id="model-news")
+        self.message = gr.Markdown("", elem_id="model-news")
         self.lists = [self.table, self.which]
-        outputs = [self.news, *self.lists, self.changed]
+        outputs = [self.message, *self.lists, self.changed]
         # The worker loads models too, one run at a time, so that no lane decodes, and is timed, meanwhile.
         gr.on(
             [load.click, name.submit],
@@ -58,7 +58,7 @@ class ModelsTab:
             [name, how],
             outputs,
             show_progress="minimal",
-            show_progress_on=self.news,
+            show_progress_on=self.message,
             concurrency_limit=4,
             **PRIVATE,
         )
@@ -71,13 +71,13 @@ class ModelsTab:
         try:
             run_id = self.worker.submit([RunPart("load", lambda: self._frames(name, how))])
         except QueueFullError as error:
-            return {self.news: _plain(str(error))}
+            return {self.message: _plain(str(error))}
         reply = outcome(self.worker, run_id)
         frames = [each.frame for each in reply.frames]
         refused = next((frame for frame in frames if isinstance(frame, Refused)), None)
         got = next((frame for frame in frames if isinstance(frame, Loaded)), None)
         if refused or not got:
-            return {self.news: _plain(refused.sentence if refused else reply.message)}
+            return {self.message: _plain(refused.sentence if refused else reply.message)}
         return self._done(f"{got.name} is loaded.")
 
     def _frames(self, name: str, how: str) -> Iterator[Frame]:
@@ -94,12 +94,12 @@ class ModelsTab:
         try:
             self.loaded.unload(name)
         except NBDiffError as error:
-            return {self.news: _plain(str(error))}
+            return {self.message: _plain(str(error))}
         return self._done(f"{name} is unloaded.")
 
     def _done(self, sentence: str) -> dict[Any, Any]:
         """The sentence and the current lists. The new value of `changed` updates the other tabs."""
-        return {self.news: _plain(sentence), **self.refreshed(), self.changed: secrets.token_hex(4)}
+        return {self.message: _plain(sentence), **self.refreshed(), self.changed: secrets.token_hex(4)}
 
     def refreshed(self) -> dict[Any, Any]:
         """The current table and list."""

@@ -1,10 +1,10 @@
-// Races and traces as files: checked as they come in, whole as they go out.
+// Import and export of races and traces. An imported file is checked.
 
 const MOST_BYTES = 20 * 1024 * 1024;
 const MOST_POSITIONS = 1 << 20;
 const MOST_LANES = 24;
 
-// A sentence for the reader, not a fault of ours.
+// An error in a file, as a sentence for the visitor.
 class FileProblem extends Error {}
 
 // A file's text as a race. tables: from playground/server/tables.py. Throws FileProblem.
@@ -33,7 +33,7 @@ function parseRace(text, tables) {
   }
   return {
     format: data.format, version: 1, title: String(data.title ?? ""), verdict: String(data.verdict ?? ""),
-    // The figures are computed anew from the events: a file may say anything.
+    // The metrics of a file are not used: the page computes them from the events.
     lanes: lanes.map((lane) => ({
       name: lane.name.slice(0, 80), about: String(lane.about ?? "").slice(0, 200), trace: lane.trace,
       context: typeof lane.context === "string" ? lane.context : null,
@@ -69,7 +69,7 @@ function isPending(each) {
 
 const isFixedList = (list) => Array.isArray(list) && list.every(isFixed);
 
-// By kind: whether the fields after kind, row and time are what they must be.
+// By kind: whether the fields after kind, row and time are valid.
 const SHAPES = {
   prefill: (f) => f.length === 2 && isWhole(f[0]) && f[0] >= 0 && isFixedList(f[1]),
   denoise: (f) => f.length === 6 && f.slice(0, 4).every(isPlace) && isFixedList(f[4]) && Array.isArray(f[5]) && f[5].every(isPending),
@@ -80,7 +80,7 @@ const SHAPES = {
   finish: (f) => f.length === 2 && typeof f[0] === "string" && Array.isArray(f[1]) && f[1].every(isWhole),
 };
 
-// Throws FileProblem for what is no whole trace, or could not have happened in this order.
+// Throws FileProblem for an unfinished trace, and for events that are invalid or in an impossible order.
 function checkTrace(trace) {
   const damaged = (what) => new FileProblem(`This trace is damaged: ${what}.`);
   if (!isRecord(trace) || trace.format !== "nbdiff-trace") throw new FileProblem("This race is damaged: a lane has no trace.");
@@ -91,38 +91,38 @@ function checkTrace(trace) {
   if (!Array.isArray(trace.events) || !trace.events.length) throw damaged("it has no events");
   let [reach, before] = [0, 0];
   trace.events.forEach((event, k) => {
-    if (!Array.isArray(event)) throw damaged("an event is no list");
+    if (!Array.isArray(event)) throw damaged("an event is not a list");
     const [kind, , time, ...fields] = event;
-    if (!Object.hasOwn(SHAPES, kind) || !SHAPES[kind](fields)) throw damaged(`event ${k} is not what a “${brief(kind)}” holds`);
-    if (typeof time !== "number" || !(time >= before) || time === Infinity) throw damaged(`event ${k} goes back in time`);
+    if (!Object.hasOwn(SHAPES, kind) || !SHAPES[kind](fields)) throw damaged(`event ${k} is not a valid “${brief(kind)}”`);
+    if (typeof time !== "number" || !(time >= before) || time === Infinity) throw damaged(`the time of event ${k} is before that of the event before it`);
     before = time;
-    if ((kind === "finish") !== (k === trace.events.length - 1)) throw damaged("its end is not where the events end");
-    if (kind === "edit" && fields[0] > reach) throw damaged("an edit lies outside the answer");
+    if ((kind === "finish") !== (k === trace.events.length - 1)) throw damaged("its last event is not its only finish");
+    if (kind === "edit" && fields[0] > reach) throw damaged("an edit is outside the answer");
     if (kind === "edit") reach = fields[0] + fields[1].length;
     if (["denoise", "commit", "verify"].includes(kind)) {
       const [start, stop] = kind === "denoise" ? fields.slice(2, 4) : fields.slice(1, 3);
-      if (start < -trace.prompt_ids.length || start >= stop || start > reach) throw damaged("a block lies outside the answer");
-      if (kind === "verify" && !(fields[3] >= 0 && fields[3] < stop - start)) throw damaged("more drafts were accepted than made");
+      if (start < -trace.prompt_ids.length || start >= stop || start > reach) throw damaged("a block is outside the answer");
+      if (kind === "verify" && !(fields[3] >= 0 && fields[3] < stop - start)) throw damaged("it accepts more draft tokens than it has");
       reach = Math.max(reach, stop);
     }
     for (const [position] of [...fixedOf(kind, fields), ...(kind === "denoise" ? fields[5] : [])]) {
-      if (position < 0 || position > reach) throw damaged("a token stands outside the answer");
+      if (position < 0 || position > reach) throw damaged("a token is outside the answer");
       reach = Math.max(reach, position + 1);
     }
   });
 }
 
 async function readRace(file, tables) {
-  if (file.size > MOST_BYTES) throw new FileProblem("This file is larger than 20 MB, the most that this page reads.");
+  if (file.size > MOST_BYTES) throw new FileProblem("This file is larger than 20 MB, the limit of this page.");
   return parseRace(await file.text(), tables);
 }
 
-// A race as text that may stand inside a script element.
+// A race as JSON for a script element.
 function embeddable(race) {
   return JSON.stringify(race).replaceAll("<", "\\u003c");
 }
 
-// The page that replays a race by itself. sources: {page, css, html, tables, js} from playground/server/replay_file.py.
+// The HTML file that replays a race. sources: {page, css, html, tables, js} from playground/server/replay_file.py.
 function replayPage(sources, race) {
   const title = race.title.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const slots = { ...sources, title, race: embeddable(race) };

@@ -1,17 +1,17 @@
-// The canvas of one lane: its tokens as inline text, each state told by shape as well as by colour.
+// The canvas of one lane: its tokens as inline text. Each state has its own shape and colour.
 //
-// Nodes are made once a position and changed in place, and only where what they show has changed.
+// Each position has one node. It is changed in place, and only if its look has changed.
 
 const VIEWS = ["confidence", "order", "step"];
-const ZERO_WIDTH_SPACE = "\u200b"; // a line may break between any two tokens, and breaks inside of none
+const ZERO_WIDTH_SPACE = "\u200b"; // allows a line break between two tokens
 const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
 
-// Tokens come in chunks that the browser lays out apart from each other, and not at all while they are out of sight:
-// one token that changes its width would otherwise lay out a thousand anew. Few answers are longer than one chunk.
+// The browser lays out each chunk of tokens separately, and no chunk that is out of sight. Without chunks, one token that
+// changes its width would cause a layout of all tokens. Most answers fit into one chunk.
 const CHUNK = 128;
 
 class Grid {
-  // on: { look(position, pinned) } called when a token is pointed at, focused or pinned; null when none is.
+  // on: { look(position, pinned) }, called when a token is pointed at, focused or pinned; position null: no token.
   constructor(canvas, state, on) {
     this.canvas = canvas;
     this.state = state;
@@ -21,8 +21,8 @@ class Grid {
     this.k = -1;
     this.view = "confidence";
     this.scale = 1;
-    this.fashion = 0; // counts the times that all tokens had to be dressed anew
-    this.overlay = new Map(); // by position: what a fork would put there, [text] or null for a mask
+    this.version = 0; // changes when all tokens must be drawn again
+    this.overlay = new Map(); // by position: the change for a fork, [text] or null for a mask
     this.roving = 0;
     canvas.textContent = "";
     canvas.addEventListener("mouseover", (event) => this.#pointed(event, false));
@@ -36,24 +36,24 @@ class Grid {
   paint(k, view = this.view) {
     const count = k < 0 ? 0 : this.state.shown[k];
     const scale = view === "order" ? Math.max(1, this.state.forwards.at(-1) ?? 1) : Math.max(1, this.#steps());
-    if (view !== this.view || scale !== this.scale) this.fashion += 1;
+    if (view !== this.view || scale !== this.scale) this.version += 1;
     Object.assign(this, { k, view, scale });
     this.canvas.dataset.view = view;
     this.#reach(count);
     this.chunks.forEach((chunk, index) => {
       if (chunk.hidden !== index * CHUNK >= count) chunk.hidden = index * CHUNK >= count;
     });
-    if (this.roving >= count && count) this.#rove(0); // or the tab key would find no token
-    // The cells of a chunk that is hidden whole are left as they are, and caught up with when it is shown again.
+    if (this.roving >= count && count) this.#rove(0); // one token must stay in the tab order
+    // Cells of a hidden chunk are not changed. They are updated when the chunk is shown again.
     const end = Math.min(this.cells.length, Math.ceil(count / CHUNK) * CHUNK);
     for (let at = 0; at < end; at += 1) {
       const cell = this.cells[at];
       const entry = at < count ? this.state.entry(at, k) : null;
       const look = entry ? this.#look(at, k, entry) : -1;
       const over = this.overlay.get(at);
-      if (cell.entry === entry && cell.look === look && cell.over === over && cell.fashion === this.fashion) continue;
-      Object.assign(cell, { entry, look, over, fashion: this.fashion });
-      this.#dress(cell, at, k, entry);
+      if (cell.entry === entry && cell.look === look && cell.over === over && cell.version === this.version) continue;
+      Object.assign(cell, { entry, look, over, version: this.version });
+      this.#drawCell(cell, at, k, entry);
     }
   }
 
@@ -63,8 +63,8 @@ class Grid {
     this.pinned = position;
   }
 
-  // Where a canvas must be scrolled to for what the event has just fixed to be in sight; null where it may stay. Those
-  // who chose a token are let read on. It only measures: a change between two measurements would lay all out again.
+  // The scroll position that shows the newest tokens; null if no scrolling is needed, or if a token is pinned or has the
+  // focus. This method only measures: a change between two measurements would cause another layout.
   toFollow() {
     if (this.chunks.length === 0 || typeof this.pinned === "number" || this.canvas.contains(document.activeElement)) return null;
     const seen = (state) => this.canvas.querySelector(`.chunk:not([hidden]) span:not([hidden]) > .${state}`);
@@ -100,13 +100,13 @@ class Grid {
     }
   }
 
-  // All that decides how a cell looks, beside its entry, as one number.
+  // The look of a cell as one number, without its entry.
   #look(at, k, entry) {
     const fresh = entry.at === k && entry.fixed && !entry.kept && !entry.rejected && this.state.events[k][0] !== "finish";
     return this.state.stateOf(at, k, entry) + (fresh ? 8 : 0) + this.state.border(at, k) * 16;
   }
 
-  #dress({ slot, node, look, over }, at, k, entry) {
+  #drawCell({ slot, node, look, over }, at, k, entry) {
     slot.hidden = !entry;
     if (!entry) return;
     const masked = over === null || (over === undefined && !entry.fixed);
@@ -130,7 +130,7 @@ class Grid {
     else node.setAttribute("aria-label", "space"); // a button needs a name
   }
 
-  // What stands small beside the token, and how far its shade is along the ramp.
+  // The small mark beside the token, and its position on the colour scale, from 0 to 1.
   #marked(entry, edited) {
     if (this.view === "confidence" || !entry.fixed || entry.rejected) {
       return [edited ? MARKS.edited : MARKS[entry.reason] ?? "", entry.p ?? 1];
@@ -155,7 +155,7 @@ class Grid {
     const state = STATE_NAMES[this.state.stateOf(at, this.k, entry)];
     const text = entry.token === null ? "" : `“${inline(this.state.textOf(entry.token))}”`;
     const sure = entry.p === null ? "" : percent(entry.p);
-    if (!entry.fixed) return ["masked", text && `so far ${text} at ${sure}`, `position ${at}`].filter(Boolean).join(", ");
+    if (!entry.fixed) return ["masked", text && `predicted ${text} at ${sure}`, `position ${at}`].filter(Boolean).join(", ");
     return [text, state, sure, `position ${at}`].filter(Boolean).join(", ");
   }
 
@@ -165,7 +165,7 @@ class Grid {
     this.roving = at;
   }
 
-  // Arrows walk the tokens; up and down go to the nearest token of the neighbouring line.
+  // Arrow keys move the focus between tokens; up and down go to the nearest token of the next line.
   #pressed(event) {
     const node = event.target.closest("[data-at]");
     if (!node || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,6 +1,6 @@
-// The panel for one token: why it stands there, how sure the model was, and what a fork would change.
+// The panel for one token: why it was fixed, its confidences, its alternatives, and the controls of a fork.
 
-// The confidence that a token must exceed; null where no threshold decides, as with drafts, AR and other policies.
+// The threshold that this token must exceed; null without one, as for drafts, AR and other policies.
 function limitOf({ strategy, unmasking, threshold }, { fixed, reason }) {
   if (fixed && !["over_threshold", "most_confident"].includes(reason)) return null;
   return strategy === "block_diffusion" && unmasking === "confidence" && typeof threshold === "number" ? threshold : null;
@@ -15,19 +15,19 @@ class Inspector {
     this.on = on;
     this.forks = forks;
     this.policies = policies;
-    // A file has no engine behind it: there the controls of a fork are taken off the page, and only kept in hand.
+    // A replay file has no engine, so the controls of a fork are removed from the document.
     const fork = root.querySelector("[data-fork]");
     if (!forks) fork.remove();
     this.part = (key) => root.querySelector(`[data-${key}]`) ?? fork.querySelector(`[data-${key}]`) ?? fork;
     this.lane = null;
     this.position = null;
     this.pinned = false;
-    this.changes = new Map(); // by position: {token, text}; token null for a mask, or a string typed by hand
-    this.still = false;
+    this.changes = new Map(); // by position: {token, text}; token: an id, a typed string, or null for a mask
+    this.isPaused = false;
     this.part("replace").addEventListener("click", () => this.#ask());
     this.part("replacement").addEventListener("submit", (event) => this.#replace(event));
     this.part("remask").addEventListener("click", () => this.#change({ token: null, text: null }));
-    this.part("pinguess").addEventListener("click", () => this.#pinGuess());
+    this.part("pinguess").addEventListener("click", () => this.#fixPrediction());
     this.part("continue").addEventListener("click", () => this.#continue());
     this.part("unpin").addEventListener("click", () => this.on.unpin());
     this.part("limit").addEventListener("input", () => this.#forkable());
@@ -38,17 +38,17 @@ class Inspector {
     this.draw();
   }
 
-  // The token to show; null goes back to the hint.
+  // Show a token; position null shows the hint.
   show(lane, position, pinned) {
-    if (this.lane !== lane && lane) this.#forget(lane);
+    if (this.lane !== lane && lane) this.#dropChanges(lane);
     Object.assign(this, { lane: lane ?? this.lane, position, pinned });
     this.part("replacement").hidden = true;
     this.draw();
   }
 
-  // Another moment: what was to be changed at the last one is no longer meant.
+  // The time has changed. Changes for a fork belong to one event, so they are deleted.
   moved() {
-    if (this.changes.size) this.#forget(this.lane);
+    if (this.changes.size) this.#dropChanges(this.lane);
     this.draw();
   }
 
@@ -58,10 +58,10 @@ class Inspector {
     this.draw();
   }
 
-  // Whether the race stands still at an event: only then is there something to continue from.
-  paused(still) {
-    if (this.still === still) return;
-    this.still = still;
+  // Whether the replay is paused: only then can a fork begin.
+  paused(isPaused) {
+    if (this.isPaused === isPaused) return;
+    this.isPaused = isPaused;
     this.#forkable();
   }
 
@@ -98,22 +98,22 @@ class Inspector {
       denoise: entry.block === null ? "" : `fixed in step ${entry.step + 1} of block ${entry.block + 1}`,
       commit: state.widest > 1 ? `fixed as block ${entry.block + 1} was committed` : "",
       verify: `fixed as block ${entry.block + 1} was verified`,
-      edit: entry.kept ? "" : "written by hand",
+      edit: entry.kept ? "" : "changed by hand",
     }[kind];
     return [...at, made, `after ${seconds(state.times[entry.at])}`].filter(Boolean);
   }
 
   #why(state, entry) {
-    if (entry.rejected) return "A draft that the AR pass did not agree with: rejected, and taken off the canvas.";
-    if (entry.fixed) return why(entry, state.settings, state.textOf, state.mates(entry));
-    if (entry.edited) return "Masked again by hand, where the run was forked.";
-    if (entry.token === null) return "Masked, and not looked at yet.";
+    if (entry.rejected) return "A draft token that the AR pass rejected.";
+    if (entry.fixed) return why(entry, state.settings, state.textOf, state.fixedTogether(entry));
+    if (entry.edited) return "Masked again by hand in this fork.";
+    if (entry.token === null) return "Masked; no forward has predicted it yet.";
     const limit = limitOf(state.settings, entry);
     const below = limit !== null && entry.p <= limit ? `, not above the threshold ${limit}` : "";
-    return `Still masked: the best guess so far is at ${share(entry.p)}${below}.`;
+    return `Still masked: the confidence of the current prediction is ${share(entry.p)}${below}.`;
   }
 
-  // The confidence over the forwards that looked at this position, with the threshold where one decides.
+  // The confidence in each forward that predicted this position, and the threshold if there is one.
   #history(state, k, entry) {
     const points = state.confidences(this.position, k);
     const box = this.part("history");
@@ -139,8 +139,8 @@ class Inspector {
       svg.append(dot);
     });
     this.part("spark").replaceChildren(svg);
-    const guesses = points.map(([, , token]) => inline(state.textOf(token))).filter((text, i, all) => text !== all[i - 1]);
-    this.part("guesses").textContent = guesses.length > 1 ? `Guesses: ${guesses.slice(-6).join(" → ")}` : "";
+    const predictions = points.map(([, , token]) => inline(state.textOf(token))).filter((text, i, all) => text !== all[i - 1]);
+    this.part("guesses").textContent = predictions.length > 1 ? `Predictions: ${predictions.slice(-6).join(" → ")}` : "";
     const over = points.length === 1 ? "in one forward" : `over ${points.length} forwards`;
     this.part("over").textContent = `Confidence ${over}${typeof limit === "number" ? `, threshold ${limit}` : ""}`;
   }
@@ -158,7 +158,7 @@ class Inspector {
 
   // -- a fork ------------------------------------------------------------------------------------------
 
-  #forget(lane) {
+  #dropChanges(lane) {
     this.changes.clear();
     for (const each of new Set([this.lane, lane])) {
       if (each?.grid) each.grid.overlay = new Map();
@@ -169,13 +169,13 @@ class Inspector {
 
   #forkable() {
     const { lane, entry } = this;
-    const possible = this.forks && this.still && Boolean(lane?.state) && lane.k >= 0;
+    const possible = this.forks && this.isPaused && Boolean(lane?.state) && lane.k >= 0;
     this.part("fork").hidden = !possible || !(this.pinned || this.changes.size);
     if (!possible) return;
     const { settings } = lane.state;
     if (this.fieldsOf !== lane) {
       this.fieldsOf = lane;
-      // A block drafted in one pass has no policy: all of it is guessed at once.
+      // A draft in one pass uses no policy: that pass fixes all of its tokens.
       this.part("knobs").hidden = settings.strategy === "ar"
         || (settings.strategy === "self_speculative" && (settings.draft_steps ?? 1) === 1);
       const known = this.policies.map(({ name, label }) => [name, label]);
@@ -193,20 +193,20 @@ class Inspector {
       const item = make("li", "", text === null ? `${position}: masked again` : `${position}: “${inline(text)}”`);
       const undo = make("button", "undo", "×");
       undo.type = "button";
-      undo.setAttribute("aria-label", `Take back the change at position ${position}`);
+      undo.setAttribute("aria-label", `Undo the change at position ${position}`);
       undo.addEventListener("click", () => this.#change(null, position));
       item.append(undo);
       return item;
     }));
     this.part("continue").disabled = !this.changes.size && !Object.keys(this.#settings()).length;
-    this.part("from").textContent = `Continues ${lane.name} from ${seconds(lane.state.times[lane.k])} in a new lane.`;
+    this.part("from").textContent = `Continues ${lane.name} at ${seconds(lane.state.times[lane.k])} in a new lane.`;
   }
 
   get #policy() {
     return this.policies.find(({ name }) => name === this.part("policy").value);
   }
 
-  // The number that goes with the chosen policy.
+  // The setting of the selected policy.
   #field() {
     const policy = this.#policy;
     this.part("limitbox").hidden = !policy;
@@ -248,7 +248,7 @@ class Inspector {
     this.part("replacement").hidden = true;
   }
 
-  #pinGuess() {
+  #fixPrediction() {
     const { token } = this.entry;
     this.#change({ token, text: this.lane.state.textOf(token) });
   }

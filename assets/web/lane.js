@@ -1,24 +1,23 @@
-// One lane: its canvas, its figures, and all that has to be kept to export it whole.
+// One lane: its canvas, its figures, and the data for its export.
 
-// [key, label, explanation, value of a finished lane's metrics or null where it does not apply]; the first three are
-// what a race is about and are written large.
+// [key, label, explanation, text from the metrics, or null if the figure does not apply]. The first three are large.
 const LARGE = 3;
 const FIGURES = [
-  ["rate", "Output tokens/s", "Output tokens after the first, over the seconds of decoding",
+  ["rate", "Output tokens/s", "Output tokens after the first, divided by the seconds of decoding",
     (m) => decimal(m.tokens_per_second, 0)],
-  ["share", "Tokens/forward", "Output tokens after the first, over the forwards of decoding",
+  ["share", "Tokens per forward", "Output tokens after the first, divided by the forwards of decoding",
     (m) => decimal(m.tokens_per_forward, 2)],
-  ["total", "Total", "Prefill and decoding together, without what the page costs",
+  ["total", "Total time", "Prefill and decoding, without the time of the page",
     (m) => seconds(m.prefill_seconds + m.decode_seconds)],
   ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
-  ["denoise", "Denoise", "Forwards that guessed masked tokens", (m) => decimal(m.denoise_forwards, 0)],
-  ["commit", "Commit", "Forwards that made tokens context: commits and verifications",
+  ["denoise", "Denoise", "Forwards that predicted masked tokens", (m) => decimal(m.denoise_forwards, 0)],
+  ["commit", "Commit", "Forwards that wrote tokens to the KV cache: commits and verifications",
     (m) => decimal(m.commit_forwards, 0)],
-  ["tokens", "Output tokens", "Tokens of the answer, its end included", (m) => decimal(m.output_tokens, 0)],
-  ["drafts", "Drafts kept", "Drafted tokens that the AR pass agreed with, of all that were put to it",
+  ["tokens", "Output tokens", "Tokens of the answer, with its end-of-text token", (m) => decimal(m.output_tokens, 0)],
+  ["drafts", "Drafts accepted", "Draft tokens that the AR pass accepted, of all that it verified",
     (m) => (m.drafted > 0 ? `${decimal(m.accepted, 0)} of ${decimal(m.drafted, 0)}` : null)],
-  ["prefill", "Prefill", "Reading the prompt", (m) => seconds(m.prefill_seconds)],
-  ["first", "First token", "From the start until the first token stood", (m) => seconds(m.seconds_to_first_token)],
+  ["prefill", "Prefill", "Time to read the prompt", (m) => seconds(m.prefill_seconds)],
+  ["first", "First token", "Time from the start to the first fixed token", (m) => seconds(m.seconds_to_first_token)],
 ];
 const EMPTY_HEADER = { settings: {}, pieces: {}, prompt_ids: [] };
 
@@ -45,7 +44,7 @@ class Lane {
     this.badge("");
   }
 
-  // A lane out of a race file.
+  // A lane from a race file.
   static of(template, kept, on) {
     const lane = new Lane(template, kept, on);
     lane.open({ ...kept.trace, context: kept.context ?? null, token_shift: kept.token_shift ?? null });
@@ -99,7 +98,7 @@ class Lane {
     this.#count(k);
   }
 
-  // Keep room for the longest state, so that nothing below moves while the race is replayed.
+  // Set the height of the longest state, so that nothing below moves during the replay.
   reserve(view) {
     const { canvas } = this.grid;
     const longest = this.state.shown.indexOf(Math.max(...this.state.shown));
@@ -117,8 +116,8 @@ class Lane {
     this.root.dataset.over = over;
     if (over) {
       const took = state.times[k];
-      const [ending, sentence] = ENDINGS[state.events[k][3]] ?? [state.events[k][3], ""];
-      this.badge(`${ending} · ${seconds(took)}`, "done", sentence);
+      const [ending, sentence] = ENDINGS[state.events[k][3]] ?? [() => state.events[k][3], ""];
+      this.badge(`${ending(state.lengths[k])} · ${seconds(took)}`, "done", sentence);
     } else if (this.stopped && k === state.last) this.badge(this.stopped, "stopped");
     else if (k >= 0) {
       const fixed = state.lengths[k] - state.masked[k];
@@ -128,7 +127,7 @@ class Lane {
     const metrics = over && this.metrics ? this.metrics : this.#soFar(k);
     for (const [key, , , value] of FIGURES) {
       const text = value(metrics);
-      // Figures that the end of the lane has keep their place before it.
+      // A figure that the finished lane has is visible during the whole replay, so that nothing moves.
       this.figures[key].hidden = text === null && !(this.metrics && value(this.metrics));
       this.figures[key].lastChild.textContent = text ?? "–";
     }
@@ -139,7 +138,7 @@ class Lane {
     return { ...measure(state.events.slice(0, k + 1)), output_tokens: k < 0 ? 0 : state.lengths[k] - state.masked[k] };
   }
 
-  // The lane as a race file has it; null while it has no end.
+  // The lane in the format of a race file; null if it is not finished.
   toJSON() {
     if (!this.finished) return null;
     const { context, token_shift: shift, events, pieces, ...header } = this.state.header;
@@ -150,7 +149,7 @@ class Lane {
     };
   }
 
-  // The trace up to event k, without an end: where a fork begins.
+  // The trace up to event k, without a finish: the start of a fork.
   cutAfter(k) {
     const { context, token_shift: shift, ...header } = this.state.header;
     const events = this.state.events.slice(0, k + 1).filter(([kind]) => kind !== "finish");

@@ -4,7 +4,7 @@
 // typed here. An empty field means: the checkpoint's value.
 
 const { strategies, policies, settings } = props.value.tables;
-// A policy reads one setting. The form shows it in one control, "parameter", beside the policy.
+// A policy reads one setting. The form shows that setting in one control, "parameter", beside the policy.
 const parameters = new Set(policies.map((each) => each.setting));
 
 let shownSerial = null;
@@ -34,7 +34,7 @@ function policyOf(lane) {
 
 const isRead = (setting, strategy) => setting.strategies === null || setting.strategies.includes(strategy);
 
-// What a change means for the rest of the lane: a setting that the policy or the strategy does not read is dropped.
+// The lane after a change. Settings that the new policy, strategy or model does not read are removed.
 function changed(lane, field, value) {
   const next = { ...lane };
   const set = (name, what) => { if (what === null) delete next[name]; else next[name] = what; };
@@ -75,7 +75,7 @@ function named(control, field, value) {
   return control;
 }
 
-// The labelled control of a setting of this lane. Its kind is that of the setting's type.
+// The labelled control for a setting of this lane, by the kind of the setting.
 function control(setting, lane) {
   const { name, kind, label, description, choices } = setting;
   let node = null;
@@ -137,7 +137,7 @@ function draw() {
   const { lanes, most } = props.value;
   shownSerial = props.value.serial;
   const running = lanes.filter((lane) => lane.on !== false);
-  get("summary").textContent = `Lanes: ${running.map(describe).join(" · ") || "none is on"}`;
+  get("summary").textContent = `Lanes: ${running.map(describe).join(" · ") || "all are off"}`;
   get("list").replaceChildren(...lanes.map(row));
   get("add").disabled = lanes.length >= most;
 }

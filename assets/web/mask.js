@@ -1,7 +1,7 @@
-// Who sees whom: the attention mask of one lane's current forward, drawn and put into words.
+// The attention mask of the current forward of one lane, drawn and described in words.
 
-const MOST_BINS = 64; // columns for the context, and rows of a long prompt
-const MOST_CELLS = 128; // rows or columns of a block
+const MOST_BINS = 64; // most columns for the context
+const MOST_CELLS = 128; // most rows or columns of a block
 
 class MaskView {
   constructor(root) {
@@ -14,7 +14,7 @@ class MaskView {
     if (!this.open) return;
     const pass = lane?.state && lane.k >= 0 ? passOf(lane.state, lane.k) : null;
     this.part("figure").hidden = !pass;
-    this.part("caption").textContent = pass ? `${lane.name}. ${pass.words}` : "No forward to draw here yet.";
+    this.part("caption").textContent = pass ? `${lane.name}. ${pass.words}` : "There is no forward here yet.";
     if (!pass) return;
     const bins = Math.min(MOST_BINS, pass.context);
     const rows = Math.min(MOST_CELLS, pass.queries);
@@ -49,12 +49,12 @@ class MaskView {
   }
 }
 
-// The middle of a compressed row or column.
+// The row or column of the mask that a drawn one shows.
 function at(index, shown, whole) {
   return shown === whole ? index : Math.floor(((index + 0.5) * whole) / shown);
 }
 
-// The forward behind event k as {queries, context, sees(query, key), label, words}; null where there was none.
+// The forward of event k, or the last one before it, as {queries, context, sees(query, key), label, words}; or null.
 function passOf(state, k) {
   let event = state.events[k];
   if (["finish", "edit"].includes(event[0])) {
@@ -71,8 +71,8 @@ function passOf(state, k) {
     const blocks = (query, key) => Math.floor(key / size) <= Math.floor(query / size);
     return {
       queries: Math.max(1, rest[0]), context: 0, sees: whole ? blocks : causal, label: plural(rest[0], "prompt token"),
-      words: whole ? "Prefill: each prompt token sees its own block whole and every block before it."
-        : "Prefill: each prompt token sees itself and those before it.",
+      words: whole ? "Prefill: each prompt token attends to its whole block and to all blocks before it."
+        : "Prefill: each prompt token attends to itself and to the tokens before it.",
     };
   }
   const [block, start, stop] = kind === "denoise" ? [rest[0], rest[2], rest[3]] : rest;
@@ -80,16 +80,16 @@ function passOf(state, k) {
   const context = Math.max(0, prompt + start);
   const base = { queries, context, label: queries === 1 ? "itself" : `block ${block + 1}, ${plural(queries, "token")}` };
   const before = context ? `all ${plural(context, "context token")}` : "no context yet";
-  const shift = state.header.token_shift && queries > 1 ? " The output at a position guesses the token after it." : "";
+  const shift = state.header.token_shift && queries > 1 ? " The output at a position predicts the next token." : "";
   if (kind === "denoise") {
-    const words = `Denoise: every token of block ${block + 1}, masked or not, sees ${before} and the whole block, `
+    const words = `Denoise: every token of block ${block + 1}, masked or not, attends to ${before} and the whole block, `
       + `in both directions.${shift}`;
     return { ...base, sees: all, words };
   }
-  if (queries === 1) return { ...base, sees: all, words: `AR step: the new token sees ${before} and itself.` };
+  if (queries === 1) return { ...base, sees: all, words: `AR step: the new token attends to ${before} and to itself.` };
   if (kind === "commit" && whole) {
-    return { ...base, sees: all, words: `Commit: the finished block ${block + 1} is read whole, and sees ${before} and itself.` };
+    return { ...base, sees: all, words: `Commit: every token of the finished block ${block + 1} attends to ${before} and the whole block.` };
   }
   const name = kind === "verify" ? "Verification" : "Commit";
-  return { ...base, sees: causal, words: `${name}: each token of block ${block + 1} sees ${before}, itself and those before it, as AR does.` };
+  return { ...base, sees: causal, words: `${name}: each token of block ${block + 1} attends to ${before}, to itself and to the tokens before it, as in AR.` };
 }

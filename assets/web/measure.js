@@ -1,12 +1,12 @@
-// The figures of a lane after its first events, with the names and rules of nbdiff_engine.trace.metrics.
+// The metrics of a lane after its first events, with the names and rules of nbdiff_engine.trace.metrics.
 //
-// Python sends the figures of a finished lane. These are for a replay before its end, and for an imported file.
+// Python sends the metrics of a finished lane. These are for a replay before its end, and for an imported file.
 
 // events: packed, in order, the whole answer or a part of it. null: not known yet, or nothing to divide by.
 function measure(events) {
   let [denoise, commit, drafted, accepted, kept] = [0, 0, 0, 0, 0];
   let [begun, prefillEnd] = [0, 0];
-  let given = 1; // tokens that no forward of decoding has to make
+  let given = 1; // output tokens that the prefill decodes, not a forward of decoding
   let [first, block] = [null, null];
   for (const [kind, , time, ...rest] of events) {
     const fixed = fixedOf(kind, rest);
@@ -23,7 +23,7 @@ function measure(events) {
       drafted += rest[2] - rest[1] - 1;
       accepted += rest[3];
     }
-    if (kind === "edit") { // a fork: its figures begin here
+    if (kind === "edit") { // a fork: only what follows counts
       [denoise, commit, drafted, accepted, given] = [0, 0, 0, 0, 0];
       [first, block] = [null, null];
       begun = prefillEnd = time;

@@ -1,12 +1,12 @@
-// The player: lanes, one clock over them, and the panels that explain what is seen.
+// The race player: the lanes, their common clock, and the panels below them.
 //
-// It knows neither Gradio nor a server. stage.js feeds it a live run; replay.js a race out of the page itself.
+// It uses neither Gradio nor a server. stage.js gives it the frames of a live run; replay.js gives it the race of a file.
 
 const FOLLOW_MS = 120;
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Player {
-  // on: { ended(), fork(payload), imported(race), sources() }, each of them optional.
+  // on: { ended(), fork(payload), imported(race), sources() }, all optional.
   // tables: {strategies, policies} from playground/server/tables.py.
   constructor(root, on, tables) {
     this.root = root;
@@ -20,7 +20,7 @@ class Player {
     Object.assign(this, { title: "", verdict: "", label: "" });
     this.scrubber = new Scrubber(this.part("transport"), {
       seek: (time, playing) => this.#seek(time, playing),
-      pause: () => this.#told(),
+      pause: () => this.#announce(),
     });
     this.part("transport").addEventListener("speed", () => this.#labels());
     this.inspector = new Inspector(this.part("inspector"), {
@@ -59,24 +59,24 @@ class Player {
     this.part(key).hidden = !text;
   }
 
-  // -- what is shown -----------------------------------------------------------------------------------
+  // -- runs and races ----------------------------------------------------------------------------------
 
-  // Lanes that a run is going to fill, behind the first `keep` of those there are.
+  // Start a live run: its lanes follow the first `keep` lanes that are shown now.
   begin(wanted, keep, title) {
     const kept = this.lanes.slice(0, keep);
-    this.#fill([...kept, ...wanted.map((lane) => new Lane(this.#template, lane, this.#look4lane))]);
+    this.#fill([...kept, ...wanted.map((lane) => new Lane(this.#template, lane, this.#laneEvents))]);
     this.title = title || (kept.length ? this.title : "");
     this.live = wanted.length > 0;
     this.label = this.live ? "Live" : "";
-    this.#settle(kept.length ? this.verdict : ""); // a fork has no verdict of its own; what was said of the others stands
+    this.#setVerdict(kept.length ? this.verdict : ""); // a fork gets no verdict, so the old one stays
     this.scrubber.set([], []);
     for (const lane of this.lanes) lane.show(lane.state ? lane.state.last : -1, this.view);
   }
 
-  // One frame of a live run; `lane` counts from the first that is not kept.
+  // One frame of a live run. frame.lane counts from the first lane that is not kept.
   frame(frame, keep) {
     if (frame.kind === "summary") {
-      if (frame.verdict || keep === 0) this.#settle(frame.verdict);
+      if (frame.verdict || keep === 0) this.#setVerdict(frame.verdict);
       return;
     }
     const lane = this.lanes[keep + frame.lane];
@@ -91,7 +91,7 @@ class Player {
     else if (frame.kind === "done") lane.done(frame.metrics, frame.text);
   }
 
-  // Paint what the frames have brought.
+  // Draw the changes of the last frames.
   paintLive() {
     const moved = this.lanes.filter((lane) => lane.state && lane.k !== lane.state.last);
     for (const lane of moved) lane.show(lane.state.last, this.view);
@@ -100,8 +100,8 @@ class Player {
     this.mask.draw(this.chosen);
   }
 
-  // Scroll the lanes to what is new in them: first all are measured, then all are scrolled. Both cost a layout, so it is
-  // done some times a second, not with every frame of a drag.
+  // Scroll the lanes to their newest tokens. All lanes are measured before any is scrolled, because each change costs a
+  // layout. For the same reason this runs a few times a second, not in every frame of a drag.
   #follow() {
     this.following ??= setTimeout(() => {
       this.following = null;
@@ -112,7 +112,7 @@ class Player {
     }, FOLLOW_MS);
   }
 
-  // The run is over: from now on all of it can be replayed.
+  // The run has ended: from now on it can be replayed.
   end(stopped) {
     this.live = false;
     for (const lane of this.lanes) {
@@ -127,19 +127,19 @@ class Player {
     this.on.ended?.();
   }
 
-  // A whole race, out of a file or recorded before.
-  load(race, label, told = () => this.on.ended?.()) {
+  // Show a race that is finished, from a file or recorded. loaded: called at the end.
+  load(race, label, loaded = () => this.on.ended?.()) {
     this.live = false;
-    this.#fill(race.lanes.map((lane) => Lane.of(this.#template, lane, this.#look4lane)));
+    this.#fill(race.lanes.map((lane) => Lane.of(this.#template, lane, this.#laneEvents)));
     Object.assign(this, { title: race.title ?? "", label });
-    this.#settle(race.verdict ?? "");
+    this.#setVerdict(race.verdict ?? "");
     this.#replayable();
     if (STILL.matches) this.scrubber.seek(this.scrubber.duration);
     else this.#fromTheStart();
-    told();
+    loaded();
   }
 
-  // The race as its file has it: every lane that came to its end.
+  // The race in the format of its file: all finished lanes.
   race() {
     const lanes = this.lanes.map((lane) => lane.toJSON()).filter(Boolean);
     return { format: "nbdiff-race", version: 1, title: this.title || lanes[0]?.name || "", verdict: this.verdict, lanes };
@@ -149,7 +149,7 @@ class Player {
     return this.root.querySelector("template");
   }
 
-  #look4lane = { look: (lane, position, pinned) => this.#look(lane, position, pinned) };
+  #laneEvents = { look: (lane, position, pinned) => this.#look(lane, position, pinned) };
 
   #fill(lanes) {
     this.inspector.reset();
@@ -169,7 +169,7 @@ class Player {
     select.value = String(this.lanes.indexOf(this.chosen));
   }
 
-  #settle(verdict) {
+  #setVerdict(verdict) {
     this.verdict = verdict;
     this.say("verdict", verdict);
   }
@@ -187,7 +187,7 @@ class Player {
   #reserve() {
     if (this.live) return;
     const shown = this.lanes.filter((lane) => lane.state?.events.length);
-    for (const lane of shown) lane.grid.canvas.style.minHeight = ""; // all of them: those beside it stretch a lane
+    for (const lane of shown) lane.grid.canvas.style.minHeight = ""; // first for all: lanes in one row have equal heights
     for (const lane of shown) lane.reserve(this.view);
   }
 
@@ -206,12 +206,12 @@ class Player {
     this.mask.draw(this.chosen);
   }
 
-  // Standing still: the state in words, for those who do not see it.
-  #told() {
+  // Paused: describe the state for screen readers.
+  #announce() {
     this.root.dataset.playing = false;
     this.inspector.paused(!this.live);
-    const said = this.lanes.filter((lane) => lane.state).map((lane) => `${lane.name}: ${lane.state.summary(lane.k)}`);
-    this.part("summary").textContent = said.join(" ");
+    const sentences = this.lanes.filter((lane) => lane.state).map((lane) => `${lane.name}: ${lane.state.summary(lane.k)}`);
+    this.part("summary").textContent = sentences.join(" ");
   }
 
   #labels() {
@@ -233,7 +233,7 @@ class Player {
     this.root.dataset.shows = view;
   }
 
-  // A token that is pointed at, or pinned: a pinned one stays until another is pinned or it is let go.
+  // A token is pointed at or pinned. A pinned token stays until it is unpinned or another one is pinned.
   #look(lane, position, pin) {
     if (pin) {
       const again = this.pinned && this.pinned.lane === lane && this.pinned.position === position;
@@ -254,7 +254,7 @@ class Player {
     const { target } = event;
     if (event.key === "Escape" && this.pinned) {
       this.#look(null, null, true);
-      this.root.focus({ preventScroll: true }); // what had the focus may be hidden now
+      this.root.focus({ preventScroll: true }); // the element with the focus may be hidden now
       return;
     }
     const isRange = target === this.scrubber.range;
@@ -281,7 +281,7 @@ class Player {
   async #exportHtml() {
     this.say("error", "");
     const sources = await this.on.sources();
-    if (!sources?.page) return this.say("error", "The server did not send what the replay page is made of.");
+    if (!sources?.page) return this.say("error", "The server did not send the parts of the replay file.");
     const race = this.race();
     download(`${fileName(race.title)}.html`, "text/html", replayPage(sources, race));
   }
@@ -293,7 +293,7 @@ class Player {
     this.say("error", "");
     try {
       const race = await readRace(file, this.tables);
-      if (this.live) throw new FileProblem("A run is under way; stop it before you import a file.");
+      if (this.live) throw new FileProblem("A run is in progress; stop it before you import a file.");
       this.load(race, "Imported", () => this.on.imported?.(race));
     } catch (error) {
       if (!(error instanceof FileProblem)) throw error;

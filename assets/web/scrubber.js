@@ -1,11 +1,11 @@
-// The transport: one clock for all lanes, in seconds of engine work.
+// The transport: one clock for all lanes, in seconds of the engine's clock.
 
 const SPEEDS = [1, 1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50];
-const GOOD_REPLAY = 4; // seconds on the wall: the speed that comes nearest is the first choice
-const LONGEST_FRAME = 0.1; // a tab that was away goes on where it was
+const GOOD_REPLAY = 4; // seconds of a replay: the default speed is the one that comes nearest
+const LONGEST_FRAME = 0.1; // seconds; a tab that was in the background continues where it was
 
 class Scrubber {
-  // on: { seek(time, playing) paint; pause(time) tell }
+  // on: { seek(time, playing): draw this time; pause(): the replay has stopped }
   constructor(root, on) {
     this.root = root;
     this.on = on;
@@ -37,7 +37,7 @@ class Scrubber {
     return Number(this.speed.value);
   }
 
-  // moments: the times of all events; blocks: the times at which blocks begin.
+  // moments: the times of all events; blocks: the times when blocks begin.
   set(moments, blocks) {
     this.#halt();
     const sorted = (times) => [...new Set(times)].sort((a, b) => a - b);
@@ -80,7 +80,7 @@ class Scrubber {
     this.#go(Math.max(0, Math.min(this.duration, time)));
   }
 
-  // By one event of any lane, by one block, or to an end.
+  // To the next or previous event of any lane, or block.
   forward() {
     this.#jump(this.moments.find((moment) => moment > this.time + 1e-9) ?? this.duration);
   }
@@ -97,7 +97,7 @@ class Scrubber {
     this.#jump(this.blocks.findLast((moment) => moment < this.time - 1e-9) ?? 0);
   }
 
-  // A key pressed on the stage, outside of what takes text. True where it was ours.
+  // A key was pressed outside text fields. Returns true if the scrubber has used it.
   pressed(key) {
     const act = {
       " ": () => this.play(),
@@ -125,7 +125,7 @@ class Scrubber {
     this.#labels();
   }
 
-  // Many inputs a frame, one painting.
+  // Draw once for all inputs of a frame.
   #soon(time) {
     if (this.wanted === null) {
       requestAnimationFrame(() => {
@@ -141,7 +141,7 @@ class Scrubber {
     if (this.range.value !== micros) this.range.value = micros;
     this.range.style.setProperty("--done", `${this.duration ? (100 * time) / this.duration : 0}%`);
     this.part("clock").textContent = `${clock(time)} / ${clock(this.duration)} s`;
-    this.range.setAttribute("aria-valuetext", `${clock(time)} of ${clock(this.duration)} seconds of engine work`);
+    this.range.setAttribute("aria-valuetext", `${clock(time)} of ${clock(this.duration)} seconds`);
     this.on.seek(time, this.playing);
   }
 
@@ -160,10 +160,10 @@ function clock(time) {
 }
 
 function speedName(speed) {
-  return speed === 1 ? "true speed" : `1/${Math.round(1 / speed)} speed`;
+  return speed === 1 ? "real speed" : `1/${Math.round(1 / speed)} speed`;
 }
 
-// A nano model is done in a tenth of a second, which nobody sees; a large one takes as long as one cares to watch.
+// A small model finishes in a tenth of a second, too fast to see; a large one can be replayed at real speed.
 function speedFor(duration) {
   const off = (speed) => Math.abs(Math.log(Math.max(duration, 1e-6) / speed / GOOD_REPLAY));
   return SPEEDS.reduce((best, speed) => (off(speed) < off(best) ? speed : best));

@@ -1,16 +1,16 @@
-// The stage: follows the run that the server names in `props.value`, by polling, and hands its frames to the player.
+// The stage: polls the run that the server names in `props.value`, and gives its frames to the player.
 //
-// Gradio runs this text once as the body of function (element, trigger, props, server, upload, watch).
+// Gradio runs this file once, as the body of function (element, trigger, props, server, upload, watch).
 
-const POLL_MS = 50; // at most 20 a second; all that has come in between is painted at once
+const POLL_MS = 50; // at most 20 polls a second; all frames of a poll are drawn together
 const QUEUED_POLL_MS = 300;
-const GIVE_UP_AFTER = 8; // polls in a row that failed
+const GIVE_UP_AFTER = 8; // failed polls in a row
 const LIVE = ["queued", "running"];
 const BROKEN = ["failed", "unknown"];
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// An id of this page alone: two tabs on one run are two viewers. crypto.randomUUID needs https or localhost.
+// A random id of this page: two tabs on one run are two viewers. crypto.randomUUID would need https or localhost.
 const viewer = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16)).join("-");
 
 const player = new Player(element.querySelector("[data-stage]"), {
@@ -20,14 +20,14 @@ const player = new Player(element.querySelector("[data-stage]"), {
   sources: () => asked("sources", {}),
 }, props.value.tables);
 
-let following = null; // the run being followed, null when none is live
+let following = null; // the id of the live run, or null
 
-// The status is read out by screen readers, so it is touched only when it says something new.
+// Screen readers read the status at each change, so it is changed only for a new text.
 function status(text) {
   if (player.part("status").textContent !== text) player.part("status").textContent = text;
 }
 
-// What a function of the server says; null where it does not answer.
+// The result of a function of the server; null without an answer.
 async function asked(name, data) {
   try {
     return (await server[name](data)) ?? null;
@@ -36,7 +36,7 @@ async function asked(name, data) {
   }
 }
 
-// A new value: a run to follow, a race to replay, or an error, which leaves what is on the stage alone.
+// A new value: a run to follow, a race to replay, or an error, which does not change the lanes.
 function receive(value) {
   if (!value) return;
   player.say("error", value.error);
@@ -45,7 +45,7 @@ function receive(value) {
     if (following === null) status("Not started.");
     return;
   }
-  if (value.run && value.run === following) return; // more was said about the run that is being followed
+  if (value.run && value.run === following) return; // a message about the live run
   leave();
   if (value.race) {
     status("Ready.");
@@ -67,7 +67,7 @@ async function follow(run, keep) {
     if (following !== run) return;
     if (!reply) {
       failures += 1;
-      if (failures === GIVE_UP_AFTER) return end("The server does not answer any more.", true);
+      if (failures === GIVE_UP_AFTER) return end("The server does not answer.", true);
       status("The connection is lost; trying again.");
       await wait(Math.min(4000, 200 * 2 ** failures));
       continue;
@@ -78,7 +78,7 @@ async function follow(run, keep) {
     player.paintLive();
     if (reply.more) continue;
     if (!LIVE.includes(reply.state)) return end(reply.message, BROKEN.includes(reply.state), reply.state);
-    if (reply.state === "queued") status(reply.ahead ? `Queued: ${reply.ahead} ahead of you.` : "Queued.");
+    if (reply.state === "queued") status(reply.ahead ? `Queued: ${plural(reply.ahead, "run")} before this one.` : "Queued.");
     else status(`${(player.lanes.find((lane) => !lane.finished) ?? player.lanes.at(-1)).name} is decoding.`);
     await wait(reply.state === "queued" ? QUEUED_POLL_MS : POLL_MS);
   }
@@ -91,7 +91,7 @@ function end(message, isError = false, state = "failed") {
   player.end(state === "stopped" ? "stopped" : "");
 }
 
-// Tell the server that this viewer is gone. A beacon outlives the page; a fetch would be cancelled with it.
+// Tell the server that this viewer has left. When a page closes, the browser cancels a fetch but sends a beacon.
 function leave() {
   if (following === null) return;
   const data = { run: following, viewer };
@@ -101,9 +101,9 @@ function leave() {
   following = null;
 }
 
-// A page that the browser brings back has left its run, as leave() has told the server.
+// The browser shows the page again, from its cache: leave() has ended the lease on the run meanwhile.
 window.addEventListener("pageshow", (event) => {
-  if (event.persisted && player.live) end("This run ended when the page was left.", false, "stopped");
+  if (event.persisted && player.live) end("This run was stopped when the page was left.", false, "stopped");
 });
 watch("value", () => receive(props.value));
 window.addEventListener("pagehide", leave);

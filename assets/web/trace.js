@@ -1,16 +1,16 @@
-// The answer of one lane as it stood after any of its events: what every view of the player reads.
+// The state of one lane's answer after any of its events. All views of the player read it.
 //
-// Events come packed, as docs/trace-format.md describes them, one by one. Each position keeps the list of what
-// happened to it, in order, so that its state after event k is found by a search among a handful of entries.
+// Events are packed as docs/trace-format.md describes and are added one by one. Each position keeps the list of its
+// entries in the order of events, so a binary search finds its state after event k.
 
-const MASK = 0; // still masked; the entry holds the model's guess so far, if it was looked at
-const DRAFT = 1; // guessed, to be verified
-const OPEN = 2; // fixed, in a block that is not context yet
-const COMMITTED = 3; // context now
-const REJECTED = 4; // a draft that this very event threw away
+const MASK = 0; // still masked; the entry holds the current prediction, if there is one
+const DRAFT = 1; // a draft token that is not verified yet
+const OPEN = 2; // fixed, in a block that is not committed yet
+const COMMITTED = 3; // in the context
+const REJECTED = 4; // a draft token that this event rejected
 const STATE_NAMES = ["mask", "draft", "open", "committed", "rejected"];
 
-// Of a sorted list, the index of the last item whose `key` is at most `limit`; -1 where there is none.
+// The index of the last item of a sorted list whose key is at most `limit`; -1 if there is none.
 function lastUpTo(list, limit, key) {
   let [low, high] = [0, list.length];
   while (low < high) {
@@ -26,27 +26,26 @@ const atOf = (entry) => entry.at;
 const firstOf = (pair) => pair[0];
 
 class TraceState {
-  // header: a trace's JSON; its events are left alone, `add` takes them.
+  // header: the JSON of a trace. Its events are not read; `add` takes them.
   constructor(header) {
     this.header = header;
     this.settings = header.settings ?? {};
     this.pieces = new Map(Object.entries(header.pieces ?? {}));
     this.events = [];
-    this.times = []; // by event: seconds of engine work
-    this.lengths = []; // by event: positions on the canvas
-    this.shown = []; // by event: the same, with the drafts that it rejected
-    this.committed = []; // by event: positions that are context
-    this.masked = []; // by event: positions that are masked
-    this.places = []; // by event: [block, step] being worked on, both from 0, null where there is none
-    this.forwards = []; // by event: forwards so far, the prefill not counted
-    this.denoised = []; // by event: those of them that were denoise passes
-    this.has = { blocks: false, drafts: false, edits: false }; // what a legend must explain
+    this.times = []; // by event: seconds of the engine's clock
+    this.lengths = []; // by event: number of positions on the canvas
+    this.shown = []; // by event: the same, with the draft tokens that it rejected
+    this.committed = []; // by event: number of positions in the context
+    this.masked = []; // by event: number of masked positions
+    this.places = []; // by event: [block, step] of the current denoising, both from 0, or null
+    this.forwards = []; // by event: number of forwards so far, without the prefill
+    this.has = { blocks: false, drafts: false, edits: false }; // for the legend
     this.histories = []; // by position: its entries, oldest first
-    this.borders = []; // by position: [event, number of the block that begins here or 0], oldest first
+    this.borders = []; // by position: [event, number of the block that begins here, or 0], oldest first
     this.blockEvents = []; // events that began a block
     this.widest = 0; // tokens of the widest block
-    this.now = []; // by position: its entry at present
-    this.waiting = 0; // masked at present
+    this.now = []; // by position: its newest entry
+    this.maskedNow = 0; // number of masked positions after the newest event
   }
 
   get last() {
@@ -67,7 +66,6 @@ class TraceState {
     let [committed, place, forwards] = previous;
     let shown = 0;
     this.events.push(event);
-    this.denoised.push((k ? this.denoised[k - 1] : 0) + (kind === "denoise" ? 1 : 0));
     this.has.drafts ||= kind === "verify" || this.settings.strategy === "self_speculative";
     this.has.edits ||= kind === "edit";
     if (kind === "denoise" || kind === "commit" || kind === "verify") forwards += 1;
@@ -104,19 +102,19 @@ class TraceState {
     this.lengths.push(this.now.length);
     this.shown.push(Math.max(shown, this.now.length));
     this.committed.push(committed);
-    this.masked.push(this.waiting);
+    this.masked.push(this.maskedNow);
     this.places.push(place);
     this.forwards.push(forwards);
   }
 
-  // -- what the views ask ------------------------------------------------------------------------------
+  // -- queries of the views ----------------------------------------------------------------------------
 
-  // The last event at or before a time of the clock, -1 before the first.
+  // The index of the last event at or before a time in seconds; -1 before the first.
   eventAt(time) {
     return lastUpTo(this.times, time + 1e-9, itself);
   }
 
-  // What is at a position after event k; null where the canvas does not reach.
+  // The entry of a position after event k; null outside the canvas.
   entry(position, k) {
     if (k < 0 || position >= this.shown[k]) return null;
     const history = this.histories[position];
@@ -124,7 +122,7 @@ class TraceState {
     return entry && (position < this.lengths[k] || (entry.rejected && entry.at === k)) ? entry : null;
   }
 
-  // Which of the five states an entry is in after event k.
+  // The state of an entry after event k: one of the five constants above.
   stateOf(position, k, entry) {
     if (entry.rejected) return REJECTED;
     if (!entry.fixed) return MASK;
@@ -132,13 +130,13 @@ class TraceState {
     return entry.reason === "draft" ? DRAFT : OPEN;
   }
 
-  // The number (from 1) of the block that begins at a position, 0 where none does.
+  // The number (from 1) of the block that begins at a position; 0 if none begins there.
   border(position, k) {
     const list = this.borders[position];
     return list ? (list[lastUpTo(list, k, firstOf)]?.[1] ?? 0) : 0;
   }
 
-  // The number of the block that a position belongs to, 0 in a lane without blocks.
+  // The number of the block of a position; 0 in a lane without blocks.
   blockOf(position, k) {
     for (let at = position; at >= 0; at -= 1) {
       const number = this.border(at, k);
@@ -147,20 +145,20 @@ class TraceState {
     return 0;
   }
 
-  // The confidences of all that the same event fixed for the same reason as an entry.
-  mates(entry) {
+  // The confidences of all tokens that the same event fixed for the same reason.
+  fixedTogether(entry) {
     const [kind, , , ...rest] = this.events[entry.at];
     return fixedOf(kind, rest).filter((each) => each[3] === entry.reason).map((each) => each[2]);
   }
 
-  // How sure the model was of a position up to event k: [[event, confidence, token], ...].
+  // The confidences at a position up to event k: [[event, confidence, token], ...].
   confidences(position, k) {
     return (this.histories[position] ?? [])
       .filter((entry) => entry.at <= k && entry.p !== null && entry.token !== null && !entry.rejected)
       .map((entry) => [entry.at, entry.p, entry.token]);
   }
 
-  // The text after event k, masks as one sign a run.
+  // The text after event k. Each run of masks is one "…".
   text(k) {
     const parts = [];
     for (let at = 0; k >= 0 && at < this.lengths[k]; at += 1) {
@@ -171,7 +169,7 @@ class TraceState {
     return parts.join("").trim();
   }
 
-  // One sentence on the state after event k, for those who do not see it.
+  // The state after event k as one sentence, for screen readers.
   summary(k) {
     if (k < 0) return "nothing decoded yet.";
     const masked = this.masked[k];
@@ -187,8 +185,8 @@ class TraceState {
   #put(position, entry) {
     const history = (this.histories[position] ??= []);
     const before = this.now[position];
-    if (before) this.waiting -= before.fixed ? 0 : 1;
-    this.waiting += entry.fixed ? 0 : 1;
+    if (before) this.maskedNow -= before.fixed ? 0 : 1;
+    this.maskedNow += entry.fixed ? 0 : 1;
     if (history.at(-1)?.at === entry.at) history.pop(); // one event, one entry
     history.push(entry);
     this.now[position] = entry;
@@ -214,10 +212,10 @@ class TraceState {
   }
 
   #cut(length) {
-    for (const entry of this.now.splice(length)) this.waiting -= entry.fixed ? 0 : 1;
+    for (const entry of this.now.splice(length)) this.maskedNow -= entry.fixed ? 0 : 1;
   }
 
-  // A block wider than one token shows where it begins.
+  // Mark where a block of more than one token begins.
   #open(block, start, stop, k) {
     this.widest = Math.max(this.widest, stop - start);
     if (stop - start < 2) return;
@@ -228,7 +226,7 @@ class TraceState {
     this.blockEvents.push(k);
   }
 
-  // Drafts in [from, stop) are rolled back; they are seen struck for this one event. Returns how far it is to be seen.
+  // Remove the draft tokens in [from, stop). They are shown as rejected for this one event. Returns the shown length.
   #reject(from, stop, how) {
     for (let at = from; at < stop; at += 1) {
       const draft = this.now[at];

@@ -1,12 +1,12 @@
-// Numbers, token texts and reasons in words; small makers of nodes.
+// Format numbers, token texts and reasons as words, and create DOM nodes.
 //
-// What a model wrote is text and stays text: it goes in by textContent, never through a parser.
+// The text of a model is set by textContent and never parsed as markup.
 
-// How an answer ended: in short, and as a sentence.
+// How an answer ended: a short form, made from the number of output tokens, and a sentence.
 const ENDINGS = {
-  eos: ["finished", "The model ended its answer."],
-  stop_string: ["stop string", "A stop string ended the answer."],
-  length: ["at the limit", "The answer was cut at the limit of tokens."],
+  eos: [() => "finished", "The model ended its answer."],
+  stop_string: [() => "stop string", "A stop string ended the answer."],
+  length: [(count) => `cut at ${plural(count, "token")}`, "The answer reached the limit of tokens."],
 };
 
 function decimal(value, digits) {
@@ -19,14 +19,14 @@ function seconds(value) {
   return value < 1 ? `${decimal(value * 1000, value < 0.1 ? 1 : 0)} ms` : `${decimal(value, 2)} s`;
 }
 
-// Neither "0.0 %" for what is possible nor "100.0 %" for what is not sure.
+// Rounding must not show a small probability as 0.0 %, nor one below 1 as 100.0 %.
 function percent(p) {
   if (p > 0 && p < 0.0005) return "< 0.1 %";
   if (p < 1 && p >= 0.9995) return "> 99.9 %";
   return `${decimal(p * 100, 1)} %`;
 }
 
-// A confidence as it stands beside a threshold: two decimals, more where two would hide which side it is on.
+// A confidence beside a threshold: two decimals; four near 0 and 1, where rounding would hide a difference.
 function share(p) {
   return p > 0.994 && p < 1 ? p.toFixed(4) : p < 0.01 && p > 0 ? p.toFixed(4) : p.toFixed(2);
 }
@@ -35,16 +35,16 @@ function plural(count, one) {
   return `${decimal(count, 0)} ${one}${count === 1 ? "" : "s"}`;
 }
 
-// A token's text as [before, shown, after]: the space that begins a word and the indent after a line break stand
-// outside the coloured box, so that boxes hug words and lines break as they do in text.
+// A token's text as [before, shown, after]. The coloured box holds only `shown`: without the space before a word and the
+// indent after a line break, lines break as in plain text.
 function splitText(text) {
   const [, before, body, after] = /^( ?)([^]*?)(\n[ \t]*)?$/.exec(text.replaceAll("\r\n", "\n"));
-  const seen = /^ +$/.test(body) ? "\u00a0".repeat(body.length) : body; // a line must not break inside of blanks
-  const shown = seen.replaceAll("\n", "↵\n").replaceAll("\t", "⇥") + (after ? "↵" : "");
+  const solid = /^ +$/.test(body) ? "\u00a0".repeat(body.length) : body; // no line break inside a run of spaces
+  const shown = solid.replaceAll("\n", "↵\n").replaceAll("\t", "⇥") + (after ? "↵" : "");
   return shown ? [before, shown, after ?? ""] : ["", before ? "\u00a0" : "∅", ""];
 }
 
-// A token on one line, its blanks to be seen.
+// A token on one line, with visible signs for spaces and line breaks.
 function inline(text) {
   return text === "" ? "∅" : text.replaceAll("\r", "␍").replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣");
 }
@@ -62,15 +62,16 @@ function drawn(tag, attributes) {
   return node;
 }
 
-// Why a token was fixed, as one sentence with the numbers that decided. `entry` as TraceState keeps it; `mates`: the
-// confidences of all that its pass fixed for the same reason, its own among them.
-function why(entry, settings, textOf, mates = []) {
+// The reason why a token was fixed, as one sentence with its numbers. entry: of TraceState. together: the confidences of
+// all tokens that the same pass fixed for the same reason, with that of this token.
+function why(entry, settings, textOf, together = []) {
   const p = entry.p === null ? "" : share(entry.p);
   const sampled = settings.temperature > 0 ? `, sampled at temperature ${settings.temperature}` : "";
   const count = settings.tokens_per_step ?? 1;
   switch (entry.reason) {
     case "ar":
-      return sampled ? `AR's next token${sampled}; AR gives it ${p}.` : `AR's most likely next token, at ${p}.`;
+      return sampled ? `The next token of AR${sampled}; its probability is ${p}.`
+        : `The most likely next token of AR, with probability ${p}.`;
     case "over_threshold":
       return `${p} is above the threshold${given(settings.threshold)}.`;
     case "most_confident":
@@ -79,28 +80,28 @@ function why(entry, settings, textOf, mates = []) {
       return count === 1 ? `${p} is the highest of its pass, and a pass fixes one token.`
         : `${p} is among the ${count} highest of its pass.`;
     case "lowest_entropy":
-      return count === 1 ? "The model was least uncertain here, by entropy; a pass fixes one token."
-        : `Among the ${count} positions of its pass with the least entropy.`;
+      return count === 1 ? "The entropy here is the lowest of its pass, and a pass fixes one token."
+        : `Among the ${count} positions of its pass with the lowest entropy.`;
     case "over_factor":
-      return byFactor(settings.factor, p, mates);
+      return byFactor(settings.factor, p, together);
     case "over_margin":
-      return `It leads the runner-up by ${share(lead(entry))}, more than the margin${given(settings.margin)}.`;
+      return `Its margin over the second-best token, ${share(lead(entry))}, is above the margin${given(settings.margin)}.`;
     case "within_entropy_bound":
-      return "Among the least uncertain of its pass, by entropy: as many as fit the bound"
-        + `${typeof settings.entropy_bound === "number" ? ` of ${settings.entropy_bound} nats` : ""}; the first always does.`;
+      return "Among the positions with the lowest entropy of its pass, as many as the bound"
+        + `${typeof settings.entropy_bound === "number" ? ` of ${settings.entropy_bound} nats` : ""} allows; at least one.`;
     case "scheduled":
       return typeof settings.steps_per_block === "number"
-        ? `A block is spread over ${plural(settings.steps_per_block, "step")}; ${p} is among the highest of this one.`
-        : `Each step fixes its planned number of tokens; ${p} is among the highest of this one.`;
+        ? `A block has ${plural(settings.steps_per_block, "step")}; ${p} is among the highest of this step.`
+        : `Each step fixes its planned number of tokens; ${p} is among the highest of this step.`;
     case "draft":
-      return `A draft at ${p}${sampled}: a guess, to be checked by the next verification.`;
+      return `A draft token with confidence ${p}${sampled}; the next AR pass verifies it.`;
     case "accepted_draft":
-      return `A draft that the AR pass agreed with; AR gives it ${p}.`;
+      return `The AR pass accepted this draft token; its AR probability is ${p}.`;
     case "correction":
-      return entry.before === null ? `AR's own token, at ${p}, where the draft was wrong.`
-        : `AR's own token, at ${p}, where the draft “${inline(textOf(entry.before))}” was wrong.`;
+      return entry.before === null ? `The token of AR, with probability ${p}; it replaces a rejected draft token.`
+        : `The token of AR, with probability ${p}; it replaces the rejected draft token “${inline(textOf(entry.before))}”.`;
     case "edited":
-      return "Written by hand, where the run was forked.";
+      return "Changed by hand in this fork.";
     default:
       return "Part of the finished answer.";
   }
@@ -114,14 +115,14 @@ function lead(entry) {
   return Math.max(0, entry.p - (entry.others?.[0]?.[1] ?? 0));
 }
 
-// No token of the pass met the rule, and a pass that fixes none would never end.
+// No token of the pass met the rule of the policy. Each pass must fix a token, or the block would never end.
 function mostConfident(entry, settings, p) {
   const end = ", and every pass fixes at least one token.";
   const { threshold, factor, margin } = settings;
   if (settings.unmasking === "margin") {
     return typeof margin === "number" && lead(entry) <= margin
-      ? `Its lead over the runner-up, ${share(lead(entry))}, is not above the margin ${margin}, but the largest of its pass${end}`
-      : `Its lead over the runner-up is the largest of its pass${end}`;
+      ? `Its margin over the second-best token, ${share(lead(entry))}, is not above the margin ${margin}, but the largest of its pass${end}`
+      : `Its margin over the second-best token is the largest of its pass${end}`;
   }
   if (settings.unmasking === "factor") {
     return `${p} is too low for the factor rule${typeof factor === "number" ? ` (factor ${factor})` : ""}, but the highest of its pass${end}`;
@@ -130,13 +131,13 @@ function mostConfident(entry, settings, p) {
     ? `${p} is not above the threshold ${threshold}, but the highest of its pass${end}` : `${p} is the highest of its pass${end}`;
 }
 
-// n tokens may be fixed together where (n + 1) (1 - the least sure of them) is below the factor.
-function byFactor(factor, p, mates) {
-  if (typeof factor !== "number" || !mates.length) {
-    return `${p} is sure enough for the factor rule: the more a pass fixes, the surer each must be.`;
+// The factor rule fixes n tokens together if (n + 1) (1 - the lowest confidence of them) is below the factor.
+function byFactor(factor, p, together) {
+  if (typeof factor !== "number" || !together.length) {
+    return `${p} is high enough for the factor rule: the more tokens a pass fixes, the higher each confidence must be.`;
   }
-  const least = Math.min(...mates);
-  const [n, product] = [mates.length, (mates.length + 1) * (1 - least)];
-  const which = n === 1 ? `${p}, the surest of its pass` : `${p} is among the ${n} surest of its pass, the least of them at ${least.toFixed(4)}`;
+  const least = Math.min(...together);
+  const [n, product] = [together.length, (together.length + 1) * (1 - least)];
+  const which = n === 1 ? `${p} is the highest of its pass` : `${p} is among the ${n} highest of its pass, the lowest of them ${least.toFixed(4)}`;
   return `${which}: ${n + 1} × (1 − ${n === 1 ? p : least.toFixed(4)}) = ${share(product)} is below the factor ${factor}.`;
 }

@@ -30,7 +30,7 @@ from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
 RAW, IGNORE_EOS, KEEP = SWITCHES = ("No chat template", "Ignore end-of-text", "Chat: keep turns")
-ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+PRIVATE = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _SHOW_LINK = """(link) => {
     if (!link) return link;
@@ -124,24 +124,27 @@ class DecodeTab:
             self.start,
             [stage, *form],
             [stage, self.stop_button, self.asked],
-            **ASKED,
+            **PRIVATE,
         )
-        self.stop_button.click(self.stop, stage, None, **ASKED)
-        self.preset.input(self.choose, self.preset, self.editor, **ASKED)
+        self.stop_button.click(self.stop, stage, None, **PRIVATE)
+        self.preset.input(self.choose, self.preset, self.editor, **PRIVATE)
         stage.ended(
             self.ended,
             [stage, self.on_stage, self.asked, self.switches, chat.turns],
             [self.stop_button, self.on_stage, *chat.outputs, *drawn],
-            **ASKED,
+            **PRIVATE,
         )
-        stage.fork(self.fork, stage, [stage, self.stop_button], **ASKED)
+        stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
         self.map_lane.input(
-            lambda race, lane: figures_of(race, lane)[-1], [self.on_stage, self.map_lane], self.figures[-1], **ASKED
+            lambda race, lane: figures_of(race, lane)[-1],
+            [self.on_stage, self.map_lane],
+            self.figures[-1],
+            **PRIVATE,
         )
-        chat.list.input(self.show_turn, [chat.turns, chat.list], [stage, self.on_stage], **ASKED)
-        chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **ASKED)
-        stage.imported(self.imported, stage, [stage, self.on_stage, *drawn], **ASKED)
-        self.link_button.click(self.link, [stage, *form], [stage, address], **ASKED).then(
+        chat.list.input(self.show_turn, [chat.turns, chat.list], [stage, self.on_stage], **PRIVATE)
+        chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **PRIVATE)
+        stage.imported(self.imported, stage, [stage, self.on_stage, *drawn], **PRIVATE)
+        self.link_button.click(self.link, [stage, *form], [stage, address], **PRIVATE).then(
             None, address, address, js=_SHOW_LINK, api_visibility="private"
         )
         self.opened = gr.State(False)  # whether a link opened this page
@@ -150,8 +153,8 @@ class DecodeTab:
             address,
             [stage, self.prompt, self.editor, self.limit, self.switches, self.opened],
             js=_READ_LINK,
-            **ASKED,
-        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.asked], **ASKED)
+            **PRIVATE,
+        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.asked], **PRIVATE)
 
     # -- requests of visitors ----------------------------------------------------------------------------
 

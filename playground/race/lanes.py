@@ -93,7 +93,7 @@ def about(job: DecodeJob) -> str:
     settings = job.plan.settings
     words = []
     if settings.strategy == "ar":
-        words.append("one token a forward")
+        words.append("one token per forward")
     else:
         words.append(f"blocks of {settings.block_size}")
         if settings.strategy == "block_diffusion" or settings.draft_steps > 1:

@@ -40,7 +40,7 @@ POLICY_LABELS = [
     (STRATEGY_NAMES[name] if name == SELF_SPECULATION else UNMASKING_POLICIES[name].label, name)
     for name in POLICY_CHOICES
 ]
-ASKED = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+PRIVATE = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _INTRO = (
     "**Block size 1 is AR**: the same weights, one token per forward. Larger blocks decode more tokens per forward, "
@@ -126,7 +126,7 @@ class BlockSizesTab:
         self._wire(blocks)
 
     def _build_results(self) -> None:
-        self.said = gr.HTML(_say("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said")
+        self.status = gr.HTML(_line("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said")
         # Datatype str shows the texts, some of them from a model, as plain text, not as markup.
         self.table = gr.Dataframe(
             headers=_HEADERS,
@@ -162,16 +162,16 @@ class BlockSizesTab:
     def _wire(self, blocks: gr.Blocks) -> None:
         question = [self.model, self.source, self.problems, self.limit, self.prompt, self.sizes]
         form = [*question, self.vary, self.thresholds, self.policies, self.models]
-        progress = [self.said, self.table, self.legend, self.answers, self.stop_button, self.timer]
+        progress = [self.status, self.table, self.legend, self.answers, self.stop_button, self.timer]
         results = [self.plots, self.speed, self.agreement, self.accuracy, self.download]
         self.run_button.click(
             self.start,
             [self.under_way, *form],
-            [self.under_way, self.said, self.stop_button, self.timer],
-            **ASKED,
+            [self.under_way, self.status, self.stop_button, self.timer],
+            **PRIVATE,
         )
-        self.stop_button.click(self.stop, self.under_way, None, **ASKED)
-        self.timer.tick(self.tick, self.under_way, [*progress, *results], **ASKED)
+        self.stop_button.click(self.stop, self.under_way, None, **PRIVATE)
+        self.timer.tick(self.tick, self.under_way, [*progress, *results], **PRIVATE)
         by_source = {self.prompt: True, self.problems: False}
         self.source.change(
             lambda chosen: {
@@ -179,19 +179,19 @@ class BlockSizesTab:
             },
             self.source,
             list(by_source),
-            **ASKED,
+            **PRIVATE,
         )
         by_series = {self.thresholds: THRESHOLDS, self.policies: POLICIES, self.models: MODELS}
         self.vary.change(
             lambda chosen: {each: gr.update(visible=chosen == name) for each, name in by_series.items()},
             self.vary,
             list(by_series),
-            **ASKED,
+            **PRIVATE,
         )
-        self.model.input(self._sizes, self.model, self.sizes, **ASKED)
+        self.model.input(self._sizes, self.model, self.sizes, **PRIVATE)
         # Another tab may have loaded or unloaded models: the lists are updated when the page is opened.
         self.lists = [self.model, self.models]
-        blocks.load(self.refreshed, self.lists, self.lists, **ASKED)
+        blocks.load(self.refreshed, self.lists, self.lists, **PRIVATE)
 
     def refreshed(self, model: Any, models: Any) -> dict[Any, Any]:
         """`lists` with the models that are loaded now."""
@@ -216,13 +216,13 @@ class BlockSizesTab:
             checked = check_sweep(self.loaded, _spec(*form), self.options)
             run_id = self.worker.submit(checked.parts)
         except (NBDiffError, QueueFullError) as error:
-            return {self.said: _say(str(error), error=True)}
+            return {self.status: _line(str(error), error=True)}
         if before is not None:
             self.worker.stop(before.run)
         names = tuple(map(_name_of, checked.settings))
         return {
             self.under_way: UnderWay(run_id, secrets.token_hex(8), checked.total, checked.note, names),
-            self.said: _say("Queued.", 0, checked.total, checked.note),
+            self.status: _line("Queued.", 0, checked.total, checked.note),
             self.stop_button: gr.update(interactive=True),
             self.timer: gr.Timer(active=True),
         }
@@ -242,15 +242,15 @@ class BlockSizesTab:
         over = reply.state not in ("queued", "running")
         own = bool(rows) and rows[0].output is not None
         answers = [[_setting_of(each), each.output] for each in rows] if own else []
-        news = {
-            self.said: progress_html(reply, log, under_way),
+        update = {
+            self.status: progress_html(reply, log, under_way),
             self.table: gr.update(value=table_value(rows), visible=bool(rows)),
             self.legend: gr.update(visible=bool(rows)),
             self.answers: gr.update(value=answers, visible=own),
             self.stop_button: gr.update(interactive=not over),
             self.timer: gr.Timer(active=not over),
         }
-        return {**news, **self._results(rows)} if over and rows else news
+        return {**update, **self._results(rows)} if over and rows else update
 
     def _results(self, rows: Sequence[TableRow]) -> dict[Any, Any]:
         """The figures and the CSV file of a sweep that has ended."""
@@ -349,21 +349,21 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
     done = sum(isinstance(frame, SweepAnswer) for frame in log)
     total, note = under_way.total, under_way.note
     if reply.state == "queued":
-        return _say(f"Queued: {reply.ahead} runs before this one.", 0, total, note)
+        return _line(f"Queued: {reply.ahead} runs before this one.", 0, total, note)
     if reply.state == "running":
         words = f"{done} of {total} answers"
         if log:
             newest = log[-1]
             warming = isinstance(newest, At) and newest.warm_up
             words = f"Warming up: {words}" if warming else f"{words}; now {under_way.names[newest.setting]}"
-        return _say(words, done, total, note)
+        return _line(words, done, total, note)
     if reply.state == "finished":
-        return _say(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
+        return _line(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
     message = f"{reply.message} {done} of {total} answers are in the table." if done else reply.message
-    return _say(message, done, total, note, error=reply.state == "failed")
+    return _line(message, done, total, note, error=reply.state == "failed")
 
 
-def _say(words: str, done: int = 0, total: int = 0, note: str = "", error: bool = False) -> str:
+def _line(words: str, done: int = 0, total: int = 0, note: str = "", error: bool = False) -> str:
     """The status line under the buttons, as HTML; its text is escaped."""
     bar = _BAR.format(done=done, total=total, percent=100 * done / total) if total else ""
     colour = "color:var(--error-text-color, #b91c1c);" if error else ""

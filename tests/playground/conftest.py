@@ -1,4 +1,4 @@
-"""What the tests of the page share: a browser, a server, a tab on it. Others define their own."""
+"""Fixtures of the page's tests: a browser, a server, a page. Some modules define their own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,8 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose forwards the fixture `gate` can hold, whose model writes scripts, and whose leases are long: only
-    a tab that tells the server that it closes gives the model free."""
+    """A server whose forwards the fixture `gate` can hold, and whose model decodes a script tag. Its leases are long: a
+    run stops only when a closed tab has told the server."""
     folder = tmp_path_factory.mktemp("held")
     model = hostile.write(folder / "model")
     limits = ("--lease-seconds", "600", "--wall-seconds", "600")
@@ -57,9 +57,10 @@ def held_page(browser: Any, held_server: Server) -> Iterator[Any]:
 
 @pytest.fixture
 def gate(held_server: Server) -> Iterator[Gate]:
-    """Shut: no run gets further than the test permits. Asked for after `held_page`, it opens before the tab closes."""
+    """A shut gate: a forward runs only if the test permits it. Request it after `held_page`: then it opens before the
+    tab closes."""
     client = pytest.importorskip("gradio_client").Client(held_server.url, verbose=False)
-    client.predict("Hello", "", "ar", 1, api_name="/generate")  # comes after what an earlier test has left unfinished
+    client.predict("Hello", "", "ar", 1, api_name="/generate")  # waits until the runs of earlier tests have ended
     gate = Gate(held_server.output.with_name("gate"))
     gate.shut()
     yield gate

@@ -1,4 +1,4 @@
-"""A checkpoint whose tokenizer holds a token that is a script: what a malicious model could make the page show."""
+"""A checkpoint with a token that is a script tag, as a malicious model could have."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ from pathlib import Path
 from nbdiff_engine import bundled_models
 
 TOKEN = "</script><img src=x onerror=\"window.hacked='img'\"><script>window.hacked='script'</script>"
-REPLACED = "The"  # the bundled model begins its answers about capitals with it
+REPLACED = "The"  # the first token of the bundled model's answers about capitals
 PROMPT = "What is the capital of Germany?"
 
 
 def write(folder: Path) -> Path:
-    """The bundled model with one token's text replaced, in `folder`."""
+    """Write the bundled model with the text of one token replaced to `folder`."""
     shutil.copytree(bundled_models()["nano"], folder)
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""app.py with its circumstances changed, for tests that hold the model or want to know whom the server calls.
+"""app.py with changes for tests that control the forwards or record the connections of the server.
 
-NBDIFF_TEST_GATE=path        while this folder exists, each forward waits for a file in it, and takes that file away
-NBDIFF_TEST_CALLS=path       a file that gets a line for every connection or look-up that leaves this machine
+NBDIFF_TEST_GATE=path        while this folder exists, each forward waits for a file in it, and deletes it
+NBDIFF_TEST_CALLS=path       a file with a line for each connection or name look-up to another machine
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def watch_connections(record: Path) -> None:
-    """Write down and refuse whatever would leave this machine."""
+    """Record and refuse each connection to another machine."""
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def is_here(host: object) -> bool:

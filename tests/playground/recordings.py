@@ -1,4 +1,4 @@
-"""A run's folder as a trainer leaves it, made up: enough of one to be watched, without a step of training."""
+"""The folder of a training run, written without training: the files that the Training tab reads."""
 
 import json
 import shutil

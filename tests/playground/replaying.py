@@ -1,4 +1,4 @@
-"""Made-up races, and pages that replay them in Chromium, for the tests of the race player."""
+"""Constructed races, and pages that replay them in Chromium, for the tests of the race player."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def lane(name: str, events: list[Any], pieces: dict[str, str], **settings: Any) 
 
 
 def small_race() -> dict[str, Any]:
-    """A block of four in two steps, and a draft of which one token is accepted and two are thrown away."""
+    """A block of four tokens in three steps, and a draft of three tokens, of which one is accepted."""
     pieces = {str(token): text for token, text in enumerate([" one", " two", " three", " four", HOSTILE, " six"])}
     diffusion = [
         ["prefill", 0, 0.01, 2, [[0, 0, 0.6, "ar", [[1, 0.3]]]]],
@@ -105,14 +105,14 @@ def launched() -> Iterator[Browser]:
 def opened(
     browser: Browser, folder: Path, race: dict[str, Any], change: Callable[[str], str] = str, **context: Any
 ) -> Iterator[Page]:
-    """The race's replay file in a tab that may ask for nothing and complain of nothing."""
+    """The replay file of the race in a tab. A request or a console error in it fails the test."""
     with page_of(browser, folder, change(replay_html(race)), **context) as page:
         yield page
 
 
 @contextmanager
 def page_of(browser: Browser, folder: Path, html: str, **context: Any) -> Iterator[Page]:
-    """A page out of a file; what it asks the network for, and what it complains of, fails the test."""
+    """A page from a file. A request to the network or a console error in it fails the test."""
     path = folder / "page.html"
     path.write_text(html, encoding="utf-8")
     page = browser.new_context(**{"reduced_motion": "reduce", **context}).new_page()

@@ -1,4 +1,4 @@
-"""The playground as its users meet it: a process of its own, on a free port."""
+"""The playground in its own process on a free port, as users start it."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ PATCHED_APP = Path(__file__).with_name("patched_app.py")
 PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy elsewhere
 STARTS = 3  # another process may take a port between its choice and its use
 
-# Straight to the server, whatever proxy the machine has.
+# Connects to the server without the proxy of the machine.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -37,21 +37,21 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Holds the forwards of a server that patched_app.py started with this folder as its gate."""
+    """Controls the forwards of a server that patched_app.py has started with this folder as its gate."""
 
     folder: Path
 
     def shut(self) -> None:
-        """From now on no forward is done without a permit."""
+        """From now on, each forward needs a permit."""
         self.folder.mkdir()
 
     def let(self, forwards: int) -> None:
-        """Permit so many forwards."""
+        """Permit this number of forwards."""
         for _ in range(forwards):
             (self.folder / secrets.token_hex(8)).touch()
 
     def open(self) -> None:
-        """Let the model work again. Does nothing to an open gate."""
+        """Let all forwards run again. Does nothing to an open gate."""
         if self.folder.exists():
             shutil.rmtree(self.folder.rename(self.folder.with_name(secrets.token_hex(8))))
 
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 
 def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """app.py to its end, for what ends at once."""
+    """Run app.py with arguments for which it exits at once."""
     return subprocess.run(
         [sys.executable, str(APP), *arguments],
         env={**os.environ, **environment},
@@ -95,7 +95,7 @@ def _start(output: Path, app: Path, arguments: Sequence[str], environment: dict[
             env={**os.environ, **environment},
             stdout=file,
             stderr=subprocess.STDOUT,
-            # A shell starts background jobs deaf to Ctrl+C, and their children with them: this one is to hear it.
+            # A shell starts background jobs, and so their children, with SIGINT ignored. The server must receive it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     return Server(f"http://127.0.0.1:{port}", process, output)

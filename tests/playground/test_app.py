@@ -1,4 +1,4 @@
-"""app.py from the command line: its options, what it refuses, and that it calls nobody."""
+"""app.py from the command line: its options, its errors, and that it connects to no other machine."""
 
 import ast
 import json
@@ -79,7 +79,7 @@ def test_any_other_host_needs_a_login(host: str) -> None:
     assert "secret" not in repr(options)
 
 
-def test_a_space_is_reached_through_its_own_front_door(tmp_path: Path) -> None:
+def test_a_space_needs_no_login(tmp_path: Path) -> None:
     assert ServerOptions(host="0.0.0.0", space=True).auth is None
     assert not ServerOptions(host="0.0.0.0", space=True).is_local
     with serving(tmp_path, SPACE_ID="someone/some-space") as server:
@@ -126,7 +126,7 @@ WEB = ROOT / "assets" / "web"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in WEB.iterdir() if path.suffix in (".html", ".css")))
 def test_nothing_in_a_template_is_evaluated(name: str) -> None:
-    """Gradio runs these through Handlebars and then as a JavaScript template literal."""
+    """Gradio parses these files by Handlebars, and then as a JavaScript template literal."""
     text = (WEB / name).read_text()
     assert not any(sign in text for sign in ("`", "${", "{{", "\\"))
 
@@ -149,7 +149,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Server]:
-    # A proxy in the environment must not get hold of what Gradio says to itself either.
+    # Gradio's requests to its own server must not go through a proxy of the environment either.
     proxy = {"HTTP_PROXY": "http://proxy.invalid:3128", "HTTPS_PROXY": "http://proxy.invalid:3128"}
     folder = tmp_path_factory.mktemp("server")
     with serving(
@@ -166,7 +166,7 @@ LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 32, "thres
 
 
 class Visitor:
-    """Talks to the server as the page does, with whatever values."""
+    """Sends any values to the server, as the page would."""
 
     def __init__(self, server: Server):
         self.server = server
@@ -251,7 +251,7 @@ def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
         ({"lanes": [{"model": "nano-ar", "strategy": "block_diffusion"}]}, "nano-ar is an autoregressive checkpoint"),
     ],
 )
-def test_a_bad_wish_is_answered_in_one_sentence(visitor: Visitor, fields: dict, sentence: str) -> None:
+def test_a_wrong_request_gets_one_sentence(visitor: Visitor, fields: dict, sentence: str) -> None:
     value = visitor.run(**fields)
     assert sentence in value["error"]
     assert value["run"] is None
@@ -330,15 +330,15 @@ def test_no_file_of_the_repository_is_served(server: Server) -> None:
             server.get(f"/gradio_api/file={ROOT / path}")
 
 
-def test_the_server_has_called_nobody(visitor: Visitor, server: Server, calls: Path) -> None:
-    """Late in this module: by now it has started, shown its page, decoded and refused."""
+def test_the_server_has_connected_to_no_other_machine(visitor: Visitor, server: Server, calls: Path) -> None:
+    """Late in this module: the server has started, shown its page, decoded, and refused requests."""
     assert server.get()
     assert not calls.exists(), calls.read_text()
     assert "Traceback" not in server.output.read_text()
 
 
 def test_an_interrupt_ends_the_server_quietly(server: Server) -> None:
-    """Ends the server of this module."""
+    """This test ends the server of the module."""
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(timeout=PATIENCE) == 0
     assert "Traceback" not in server.output.read_text()

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a visitor sees and can do with a run, and how mistakes are said."""
+"""The page in a browser: what a visitor sees and can do with a run, and how errors are shown."""
 
 import re
 
@@ -25,7 +25,7 @@ from tests.playground.visiting import (
 pytestmark = BROWSER_TEST
 
 
-# -- the first sight ---------------------------------------------------------------------------------------
+# -- the start ----------------------------------------------------------------------------------------------
 
 
 def test_the_page_opens_on_a_recorded_race_that_replays(browser: Browser, server: Server) -> None:
@@ -57,16 +57,16 @@ def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None
             pair = lane.locator("dl > div", has=page.get_by_text(figure, exact=True))
             assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").inner_text())
     assert re.search(r"as fast as|as many tokens|A tie", page.locator("[data-verdict]").inner_text())
-    ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens/forward", exact=True))
+    ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens per forward", exact=True))
     expect(ar.locator("dd")).to_have_text("1.00")
-    self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts kept", exact=True))
+    self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts accepted", exact=True))
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").inner_text())
 
 
 def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="no-preference") as page:
         page.locator("[data-play]").click()
-        page.locator("[data-range]").press("Home")  # the recorded race stands still from here on
+        page.locator("[data-range]").press("Home")  # the recorded race is paused from here on
         page.evaluate("window.offered.length = 0")
         run(page, STORY)
         until_replaying(page)
@@ -81,7 +81,7 @@ def test_a_token_says_why_it_was_fixed(page: Page) -> None:
     page.locator("[data-range]").press("End")
     lanes(page)[1].locator(".token").nth(3).hover()
     panel = page.locator("[data-inspector]")
-    expect(panel).to_contain_text(re.compile(r"is above the threshold 0\.9|highest of its pass|AR's"))
+    expect(panel).to_contain_text(re.compile(r"is above the threshold 0\.9|highest of its pass|next token of AR"))
     expect(panel).to_contain_text("position 3 · block 1 · fixed")
     expect(panel.locator("[data-bars] li").nth(1)).to_be_visible()
 
@@ -134,7 +134,7 @@ def test_a_lane_is_switched_off_added_and_given_another_model(page: Page) -> Non
     names = page.locator("[data-lanes] h2").all_inner_texts()
     assert len(names) == 3
     assert "Self-speculation" not in names
-    expect(page.locator("[data-lanes]")).to_contain_text("nano-ar, one token a forward, temperature 0.5, seed 0")
+    expect(page.locator("[data-lanes]")).to_contain_text("nano-ar, one token per forward, temperature 0.5, seed 0")
 
 
 def test_a_preset_sets_the_lanes(page: Page) -> None:
@@ -155,7 +155,7 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
         expect(lane.locator(".token:visible")).to_have_count(48)
 
 
-# -- what is wrong is said in the page ---------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

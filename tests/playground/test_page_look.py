@@ -1,4 +1,4 @@
-"""The page in a real browser: names, sizes, colours, and what a slow and hostile model may not do."""
+"""The page in a browser: names, sizes, colours, and its behaviour with a slow and a hostile model."""
 
 import contextlib
 import re
@@ -108,7 +108,7 @@ def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Se
         assert token.evaluate("node => getComputedStyle(node).transitionDuration") in ("0s", "")
 
 
-# -- a model that is held, and writes scripts --------------------------------------------------------------
+# -- a model that a test controls, and that decodes script tags --------------------------------------------
 
 
 def test_lanes_fill_while_the_model_works_and_stop_ends_it(held_page: Page, gate: Gate) -> None:
@@ -117,11 +117,11 @@ def test_lanes_fill_while_the_model_works_and_stop_ends_it(held_page: Page, gate
     expect(stop).to_be_enabled()
     expect(held_page.locator("[data-replaying]")).to_have_text("Live")
     tokens = lanes(held_page)[0].locator(".token")
-    for permitted, count in ((1, 1), (3, 4)):  # the prefill, then a token a forward
+    for permitted, count in ((1, 1), (3, 4)):  # the prefill, then one token per forward
         gate.let(permitted)
         expect(tokens).to_have_count(count)
     stop.click()
-    expect(status(held_page)).to_have_text("Stopped.")  # though a forward is under way
+    expect(status(held_page)).to_have_text("Stopped.")  # although a forward is running
     expect(lanes(held_page)[0]).to_contain_text("stopped")
     expect(stop).to_be_disabled()
     expect(tokens).to_have_count(4)
@@ -141,7 +141,7 @@ def test_a_mistake_while_a_run_is_live_leaves_it_alone(held_page: Page, gate: Ga
 
 def test_masks_are_seen_before_the_tokens(held_page: Page, gate: Gate) -> None:
     lane_form(held_page, 0).get_by_role("checkbox").uncheck()
-    # No confidence is above 1, so every pass fixes one token, and the rest of the block stays masked.
+    # No confidence is above 1, so each pass fixes one token, and the rest of the block stays masked.
     ask(held_page, "What is the capital of Germany?", block_size="8", parameter="1")
     gate.let(2)
     diffusion = held_page.get_by_role("region", name="Block diffusion", exact=True)
@@ -176,12 +176,12 @@ def test_closing_the_tab_gives_the_model_to_the_next(
         ask(first, STORY)
         expect(status(first)).to_have_text("AR is decoding.")
         ask(held_page, "What is the capital of Germany?")
-        expect(status(held_page)).to_have_text("Queued: 1 ahead of you.")
-    # The run of the tab that closed ends with the forward that is under way when the server hears of it; by itself it
-    # would take some sixty a lane.
+        expect(status(held_page)).to_have_text("Queued: 1 run before this one.")
+    # The run of the closed tab ends with the forward that is running when the server gets the beacon. Without the
+    # beacon it would take about sixty forwards for each lane.
     for _ in range(20):
         gate.let(1)
         with contextlib.suppress(AssertionError):
             expect(status(held_page)).to_have_text("AR is decoding.", timeout=5_000)
             return
-    pytest.fail("the run of the closed tab went on")
+    pytest.fail("the run of the closed tab did not end")

@@ -1,4 +1,4 @@
-"""The page in a real browser: figures, files, links, forks, turns, block sizes, models."""
+"""The page in a browser: figures, files, links, forks, chat turns, block sizes, models."""
 
 import re
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_fork_goes_on_from_a_changed_token_in_a_new_lane(page: Page) -> None:
     page.locator("[data-range]").press("End")
     lanes(page)[1].locator(".token").nth(3).click()
     page.get_by_role("button", name="Replace…").click()
-    page.get_by_label("Text to put here").fill(" France")
+    page.get_by_label("New text").fill(" France")
     page.keyboard.press("Enter")
     forget_status(page)
     page.get_by_role("button", name="Continue from here").click()

@@ -1,4 +1,4 @@
-"""A visitor of the playground in Chromium: opens the page, asks, waits. For the tests of the page."""
+"""Steps of a visitor in Chromium: open the page, run, wait. For the tests of the page."""
 
 import shutil
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 120_000  # ms until a test gives up; the machine may be busy
+PATIENCE = 120_000  # ms until a test fails; the machine may be busy
 expect.set_options(timeout=PATIENCE)
 
 STORY = "Tell a short story about Max, a mouse and a green key."
-FIGURES = ("Output tokens/s", "Tokens/forward", "Forwards", "Prefill", "First token", "Total")
+FIGURES = ("Output tokens/s", "Tokens per forward", "Forwards", "Prefill", "First token", "Total time")
 NAMES = ("AR", "Block diffusion", "Self-speculation")
 
 
-# What the replay's button has offered, in this order: a replay that plays by itself may be over when a test looks.
+# The labels of the play button in order: a replay that starts by itself may have ended when a test looks.
 REMEMBER = """
 window.offered = [];
 new MutationObserver((records) => {
@@ -45,13 +45,13 @@ new MutationObserver((records) => {
 }).observe(document, { subtree: true, attributes: true, attributeFilter: ["aria-label"] });
 """
 
-kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # what each open context was made with
+kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # the options of each open context
 
 
 @contextmanager
 def opened(browser: Browser, server: Server, at: str = "", **context: object) -> Iterator[Page]:
-    """A tab on the playground that may neither leave this machine nor complain."""
-    # Tabs of one kind share a context, and with it the scripts that have been read and compiled.
+    """A tab on the playground. A request to another machine or a console error in it fails the test."""
+    # Tabs with the same options share a context, and so its compiled scripts.
     kind = context or {"reduced_motion": "reduce"}
     shared = next((each for each in browser.contexts if kinds.get(each) == kind), None) or browser.new_context(**kind)
     kinds[shared] = kind
@@ -114,7 +114,7 @@ def lanes(page: Page) -> list[sync_api.Locator]:
 
 
 def forget_status(page: Page) -> None:
-    """Write over what the status says of the run before: the end of the next run is then seen as its own."""
+    """Overwrite the status of the run before, so that "Finished." is that of the next run."""
     page.locator("[data-status]").evaluate("node => { node.textContent = 'Asked by a test.'; }")
 
 
@@ -123,11 +123,11 @@ def until_finished(page: Page) -> None:
 
 
 def run(page: Page, prompt: str | None = None, max_new_tokens: str | None = None, **lane: str) -> None:
-    """Ask and wait for the end: of this run, not of the one before."""
+    """Start a run and wait for its end."""
     ask(page, prompt, max_new_tokens, **lane)
     until_finished(page)
 
 
 def until_replaying(page: Page) -> None:
-    """Wait until a replay has begun by itself since `offered` was emptied last; it may be over by now."""
+    """Wait until a replay has started since `offered` was emptied; it may have ended already."""
     page.wait_for_function("window.offered.includes('Pause')")

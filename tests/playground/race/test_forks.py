@@ -1,4 +1,4 @@
-"""Forks and imports as they arrive from a page: nothing in them is believed before it is checked."""
+"""Forks and imports from a page: everything in them is checked."""
 
 import copy
 from typing import Any
@@ -33,7 +33,7 @@ def whole(loaded: LoadedModels) -> dict[str, Any]:
 
 @pytest.fixture
 def asked(whole: dict[str, Any]) -> dict[str, Any]:
-    """A fork behind all of its forwards, as the page sends it."""
+    """A fork after the last forward, as the page sends it."""
     trace = copy.deepcopy(whole["lanes"][0]["trace"])
     trace["events"] = [event for event in trace["events"] if event[0] != "finish"]
     return {"trace": trace, "name": "Block diffusion", "changes": [], "settings": {}, "lane": 0, "lanes": 3}

@@ -1,4 +1,4 @@
-"""Frames: a lane as the page is sent it, and the race file that the same frames make up."""
+"""Frames: a lane as it is sent to the page, and the race file from the same frames."""
 
 import json
 
@@ -24,7 +24,7 @@ def log_of(model: nb.BlockModel, lane: int = 0, **settings: object) -> list[Logg
 
 
 def frames_of(model: nb.BlockModel) -> list[dict]:
-    """As they are sent."""
+    """The frames as they are sent."""
     return [logged.to_json() for logged in log_of(model)]
 
 
@@ -70,7 +70,7 @@ def test_closing_the_frames_closes_the_decode(model: nb.BlockModel) -> None:
 
 
 def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
-    """View on: every event becomes frames, with the runners-up. View off: tokens alone."""
+    """With the view, each event becomes a frame with alternatives; without it, there are only tokens."""
     for strategy in STRATEGIES:
         for sampling in ({}, {"temperature": 0.9, "seed": 5}):
             settings = {"strategy": strategy, "max_new_tokens": 64, "ignore_eos": True, **sampling}

@@ -1,4 +1,4 @@
-"""The figures of a race: they draw the events' own numbers, and nothing that a lane's name could smuggle in."""
+"""The figures of a race: they draw the numbers of the events, and show the name of a lane as plain text."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The race player in a real browser, out of the one HTML file that replays a race: no server, no network."""
+"""The race player in a browser, in the HTML file that replays a race without a server or a network."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def test_keys_go_through_the_events_and_a_summary_is_said(browser: Browser, tmp_
         summary = page.locator("[data-summary]")
         expect(summary).to_contain_text("Block diffusion: step 2 of block 1, 3 tokens fixed, 1 masked: one two")
         page.keyboard.press("[")
-        assert clock(page) == 0.025  # where the other lane's block begins
+        assert clock(page) == 0.025  # the start of the other lane's block
         page.keyboard.press("ArrowLeft")
         assert clock(page) == 0.02
         page.keyboard.press("End")
@@ -114,15 +114,15 @@ def test_views_number_the_tokens(browser: Browser, tmp_path: Path) -> None:
 def test_the_speed_suits_the_race_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         speed = page.get_by_label("Speed of the replay")
-        names = ["true speed", "1/2 speed", "1/5 speed", "1/10 speed", "1/20 speed", "1/50 speed"]
+        names = ["real speed", "1/2 speed", "1/5 speed", "1/10 speed", "1/20 speed", "1/50 speed"]
         assert speed.locator("option").all_inner_texts() == names
-        speed.select_option(label="true speed")
-        expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at true speed")
+        speed.select_option(label="real speed")
+        expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at real speed")
         page.get_by_role("button", name="Play").click()
-        expect(page.get_by_role("button", name="Play")).to_be_visible()  # 50 ms later it is over
+        expect(page.get_by_role("button", name="Play")).to_be_visible()  # it ends after 50 ms
         assert clock(page) == 0.05
-    with opened(browser, tmp_path, long_race()) as page:  # four seconds of engine work
-        assert speed_of(page) == "true speed"
+    with opened(browser, tmp_path, long_race()) as page:  # four seconds of decoding
+        assert speed_of(page) == "real speed"
 
 
 def speed_of(page: Page) -> str:
@@ -153,13 +153,13 @@ def test_figures_of_a_lane(browser: Browser, tmp_path: Path) -> None:
         )
         assert dict(pairs) == {
             "Output tokens/s": "50",
-            "Tokens/forward": "1.00",
-            "Total": "50.0 ms",
+            "Tokens per forward": "1.00",
+            "Total time": "50.0 ms",
             "Forwards": "2",
             "Denoise": "1",
             "Commit": "1",
             "Output tokens": "3",
-            "Drafts kept": "1 of 3",
+            "Drafts accepted": "1 of 3",
             "Prefill": "10.0 ms",
             "First token": "10.0 ms",
         }
@@ -174,7 +174,7 @@ def test_axe_finds_nothing_serious(browser: Browser, tmp_path: Path, scheme: str
             page.get_by_label(view, exact=True).check()
             assert serious(axe.run(page)) == []
         tokens(page).nth(2).click()
-        page.get_by_role("button", name="Who sees whom").click()
+        page.get_by_role("button", name="Attention mask").click()
         assert serious(axe.run(page)) == []
 
 
@@ -184,7 +184,7 @@ def serious(results: Any) -> list[tuple[str, str]]:
 
 
 def with_engine(html: str) -> str:
-    """The page as if it had a server that can continue a fork."""
+    """The page with the controls of a fork, as if it had a server."""
     return html.replace('data-stage]"), {},', 'data-stage]"), { fork: (asked) => { window.asked = asked; } },')
 
 
@@ -213,11 +213,13 @@ def test_what_a_model_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
 
 def test_the_mask_is_drawn_and_put_into_words(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
-        page.get_by_role("button", name="Who sees whom").click()
+        page.get_by_role("button", name="Attention mask").click()
         view = page.locator("[data-maskview]")
-        expect(view).to_contain_text("sees all 2 context tokens and the whole block, in both directions")
-        view.get_by_label("Who sees whom in").select_option(label="Self-speculation")
-        expect(view).to_contain_text("Verification: each token of block 1 sees all 2 context tokens, itself and those")
+        expect(view).to_contain_text("attends to all 2 context tokens and the whole block, in both directions")
+        view.get_by_label("Attention mask of").select_option(label="Self-speculation")
+        expect(view).to_contain_text(
+            "Verification: each token of block 1 attends to all 2 context tokens, to itself and to"
+        )
         assert view.locator("canvas").bounding_box()["width"] > 20
 
 
@@ -245,8 +247,8 @@ def test_a_race_goes_out_and_comes_back(browser: Browser, tmp_path: Path) -> Non
         (lambda race: [1], "This file holds no race and no trace"),
         (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
         (lambda race: {**race, "lanes": []}, "This race has no lanes."),
-        (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "its end is not where the events end"),
-        (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(6, 1 << 30) or race, "event 1 is not what a"),
+        (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "its last event is not its only finish"),
+        (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(6, 1 << 30) or race, "event 1 is not a valid"),
         (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(0, "toString") or race, "event 1 is not"),
     ],
 )
@@ -265,10 +267,10 @@ def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp
     with opened(browser, tmp_path, small_race(), with_engine) as page:
         move_to(page, 0.02)
         tokens(page).nth(2).click()
-        page.get_by_role("button", name="Pin its guess").click()
+        page.get_by_role("button", name="Fix the prediction").click()
         tokens(page).nth(1).click()
         page.get_by_role("button", name="Replace…").click()
-        page.get_by_label("Text to put here").fill(" zwei")
+        page.get_by_label("New text").fill(" zwei")
         page.keyboard.press("Enter")
         expect(tokens(page).nth(1)).to_have_text("zwei")
         page.get_by_role("spinbutton", name="Threshold").fill("0.5")
@@ -278,7 +280,7 @@ def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp
         assert asked["settings"] == {"threshold": 0.5}
         assert (asked["lane"], asked["lanes"], len(asked["trace"]["events"])) == (0, 2, 2)
         page.keyboard.press("Escape")
-        page.locator("[data-forward]").click()  # an event of the other lane: this one stands where it stood
+        page.locator("[data-forward]").click()  # an event of the other lane; this lane does not change
         expect(page.locator("[data-changes] li")).to_have_count(2)
         page.locator("[data-forward]").click()
         expect(page.locator("[data-changes] li")).to_have_count(0)
@@ -298,7 +300,7 @@ def test_an_edit_event_cuts_the_canvas_and_is_seen(browser: Browser, tmp_path: P
         expect(tokens(page, kind=".mask")).to_have_count(2)
         page.keyboard.press("End")
         tokens(page).nth(1).hover()
-        expect(page.locator("[data-why]")).to_have_text("Written by hand, where the run was forked.")
+        expect(page.locator("[data-why]")).to_have_text("Changed by hand in this fork.")
 
 
 def test_nothing_below_moves_while_a_race_is_replayed(browser: Browser, tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_nothing_below_moves_while_a_race_is_replayed(browser: Browser, tmp_path
 def test_nothing_sticks_out_sideways(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900}
     with opened(browser, tmp_path, small_race(), viewport=size, color_scheme=scheme) as page:
-        page.get_by_role("button", name="Who sees whom").click()
+        page.get_by_role("button", name="Attention mask").click()
         tokens(page).nth(2).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 

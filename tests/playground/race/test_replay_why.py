@@ -1,4 +1,4 @@
-"""The race player's panel for one token: every reason in words, with the numbers that decided."""
+"""The panel for one token: each reason in words, with its numbers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,12 +31,12 @@ def test_the_inspector_says_why(browser: Browser, tmp_path: Path) -> None:
         expect(panel.get_by_role("img")).to_have_attribute("aria-label", "Confidence: 40.0 %, 65.0 %, 95.0 %")
         page.keyboard.press("Escape")
         expect(panel.locator("[data-hint]")).to_be_visible()
-        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # no engine behind a file
+        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # a file has no engine
 
 
-REASONS = [  # reason, confidence, runners-up, settings, sentence
-    ("ar", 0.8, [], {}, "AR's most likely next token, at 0.80."),
-    ("ar", 0.8, [], {"temperature": 0.7}, "AR's next token, sampled at temperature 0.7; AR gives it 0.80."),
+REASONS = [  # reason, confidence, alternatives, settings, sentence
+    ("ar", 0.8, [], {}, "The most likely next token of AR, with probability 0.80."),
+    ("ar", 0.8, [], {"temperature": 0.7}, "The next token of AR, sampled at temperature 0.7; its probability is 0.80."),
     ("over_threshold", 0.97, [], {}, "0.97 is above the threshold 0.9."),
     (
         "most_confident",
@@ -50,7 +50,8 @@ REASONS = [  # reason, confidence, runners-up, settings, sentence
         0.7,
         [[2, 0.25]],
         {"unmasking": "margin", "margin": 0.5},
-        "Its lead over the runner-up, 0.45, is not above the margin 0.5, but the largest of its pass, and every pass",
+        "Its margin over the second-best token, 0.45, is not above the margin 0.5, but the largest of its pass, "
+        "and every pass",
     ),
     (
         "most_confident",
@@ -64,35 +65,36 @@ REASONS = [  # reason, confidence, runners-up, settings, sentence
         0.75,
         [],
         {"unmasking": "factor", "factor": 1.0},
-        "0.75, the surest of its pass: 2 × (1 − 0.75) = 0.50 is below the factor 1.",
+        "0.75 is the highest of its pass: 2 × (1 − 0.75) = 0.50 is below the factor 1.",
     ),
     (
         "over_margin",
         0.9,
         [[2, 0.05]],
         {"unmasking": "margin", "margin": 0.8},
-        "It leads the runner-up by 0.85, more than the margin 0.8.",
+        "Its margin over the second-best token, 0.85, is above the margin 0.8.",
     ),
     ("top_k", 0.6, [], {"tokens_per_step": 1}, "0.60 is the highest of its pass, and a pass fixes one token."),
     ("top_k", 0.6, [], {"tokens_per_step": 3}, "0.60 is among the 3 highest of its pass."),
-    ("lowest_entropy", 0.6, [], {"tokens_per_step": 2}, "Among the 2 positions of its pass with the least entropy."),
+    ("lowest_entropy", 0.6, [], {"tokens_per_step": 2}, "Among the 2 positions of its pass with the lowest entropy."),
     (
         "within_entropy_bound",
         0.6,
         [],
         {"entropy_bound": 0.1},
-        "Among the least uncertain of its pass, by entropy: as many as fit the bound of 0.1 nats; the first always",
+        "Among the positions with the lowest entropy of its pass, as many as the bound of 0.1 nats allows; "
+        "at least one.",
     ),
     (
         "scheduled",
         0.6,
         [],
         {"steps_per_block": 8},
-        "A block is spread over 8 steps; 0.60 is among the highest of this one.",
+        "A block has 8 steps; 0.60 is among the highest of this step.",
     ),
-    ("draft", 0.6, [], {}, "A draft at 0.60: a guess, to be checked by the next verification."),
-    ("accepted_draft", 0.6, [], {}, "A draft that the AR pass agreed with; AR gives it 0.60."),
-    ("correction", 0.6, [], {}, "AR's own token, at 0.60, where the draft was wrong."),
+    ("draft", 0.6, [], {}, "A draft token with confidence 0.60; the next AR pass verifies it."),
+    ("accepted_draft", 0.6, [], {}, "The AR pass accepted this draft token; its AR probability is 0.60."),
+    ("correction", 0.6, [], {}, "The token of AR, with probability 0.60; it replaces a rejected draft token."),
     ("a rule to come", 0.6, [], {}, "Part of the finished answer."),
 ]
 
@@ -117,6 +119,6 @@ def test_tokens_fixed_together_are_counted_by_the_factor_rule(browser: Browser, 
     with opened(browser, tmp_path, {**small_race(), "lanes": [of]}) as page:
         tokens(page, "Factor").nth(1).hover()
         expect(page.locator("[data-why]")).to_have_text(
-            "0.95 is among the 3 surest of its pass, the least of them at 0.9000: "
+            "0.95 is among the 3 highest of its pass, the lowest of them 0.9000: "
             "4 × (1 − 0.9000) = 0.40 is below the factor 1."
         )

@@ -1,4 +1,4 @@
-"""RunSpec: the form, the link and the API call, checked alike."""
+"""RunSpec: the form, the link and the API call get the same checks."""
 
 import base64
 import json

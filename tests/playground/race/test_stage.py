@@ -1,4 +1,4 @@
-"""The stage as Gradio would run it, with a server made up in the page: live, over, forked, refused, lost."""
+"""The stage as Gradio runs it, with a stand-in for the server: live, finished, forked, refused, and lost runs."""
 
 import json
 import re
@@ -127,7 +127,7 @@ def test_a_live_run_is_shown_as_it_is_and_then_replayed(browser: Browser, tmp_pa
     race = {**small_race(), "verdict": "A tie."}
     frames = frames_of(race)
     with staged(browser, tmp_path, value_of(race, note="Blocks are wide.")) as page:
-        expect(page.locator("[data-status]")).to_have_text("Queued: 2 ahead of you.")
+        expect(page.locator("[data-status]")).to_have_text("Queued: 2 runs before this one.")
         expect(page.locator("[data-note]")).to_have_text("Blocks are wide.")
         assert names_of(page) == ["Block diffusion", "Self-speculation"]
         send(page, frames[:4])
@@ -142,7 +142,7 @@ def test_a_live_run_is_shown_as_it_is_and_then_replayed(browser: Browser, tmp_pa
         expect(page.locator("[data-replaying]")).to_contain_text("Replay at")
         assert triggers(page) == ["ended"]
         assert clock(page) == 0.05
-        page.locator("[data-title], [data-verdict]").last.click()  # keys are the stage's once it was clicked
+        page.locator("[data-title], [data-verdict]").last.click()  # a click gives the stage the keys
         page.keyboard.press("Home")
         expect(tokens(page)).to_have_count(0)
 
@@ -215,10 +215,10 @@ def test_a_fork_is_asked_for_and_comes_beside_the_lanes(browser: Browser, tmp_pa
         expect(page.locator("[data-verdict]")).to_have_text("A tie.")
         page.locator("[data-stage]").focus()
         page.keyboard.press("Home")
-        expect(page.locator(".lane .token:visible")).to_have_count(0)  # one clock over the old lanes and the new
+        expect(page.locator(".lane .token:visible")).to_have_count(0)  # the old and the new lanes have one clock
 
 
-def test_what_is_exported_replays_the_same_and_what_is_imported_is_told(browser: Browser, tmp_path: Path) -> None:
+def test_an_exported_race_replays_the_same_and_an_import_is_sent(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race, run=None, race=race)) as page:
         with page.expect_download() as waiting:
@@ -228,8 +228,8 @@ def test_what_is_exported_replays_the_same_and_what_is_imported_is_told(browser:
         (tmp_path / "in.json").write_text(json.dumps(race), encoding="utf-8")
         page.locator("[data-file]").set_input_files(tmp_path / "in.json")
         expect(page.locator("[data-replaying]")).to_contain_text("Imported")
-        _, told = page.evaluate("triggered.find(([name]) => name === 'imported')")
-        assert [lane["trace"] for lane in told["race"]["lanes"]] == [lane["trace"] for lane in race["lanes"]]
+        _, sent = page.evaluate("triggered.find(([name]) => name === 'imported')")
+        assert [lane["trace"] for lane in sent["race"]["lanes"]] == [lane["trace"] for lane in race["lanes"]]
     with page_of(browser, tmp_path, (tmp_path / "out.html").read_text(encoding="utf-8")) as page:
         assert states_of(page) == states
         assert page.evaluate("window.hacked") is None

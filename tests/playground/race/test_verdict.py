@@ -1,4 +1,4 @@
-"""The verdict: who was faster in a run and why, whoever it was."""
+"""The verdict: the faster lane of a run and the reason."""
 
 from nbdiff_engine.trace.metrics import Metrics
 from playground.race.verdict import Entry, verdict

@@ -78,7 +78,7 @@ def test_a_link_out_of_a_root_leads_nowhere(root: Path) -> None:
 
 
 def test_the_hub_is_off_until_it_is_switched_on() -> None:
-    with pytest.raises(SettingError, match="start it with --hub"):
+    with pytest.raises(SettingError, match="allow that with --hub"):
         loaded_with().load("someone/some-model")
     with pytest.raises(NBDiffError, match="someone/no-such-model"):
         loaded_with(hub=True).load("someone/no-such-model")
@@ -86,7 +86,7 @@ def test_the_hub_is_off_until_it_is_switched_on() -> None:
 
 def test_as_many_models_as_the_operator_allows(root: Path) -> None:
     loaded = loaded_with(root, max_models=2)
-    with pytest.raises(SettingError, match="the most that this server holds; unload one first"):
+    with pytest.raises(SettingError, match="the most that this server allows; unload one first"):
         loaded.load("mine")
     loaded.unload("nano-ar")
     assert loaded.load("mine") == "mine"

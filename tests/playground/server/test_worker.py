@@ -1,4 +1,4 @@
-"""The worker: who may keep a run alive, who ends it, and that nothing a run does ends the worker."""
+"""The worker: what keeps a run alive, what ends it, and that an error in a run does not end the worker."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy
 
 
 class Clock:
-    """Time that moves when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -24,7 +24,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AnyFrame:
     """A frame of any fields."""
 
     fields: dict[str, Any]
@@ -34,7 +34,7 @@ class Said:
 
 
 class StepLane:
-    """A lane whose every frame waits for the test's leave, as a slow model waits for its forward."""
+    """A lane in which each frame waits for the test, as a slow model would."""
 
     def __init__(self) -> None:
         self.leave = threading.Semaphore(0)
@@ -43,14 +43,14 @@ class StepLane:
         self.taken = 0  # frames that the worker has dealt with, as its next question shows
         self.over = False
 
-    def frames(self) -> Generator[Said, None, None]:
+    def frames(self) -> Generator[AnyFrame, None, None]:
         try:
             while True:
-                assert self.leave.acquire(timeout=PATIENCE), "nobody let the forward through"
+                assert self.leave.acquire(timeout=PATIENCE), "the test did not permit the forward"
                 if self.over:
                     return
                 self.forwards += 1
-                yield Said({"kind": "step", "number": self.forwards})
+                yield AnyFrame({"kind": "step", "number": self.forwards})
                 self.taken += 1
         finally:
             self.closed.set()
@@ -59,7 +59,7 @@ class StepLane:
         return RunPart("slow", self.frames)
 
     def forward(self, count: int = 1) -> None:
-        """Let forwards through; returns when the worker has kept their frames, or closed the lane."""
+        """Permit forwards; returns when the worker has kept their frames, or closed the lane."""
         wanted = self.taken + count
         for _ in range(count):
             self.leave.release()
@@ -71,18 +71,18 @@ class StepLane:
 
 
 def quick(*frames: dict[str, Any]) -> RunPart:
-    return RunPart("quick", lambda: (Said(frame) for frame in frames))
+    return RunPart("quick", lambda: (AnyFrame(frame) for frame in frames))
 
 
-def said(reply: Reply) -> list[dict[str, Any]]:
-    """A reply's frames as they are sent."""
+def frames_of(reply: Reply) -> list[dict[str, Any]]:
+    """The frames of a reply as they are sent."""
     return reply.to_json()["frames"]
 
 
 def until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < end, "it never came to hold"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.002)
 
 
@@ -112,9 +112,9 @@ def slow(worker: Worker) -> Iterator[StepLane]:
 
 def test_a_run_goes_through_its_lanes_in_order_and_ends_with_its_summary(worker: Worker) -> None:
     lanes = [quick({"kind": "a"}, {"kind": "b"}), quick({"kind": "c"})]
-    run = worker.submit(lanes, lambda frames: Said({"kind": "summary", "count": len(frames)}))
+    run = worker.submit(lanes, lambda frames: AnyFrame({"kind": "summary", "count": len(frames)}))
     until_state(worker, run, "finished")
-    assert said(worker.poll(run, "v", 0)) == [
+    assert frames_of(worker.poll(run, "v", 0)) == [
         {"lane": 0, "kind": "a"},
         {"lane": 0, "kind": "b"},
         {"lane": 1, "kind": "c"},
@@ -126,8 +126,8 @@ def test_a_poll_gives_what_came_since_the_cursor(worker: Worker) -> None:
     run = worker.submit([quick(*({"n": n} for n in range(3)))])
     until_state(worker, run, "finished")
     first = worker.poll(run, "v", 1)
-    assert [frame["n"] for frame in said(first)] == [1, 2]
-    assert said(worker.poll(run, "v", first.cursor)) == []
+    assert [frame["n"] for frame in frames_of(first)] == [1, 2]
+    assert frames_of(worker.poll(run, "v", first.cursor)) == []
 
 
 @pytest.mark.parametrize("cursor", [-(10**9), 10**9])
@@ -195,7 +195,7 @@ def test_a_full_queue_is_refused_in_a_sentence(worker: Worker, slow: StepLane) -
     slow.forward()
     for _ in range(2):
         worker.submit([quick()])
-    with pytest.raises(QueueFullError, match="This server is busy: 2 runs wait already"):
+    with pytest.raises(QueueFullError, match="This server is busy: 2 runs are waiting"):
         worker.submit([quick()])
 
 
@@ -257,8 +257,8 @@ def test_a_log_stays_within_its_bytes() -> None:
 
 
 def test_a_lane_that_raises_fails_its_own_run_only(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Generator[Said, None, None]:
-        yield Said({"n": 0})
+    def broken() -> Generator[AnyFrame, None, None]:
+        yield AnyFrame({"n": 0})
         raise RuntimeError("a secret of the server")
 
     run = worker.submit([RunPart("broken", broken)])

@@ -1,4 +1,4 @@
-"""Sweeps: block size 1 is AR, the table adds up, a stop is heard, and what is too much is refused in a sentence."""
+"""Sweeps: block size 1 is AR, the sums of the table, a stop, and errors of one sentence."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ ANSWER = {"model": "m", "series": "", "correct": None, "digest": "a"}
 
 
 class OneModel:
-    """As LoadedModels, of one model."""
+    """A stand-in for LoadedModels with one model."""
 
     def __init__(self, model: nb.BlockModel):
         self.model = model
@@ -127,7 +127,7 @@ def test_the_table_pools_sums() -> None:
     assert (ar.n, ar.accuracy, ar.tpf, ar.tokens_per_second) == (2, 0.5, 1, 15)
     assert (four.n, four.accuracy, four.tpf, four.tokens_per_second) == (2, 1, 2, 40)
     assert (four.mean_tokens, four.same_as_ar, four.speed) == (21, 0.5, 40 / 15)
-    # While the sweep runs, AR may be behind: only what both have answered is compared.
+    # During a sweep, AR may have fewer answers: only problems that both have answered are compared.
     assert table(rows[2:])[0].speed is None
     assert table([rows[0], *rows[2:]])[1].speed == 2
 
@@ -178,7 +178,7 @@ def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> Non
     checked = check_sweep(loaded, spec, OPTIONS)
     assert "trained for blocks" in checked.note
     records = table(frames_of(checked.parts))
-    assert [record.setting for record in records] == ["1 = AR", "2", "64"]  # AR is always there to compare with
+    assert [record.setting for record in records] == ["1 = AR", "2", "64"]  # AR always runs, as the baseline
     assert all(record.accuracy is None and record.output for record in records)
 
 
