@@ -1,1 +1,1 @@
-"""The project's own instruction data: four domains, written as they are read, with answers that can be checked."""
+"""The project's own instruction data: generated problems of four domains, with answers that can be checked."""
