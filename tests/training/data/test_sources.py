@@ -1,4 +1,4 @@
-"""Files and hub sets as documents: formats, splits, and one sentence for what is wrong."""
+"""Files and hub data sets as documents: formats, splits, and one sentence for every error."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    """A cache of the test's own."""
+    """A new cache for every test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -38,7 +38,7 @@ def read_all(encoder: Encoder, settings: DataSettings) -> list[Document]:
 
 
 def refusal(encoder: Encoder, source, **settings) -> str:
-    """What reading a source through is refused with."""
+    """The error of reading all documents of a source."""
     with pytest.raises(NBDiffError) as caught:
         read_all(encoder, DataSettings.of(source=str(source), held_out=0, **settings))
     sentence = str(caught.value)
@@ -47,7 +47,7 @@ def refusal(encoder: Encoder, source, **settings) -> str:
     return sentence
 
 
-# Prompts are those of decoding.
+# Formats.
 
 
 @pytest.mark.parametrize(
@@ -68,25 +68,25 @@ def refusal(encoder: Encoder, source, **settings) -> str:
         (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
     ],
 )
-def test_formats_are_told_by_their_columns(columns, settings, expected):
+def test_the_columns_decide_the_format(columns, settings, expected):
     assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "there are a, b"),
-        ({"format": "text"}, "no column 'text'; there are a, b"),
-        ({"columns": {"text": "c"}}, "no column 'c' for the text; there are a, b"),
+        ({}, "the columns are a, b"),
+        ({"format": "text"}, "no column 'text'; the columns are a, b"),
+        ({"columns": {"text": "c"}}, "no column 'c' for the text; the columns are a, b"),
         ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
     ],
 )
-def test_columns_that_are_not_there_are_named_with_those_that_are(settings, sentence):
+def test_the_error_for_a_missing_column_names_the_existing_columns(settings, sentence):
     with pytest.raises(DataError, match=sentence):
         detect_format(["a", "b"], DataSettings.of(source="x", **settings))
 
 
-def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
+def test_an_input_follows_its_instruction(tmp_path, encoder):
     rows = [
         {"instruction": "Translate.", "input": "Lima", "output": "Lima"},
         {"instruction": "Name a capital.", "input": "", "output": "Lima"},
@@ -96,7 +96,7 @@ def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
     assert train[1] == encoder.encode_pair("Name a capital.", "Lima")
 
 
-def test_sharegpt_conversations_are_conversations(tmp_path, encoder):
+def test_sharegpt_conversations_are_read(tmp_path, encoder):
     talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     source = written(tmp_path / "a.json", [{"conversations": talk}])
     train, _ = open_source(DataSettings.of(source=source), encoder)
@@ -119,7 +119,7 @@ def test_every_kind_of_file_is_read(tmp_path, encoder):
         assert (train.name, len(held_out)) == (path.name, 0)
 
 
-def test_a_csv_keeps_its_text_as_it_is_written(tmp_path, encoder):
+def test_the_text_of_a_csv_file_is_not_changed(tmp_path, encoder):
     (tmp_path / "a.csv").write_text('\ufeffquestion,answer\nx,007\ny,None\n"z, and\nmore",1.50\n', encoding="utf-8")
     train, _ = open_source(DataSettings.of(source=str(tmp_path / "a.csv"), held_out=0), encoder)
     expected = [("x", "007"), ("y", "None"), ("z, and\nmore", "1.50")]
@@ -134,7 +134,7 @@ def test_a_text_file_is_split_at_blank_lines(tmp_path, encoder):
     assert len(texts) == 3
 
 
-def test_a_folder_is_its_files_in_order(tmp_path, encoder):
+def test_the_files_of_a_folder_are_read_in_order(tmp_path, encoder):
     (tmp_path / "deep").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "README.md").write_text("not data")
@@ -146,14 +146,14 @@ def test_a_folder_is_its_files_in_order(tmp_path, encoder):
     assert "files of several kinds, such as a.json and e.csv" in refusal(encoder, tmp_path)
 
 
-def test_a_file_that_changes_is_read_anew(tmp_path):
+def test_a_file_that_changed_is_read_again(tmp_path):
     path = tmp_path / "a.jsonl"
     for text in ("before", "after"):
         settings = DataSettings.of(source=written(path, [{"text": text}]))
         assert load_rows(settings)["text"] == [text]
 
 
-def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
+def test_rows_with_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
     rows = [{"text": "a"}, {"text": " \n"}, {"text": "c"}]
     with caplog.at_level(logging.WARNING):
         source = written(tmp_path / "a.jsonl", rows)
@@ -167,7 +167,7 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
     [
         ("a.jsonl", '{"text": "a"}\n{"text": "b\n{"text": "c"}', "Line 2 of .*a.jsonl is not JSON"),
         ("a.jsonl", '{"text": "a"}\n\n{"text"', "Line 3 of .*a.jsonl is not JSON"),
-        ("a.jsonl", '{"text": "a"}\n"b"', "Line 2 of .*a.jsonl is no JSON object"),
+        ("a.jsonl", '{"text": "a"}\n"b"', "Line 2 of .*a.jsonl is not a JSON object"),
         ("a.json", '[{"text": "a"},\n{"text"]', "Line 2 of .*a.json is not JSON"),
         ("a.jsonl", "[" * 100_000, "is not JSON"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "is not UTF-8"),
@@ -176,12 +176,12 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
         ("a.csv", "text\na\nb,c", "cannot be read as csv: .*line 3"),
         ("a.parquet", "PAR1", "cannot be read as parquet"),
         ("a.jsonl", "", "is empty"),
-        ("a.json", "[]", "holds no rows"),
-        ("a.jsonl", "\n\n", "holds no rows"),
-        ("a.txt", "\n \n\n \n", "nothing but blank text"),
-        ("a.csv", "text\n", "holds no rows"),
-        ("a.bin", "x", "not read here; give a file of .jsonl"),
-        ("a.jsonl", '{"a": 1, "b": 2}', "there are a, b"),
+        ("a.json", "[]", "contains no rows"),
+        ("a.jsonl", "\n\n", "contains no rows"),
+        ("a.txt", "\n \n\n \n", "only blank text"),
+        ("a.csv", "text\n", "contains no rows"),
+        ("a.bin", "x", "unsupported kind; give a file of .jsonl"),
+        ("a.jsonl", '{"a": 1, "b": 2}', "the columns are a, b"),
         ("a.jsonl", '{"text": "a"}\n{"text": null}', "Row 2 of a.jsonl .*'text' is None"),
         ("a.jsonl", '{"text": "a"}\n{"texts": "b"}', "Row 2 of a.jsonl .*'text' is None"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"}\n{"text": 7}', "Row 3 of a.jsonl .*'text' is 7"),
@@ -189,10 +189,10 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
         ("a.jsonl", '{"text": "a"}\n{"text": "a <mask>"}', "Row 2 of a.jsonl .*'<mask>'"),
         ("a.jsonl", '{"messages": "a"}', "Row 1 of a.jsonl .*must be a list of messages"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "Row 1 of .*no answer of the assistant"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*both strings"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*two strings"),
     ],
 )
-def test_files_that_are_wrong_are_refused_in_a_sentence(tmp_path, encoder, name, content, sentence):
+def test_the_error_for_a_wrong_file_is_one_sentence(tmp_path, encoder, name, content, sentence):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert re.search(sentence, refusal(encoder, path))
@@ -209,29 +209,29 @@ def test_files_that_are_wrong_are_refused_in_a_sentence(tmp_path, encoder, name,
         ("self", "written by the checkpoint"),
     ],
 )
-def test_sources_that_are_none(encoder, source, sentence):
+def test_a_source_that_does_not_exist_raises_one_sentence(encoder, source, sentence):
     assert sentence in refusal(encoder, source)
 
 
-def test_an_empty_folder_and_settings_of_the_hub_for_a_file(tmp_path, encoder):
-    assert "holds no file of .jsonl" in refusal(encoder, tmp_path)
+def test_an_empty_folder_and_hub_settings_for_a_file_raise_one_sentence(tmp_path, encoder):
+    assert "contains no file of .jsonl" in refusal(encoder, tmp_path)
     source = written(tmp_path / "a.jsonl", [{"text": "a"}])
     assert "leave it out" in refusal(encoder, source, subset="main")
     assert "has only 'train'" in refusal(encoder, source, split="test")
 
 
-def test_conversations_need_a_template(tmp_path):
+def test_conversations_need_a_chat_template(tmp_path):
     source = written(tmp_path / "a.jsonl", [{"messages": said("a", "b")}])
     assert "has no chat template" in refusal(encoder_with(None), source)
 
 
-def test_a_hub_id_offline_is_answered_at_once(encoder):
+def test_a_hub_id_in_offline_mode_fails_at_once(encoder):
     started = time.perf_counter()
     assert "HF_HUB_OFFLINE is set" in refusal(encoder, "someone/some-data")
     assert time.perf_counter() - started < 5
 
 
-def test_a_hub_that_does_not_answer_is_said_soon(encoder, monkeypatch):
+def test_a_hub_that_does_not_answer_fails_soon(encoder, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -243,10 +243,10 @@ def test_a_hub_that_does_not_answer_is_said_soon(encoder, monkeypatch):
     assert not datasets.config.HF_HUB_OFFLINE
 
 
-# Train and held-out.
+# Training and held-out documents.
 
 
-def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encoder):
+def test_held_out_rows_are_not_in_the_training_part_and_depend_only_on_the_seed(tmp_path, encoder):
     source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
 
     def opened(**settings):
@@ -263,7 +263,7 @@ def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encode
     assert [len(part) for part in opened(limit=1)] == [1, 0]
 
 
-def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_path, encoder):
+def test_a_document_is_the_same_at_every_read_and_a_wrong_index_raises(tmp_path, encoder):
     source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
     train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
     assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
@@ -278,7 +278,7 @@ def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_pat
 
 @pytest.fixture
 def corpus(monkeypatch):
-    """A stand-in for the corpus, which says in each problem what it was asked for."""
+    """Replaces the corpus by one whose prompts contain the arguments of the problem."""
     problem = namedtuple("problem", "prompt answer")
     tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus.problems")
     tasks.DOMAINS = ("add", "sort", "date")
@@ -288,7 +288,7 @@ def corpus(monkeypatch):
     monkeypatch.setitem(sys.modules, "training.corpus.problems", package)
 
 
-def test_the_corpus_is_endless_and_draws_its_domains_by_weight(corpus, encoder):
+def test_the_corpus_has_endless_documents_and_draws_domains_by_weight(corpus, encoder):
     source = CorpusSource("train", 3, {"add": 1, "date": 3}, encoder)
     assert len(source) == ENDLESS
     last = ENDLESS - 1
@@ -320,25 +320,25 @@ def test_the_corpus_holds_out_its_test_split(corpus, encoder):
         ({"source": "a", "format": "xml"}, "format is 'xml'"),
         ({"source": "a", "colour": 1}, "'colour' is not known here"),
         ({"source": "a", "columns": {"body": "x"}}, "names the role 'body'; choose one of text"),
-        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "not of one format"),
+        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "of different formats"),
         ({"source": "a", "columns": {"text": "x"}, "format": "prompt"}, "which format prompt does not read"),
         ({"source": "a", "held_out": -1}, "held_out is -1"),
-        ({"source": "a", "held_out": True}, "not a yes or no"),
+        ({"source": "a", "held_out": True}, "not a boolean"),
         ({"source": "a", "limit": 0}, "limit is 0"),
         ({"source": "a", "seed": -1}, "seed is -1"),
         ({"source": "a", "raw": True, "format": "messages"}, "raw is set"),
-        ({"source": "a", "weights": {"add": 1}}, "weights are of the corpus's domains"),
+        ({"source": "a", "weights": {"add": 1}}, "weights are for domains of the corpus"),
         ({"source": "corpus", "weights": {"add": -1}}, "the weight of 'add' is -1"),
         ({"source": "corpus", "weights": {"add": 0}}, "weights are all 0"),
         ({"source": "corpus", "weights": {"add": float("nan")}}, "the weight of 'add' is nan"),
     ],
 )
-def test_settings_that_are_wrong_are_refused_in_a_sentence(settings, sentence):
+def test_the_error_for_a_wrong_setting_is_one_sentence(settings, sentence):
     with pytest.raises(RecipeError) as caught:
         DataSettings.of(**settings)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_every_setting_is_described():
+def test_every_setting_has_a_description():
     assert all(field.description for field in DataSettings.model_fields.values())
