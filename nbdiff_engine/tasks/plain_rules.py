@@ -27,7 +27,7 @@ def is_number(text: str) -> bool:
 
 
 def _contains(answer: str, text: str) -> tuple[bool, str]:
-    """Right if the text contains the reference as whole words; upper case and the number of spaces do not matter."""
+    """Right if the text contains the reference as whole words; the case and the number of spaces do not matter."""
     if says(" ".join(text.split()), " ".join(answer.split())):
         return True, f"It says {brief(answer)}."
     return False, f"It does not say {brief(answer)}."

@@ -117,8 +117,8 @@ def _find_pair(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...
     for usual_prompt, usual_completion in _PAIRS:
         prompt, completion = named.get("prompt", usual_prompt), named.get("completion", usual_completion)
         if prompt in names and completion in names:
-            beside = _INPUTS if prompt == "instruction" else ()
-            material = named.get("input") or next((name for name in beside if name in names), None)
+            inputs = _INPUTS if prompt == "instruction" else ()
+            material = named.get("input") or next((name for name in inputs if name in names), None)
             return (prompt, completion) if material is None else (prompt, completion, material)
     return None
 
@@ -258,13 +258,13 @@ class Encoder:
 
     def _answer(self, messages: Sequence[Message], prompt_text: str, prompt: list[int]) -> list[int]:
         """The ids of the last message, through its EOS. Text that the template writes after the EOS is left out."""
-        whole = self._render(messages, add_generation_prompt=False)
-        if whole.startswith(prompt_text):
-            return self._ended(self._continuation(prompt_text, prompt, whole[len(prompt_text) :], special=False))
+        rendered = self._render(messages, add_generation_prompt=False)
+        if rendered.startswith(prompt_text):
+            return self._ended(self._continuation(prompt_text, prompt, rendered[len(prompt_text) :], special=False))
         # The template does not repeat its generation prompt, for example one that begins a thought. Then the content
         # follows the generation prompt, with the EOS that the template writes after an answer.
         content = self._tokenize(messages[-1]["content"], special=False)
-        written = [token for token in self._tokenize(whole, special=False) if token in self.eos_token_ids]
+        written = [token for token in self._tokenize(rendered, special=False) if token in self.eos_token_ids]
         return self._ended([*content, *written[-1:]])
 
     def _continuation(self, text: str, ids: list[int], rest: str, special: bool) -> list[int]:

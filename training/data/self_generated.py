@@ -1,7 +1,7 @@
 """Documents that the base writes before the run, for self-distillation without other data.
 
-They are sampled by AR decoding from the base's distribution at temperature 1, without top-k or top-p, and saved in a
-cache, from which a killed run resumes. Document i is a function of (base, settings, i): its sampling noise is that of
+They are sampled by AR decoding from the base's distribution (temperature 1 by default, no top-k, no top-p) and saved in
+a cache, from which a killed run resumes. Document i is a function of (base, settings, i): its sampling noise is that of
 row i of one large batch, so it does not depend on the batch in which it is written.
 
 With prompts, a document is a prompt and its answer, the only turn. Without prompts, a document is plain text: with a
