@@ -1,12 +1,13 @@
-"""What an adaptation step costs: seconds against an AR step of the same rows, and peak memory beside the estimate.
+"""The cost of an adaptation step: seconds relative to an AR step on the same rows, and peak memory with its estimate.
 
     python -m benchmarks.adaptation
     python -m benchmarks.adaptation --shape 1x8192 --precision fp32 --save
 
-A random network of nano's sizes is trained on the project's corpus. In one process the kinds of step take turns, and
-the seconds are medians of a kind's own steps: forward, backward and optimiser, the noising left out, since a run does
-it behind the step before. "x AR" is against the fastest AR step there is here. Peaks are of runs of two steps, each in
-a process of its own, since the peak of a process never falls again. The last line is JSON.
+A network with random weights and the sizes of nano is trained on the project's corpus. The kinds of step take turns in
+one process. The seconds are the median of a kind's steps and contain forward, backward and optimiser, but not the
+noising, because a run noises the next batch during the current step. "x AR" is relative to the fastest AR step
+measured. Each peak is that of a run of two steps in its own process, because the recorded peak of a process never
+decreases. The last line is JSON.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not keep a core busy
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.adaptation_steps import Kind, Split, Stepper
+from benchmarks.adaptation_steps import Kind, Stepper, StepSplit
 from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from training.planning.estimate import estimate
@@ -39,7 +40,7 @@ from training.recipe.recipe import Recipe
 
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = 32
-MARGIN = 0.3  # how far a peak may lie from its estimate; tests/training/test_estimate.py holds runs to it
+MARGIN = 0.3  # allowed relative error of a memory estimate, as in tests/training/planning/test_estimate.py
 AR, AR_DENSE = Kind("AR", "documents", 1), Kind("AR, dense mask", "dense", 1)
 DENSE, DOCUMENTS = Kind("masked pass, dense mask", "dense", BLOCK), Kind("masked pass, documents", "documents", BLOCK)
 RECOMPUTED = Kind("  with layers recomputed", "documents", BLOCK, recomputed=True)
@@ -47,8 +48,8 @@ AR_FLEX, FLEX = Kind("AR, FlexAttention", "flex", 1), Kind("masked pass, FlexAtt
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A kind of step at a shape."""
+class StepCost:
+    """The cost of one kind of step at one shape."""
 
     kind: str
     attention: str
@@ -65,7 +66,7 @@ class Row:
 
 
 def random_base(folder: Path, context: int, vocabulary: int) -> Path:
-    """A random network of nano-ar's sizes that holds `context` positions and so many tokens, with its tokenizer."""
+    """Write a network with random weights and the sizes of nano-ar, but its own context and vocabulary, to `folder`."""
     bundled = bundled_models()["nano-ar"]
     config = AutoConfig.from_pretrained(bundled, max_position_embeddings=context, vocab_size=vocabulary)
     torch.manual_seed(0)
@@ -81,7 +82,7 @@ def recipe_of(base: Path, rows: int, length: int, kind: Kind, precision: str, da
             "data": {"source": data, "held_out": 1, "raw": data != "corpus"},
             "blocks": {"kind": "fixed", "b_max": kind.block_size},
             "optimisation": {
-                "max_steps": 2,  # the first makes the optimiser's state, so the second is the peak
+                "max_steps": 2,  # the first step creates the optimiser's state, so the second has the peak
                 "packed_length": length,
                 "rows": rows,
                 "gradient_checkpointing": kind.recomputed,
@@ -94,38 +95,38 @@ def recipe_of(base: Path, rows: int, length: int, kind: Kind, precision: str, da
 
 
 def peak_of(recipe: Recipe, folder: Path) -> int:
-    """Growth of a process at its peak over a run of its own, in bytes."""
+    """Bytes by which the memory of a new process grows, at its peak, while it runs the recipe."""
     folder.mkdir()
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
     program = [sys.executable, "-m", "benchmarks.adaptation", "--worker", str(file), str(folder / "run")]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"A run that was measured failed: {done.stderr.strip().splitlines()[-1]}")
+        raise SystemExit(f"A measured run failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])["peak_bytes"]
 
 
-def work(file: str, folder: str) -> None:
-    """Run a recipe and print what it took."""
+def run_worker(file: str, folder: str) -> None:
+    """Run a recipe in this process and print its peak memory as JSON."""
     from training.run.launch import start
 
     recipe = Recipe.read(file)
-    before = resident("VmRSS")
+    before = process_memory("VmRSS")
     start(recipe, Path(folder), resume=False)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else process_memory("VmHWM") - before
     print(json.dumps({"peak_bytes": peak}))
 
 
-def resident(name: str) -> int:
-    """VmRSS, or VmHWM, its peak, in bytes."""
+def process_memory(name: str) -> int:
+    """A size of this process in bytes. name: "VmRSS" (resident memory) or "VmHWM" (its peak)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def at_shape(
+def measure_shape(
     rows: int, length: int, precision: str, steps: int, folder: Path, bar: tqdm
-) -> tuple[list[Row], dict[str, Split]]:
-    """All kinds of step at one shape, and where the time of two of them goes."""
+) -> tuple[list[StepCost], dict[str, StepSplit]]:
+    """The costs of all kinds of step at one shape, and the time of two of them by operation."""
     cuda = torch.cuda.is_available()
     kinds = [AR_FLEX, FLEX, DENSE] if cuda else [AR, AR_DENSE, DENSE, DOCUMENTS, RECOMPUTED]
     device = "cuda" if cuda else "cpu"
@@ -148,15 +149,15 @@ def at_shape(
         numbers = took, took / fastest, stepper.clean_tokens / took, peak
         estimated = estimate(recipe, device, 1e12).memory.peak
         found.append(
-            Row(kind.name, kind.attention, kind.block_size, precision, rows, length, 1536, *numbers, estimated)
+            StepCost(kind.name, kind.attention, kind.block_size, precision, rows, length, 1536, *numbers, estimated)
         )
     return found, splits
 
 
-def peaks(shapes: list[tuple[int, int, int, Kind]], folder: Path, bar: tqdm) -> list[Row]:
-    """Peak memory alone, of rows that are one document each, at (rows, length, vocabulary)."""
+def measure_peaks(shapes: list[tuple[int, int, int, Kind]], folder: Path, bar: tqdm) -> list[StepCost]:
+    """Peak memory at (rows, length, vocabulary, kind) of each of `shapes`. Each row holds one document."""
     text = folder / "text.txt"
-    if not text.exists():  # one document longer than any row
+    if not text.exists():  # one document that is longer than any row
         text.write_text("The cat sees the old house and the bird finds a tree. " * 8000, encoding="utf-8")
     found = []
     for rows, length, vocabulary, kind in shapes:
@@ -167,13 +168,13 @@ def peaks(shapes: list[tuple[int, int, int, Kind]], folder: Path, bar: tqdm) -> 
         peak = peak_of(recipe, folder / f"memory-{name}")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         estimated = estimate(recipe, device, 1e12).memory.peak
-        what = kind.name, kind.attention, kind.block_size, "bf16", rows, length, vocabulary
-        found.append(Row(*what, None, None, None, peak, estimated))
+        step = kind.name, kind.attention, kind.block_size, "bf16", rows, length, vocabulary
+        found.append(StepCost(*step, None, None, None, peak, estimated))
         bar.update()
     return found
 
 
-def table_of_steps(rows: list[Row]) -> str:
+def table_of_steps(rows: list[StepCost]) -> str:
     lines = [f"{'step':28} {'seconds':>8} {'x AR':>6} {'tokens/s':>9} {'peak':>10} {'estimated':>10}"]
     for row in rows:
         lines.append(
@@ -185,8 +186,8 @@ def table_of_steps(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def table_of_splits(splits: dict[str, Split]) -> str:
-    names = list(Split.__dataclass_fields__)
+def table_of_splits(splits: dict[str, StepSplit]) -> str:
+    names = list(StepSplit.__dataclass_fields__)
     lines = [f"{'share of a step, %':28} " + " ".join(f"{name:>10}" for name in names)]
     for kind, split in splits.items():
         total = sum(asdict(split).values())
@@ -194,7 +195,7 @@ def table_of_splits(splits: dict[str, Split]) -> str:
     return "\n".join(lines)
 
 
-def table_of_peaks(rows: list[Row]) -> str:
+def table_of_peaks(rows: list[StepCost]) -> str:
     lines = [f"{'step':28} {'rows':>6} {'vocabulary':>10} {'peak':>10} {'estimated':>10} {'off':>6}"]
     for row in rows:
         shape = f"{row.rows}x{row.length}"
@@ -211,12 +212,14 @@ def shape(text: str) -> tuple[int, int]:
     text = {"nano": "64x128", "long": "1x8192"}.get(text, text)
     rows, _, length = text.partition("x")
     if not (rows.isdecimal() and length.isdecimal() and int(rows) >= 1 and int(length) >= 64):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape: nano, long, or ROWSxLENGTH of at least 64 tokens")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a shape; give nano, long or ROWSxLENGTH, with a length of at least 64 tokens"
+        )
     return int(rows), int(length)
 
 
 def report(options: argparse.Namespace) -> dict:
-    """Measure, print, and return everything for the JSON line."""
+    """Measure, print the tables, and return the contents of the JSON line."""
     by_length = [
         (1, length, 1536, kind)
         for length in (512, 2048, 8192)
@@ -236,7 +239,7 @@ def report(options: argparse.Namespace) -> dict:
     ):
         for each in shapes:
             for precision in options.precision:
-                found, split = at_shape(*each, precision, steps[each], Path(temporary), bar)
+                found, split = measure_shape(*each, precision, steps[each], Path(temporary), bar)
                 rows += found
                 splits[f"{each[0]}x{each[1]} {precision}"] = split
                 with bar.external_write_mode(sys.stdout):
@@ -244,7 +247,7 @@ def report(options: argparse.Namespace) -> dict:
                     print(table_of_steps(found))
                     print(table_of_splits(split))
         for title, shapes_of in zip(("vocabulary", "length"), memory, strict=False):
-            found = peaks(shapes_of, Path(temporary), bar)
+            found = measure_peaks(shapes_of, Path(temporary), bar)
             rows += found
             with bar.external_write_mode(sys.stdout):
                 print(f"\npeak memory against {title}, bf16, rows of one document, estimates hold to {MARGIN:.0%}")
@@ -259,19 +262,23 @@ def report(options: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--shape", type=shape, action="append", help="nano (64x128), long (1x8192) or ROWSxLENGTH")
-    parser.add_argument("--precision", choices=("bf16", "fp32"), action="append", help="may be given twice")
-    parser.add_argument("--steps", type=int, help="of each kind; else 4, and 2 of long rows")
-    parser.add_argument("--no-memory", action="store_true", help="without the tables against vocabulary and length")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}/adaptation-nano-DEVICE.txt too")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), action="append", help="default: bf16; may be given twice"
+    )
+    parser.add_argument("--steps", type=int, help="steps of each kind; default: 4, or 2 for long rows")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out the tables of peak memory by vocabulary and length"
+    )
+    parser.add_argument("--save", action="store_true", help=f"also write {RESULTS.name}/adaptation-nano-DEVICE.txt")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(*options.worker)
+        run_worker(*options.worker)
         return
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps is {options.steps}; it must be at least 1")
     options.precision = options.precision or ["bf16"]
-    transformers_logging.disable_progress_bar()  # of the networks that are written
+    transformers_logging.disable_progress_bar()  # those of saving the networks
     text = io.StringIO()
     with contextlib.redirect_stdout(Tee(sys.stdout, text)):
         print(json.dumps(report(options)))
@@ -281,7 +288,7 @@ def main() -> None:
 
 
 class Tee(io.TextIOBase):
-    """What is printed, kept as well."""
+    """Writes to several streams."""
 
     def __init__(self, *streams):
         self.streams = streams

@@ -1,4 +1,4 @@
-"""Steps of training that take turns in one process, for `benchmarks.adaptation`."""
+"""Timed training steps of several kinds in one process, for `benchmarks.adaptation`."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _NAMES = {"documents": "nbdiff_documents", "dense": "sdpa", "flex": "flex_attent
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of step: how it attends, and in blocks of how many tokens (1 is an AR step)."""
+    """A kind of step. block_size: 1 for an AR step. recomputed: with activation checkpointing."""
 
     name: str
     attention: str
@@ -30,20 +30,20 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Seconds of a step by what they were spent on. The noising is a run's own thread's, beside the step."""
+class StepSplit:
+    """Seconds of a step by operation. A run does the noising in another thread, in parallel with the step."""
 
     matrices: float
     attention: float
-    masks: float  # or the plan of documents
-    head: float  # softmax and loss; its matrix products are among the matrices
+    masks: float  # building the mask, or the plan of the documents
+    head: float  # softmax and loss; the products of the head are part of `matrices`
     optimiser: float
     noising: float
-    other: float  # norms, activations, rotary angles, casts
+    other: float  # norms, activations, rotary embeddings, casts
 
 
 class Stepper:
-    """One network, one batch of rows, and steps of any kind on them."""
+    """Runs steps of any kind with one network on one batch of rows."""
 
     def __init__(self, recipe: Recipe, device: str):
         self.device, self.recipe = device, recipe
@@ -60,26 +60,26 @@ class Stepper:
         self.batches: dict[int, Batch] = {}
 
     def noised(self, kind: Kind) -> Batch:
-        how = Noising(
+        noising = Noising(
             kind.block_size,
             self.model.spec.mask_token_id,
             ending_ids=frozenset(self.model.eos_token_ids),
             multiple=128 if self.device == "cuda" else 1,
         )
-        return noise(self.packed, how, torch.Generator().manual_seed(0))
+        return noise(self.packed, noising, torch.Generator().manual_seed(0))
 
     def step(self, kind: Kind) -> float:
-        """Seconds of a forward, a backward pass and the optimiser. A kind's first step on CUDA compiles, untimed."""
-        self._settle(kind)
+        """Seconds of forward, backward and optimiser. On CUDA a first, untimed step of each block size compiles."""
+        self._use_attention(kind)
         if kind.block_size not in self.batches:
             self.batches[kind.block_size] = self.noised(kind).to(torch.device(self.device))
             if self.device == "cuda":
-                self._work(self.batches[kind.block_size])
-        return self._timed(lambda: self._work(self.batches[kind.block_size]))
+                self._train(self.batches[kind.block_size])
+        return self._timed(lambda: self._train(self.batches[kind.block_size]))
 
-    def split(self, kind: Kind) -> Split:
-        """Where a step's time goes: operators from one step under torch's profiler, the rest by the clock."""
-        self._settle(kind)
+    def split(self, kind: Kind) -> StepSplit:
+        """Seconds of a step by operation: operators by torch's profiler in one step, the rest by the clock."""
+        self._use_attention(kind)
         batch = self.batches[kind.block_size]
         noising = self._timed(lambda: self.noised(kind))
         objective = Objective(self.network)
@@ -92,28 +92,28 @@ class Stepper:
         optimiser = self._timed(self._optimise)
         spent = {"matrices": 0.0, "attention": 0.0, "head": 0.0}
         for event in profiler.key_averages():
-            part, whole = _part(event.key)
+            part, inclusive = _part_of(event.key)
             if part:
-                on_cpu = event.cpu_time_total if whole else event.self_cpu_time_total
+                on_cpu = event.cpu_time_total if inclusive else event.self_cpu_time_total
                 spent[part] += (event.self_device_time_total if self.device == "cuda" else on_cpu) / 1e6
         other = passes - masks - sum(spent.values())
-        return Split(**spent, masks=masks, optimiser=optimiser, noising=noising, other=other)
+        return StepSplit(**spent, masks=masks, optimiser=optimiser, noising=noising, other=other)
 
-    def _timed(self, work: Callable[[], object]) -> float:
-        self._wait()
+    def _timed(self, call: Callable[[], object]) -> float:
+        self._synchronize()
         started = time.perf_counter()
-        work()
-        self._wait()
+        call()
+        self._synchronize()
         return time.perf_counter() - started
 
-    def _settle(self, kind: Kind) -> None:
+    def _use_attention(self, kind: Kind) -> None:
         self.network.set_attn_implementation(_NAMES[kind.attention])
         if kind.recomputed:
             self.network.activation_checkpointing_enable()
         else:
             self.network.activation_checkpointing_disable()
 
-    def _work(self, batch: Batch) -> None:
+    def _train(self, batch: Batch) -> None:
         self._backward(batch)
         self._optimise()
 
@@ -127,13 +127,13 @@ class Stepper:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
 
-def _part(operator: str) -> tuple[str | None, bool]:
-    """What an operator belongs to, and whether with all that runs inside it."""
+def _part_of(operator: str) -> tuple[str | None, bool]:
+    """The part of a step that an operator belongs to, and whether the time of the operators it calls counts too."""
     if operator in ("aten::mm", "aten::addmm", "aten::bmm"):
         return "matrices", False
     if operator in ("nbdiff::document_attention", "nbdiff::document_attention_backward"):

@@ -1,6 +1,6 @@
-"""Whom the decoding benchmark lets race: the engine's strategies, and what a user of transformers could run instead.
+"""The contenders of the decoding benchmark: the engine's strategies, and the decoding modes of transformers.
 
-A contender answers all prompts, `batch` of them at a time, and gives the token ids of each answer, cut at its EOS.
+A contender answers all prompts, `batch` at a time, and returns the token ids of each answer, cut after its EOS.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from nbdiff_engine.trace.metrics import Metrics, pooled
 BLOCK_SIZES = (4, 8, 16, 32)
 THRESHOLDS = (0.5, 0.9, 0.99)
 FACTORS = (0.5, 1.0)
-LOOKED_UP = 10  # tokens a prompt-lookup draft has: the number of transformers' documentation
+LOOKUP_TOKENS = 10  # tokens of a prompt-lookup draft, the value in transformers' documentation
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Token ids of every answer; the metrics of each where the contender is the engine."""
+    """Token ids of every answer. metrics: of every answer; None for transformers, which has none."""
 
     token_ids: list[list[int]]
     metrics: list[Metrics] | None
@@ -38,7 +38,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A row of the race. lossless: whether it must give AR's tokens, rounding apart."""
+    """A row of the race. lossless: whether its tokens must be those of AR, except for rounding."""
 
     name: str
     run: Callable[[], Answers]
@@ -55,10 +55,10 @@ def contenders(
     limit: int,
     batch: int,
 ) -> list[Contender]:
-    """All rows for prompts given as ids; the first is our AR, the second transformers.generate.
+    """All rows for `prompts` (token ids). The first is our AR, the second is transformers.generate.
 
-    stock: the same weights as transformers loads them. At a batch above one the speculative modes of transformers do
-    not apply, and block diffusion has fewer rows.
+    stock: the same weights in transformers' own model. limit: new tokens per answer. With a batch above 1 the
+    speculative modes of transformers are not available, and block diffusion has fewer rows.
     """
     chunks = [prompts[first : first + batch] for first in range(0, len(prompts), batch)]
     rows = [_ours("AR, ours", True, model, chunks, limit, strategy="ar")]
@@ -71,7 +71,7 @@ def contenders(
     if batch == 1:
         if assistant is not None:
             theirs("transformers, assisted", assistant_model=assistant)
-        theirs("transformers, prompt lookup", prompt_lookup_num_tokens=LOOKED_UP)
+        theirs("transformers, prompt lookup", prompt_lookup_num_tokens=LOOKUP_TOKENS)
     if model.spec is None:
         return rows
     for size in BLOCK_SIZES:
@@ -97,8 +97,8 @@ def contenders(
 def load_stock(
     model: nb.BlockModel, name: str, assistant: str | None
 ) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-    """The weights of `name` as transformers has them, and an assistant of the same vocabulary, on the model's device
-    and in its dtype. Raises CheckpointError or SettingError."""
+    """The weights of `name` in transformers' own model, and an assistant with the same vocabulary, on the model's
+    device and in its dtype. Raises CheckpointError or SettingError."""
     dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
     stock = nb.load(name, dtype=dtype, device=device, fused=False)
     if assistant is None:
@@ -106,8 +106,8 @@ def load_stock(
     other = nb.load(assistant, dtype=dtype, device=device, fused=False)
     if other.vocab_size != model.vocab_size:
         raise SettingError(
-            f"The assistant {assistant} has a vocabulary of {other.vocab_size} tokens, {name} one of "
-            f"{model.vocab_size}; give one with the same, or --assistant none."
+            f"The assistant {assistant} has a vocabulary of {other.vocab_size} tokens, but {name} has "
+            f"{model.vocab_size}; give an assistant with the same vocabulary, or --assistant none."
         )
     return stock.network, other.network
 
@@ -156,17 +156,17 @@ def _block_diffusion(
 def _transformers(
     name: str, model: nb.BlockModel, stock: PreTrainedModel, chunks: list[list[list[int]]], limit: int, **options: Any
 ) -> Contender:
-    """Greedy `generate` on left-padded rows; what stands behind an EOS is cut off and not counted."""
+    """Greedy `generate` on left-padded rows. Tokens after an EOS are cut off and not counted."""
     ends = model.eos_token_ids
     padding = min(ends, default=0)
 
     def answer(chunk: list[list[int]]) -> list[list[int]]:
         longest = max(map(len, chunk))
         rows = [[padding] * (longest - len(each)) + each for each in chunk]
-        seen = [[0] * (longest - len(each)) + [1] * len(each) for each in chunk]
+        attended = [[0] * (longest - len(each)) + [1] * len(each) for each in chunk]
         out = stock.generate(
             torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(seen, device=model.device),
+            attention_mask=torch.tensor(attended, device=model.device),
             max_new_tokens=limit,
             do_sample=False,
             use_cache=True,

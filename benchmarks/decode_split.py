@@ -1,7 +1,7 @@
-"""Where decoding spends its time: the network, the preparation of its forwards, sampling, unmasking, rows and events.
+"""The time of decoding by part: the network, the preparation of its forwards, sampling, unmasking, rows and events.
 
-Measured from outside: for as long as `measured` lasts, the engine's own functions are timed. That costs a little, so
-the split says how long the same work takes untimed.
+Measured from outside: `measured` replaces functions of the engine by timed ones. The timers themselves take a little
+time, so the split also has the duration of the same work without them.
 """
 
 import statistics
@@ -20,17 +20,19 @@ PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Seconds of one decode by part; they add up to `engine`. idle: what the reader of the events took, who held each
-    of them for `held` seconds."""
+class DecodeSplit:
+    """Seconds of one decode by part; their sum is `engine`.
+
+    held: seconds that the reader waits after each event. idle: seconds that the reader used in all.
+    """
 
     strategy: str
     batch: int
     held: float
-    forwards: int  # of the whole batch, the prefill's among them
+    forwards: int  # of the whole batch, including the prefill
     parts: dict[str, float]
     idle: float
-    untimed: float  # seconds of the engine for the same work, without these clocks
+    untimed: float  # seconds of the engine for the same work without the timers
 
     @property
     def engine(self) -> float:
@@ -38,12 +40,12 @@ class Split:
 
     @property
     def overhead(self) -> float:
-        """The share of the engine's time that is not the network's."""
+        """The share of the engine's time outside the network."""
         return 1 - self.parts["network"] / self.engine
 
 
 class Stopwatch:
-    """Seconds inside some functions, and how often each was called. Functions may call one another."""
+    """Seconds inside each watched function (with those that it calls), and the number of its calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -63,13 +65,13 @@ class Stopwatch:
 
 @contextmanager
 def measured() -> Iterator[Stopwatch]:
-    """Time the engine's functions while this lasts."""
+    """Time the engine's functions inside the `with` block; afterwards the original functions are restored."""
     watch = Stopwatch()
-    places = [(BlockModel, "hidden", "network"), (BlockModel, "logits", "network"), (Session, "run", "run")]
-    places += [(Sampler, "predict", "sampling"), (DecodePlan, "positions_to_fix", "unmasking")]
-    before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in places]
+    watched = [(BlockModel, "hidden", "network"), (BlockModel, "logits", "network"), (Session, "run", "run")]
+    watched += [(Sampler, "predict", "sampling"), (DecodePlan, "positions_to_fix", "unmasking")]
+    before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in watched]
     try:
-        for (owner, attribute, function), (_, _, name) in zip(before, places, strict=True):
+        for (owner, attribute, function), (_, _, name) in zip(before, watched, strict=True):
             setattr(owner, attribute, watch.watch(name, function))
         yield watch
     finally:
@@ -79,8 +81,8 @@ def measured() -> Iterator[Stopwatch]:
 
 def split(
     model: BlockModel, prompts: Sequence[Sequence[int]], rounds: int, held: float = 0.0, **settings: Any
-) -> Split:
-    """The split of decoding all prompts in one batch: the medians of `rounds`, timed and untimed by turns."""
+) -> DecodeSplit:
+    """The split of decoding all prompts in one batch: medians over `rounds`, each with a timed and an untimed run."""
     job = nb.prepare(model, [list(prompt) for prompt in prompts], trace=False, **settings)
     _read(job.events())  # warm-up
     timed, untimed = [], []
@@ -99,7 +101,7 @@ def split(
         "unmasking": seconds["unmasking"],
     }
     parts["rows and events"] = engine - sum(parts.values())
-    return Split(
+    return DecodeSplit(
         strategy=job.plan.settings.strategy,
         batch=len(prompts),
         held=held,
@@ -111,7 +113,7 @@ def split(
 
 
 def _read(events: Iterator[Any], held: float = 0.0) -> tuple[float, float]:
-    """Seconds that the engine took to make events, and that reading them took, each held for `held` seconds."""
+    """Seconds of the engine to produce the events, and of a reader that waits `held` seconds after each."""
     engine = 0.0
     begun = time.perf_counter()
     while True:

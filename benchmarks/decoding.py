@@ -1,13 +1,13 @@
-"""Decoding speed, side by side in one run: our AR, transformers, block diffusion, self-speculation; and where it goes.
+"""Decoding speed of our AR, transformers, block diffusion and self-speculation in one run, and the time by part.
 
     python benchmarks/decoding.py
     python benchmarks/decoding.py --model nano --batches 1 --dtypes bfloat16 --prompts 8
 
 Every row answers the same held-out prompts with the same weights, dtype, device and threads. Rows take turns within
-each round; a figure is the median of the rounds, a ratio the median of the rounds' own ratios. Tokens per second are
-output tokens over the whole call, prefill included, since that is all that transformers.generate lets one time. "= AR"
-is the share of prompts that got AR's very tokens. Then, for each strategy, the split of the engine's time and how near
-its forwards come to what the machine can do. The last line is JSON.
+each round; a figure is the median over the rounds, and a ratio is the median of the ratios within a round. Tokens per
+second are output tokens divided by the time of the whole call, prefill included, because transformers.generate can only
+be timed as a whole. "= AR" is the share of prompts whose tokens are exactly those of AR. After the race, the engine's
+time is split by part for each strategy, and its forwards are compared with the machine's limits. The last line is JSON.
 """
 
 import os
@@ -18,15 +18,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not keep a core busy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
 import nbdiff_engine as nb
 from benchmarks.contenders import Contender, contenders, load_stock
-from benchmarks.decode_split import PARTS, Split, split
-from benchmarks.measuring import Options, Report, at_least, held_out_prompts, load_for, ratio, run, table, take_turns
+from benchmarks.decode_split import PARTS, DecodeSplit, split
+from benchmarks.measuring import (
+    BenchmarkParser,
+    Report,
+    at_least,
+    held_out_prompts,
+    load_for,
+    ratio,
+    run,
+    table,
+    take_turns,
+)
 from benchmarks.roofline import limits_of, work_of
 from nbdiff_engine.evaluation.pairs import top_two_gap
 
@@ -37,27 +47,30 @@ SPLIT = (
 )
 
 
-HELD = 0.002  # seconds for which a slow reader holds an event
+READER_SECONDS = 0.002  # that a slow reader waits after an event
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a race."""
+class SpeedRow:
+    """The speed of one contender."""
 
     name: str
     block_size: int | None
     policy: str | None
-    tokens_per_second: float  # output tokens over the whole call
+    tokens_per_second: float  # output tokens / seconds of the whole call
     x_ar: float
     x_transformers: float
     tokens_per_forward: float | None
     equal_to_ar: float  # share of prompts
-    lossless: bool  # whether it must give AR's tokens, rounding apart
+    lossless: bool  # whether its tokens must be those of AR, except for rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where the tokens of a lossless row leave AR's. logit_gap: between AR's two best tokens there."""
+    """The first position where the tokens of a lossless row differ from AR's.
+
+    logit_gap: between AR's two best tokens at that position; a small one means a difference by rounding.
+    """
 
     name: str
     block_size: int | None
@@ -67,15 +80,15 @@ class Difference:
 
 
 def race(model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str):
-    """The rows of the table, and where a lossless one differs from AR."""
-    answers = [each.run() for each in rows]  # the warm-up, too
+    """The rows of the table, and the differences of lossless rows from AR."""
+    answers = [each.run() for each in rows]  # also the warm-up
     seconds = take_turns([each.run for each in rows], rounds, label)
     rates = [[answer.tokens / spent for spent in own] for answer, own in zip(answers, seconds, strict=True)]
     ar = answers[0].token_ids
     found, differences = [], []
     for each, answer, own in zip(rows, answers, rates, strict=True):
         found.append(
-            Row(
+            SpeedRow(
                 name=each.name,
                 block_size=each.block_size,
                 policy=each.policy,
@@ -101,12 +114,12 @@ def _difference(
 ) -> Difference:
     shared = next(
         (at for at, (one, other) in enumerate(zip(found, ar)) if one != other), min(len(found), len(ar))
-    )  # one may be the other's beginning
+    )  # if one answer is a prefix of the other, they differ at its end
     gap = top_two_gap(model, [*prompt, *ar[:shared]])
     return Difference(row.name, row.block_size, number, shared, gap)
 
 
-def race_table(rows: Sequence[Row]) -> str:
+def race_table(rows: Sequence[SpeedRow]) -> str:
     heads = ("row", "block", "policy", "tokens/s", "x AR", "x transformers", "TPF", "= AR")
     cells = [
         (
@@ -119,7 +132,7 @@ def race_table(rows: Sequence[Row]) -> str:
     return table(heads, cells)
 
 
-def split_table(splits: Sequence[Split]) -> str:
+def split_table(splits: Sequence[DecodeSplit]) -> str:
     heads = ("batch", "strategy", "forwards", "ms a forward", *PARTS, "overhead", "untimed", "held ms", "idle")
     cells = [
         (
@@ -133,7 +146,7 @@ def split_table(splits: Sequence[Split]) -> str:
 
 
 def roofline(model: nb.BlockModel, context: int) -> list[dict[str, Any]]:
-    """A forward of AR, and denoise passes, against the machine's limits."""
+    """Denoise passes of 1 token (an AR forward), 16 and 32 tokens, compared with the machine's limits."""
     limits = limits_of(model)
     session = model.open(1, context + 32)
     session.prefill([[2] * context])
@@ -170,9 +183,9 @@ def roofline_text(lines: Sequence[dict[str, Any]], context: int) -> str:
 
 
 def main() -> None:
-    parser = Options(__doc__)
+    parser = BenchmarkParser(__doc__)
     parser.add_model()
-    parser.add_argument("--assistant", default="nano-ar", help="of transformers' assisted generation, or none")
+    parser.add_argument("--assistant", default="nano-ar", help="model for transformers' assisted generation, or none")
     parser.add_argument("--batches", nargs="+", type=at_least(1), default=[1, 4, 16])
     parser.add_argument("--prompts", type=at_least(1), default=16)
     parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
@@ -190,15 +203,15 @@ def main() -> None:
         for batch in options.batches:
             rows = contenders(model, stock, other, prompts, options.max_new_tokens, batch)
             found, differences = race(model, rows, prompts, options.rounds, f"{dtype}, batch {batch}")
-            report.say(
+            report.write(
                 f"\n{model.name}, {dtype}, {own['threads']} thread(s): {len(prompts)} prompts, {batch} at a time, "
                 f"answers of at most {options.max_new_tokens} tokens, {options.rounds} rounds\n" + race_table(found)
             )
             for each in differences:
                 size = f", blocks of {each.block_size}" if each.block_size else ""
-                report.say(
-                    f"not AR's tokens: {each.name}{size}, prompt {each.prompt}, from token {each.position} on; "
-                    f"AR's two best logits are {each.logit_gap:.4f} apart there"
+                report.write(
+                    f"not AR's tokens: {each.name}{size}, prompt {each.prompt}, from token {each.position}; "
+                    f"AR's two best logits differ by {each.logit_gap:.4f} there"
                 )
             own["batches"][batch] = {
                 "rows": [asdict(each) for each in found],
@@ -207,15 +220,17 @@ def main() -> None:
         strategies = SPLIT if model.spec is not None else SPLIT[:1]
         splits = [
             split(model, prompts[:batch], options.rounds, held, max_new_tokens=options.max_new_tokens, **settings)
-            for batch, held in dict.fromkeys([(1, 0.0), (max(options.batches), 0.0), (1, HELD)])
+            for batch, held in dict.fromkeys([(1, 0.0), (max(options.batches), 0.0), (1, READER_SECONDS)])
             for settings in strategies
         ]
-        report.say(f"\nThe engine's time, {dtype} (overhead: all but the network; idle: a reader holds the event)")
-        report.say(split_table(splits))
+        report.write(
+            f"\nThe engine's time, {dtype} (overhead: time outside the network; idle: time of the reader of the events)"
+        )
+        report.write(split_table(splits))
         own["splits"] = [{**asdict(each), "overhead": each.overhead} for each in splits]
         context = min(128, model.context_length - 32)
         own["roofline"] = roofline(model, context)
-        report.say(f"\n{dtype}. " + roofline_text(own["roofline"], context))
+        report.write(f"\n{dtype}. " + roofline_text(own["roofline"], context))
     report.finish({"model": options.model, "max_new_tokens": options.max_new_tokens, "dtypes": figures})
 
 

@@ -1,11 +1,11 @@
-"""What a forward costs as the block and the context grow, and how near that is to what the machine could do.
+"""The cost of a forward by block size and context, compared with the bound that the machine sets.
 
     python benchmarks/forward_cost.py
     python benchmarks/forward_cost.py --model path/to/checkpoint --contexts 128 1024 --save
 
-Medians of a denoise and of a commit pass, all block sizes by turns, against the pass of one token that AR makes. The
-bound is the roofline's: weights, keys and values read once at the speed this machine reads as much from its caches, or
-the products at the speed of a large one, whichever takes longer. The last line is JSON.
+Medians of a denoise and of a commit pass, relative to AR's pass of one token; all block sizes take turns. The bound is
+that of the roofline model: reading weights, keys and values once, at the rate at which this machine reads as many bytes
+repeatedly, or computing the products at the rate of one large product, whichever takes longer. The last line is JSON.
 """
 
 import os
@@ -15,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not keep a core busy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
 import nbdiff_engine as nb
-from benchmarks.measuring import Options, Report, at_least, load_for, ratio, run, table, take_turns
-from benchmarks.roofline import Limits, limits_of, work_of
+from benchmarks.measuring import BenchmarkParser, Report, at_least, load_for, ratio, run, table, take_turns
+from benchmarks.roofline import MachineLimits, limits_of, work_of
 from nbdiff_engine.errors import SettingError
 
 BLOCK_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64)
@@ -30,32 +30,32 @@ CONTEXTS = (64, 128, 256, 512, 900)
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Milliseconds of passes of one width over one context."""
+class ForwardCost:
+    """Milliseconds of passes of one block size over one context."""
 
     block_size: int
     context: int
     denoise: float
     commit: float
-    ratio: float  # a denoise pass against the commit pass of one token, AR's forward
+    ratio: float  # a denoise pass / the commit pass of one token, which is AR's forward
     bound: float
     bound_by: str
 
     @property
     def reached(self) -> float:
-        """The share of the machine's limit that a denoise pass reaches."""
+        """bound / denoise: 1 for a pass that is as fast as the machine allows."""
         return self.bound / self.denoise
 
 
-def costs(model: nb.BlockModel, context: int, rounds: int, limits: Limits) -> list[Cost]:
-    """The costs of all block sizes over one context."""
+def costs(model: nb.BlockModel, context: int, rounds: int, limits: MachineLimits) -> list[ForwardCost]:
+    """The costs of all block sizes over one context, in tokens."""
     token = 2 if model.vocab_size > 2 else 0
     session = model.open(1, context + max(BLOCK_SIZES))
     session.prefill([[token] * context])
 
     def timed_pass(kind: Callable[[list[list[int]]], object], width: int) -> Callable[[], None]:
         def call() -> None:
-            session.rollback([context])  # a commit before this pass is forgotten
+            session.rollback([context])  # removes the tokens of an earlier commit pass
             kind([[token] * width])
 
         return call
@@ -70,7 +70,7 @@ def costs(model: nb.BlockModel, context: int, rounds: int, limits: Limits) -> li
         denoised, committed = seconds[2 * index], seconds[2 * index + 1]
         work = work_of(model, width, context)
         found.append(
-            Cost(
+            ForwardCost(
                 block_size=width,
                 context=context,
                 denoise=1e3 * statistics.median(denoised),
@@ -84,7 +84,7 @@ def costs(model: nb.BlockModel, context: int, rounds: int, limits: Limits) -> li
 
 
 def main() -> None:
-    parser = Options(__doc__)
+    parser = BenchmarkParser(__doc__)
     parser.add_model()
     parser.add_argument("--contexts", nargs="+", type=at_least(1), default=list(CONTEXTS), help="committed tokens")
     parser.add_argument("--rounds", type=at_least(1), default=30)
@@ -98,11 +98,11 @@ def main() -> None:
         for context in options.contexts:
             if context > longest:
                 raise SettingError(
-                    f"A context of {context} and a block of {max(BLOCK_SIZES)} are more than the "
+                    f"A context of {context} and a block of {max(BLOCK_SIZES)} need more than the "
                     f"{model.context_length} positions of {model.name}; give --contexts of at most {longest}."
                 )
         limits = limits_of(model)
-        report.say(f"\n{model.name}, {dtype}, {torch.get_num_threads()} thread(s). {limits}")
+        report.write(f"\n{model.name}, {dtype}, {torch.get_num_threads()} thread(s). {limits}")
         found = [cost for context in options.contexts for cost in costs(model, context, options.rounds, limits)]
         heads = ("context", "block", "denoise ms", "commit ms", "x 1 token", "per token", "bound ms", "by", "reached")
         rows = [
@@ -112,7 +112,7 @@ def main() -> None:
             )
             for each in found
         ]  # fmt: skip
-        report.say(table(heads, rows, left=0))
+        report.write(table(heads, rows, left=0))
         figures[dtype] = {
             "limits": asdict(limits),
             "costs": [{**asdict(each), "reached": each.reached} for each in found],

@@ -1,12 +1,13 @@
-"""Perplexity under block diffusion, per block size, beside AR perplexity, on held-out text.
+"""Perplexity of held-out text under block diffusion, for each block size, and under AR.
 
     python benchmarks/likelihood.py --limit 25 --samples 32 --save benchmarks/results/likelihood-cpu.txt
 
-The text is the reference answers of the bundled held-out problems, each with its end-of-sequence token, given its
-prompt. AR figures are exact. Those of block diffusion are upper bounds on its perplexity, estimated over random masks
-(`nbdiff_engine/evaluation/likelihood.py`); the column +- is the standard error of that estimate, 0 where nothing was
-sampled. Then the figure is the bound itself, and at blocks of 1 and 2 the perplexity itself. Perplexity is per token;
-bits per byte divide by the UTF-8 bytes of the answers, the end of sequence counting as none. The last line is JSON.
+The text is the reference answers of the bundled held-out problems, each with its end-of-sequence token, conditioned on
+its prompt. AR figures are exact. Figures of block diffusion are upper bounds on its perplexity, estimated over random
+masks (`nbdiff_engine/evaluation/likelihood.py`). The column +- is the standard error of the estimate. It is 0 if
+nothing was sampled: the figure is then the exact bound, and for blocks of 1 and 2 the exact perplexity. Perplexity is
+per token. Bits per byte divide by the UTF-8 bytes of the answers; the end-of-sequence token has no bytes. The last line
+is JSON.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two threads else stall beside any other process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not keep a core busy
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nbdiff_engine as nb
@@ -32,15 +33,15 @@ BLOCK_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """One model under one way of scoring, on the answers of one domain."""
+class PerplexityRow:
+    """The perplexity of one model, scored in one way, on the answers of one domain."""
 
     model: str
-    block_size: int | None  # None: the AR head
+    block_size: int | None  # None: scored by AR
     domain: str
     tokens: int
     bytes: int
-    nats: float  # negative log-likelihood of all answers, or its bound
+    nats: float  # negative log-likelihood of all answers, or its upper bound
     nats_error: float | None  # standard error of the estimate
     perplexity: float
     perplexity_error: float | None
@@ -48,7 +49,7 @@ class Row:
     bits_per_byte_error: float | None
 
     @classmethod
-    def of(cls, model: str, block_size: int | None, domain: str, scored: Sequence["Scored"]) -> "Row":
+    def of(cls, model: str, block_size: int | None, domain: str, scored: Sequence["ScoredAnswer"]) -> "PerplexityRow":
         tokens, size = sum(each.tokens for each in scored), sum(each.bytes for each in scored)
         nats = -math.fsum(each.log_likelihood for each in scored)
         errors = [each.standard_error for each in scored]
@@ -70,8 +71,8 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scored:
-    """One answer, scored."""
+class ScoredAnswer:
+    """The log-likelihood of one answer, in nats, and its standard error."""
 
     domain: str
     tokens: int
@@ -81,10 +82,13 @@ class Scored:
 
 
 def answers(model: nb.BlockModel, problems: Sequence[Problem]) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each problem's prompt, as it is asked, and of its answer up to the end of sequence."""
+    """Token ids of each problem's encoded prompt, and of its answer with the end of sequence.
+
+    Raises CheckpointError for a tokenizer without an end of sequence.
+    """
     end = model.tokenizer.eos_token_id
     if end is None:
-        raise nb.CheckpointError(f"The tokenizer of {model.name} has no end of sequence.")
+        raise nb.CheckpointError(f"The tokenizer of {model.name} has no end-of-sequence token.")
     return [
         (encode(model, each.prompt)[1], [*model.tokenizer(each.answer, add_special_tokens=False)["input_ids"], end])
         for each in problems
@@ -93,8 +97,8 @@ def answers(model: nb.BlockModel, problems: Sequence[Problem]) -> list[tuple[lis
 
 def measure(
     model: nb.BlockModel, problems: Sequence[Problem], block_sizes: Sequence[int], samples: int, seed: int
-) -> list[Row]:
-    """AR where the model has it, then the bound of each block size; each by domain and overall."""
+) -> list[PerplexityRow]:
+    """Score by AR, if the model decodes by AR, and by each block size; rows for each domain and for all."""
     pairs = answers(model, problems)
     kinds: list[tuple[int | None, list]] = []
     if model.spec is None or model.spec.commits_as_ar:
@@ -106,15 +110,15 @@ def measure(
     rows = []
     for size, found in kinds:
         scored = [
-            Scored(problem.domain, len(ids), len(problem.answer.encode()), *figures)
+            ScoredAnswer(problem.domain, len(ids), len(problem.answer.encode()), *figures)
             for problem, (_, ids), figures in zip(problems, pairs, found, strict=True)
         ]
         domains = {each.domain: [one for one in scored if one.domain == each.domain] for each in scored}
-        rows += [Row.of(model.name, size, domain, own) for domain, own in (domains | {"all": scored}).items()]
+        rows += [PerplexityRow.of(model.name, size, domain, own) for domain, own in (domains | {"all": scored}).items()]
     return rows
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[PerplexityRow]) -> str:
     head = f"{'model':10} {'scored by':14} {'text':10} {'tokens':>7} {'perplexity':>11} {'+-':>7}"
     lines = [f"{head} {'bits/byte':>10} {'+-':>7}"]
     for row in rows:
@@ -136,18 +140,18 @@ def main() -> None:
         "--model", action="append", help="bundled name, folder or hub id; may be repeated. Default: nano-ar and nano"
     )
     parser.add_argument("--block-size", type=int, nargs="+", default=list(BLOCK_SIZES))
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="masked copies of each block")
-    parser.add_argument("--seed", type=int, default=0, help="of the masks")
-    parser.add_argument("--limit", type=int, default=None, help="problems of each domain; default: all, 100")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="random masks of each block")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the masks")
+    parser.add_argument("--limit", type=int, default=None, help="problems of each domain; default: all 100")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--save", type=Path, default=None, help="write what is printed to this file too")
+    parser.add_argument("--save", type=Path, default=None, help="also write the output to this file")
     options = parser.parse_args()
     if options.save is not None and not options.save.absolute().parent.is_dir():
         parser.error(f"the folder of {options.save} does not exist")
     try:
         problems = [each for domain in DOMAINS for each in held_out(domain, options.limit)]
-        rows: list[Row] = []
+        rows: list[PerplexityRow] = []
         started = time.perf_counter()
         for name in options.model or ["nano-ar", "nano"]:
             model = nb.load(name, dtype=options.dtype, device=options.device)

@@ -1,7 +1,7 @@
-"""What the benchmarks share: options, turns and their medians, tables, and a report that is printed and kept.
+"""Shared by the benchmarks: command-line options, timing in turns, tables, and the printed report.
 
-A machine that is busy for a moment must not decide which of two rows is faster. So rows take turns: in each round each
-of them runs once, and a ratio is taken between runs of the same round before it is taken over the rounds.
+Another process can slow the machine for a moment, and this must not decide which of two rows is faster. Therefore rows
+take turns: each runs once in each round. A ratio is computed within a round; the result is the median over the rounds.
 """
 
 import argparse
@@ -28,31 +28,33 @@ DTYPES = ("float32", "bfloat16")
 # -- options -------------------------------------------------------------------------------------------------
 
 
-class Options(argparse.ArgumentParser):
-    """A command line that answers bad input with one sentence and exit code 2."""
+class BenchmarkParser(argparse.ArgumentParser):
+    """An argument parser that reports bad input in one sentence, with exit code 2."""
 
     def __init__(self, doc: str):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help lists what there is)\n")
+        self.exit(2, f"error: {message} (--help lists the options)\n")
 
     def add_model(self) -> None:
         self.add_argument("--model", default="nano", help="bundled name, folder or hub id")
         self.add_argument("--device", default="auto")
         self.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
         self.add_argument(
-            "--threads", type=at_least(1), help="torch threads; by default what the model is fastest with"
+            "--threads", type=at_least(1), help="torch threads; default: the number with which the model is fastest"
         )
 
     def add_save(self) -> None:
         self.add_argument(
-            "--save", action="store_true", help="keep the output under benchmarks/results/, named after the device"
+            "--save",
+            action="store_true",
+            help="also write the output to benchmarks/results/NAME-cpu.txt or NAME-gpu.txt",
         )
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A whole number of an option, `least` or more."""
+    """A parser of an option that must be an integer of at least `least`."""
 
     def parse(text: str) -> int:
         try:
@@ -60,14 +62,14 @@ def at_least(least: int) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"{brief(text)} is given; it must be a whole number of at least {least}")
+            raise argparse.ArgumentTypeError(f"the value is {brief(text)}; it must be an integer of at least {least}")
         return value
 
     return parse
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main; an error of the project is one sentence on standard error and exit code 2."""
+    """Call a script's main. An NBDiffError becomes one sentence on standard error and exit code 2."""
     try:
         main()
     except nb.NBDiffError as error:
@@ -75,11 +77,11 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-# -- what is measured ----------------------------------------------------------------------------------------
+# -- models, prompts and timing ------------------------------------------------------------------------------
 
 
 def load_for(options: argparse.Namespace, dtype: str) -> nb.BlockModel:
-    """The model of an option `--model`, and torch's threads set for it."""
+    """Load the model of `--model` and set torch's threads for it."""
     model = nb.load(options.model, dtype=dtype, device=options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -89,11 +91,11 @@ def load_for(options: argparse.Namespace, dtype: str) -> nb.BlockModel:
 
 
 def held_out_prompts(count: int) -> list[str]:
-    """`count` of the held-out prompts, the domains by turns. Raises SettingError where there are fewer."""
+    """The first `count` held-out prompts, in turn from each domain. Raises SettingError if there are fewer."""
     domains = [held_out(domain) for domain in DOMAINS]
     prompts = [problem.prompt for each in zip(*domains, strict=True) for problem in each]
     if count > len(prompts):
-        raise SettingError(f"{count} prompts are asked for; there are {len(prompts)} held-out problems.")
+        raise SettingError(f"{count} prompts are requested, but there are only {len(prompts)} held-out problems.")
     return prompts[:count]
 
 
@@ -112,7 +114,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def take_turns(calls: Sequence[Callable[[], object]], rounds: int, label: str) -> list[list[float]]:
-    """Seconds of each call in each round: [calls][rounds]. No warm-up; the order is turned by one every round."""
+    """Seconds of each call in each round: [calls][rounds]. No warm-up; each round starts with the next call."""
     seconds: list[list[float]] = [[] for _ in calls]
     for number in tqdm(range(rounds), desc=label, leave=False, disable=None):
         for turn in range(len(calls)):
@@ -122,15 +124,15 @@ def take_turns(calls: Sequence[Callable[[], object]], rounds: int, label: str) -
 
 
 def ratio(these: Sequence[float], base: Sequence[float]) -> float:
-    """Median over the rounds of this / base."""
+    """Median over the rounds of these / base."""
     return statistics.median(one / other for one, other in zip(these, base, strict=True))
 
 
-# -- what is shown -------------------------------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------------------------------
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    """Lines of aligned columns, the first `left` of them to the left. None is an empty cell."""
+    """Lines of aligned columns: the first `left` columns to the left, the others to the right. None: an empty cell."""
     cells = [list(heads), *[["" if each is None else str(each) for each in row] for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     lines = []
@@ -150,25 +152,25 @@ def machine_line(facts: MachineFacts) -> str:
 
 
 class Report:
-    """What a benchmark prints: the command and the machine, then its tables, JSON in the last line."""
+    """The output of a benchmark: the command, the machine, the tables, and JSON in the last line."""
 
     def __init__(self, name: str, save: bool):
-        """name: of the script, and of the file that `save` keeps the text in."""
+        """name: of the script. save: whether `finish` also writes the text to a file."""
         self.name = name
         self.save = save
         self.machine = machine_facts()
         self._lines: list[str] = []
         command = " ".join(each for each in sys.argv[1:] if each != "--save")
-        self.say(f"$ python benchmarks/{name}.py {command}".rstrip())
-        self.say(machine_line(self.machine))
+        self.write(f"$ python benchmarks/{name}.py {command}".rstrip())
+        self.write(machine_line(self.machine))
 
-    def say(self, text: str = "") -> None:
+    def write(self, text: str = "") -> None:
         print(text, flush=True)
         self._lines.append(text)
 
     def finish(self, figures: Mapping[str, Any]) -> None:
-        """Print the figures as the last line, and keep everything where that was asked for."""
-        self.say(json.dumps({**figures, "machine": self.machine.to_json()}))
+        """Print the figures as JSON, the last line, and save the text if `save` is set. Raises SettingError."""
+        self.write(json.dumps({**figures, "machine": self.machine.to_json()}))
         if self.save:
             path = RESULTS / f"{self.name}-{'gpu' if self.machine.gpu else 'cpu'}.txt"
             try:

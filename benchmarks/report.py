@@ -1,10 +1,10 @@
-"""Draws evaluations as one HTML file that opens from disk and asks nobody for anything.
+"""Draws evaluations as one HTML file that opens from disk and loads nothing from the network.
 
     python -m nbdiff_engine eval --model nano --block-size 8,16,32 --threshold 0.5,0.7,0.9 --output run.json
     python benchmarks/report.py run.json -o report.html
 
-Several files go on one page. Accuracy against tokens per forward and against speed, accuracy by domain, AUP, the paired
-comparisons. The last line is JSON.
+Several files can be drawn on one page. It shows accuracy against tokens per forward and against speed, accuracy by
+domain, AUP and the paired comparisons. The last line is JSON.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from nbdiff_engine.errors import NBDiffError
 
 
 def write_report(files: list[Path], output: Path) -> dict[str, object]:
-    """Write the page; what there is on it. Raises NBDiffError, one sentence."""
+    """Write the page. Returns its path, size and numbers of runs and settings. Raises NBDiffError, one sentence."""
     if output.is_dir() or not output.absolute().parent.is_dir():
         reason = "that is a folder" if output.is_dir() else f"the folder {output.parent} does not exist"
         raise NBDiffError(f"The report cannot be written to {output}: {reason}.")
     if any(output.absolute() == path.absolute() for path in files):
-        raise NBDiffError(f"The report would be written over {output}; choose another -o.")
+        raise NBDiffError(f"{output} is an input file, and the report would overwrite it; choose another -o.")
     runs = read_runs(files)
     page = report_html(runs)
     try:
@@ -42,7 +42,7 @@ def write_report(files: list[Path], output: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", help="what `eval --output` wrote")
+    parser.add_argument("files", type=Path, nargs="+", help="files that `eval --output` wrote")
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page to write")
     options = parser.parse_args()
     try:

@@ -1,13 +1,13 @@
-"""The figures of an evaluation's report, in plotly. Colours of words and grids are the page's, light or dark."""
+"""The figures of an evaluation's report, in plotly. The page sets the colours of text and grids, light or dark."""
 
 from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
 from benchmarks.report_words import setting_words, strategy_words
-from benchmarks.run_files import Figures, Row
+from benchmarks.run_files import ReportRow, SavedScores
 
-# Okabe and Ito's colours for colour-blind readers, the blue a little lighter for dark pages.
+# The palette of Okabe and Ito for colour-blind readers, with a lighter blue for dark pages.
 COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
@@ -15,25 +15,25 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 PATTERNS = ("", "/", ".", "x")
 
 _SETTINGS_A_LINE = 3
-_FEWEST_POINTS = 8  # of accuracy that the y axis shows
-_MOST_BARS = 8  # settings whose bars are shown at first
+_SMALLEST_RANGE = 8  # of the y axis, in percentage points
+_MAX_BARS = 8  # settings whose bars are shown when the page opens
 
 
-def accuracy_against_tpf(rows: Sequence[Row]) -> go.Figure:
+def accuracy_against_tpf(rows: Sequence[ReportRow]) -> go.Figure:
     """Accuracy with its 95 % interval against tokens per forward."""
     return _accuracy_against(rows, "Tokens per forward", lambda figures: figures.tokens_per_forward)
 
 
-def accuracy_against_speed(rows: Sequence[Row]) -> go.Figure:
+def accuracy_against_speed(rows: Sequence[ReportRow]) -> go.Figure:
     """Accuracy with its 95 % interval against output tokens per second."""
     return _accuracy_against(rows, "Output tokens/s", lambda figures: figures.tokens_per_second)
 
 
-def accuracy_by_domain(rows: Sequence[Row]) -> go.Figure:
-    """Bars of accuracy in each domain, from zero. Where there are many settings, some are off until asked for."""
+def accuracy_by_domain(rows: Sequence[ReportRow]) -> go.Figure:
+    """Bars of accuracy in each domain, from zero. With many settings, the reader has to switch some of them on."""
     figure = _blank("", "Accuracy")
-    shown = {id(row) for row in _most_telling(rows)}
-    # Those that are shown at first take the colours first; behind the last colour, patterns tell them apart.
+    shown = {id(row) for row in _shown_at_first(rows)}
+    # Visible settings get the first colours. After the last colour, the colours repeat with another pattern.
     numbers = {id(row): number for number, row in enumerate(sorted(rows, key=lambda row: id(row) not in shown))}
     for row in rows:
         judged = {domain: own for domain, own in row.result.domains.items() if own.accuracy is not None}
@@ -59,21 +59,21 @@ def accuracy_by_domain(rows: Sequence[Row]) -> go.Figure:
     return figure
 
 
-def _accuracy_against(rows: Sequence[Row], title: str, value: Callable[[Figures], float | None]) -> go.Figure:
-    """A line for each model, strategy and block size; hue says who, dash and symbol say the block size."""
+def _accuracy_against(rows: Sequence[ReportRow], title: str, value: Callable[[SavedScores], float | None]) -> go.Figure:
+    """A line for each model, strategy and block size. Colours show model and strategy; dashes and symbols the size."""
     figure = _blank(title, "Accuracy")
-    lines: dict[tuple[str, str, int], list[Row]] = {}
+    lines: dict[tuple[str, str, int], list[ReportRow]] = {}
     for row in rows:
         if row.result.overall.accuracy is not None and value(row.result.overall) is not None:
             lines.setdefault(row.line, []).append(row)
-    who = list(dict.fromkeys(line[:2] for line in lines))
+    pairs = list(dict.fromkeys(line[:2] for line in lines))
     sizes = sorted({size for _, strategy, size in lines if strategy != "ar"})
     for line, points in lines.items():
         model, strategy, size = line
         points.sort(key=lambda row: value(row.result.overall))
         style = 0 if strategy == "ar" else sizes.index(size)
         name = f"{plain(model)}, {plain(strategy_words(strategy))}" + ("" if strategy == "ar" else f", block {size}")
-        colour = COLOURS[who.index(line[:2]) % len(COLOURS)]
+        colour = COLOURS[pairs.index(line[:2]) % len(COLOURS)]
         own = [row.result.overall for row in points]
         figure.add_scatter(
             x=[value(each) for each in own],
@@ -91,17 +91,17 @@ def _accuracy_against(rows: Sequence[Row], title: str, value: Callable[[Figures]
     return figure
 
 
-def _zoom(figures: Sequence[Figures]) -> list[float]:
-    """The range of accuracies, in percent, that holds every interval and little else."""
+def _zoom(figures: Sequence[SavedScores]) -> list[float]:
+    """The smallest range of accuracies, in percent, that contains every interval and a small margin."""
     ends = [100 * end for each in figures for end in each.interval or ()]
     if not ends:
         return [0, 104]
     low, high = min(ends), max(ends)
-    room = max((high - low) * 0.08, (_FEWEST_POINTS - (high - low)) / 2, 0)
+    room = max((high - low) * 0.08, (_SMALLEST_RANGE - (high - low)) / 2, 0)
     return [max(low - room, -2), min(high + room, 102)]
 
 
-def _error_bars(figures: Sequence[Figures]) -> dict:
+def _error_bars(figures: Sequence[SavedScores]) -> dict:
     intervals = [each.interval for each in figures]
     return {
         "type": "data",
@@ -113,7 +113,7 @@ def _error_bars(figures: Sequence[Figures]) -> dict:
     }
 
 
-def _hover(row: Row, figures: Figures, domain: str | None = None) -> str:
+def _hover(row: ReportRow, figures: SavedScores, domain: str | None = None) -> str:
     low, high = (100 * end for end in figures.interval)
     lines = [
         f"<b>{plain(row.model)}, {plain(strategy_words(row.strategy))}</b>" + (f", {plain(domain)}" if domain else ""),
@@ -121,23 +121,21 @@ def _hover(row: Row, figures: Figures, domain: str | None = None) -> str:
         f"{_or_dash(figures.tokens_per_forward, '.2f')} tokens per forward, "
         f"{_or_dash(figures.tokens_per_second, '.0f')} tokens/s",
     ]
-    settings = [
-        f"{plain(name)} {plain(value)}" for name, value in row.result.settings.items() if _says_something(value)
-    ]
+    settings = [f"{plain(name)} {plain(value)}" for name, value in row.result.settings.items() if _is_set(value)]
     for start in range(0, len(settings), _SETTINGS_A_LINE):
         lines.append(", ".join(settings[start : start + _SETTINGS_A_LINE]))
     return "<br>".join(lines)
 
 
-def _says_something(value: object) -> bool:
+def _is_set(value: object) -> bool:
     return value is not None and value != [] and value is not False
 
 
-def _most_telling(rows: Sequence[Row]) -> list[Row]:
-    """All rows where they are few; else of each model and strategy the best, and of equally good ones the fastest."""
-    if len(rows) <= _MOST_BARS:
+def _shown_at_first(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """All rows if they are few; otherwise the best of each model and strategy, by accuracy and then by TPF."""
+    if len(rows) <= _MAX_BARS:
         return list(rows)
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str], ReportRow] = {}
     for row in rows:
         found = best.get(row.line[:2])
         if found is None or _rank(row) > _rank(found):
@@ -145,7 +143,7 @@ def _most_telling(rows: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def _rank(row: Row) -> tuple[float, float]:
+def _rank(row: ReportRow) -> tuple[float, float]:
     overall = row.result.overall
     return overall.accuracy or 0.0, overall.tokens_per_forward or 0.0
 
@@ -155,7 +153,7 @@ def _or_dash(value: float | None, spec: str) -> str:
 
 
 def plain(text: object) -> str:
-    """Text for plotly, which reads a few tags and %{...} in what it is given: neither may come out of a file."""
+    """Text for plotly, which interprets some tags and %{...}: neither may come from a file."""
     safe = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(safe.replace("%{", "% {").split())
 

@@ -1,4 +1,4 @@
-"""The page around the figures of an evaluation: tables, words, and one HTML file that asks nobody for anything."""
+"""The page of a report, with figures, tables and explanations, as one HTML file that loads nothing."""
 
 import json
 import re
@@ -11,17 +11,17 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from benchmarks.report_figures import accuracy_against_speed, accuracy_against_tpf, accuracy_by_domain
 from benchmarks.report_words import setting_words, strategy_words
-from benchmarks.run_files import Comparison, Run, Runs
+from benchmarks.run_files import SavedComparison, SavedRun, SavedRuns
 from nbdiff_engine.evaluation.aup import MOST_LOST
 
 PAGE = Path(__file__).resolve().parent / "report_page.html"
 SLOT = re.compile(r"<!--(title|body|foot|plotly|figures)-->")
 
-_INTERVAL = "Whiskers are 95 % intervals (Wilson) of the problems that were judged."
+_INTERVAL = "Whiskers are 95 % intervals (Wilson) over the judged problems."
 
 
-def report_html(runs: Runs) -> str:
-    """The whole page. Everything that comes out of a file stays text."""
+def report_html(runs: SavedRuns) -> str:
+    """The whole page. All text from a file is escaped, so it cannot become HTML or a script."""
     rows = runs.rows
     figures = {
         "accuracy-tpf": accuracy_against_tpf(rows),
@@ -34,17 +34,17 @@ def report_html(runs: Runs) -> str:
     body += _figure(
         "accuracy-tpf",
         "Accuracy against tokens per forward",
-        "A line for each model, strategy and block size, over its thresholds; a star is AR, which makes one token a "
-        f"forward. Up and to the right is better. {_INTERVAL}",
+        "A line for each model, strategy and block size, over its thresholds. A star is AR, with one token per "
+        f"forward. Points further up and to the right are better. {_INTERVAL}",
     )
     body += _figure(
         "accuracy-speed",
         "Accuracy against speed",
-        f"The same settings, by the output tokens a second that were measured. {_per_second(runs)}",
+        f"The same settings against the measured output tokens per second. {_per_second(runs)}",
     )
     hidden = sum(trace.visible == "legendonly" for trace in figures["accuracy-domain"].data)
     few = (
-        " Shown is each model's best setting of every strategy; a click on a name in grey shows another."
+        " The figure shows the best setting of each model and strategy; a click on a grey name shows another setting."
         if hidden
         else ""
     )
@@ -65,7 +65,7 @@ def _plain_json(figure: go.Figure) -> dict:
 
 
 def _script(value: object) -> str:
-    """JSON inside a script element, which ends at the first "<" that says so."""
+    """JSON for a script element. Every "<" is escaped, because "</script" in a text would end the element."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -77,35 +77,35 @@ def _figure(name: str, title: str, words: str) -> list[str]:
     ]
 
 
-# -- words ------------------------------------------------------------------------------------------------
+# -- explanations -----------------------------------------------------------------------------------------
 
 
-def _about(runs: Runs, name: str) -> str:
+def _about(runs: SavedRuns, name: str) -> str:
     run = runs.by_name[name]
     counts = ", ".join(f"{count:,} {domain}" for domain, count in run.problems.items())
     which = f"{name}: " if len(runs.by_name) > 1 else ""
     return escape(
-        f"{which}{sum(run.problems.values()):,} problems ({counts}), {_together(run)}, answers of at most "
+        f"{which}{sum(run.problems.values()):,} problems ({counts}), {_batch_words(run)}, answers of at most "
         f"{run.max_new_tokens} tokens."
     )
 
 
-def _together(run: Run) -> str:
+def _batch_words(run: SavedRun) -> str:
     return "one at a time" if run.batch_size == 1 else f"{run.batch_size} at a time"
 
 
-def _per_second(runs: Runs) -> str:
+def _per_second(runs: SavedRuns) -> str:
     if all(run.batch_size == 1 for run in runs.by_name.values()):
-        return "One prompt at a time, prefill left out."
-    return "Of a batch these are the tokens of all its rows over its wall time, prefill left out."
+        return "One prompt at a time, without prefill."
+    return "For a batch these are the tokens of all its rows over its wall time, without prefill."
 
 
-def _notes(runs: Runs) -> list[str]:
+def _notes(runs: SavedRuns) -> list[str]:
     notes = []
     if not runs.same_problems:
-        notes.append("These runs answered different problems: an accuracy of one says nothing about the other's.")
+        notes.append("These runs answered different problems: their accuracies cannot be compared.")
     if not runs.same_conditions:
-        notes.append("These runs are of different machines or sizes of batch: their tokens/s cannot be compared.")
+        notes.append("These runs used different machines or batch sizes: their tokens/s cannot be compared.")
     for name, run in runs.by_name.items():
         notes += [
             f"{runs.model(name, model.name)}: not every answer was judged. {model.not_judged}"
@@ -115,7 +115,7 @@ def _notes(runs: Runs) -> list[str]:
     return [f'<p class="note">{escape(note)}</p>' for note in notes]
 
 
-def _foot(runs: Runs) -> list[str]:
+def _foot(runs: SavedRuns) -> list[str]:
     lines = []
     for name, run in runs.by_name.items():
         machine = run.machine
@@ -138,7 +138,7 @@ def _foot(runs: Runs) -> list[str]:
 
 
 def _table(title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> list[str]:
-    """A table whose first `texts` columns are text, the others figures."""
+    """A table. Its first `texts` columns are text, the others are figures."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = (' class="text"' if at < texts else "" for at in range(len(cells)))
@@ -153,7 +153,7 @@ def _table(title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[
     ]
 
 
-def _aup_table(runs: Runs) -> list[str]:
+def _aup_table(runs: SavedRuns) -> list[str]:
     curves = runs.curves()
     if not curves:
         return []
@@ -177,16 +177,16 @@ def _aup_table(runs: Runs) -> list[str]:
         )
     return _table(
         "AUP",
-        "The area under accuracy in percent against tokens per forward, in which lost accuracy weighs the more the "
-        f"more is lost, measured from {bests}. A curve begins at its model's AR, where there is one; points more than "
-        f"{MOST_LOST:g} points of accuracy below the least parallel one do not count.",
+        "The area under the curve of accuracy in percent against tokens per forward. The more accuracy a point loses "
+        f"relative to {bests}, the less it weighs. A curve begins at its model's AR, if it has one. A point does not "
+        f"count if its accuracy is more than {MOST_LOST:g} points below that of the least parallel point.",
         ["model", "strategy", "settings that do not count", "block", "AUP", "points", "tokens per forward"],
         rows,
         3,
     )
 
 
-def _comparison_table(runs: Runs) -> list[str]:
+def _comparison_table(runs: SavedRuns) -> list[str]:
     found = [
         (runs.model(name, each.model), runs.model(name, each.baseline_model), each)
         for name, run in runs.by_name.items()
@@ -197,15 +197,15 @@ def _comparison_table(runs: Runs) -> list[str]:
     return _table(
         "Paired comparisons",
         "On the same problems: the difference of the accuracies in percentage points with its 95 % interval (Agresti "
-        "and Min), the problems that only one of the two got right, and the p of McNemar's exact test. Ratios below 1 "
-        "of time, and above 1 of tokens/s, are faster.",
+        "and Min), the number of problems that only one of the two solved, and the p-value of McNemar's exact test. "
+        "A time ratio below 1 or a tokens/s ratio above 1 means faster.",
         ["this", "against", "points", "interval", "only this", "only that", "p", "time", "tokens/s", "same tokens"],
         [_compared(*each) for each in found],
         2,
     )
 
 
-def _compared(model: str, baseline: str, each: Comparison) -> list[str]:
+def _compared(model: str, baseline: str, each: SavedComparison) -> list[str]:
     interval = "-" if each.interval_points is None else " to ".join(f"{end:+.1f}" for end in each.interval_points)
     same = "-"
     if each.identical is not None and each.differences is not None:
@@ -224,7 +224,7 @@ def _compared(model: str, baseline: str, each: Comparison) -> list[str]:
     ]
 
 
-def _settings_table(runs: Runs) -> list[str]:
+def _settings_table(runs: SavedRuns) -> list[str]:
     rows = []
     for row in runs.rows:
         overall = row.result.overall
@@ -244,7 +244,7 @@ def _settings_table(runs: Runs) -> list[str]:
         )
     return _table(
         "Settings",
-        "Over all domains. Tokens are an answer's mean; cut is the share that the length limit ended.",
+        "Over all domains. Tokens: mean tokens of an answer. Cut: the share of answers that the length limit ended.",
         ["model", "setting", "accuracy", "interval", "judged", "tokens per forward", "tokens/s", "tokens", "cut"],
         rows,
         2,

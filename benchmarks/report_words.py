@@ -1,4 +1,4 @@
-"""Settings as a report calls them."""
+"""Names of strategies and settings in a report."""
 
 
 def strategy_words(strategy: str) -> str:
@@ -9,16 +9,16 @@ def strategy_words(strategy: str) -> str:
 def setting_words(setting: str, without: int | None = None) -> str:
     """ "block_diffusion,block_size=8,threshold=0.7" as "block diffusion, block 8, threshold 0.7".
 
-    The policy goes without saying where there is a threshold: no other has one. without: a block size; of a setting
-    with it, only what it has beside the strategy and the size.
+    The policy "confidence" is left out if there is a threshold, because no other policy has one. without: a block
+    size; the strategy and this block size are left out of the text.
     """
     strategy, *parts = setting.split(",")
-    said = [
+    shown = [
         part.replace("block_size=", "block ").replace("=", " ").replace("_", " ")
         for part in parts
         if not (part == "unmasking=confidence" and any(each.startswith("threshold=") for each in parts))
     ]
     if without is not None:
-        said = [part for part in said if part != f"block {without}"]
-        return ", ".join(said) or "the checkpoint's own"
-    return ", ".join([strategy_words(strategy), *said])
+        shown = [part for part in shown if part != f"block {without}"]
+        return ", ".join(shown) or "the checkpoint's own"
+    return ", ".join([strategy_words(strategy), *shown])

@@ -1,4 +1,4 @@
-"""How fast a forward could be at best: what it must read and compute against what this machine can read and compute."""
+"""The shortest possible time of a forward (roofline model): its bytes and products at the rates of this machine."""
 
 import time
 from collections.abc import Callable
@@ -8,28 +8,31 @@ import torch
 
 import nbdiff_engine as nb
 
-_LARGE = 2**28  # bytes: far beyond any cache
-_SIDE = 1024  # of the square matrices whose product shows the arithmetic limit
+_LARGE = 2**28  # bytes, more than any CPU cache holds
+_SIDE = 1024  # of the square matrices that measure the arithmetic limit
 _TRIALS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What one forward of `width` tokens over `context` committed ones must do."""
+class ForwardWork:
+    """The work of one forward: bytes to read and floating-point operations."""
 
     bytes: int  # weights, and keys and values, each read once
-    flops: int  # two per multiply-add; products alone, which are nearly all
+    flops: int  # two per multiply-add; only products, which are nearly all operations
 
 
-def work_of(model: nb.BlockModel, width: int, context: int, wanted: int | None = None) -> Work:
-    """The work of a forward. wanted: positions that go through the head; all unless given.
+def work_of(model: nb.BlockModel, width: int, context: int, head_positions: int | None = None) -> ForwardWork:
+    """The work of a forward of `width` tokens over `context` committed tokens.
 
-    Every matrix of the layers is read once and multiplied with every token; the embedding gives up single rows. The
-    head is kept and multiplied in float32, whatever the layers are in (`BlockModel.logits`). Attention multiplies
-    each query with every key it may see, committed or of the block, and the result with every value.
+    head_positions: positions whose logits are computed; default: all.
+
+    Every matrix of the layers is read once and multiplied with every token. Of the embedding only single rows are
+    read, which are not counted. The head is stored and multiplied in float32, whatever the dtype of the layers is
+    (`BlockModel.logits`). Attention multiplies each query with every key that it attends to (committed or in the
+    block), and the weights with the values.
     """
     config = model.network.config
-    wanted = width if wanted is None else wanted
+    head_positions = width if head_positions is None else head_positions
     matrices = [each for each in model.body.layers.parameters() if each.dim() == 2]
     weights = sum(each.numel() for each in matrices)
     head = model.vocab_size * config.hidden_size
@@ -37,19 +40,19 @@ def work_of(model: nb.BlockModel, width: int, context: int, wanted: int | None =
     keys = context + width
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * size * keys
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * size * width * keys
-    return Work(
+    return ForwardWork(
         bytes=sum(each.nbytes for each in matrices) + 4 * head + cache * model.dtype.itemsize,
-        flops=2 * weights * width + 2 * head * wanted + attention,
+        flops=2 * weights * width + 2 * head * head_positions + attention,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What this machine does with the threads that torch has now, measured with torch itself."""
+class MachineLimits:
+    """The rates of this machine with torch's current threads, measured with torch."""
 
     dtype: str
-    memory_bytes_per_second: float  # reading what no cache holds
-    cached_bytes_per_second: float  # reading as much as the model's weights, again and again
+    memory_bytes_per_second: float  # reading more than the caches hold
+    cached_bytes_per_second: float  # reading as many bytes as the model's weights, repeatedly
     flops_per_second: float  # a large product in the model's dtype
 
     def __str__(self) -> str:
@@ -59,21 +62,22 @@ class Limits:
             f"{self.flops_per_second / 1e9:.0f} GFLOP/s"
         )
 
-    def seconds(self, work: Work) -> float:
-        """The least time of a forward whose weights stay in the cache, as a small model's do."""
+    def seconds(self, work: ForwardWork) -> float:
+        """The shortest time of a forward if its weights stay in the cache, as those of a small model do."""
         return max(work.bytes / self.cached_bytes_per_second, work.flops / self.flops_per_second)
 
-    def bound_by(self, work: Work) -> str:
+    def bound_by(self, work: ForwardWork) -> str:
+        """ "reading" or "arithmetic", whichever takes longer."""
         reading = work.bytes / self.cached_bytes_per_second
         return "reading" if reading > work.flops / self.flops_per_second else "arithmetic"
 
 
-def limits_of(model: nb.BlockModel) -> Limits:
-    """Measure the limits on the model's device, in its dtype."""
+def limits_of(model: nb.BlockModel) -> MachineLimits:
+    """Measure the limits on the model's device and in its dtype."""
     device, dtype = model.device, model.dtype
     size = work_of(model, 1, 0).bytes
     square = torch.randn(_SIDE, _SIDE, device=device).to(dtype)
-    return Limits(
+    return MachineLimits(
         dtype=str(dtype).removeprefix("torch."),
         memory_bytes_per_second=_reading(_LARGE, device),
         cached_bytes_per_second=_reading(size, device),
@@ -82,14 +86,14 @@ def limits_of(model: nb.BlockModel) -> Limits:
 
 
 def _reading(size: int, device: torch.device) -> float:
-    """Bytes a second of reading a tensor of `size` bytes as a product reads its weights: each once, added up."""
+    """Bytes per second at which a matrix-vector product reads a matrix of `size` bytes."""
     values = torch.ones(size // 4 // 256, 256, device=device)
     vector = torch.ones(256, device=device)
     return values.nbytes / _best(lambda: values @ vector, device)
 
 
 def _best(call: Callable[[], object], device: torch.device) -> float:
-    """The shortest of some calls, in seconds: a limit is what is reached when nothing disturbs."""
+    """Seconds of the fastest of several calls: the one that other processes disturbed least."""
     call()
     found = float("inf")
     for _ in range(_TRIALS):

@@ -1,4 +1,4 @@
-"""What `python -m nbdiff_engine eval --output` wrote, read back and checked, that of older engines too."""
+"""Reads and checks the files of `python -m nbdiff_engine eval --output`, including those of older versions."""
 
 import json
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from nbdiff_engine.errors import NBDiffError, first_problem
 from nbdiff_engine.evaluation.curves import Curve, Measured, curves_of
 from nbdiff_engine.evaluation.statistics import wilson_interval
 
-MOST_BYTES = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
-class Figures(_Part):
+class SavedScores(_Part):
+    """Accuracy and speed over the problems of one domain, or of all."""
+
     n: int = Field(ge=1)
     judged: int = Field(ge=0)
     accuracy: float | None = Field(ge=0, le=1)
@@ -31,28 +33,28 @@ class Figures(_Part):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the accuracy, 95 %, as a share; older files have none."""
+        """The 95 % interval of the accuracy (Wilson), as shares. It is computed here, because older files have none."""
         return None if self.accuracy is None else wilson_interval(round(self.accuracy * self.judged), self.judged)
 
 
-class Result(_Part):
+class SavedResult(_Part):
     setting: str
     settings: dict[str, Any]
-    overall: Figures
-    domains: dict[str, Figures]
+    overall: SavedScores
+    domains: dict[str, SavedScores]
 
 
-class Model(_Part):
+class SavedModel(_Part):
     name: str
     parameters: int
     dtype: str
     device: str
     threads: int
     not_judged: str | None
-    results: list[Result]
+    results: list[SavedResult]
 
 
-class Comparison(_Part):
+class SavedComparison(_Part):
     model: str
     setting: str
     baseline_model: str
@@ -69,24 +71,24 @@ class Comparison(_Part):
     differences: list[Any] | None
 
 
-class Run(_Part):
-    """One evaluation."""
+class SavedRun(_Part):
+    """The contents of one evaluation file."""
 
     machine: dict[str, Any]
     problems: dict[str, int]
     max_new_tokens: int
-    models: list[Model]
-    comparisons: list[Comparison]
+    models: list[SavedModel]
+    comparisons: list[SavedComparison]
     batch_size: int = 1
     problems_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One model under one setting, in one of the runs. model: with the run's name where there are several."""
+class ReportRow:
+    """The result of one model with one setting in one run. model: its name; with several runs, also the run's name."""
 
     model: str
-    result: Result
+    result: SavedResult
 
     @property
     def strategy(self) -> str:
@@ -98,24 +100,24 @@ class Row:
 
     @property
     def line(self) -> tuple[str, str, int]:
-        """Whose line in a figure it is a point of."""
+        """Model, strategy and block size: the line in a figure that this row is a point of."""
         return self.model, self.strategy, self.block_size
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """Runs by name, and what they have in common."""
+class SavedRuns:
+    """Runs by name, and whether they can be compared."""
 
-    by_name: dict[str, Run]
+    by_name: dict[str, SavedRun]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ReportRow]:
         return [row for name in self.by_name for row in self.rows_of(name)]
 
-    def rows_of(self, run: str) -> list[Row]:
+    def rows_of(self, run: str) -> list[ReportRow]:
         """The rows of one run."""
         models = self.by_name[run].models
-        return [Row(self.model(run, model.name), result) for model in models for result in model.results]
+        return [ReportRow(self.model(run, model.name), result) for model in models for result in model.results]
 
     def model(self, run: str, name: str) -> str:
         """A model's name in the report."""
@@ -123,58 +125,60 @@ class Runs:
 
     @property
     def same_problems(self) -> bool:
-        """Whether all runs answered the same problems, as far as their files say."""
+        """Whether all runs answered the same problems, by the digests and counts in their files."""
         runs = list(self.by_name.values())
         digests = {run.problems_digest for run in runs} - {None}
         return len(digests) < 2 and all(run.problems == runs[0].problems for run in runs)
 
     @property
     def same_conditions(self) -> bool:
-        """Whether all ran on one kind of machine, with batches of one size."""
+        """Whether all runs used the same CPU, GPU and batch size."""
         runs = self.by_name.values()
         return len({(str(run.machine.get("cpu")), str(run.machine.get("gpu")), run.batch_size) for run in runs}) == 1
 
     def curves(self) -> list[Curve]:
-        """The curves of all rows; with one best accuracy where all runs answered the same problems."""
+        """The curves of all rows. They share one best accuracy if all runs answered the same problems."""
         groups = [self.rows] if self.same_problems else [self.rows_of(name) for name in self.by_name]
         return [curve for rows in groups for curve in curves_of([_measured(row) for row in rows])]
 
 
-def _measured(row: Row) -> Measured:
+def _measured(row: ReportRow) -> Measured:
     overall = row.result.overall
     return Measured(row.model, row.result.setting, row.result.settings, overall.tokens_per_forward, overall.accuracy)
 
 
-def read_runs(paths: Sequence[Path]) -> Runs:
-    """The runs in some files, named as the files are. Raises NBDiffError, one sentence with the file."""
-    found: dict[str, Run] = {}
+def read_runs(paths: Sequence[Path]) -> SavedRuns:
+    """Read the runs in `paths`; their names are the file names. Raises NBDiffError, one sentence with the file."""
+    found: dict[str, SavedRun] = {}
     for path in paths:
         name = path.stem
-        while name in found:  # files of one name in several folders
+        while name in found:  # files with the same name in different folders
             name += "'"
         found[name] = _read(path)
-    return Runs(found)
+    return SavedRuns(found)
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path) -> SavedRun:
     try:
         if not path.is_file():
             raise NBDiffError(f"There is no file {path}; write one with: python -m nbdiff_engine eval --output {path}")
-        if path.stat().st_size > MOST_BYTES:
-            raise NBDiffError(f"{path} is larger than {MOST_BYTES // 2**20} MiB, so it is no evaluation.")
+        if path.stat().st_size > MAX_BYTES:
+            raise NBDiffError(f"{path} is larger than {MAX_BYTES // 2**20} MiB, so it is not an evaluation.")
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise NBDiffError(f"{path} cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise NBDiffError(f"{path} is not JSON, so it is no evaluation.") from error
+        raise NBDiffError(f"{path} is not JSON, so it is not an evaluation.") from error
     try:
-        run = Run.model_validate(fields)
+        run = SavedRun.model_validate(fields)
     except ValidationError as error:
-        raise NBDiffError(f"{path} is no evaluation that this report reads: {first_problem(error)}.") from error
+        raise NBDiffError(f"{path} is not an evaluation that this report can read: {first_problem(error)}.") from error
     results = [result for model in run.models for result in model.results]
     if not results:
         raise NBDiffError(f"{path} has no results, so there is nothing to draw.")
     for result in results:
         if not isinstance(result.settings.get("strategy"), str) or type(result.settings.get("block_size")) is not int:
-            raise NBDiffError(f"{path} is no evaluation that this report reads: a result names no strategy or block.")
+            raise NBDiffError(
+                f"{path} is not an evaluation that this report can read: a result has no strategy or no block size."
+            )
     return run

@@ -1,11 +1,11 @@
-"""How fluently a long trace scrubs in the race player: frames a second over drags across the whole range.
+"""Frames per second of the race player while the position slider is dragged over a long trace.
 
     python -m benchmarks.scrub [--tokens 1024] [--drags 6] [--frames 120]
 
-Two lanes of a made-up race, AR and block diffusion, in headless Chromium without a GPU. A slow drag goes over the whole
-range once, a fast one four times to and fro in as many frames; jumps land anywhere, as clicks on the range would. Every
-frame shows another moment. The last line is JSON: the median and the worst drag and the jumps, in frames a second, and
-the longest single frame of a drag in milliseconds.
+A synthetic race with two lanes, AR and block diffusion, is shown in headless Chromium without a GPU. A slow drag moves
+over the whole range once; a fast drag moves over it four times, back and forth, in the same number of frames; jumps set
+positions in no order, like clicks on the slider. Every frame shows another moment. The last line is JSON: the median
+and the worst drag and the jumps, in frames per second, and the longest frame of a drag in milliseconds.
 """
 
 import argparse
@@ -34,10 +34,10 @@ async ([frames, how]) => {
   let last = performance.now();
   for (let i = 0; i < frames; i += 1) {
     const share = how === "jumps" ? ((i * 37) % frames) / frames : i / (frames - 1);
-    const turned = how === "fast" ? 1 - Math.abs(((4 * share) % 2) - 1) : share;
-    range.value = String(Math.round(Number(range.max) * turned));
+    const position = how === "fast" ? 1 - Math.abs(((4 * share) % 2) - 1) : share;
+    range.value = String(Math.round(Number(range.max) * position));
     range.dispatchEvent(new Event("input"));
-    await frame(); // the player changes the page in this one; the next begins when it was laid out and painted
+    await frame(); // the player changes the page in this frame; the next begins after layout and paint
     const now = performance.now();
     times.push(now - last);
     last = now;
@@ -48,8 +48,8 @@ async ([frames, how]) => {
 """
 
 
-def made_up_race(tokens: int, width: int = 32) -> dict[str, Any]:
-    """AR a token at a time, and blocks that lose a third of their masks a pass."""
+def synthetic_race(tokens: int, width: int = 32) -> dict[str, Any]:
+    """A race of AR, one token per pass, and block diffusion, where each pass unmasks a third of a block's masks."""
     answer = [(at * 7919) % WORDS for at in range(tokens)]
 
     def fixed(at: int, reason: str) -> list[Any]:
@@ -96,7 +96,7 @@ def _lane(name: str, strategy: str, events: list[Any]) -> dict[str, Any]:
 
 
 def replay_file(race: dict[str, Any], folder: Path) -> Path:
-    """The race as the HTML file that the playground exports."""
+    """Write the race as the HTML file that the playground exports. Returns its path."""
     source, target = folder / "race.json", folder / "race.html"
     source.write_text(json.dumps(race), encoding="utf-8")
     command = [sys.executable, "-m", "playground.server.replay_file", str(source), str(target)]
@@ -104,15 +104,15 @@ def replay_file(race: dict[str, Any], folder: Path) -> Path:
     return target
 
 
-def measured(tokens: int, drags: int, frames: int) -> dict[str, Any]:
-    """Open the race's replay file and drag."""
+def measure(tokens: int, drags: int, frames: int) -> dict[str, Any]:
+    """Open the replay file of a race in Chromium, drag the slider, and return the figures."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = replay_file(made_up_race(tokens), Path(folder))
+        path = replay_file(synthetic_race(tokens), Path(folder))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
         page.goto(path.as_uri())
         cells = page.locator(".canvas .token").count()
-        page.evaluate(DRAG, [20, "jumps"])  # warm
+        page.evaluate(DRAG, [20, "jumps"])  # warm-up
         rates, longest = [], 0.0
         for drag in range(drags):
             times = page.evaluate(DRAG, [frames, DRAGS[drag % 2]])
@@ -139,8 +139,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--drags", type=int, default=6)
     parser.add_argument("--frames", type=int, default=120)
-    asked = parser.parse_args()
-    print(json.dumps(measured(asked.tokens, asked.drags, asked.frames)))
+    options = parser.parse_args()
+    print(json.dumps(measure(options.tokens, options.drags, options.frames)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How long a cold start takes: the engine from a fresh process to its first token, the page to its first race.
+"""The time of a cold start: of the engine to its first token, and of the page to the end of its first race.
 
     python benchmarks/startup.py --save
-    python benchmarks/startup.py --engine --rounds 9     without a browser
+    python benchmarks/startup.py --engine --rounds 9     # without a browser
 
-Engine: a new Python process imports nbdiff_engine, loads the model and decodes until the first token is there. Page:
-the playground is started, opened in Chromium, and Run is pressed at once; "recorded race" is the first meaningful
-paint: the lanes are there and the bundled race is replaying. Each figure is the median of --rounds fresh processes,
-servers and browsers; the files are in the system's cache. The last line is JSON.
+Engine: a new Python process imports nbdiff_engine, loads the model and decodes until it has the first token. Page: the
+playground is started and opened in Chromium, and Run is pressed at once. "recorded race" is the first meaningful paint:
+the lanes are visible and replay the bundled race. Each figure is the median over --rounds new processes, servers and
+browsers, with the files in the system's file cache. The last line is JSON.
 """
 
 import json
@@ -23,11 +23,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import Options, Report, at_least, run, table
+from benchmarks.measuring import BenchmarkParser, Report, at_least, run, table
 from nbdiff_engine.errors import NBDiffError, SettingError
 
 PORT = 7873
-# What the fresh process runs: argument 1 is the model, 2 the strategy. Prints one JSON line.
+# The program of the new process. Argument 1 is the model, argument 2 the strategy; it prints one line of JSON.
 ENGINE = """
 import json, sys, time
 marks = [time.perf_counter()]
@@ -62,17 +62,15 @@ PAGE_PARTS = {
 
 
 def measure_engine(model: str, strategy: str) -> dict[str, float]:
-    """Seconds of one fresh process. Raises NBDiffError with what the engine has to say against it."""
+    """Seconds of one new process, by part. Raises NBDiffError with the engine's error if it refuses the settings."""
     program = [sys.executable, "-c", ENGINE, model, strategy]
     begun = time.perf_counter()
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()  # the end of the process is no part of the start
+        line = process.stdout.readline()  # not `communicate`: the end of the process is not part of the start
         done = time.perf_counter()
         _, errors = process.communicate()
     if not line:
-        raise SettingError(
-            f"The fresh process ended without a token: {(errors.strip() or 'no output').splitlines()[-1]}"
-        )
+        raise SettingError(f"The new process ended without a token: {(errors.strip() or 'no output').splitlines()[-1]}")
     found = json.loads(line)
     if isinstance(found, dict):
         raise NBDiffError(found["error"])
@@ -80,7 +78,7 @@ def measure_engine(model: str, strategy: str) -> dict[str, float]:
 
 
 def measure_page() -> dict[str, float]:
-    """Seconds of one fresh server and browser."""
+    """Seconds of one new server and browser, by part. Raises SettingError if the server does not start."""
     from playwright.sync_api import sync_playwright
 
     begun = time.perf_counter()
@@ -91,7 +89,7 @@ def measure_page() -> dict[str, float]:
         address = next((line for line in server.stdout if "is on http" in line), None)
         if address is None:
             raise SettingError(f"The playground did not start; is port {PORT} in use?")
-        up = time.perf_counter()
+        listening = time.perf_counter()
         with sync_playwright() as playwright:
             chromium = shutil.which("chromium") or "/usr/bin/chromium"
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
@@ -110,16 +108,16 @@ def measure_page() -> dict[str, float]:
         server.terminate()
         server.wait()
     return {
-        "server": up - begun,
+        "server": listening - begun,
         "first_paint": paint,
         "recorded_race": replaying - opened,
         "first_race": done - replaying,
-        "all": up - begun + done - opened,
+        "all": listening - begun + done - opened,
     }
 
 
 def medians(measure: Callable[[], dict[str, float]], rounds: int, label: str) -> dict[str, float]:
-    """The median of each part over `rounds` measurements, after one that is thrown away: it fills the file cache."""
+    """The median of each part over `rounds` measurements. A first one fills the file cache and is discarded."""
     found = []
     for number in tqdm(range(rounds + 1), desc=label, leave=False, disable=None):
         each = measure()
@@ -133,24 +131,28 @@ def parts_table(title: str, words: Mapping[str, str], seconds: Mapping[str, floa
 
 
 def main() -> None:
-    options = Options(__doc__)
-    options.add_argument("--engine", action="store_true", help="the engine alone, which needs no browser")
-    options.add_argument("--model", default="nano", help="bundled name, folder or hub id, of the engine's start")
-    options.add_argument("--strategies", nargs="+", default=["ar", "block_diffusion"], help="of the first token")
+    options = BenchmarkParser(__doc__)
+    options.add_argument("--engine", action="store_true", help="measure only the engine, which needs no browser")
+    options.add_argument(
+        "--model", default="nano", help="bundled name, folder or hub id of the model that the engine loads"
+    )
+    options.add_argument(
+        "--strategies", nargs="+", default=["ar", "block_diffusion"], help="strategies that decode the first token"
+    )
     options.add_argument("--rounds", type=at_least(1), default=5)
     options.add_save()
     given = options.parse_args()
     if not given.engine and not (shutil.which("chromium") or Path("/usr/bin/chromium").exists()):
-        raise SettingError("There is no Chromium on the PATH; install one, or give --engine to leave the page out.")
+        raise SettingError("There is no Chromium on the PATH; install it, or give --engine to leave out the page.")
     report = Report("startup", given.save)
     figures: dict[str, object] = {"rounds": given.rounds, "model": given.model, "engine": {}}
     for strategy in given.strategies:
         seconds = medians(lambda strategy=strategy: measure_engine(given.model, strategy), given.rounds, strategy)
         figures["engine"][strategy] = seconds
-        report.say("\n" + parts_table(f"engine, {given.model}, {strategy}", ENGINE_PARTS, seconds))
+        report.write("\n" + parts_table(f"engine, {given.model}, {strategy}", ENGINE_PARTS, seconds))
     if not given.engine:
         figures["page"] = medians(measure_page, given.rounds, "page")
-        report.say("\n" + parts_table("page", PAGE_PARTS, figures["page"]))
+        report.write("\n" + parts_table("page", PAGE_PARTS, figures["page"]))
     report.finish(figures)
 
 

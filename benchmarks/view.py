@@ -1,10 +1,11 @@
-"""What watching costs: the same answers decoded with and without the page's view, in turns.
+"""The cost of the page's view: the same answers decoded with and without it, in turns.
 
-    python benchmarks/view.py               without a browser
-    python benchmarks/view.py --browser     also in the playground, unwatched and watched by a Chromium
+    python benchmarks/view.py               # without a browser
+    python benchmarks/view.py --browser     # also in the playground, without and with Chromium showing the race
 
-The first table is measured by playground/race/view_cost.py, which says what "engine" and "wall" are. In the second the
-playground is a server of its own, and "cost" is the median of (unwatched / watched - 1). The last line is JSON.
+The first table is measured by playground/race/view_cost.py, which defines "engine" and "wall". For the second table the
+playground runs as a server. "watched" is with a browser, "unwatched" through the API, and "cost" is the median of
+(unwatched / watched - 1). The last line is JSON.
 """
 
 import argparse
@@ -29,14 +30,14 @@ PORT = 7871
 
 
 def on_the_server(pairs: int, tokens: int) -> dict[str, dict[str, float]]:
-    """Cost of the view without a browser, by strategy: as playground/race/view_cost.py measures it."""
+    """Cost of the view without a browser, by strategy, measured by playground/race/view_cost.py."""
     command = [sys.executable, "-m", "playground.race.view_cost", "--pairs", str(pairs), "--tokens", str(tokens)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Tokens per second by the engine's clock: asked through the API, and watched in a browser, in turns."""
+    """Tokens per second by the engine's clock, with requests to the API and with races in a browser, in turns."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or "/usr/bin/chromium"
@@ -58,7 +59,7 @@ def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
             for _ in tqdm(range(rounds), desc="playground", leave=False, disable=None):
                 page.locator("[data-play]").click()
                 for name in STRATEGIES:
-                    found[name]["unwatched"].append(_asked(name, tokens))
+                    found[name]["unwatched"].append(_rate_by_api(name, tokens))
                 page.get_by_role("button", name="Run", exact=True).click()
                 page.locator("[data-replaying]", has_text="Live").wait_for()
                 page.locator("[data-status]", has_text="Finished.").wait_for(timeout=120_000)
@@ -81,7 +82,8 @@ def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _asked(strategy: str, tokens: int) -> float:
+def _rate_by_api(strategy: str, tokens: int) -> float:
+    """Tokens per second of one answer."""
     from gradio_client import Client
 
     client = Client(f"http://127.0.0.1:{PORT}", verbose=False)
@@ -93,8 +95,10 @@ def _asked(strategy: str, tokens: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for each strategy")
-    parser.add_argument("--tokens", type=int, default=512, help="tokens of an answer")
-    parser.add_argument("--browser", action="store_true", help="also with the playground open in Chromium")
+    parser.add_argument("--tokens", type=int, default=512, help="tokens per answer")
+    parser.add_argument(
+        "--browser", action="store_true", help="also measure in the playground, with and without Chromium"
+    )
     options = parser.parse_args()
 
     report: dict[str, Any] = {"pairs": options.pairs, "tokens": options.tokens}

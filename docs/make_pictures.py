@@ -1,7 +1,7 @@
-"""Takes the README's pictures of the playground as it is: python docs/make_pictures.py
+"""Makes the README's pictures of the playground: python docs/make_pictures.py
 
 Starts the app, runs a race in Chromium, and writes docs/playground-light.png, docs/playground-dark.png,
-docs/block-sizes.png and docs/race.webp, the race's replay as an animation.
+docs/block-sizes.png, and docs/race.webp, an animation of the race's replay.
 """
 
 import shutil
@@ -30,18 +30,18 @@ def main() -> None:
             chromium = shutil.which("chromium") or "/usr/bin/chromium"
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             for scheme in ("light", "dark"):
-                page = opened(browser, scheme, 1280, 1480)
-                raced(page)
+                page = open_page(browser, scheme, 1280, 1480)
+                run_race(page)
                 page.locator("[data-range]").evaluate("node => { node.value = node.max * 0.2; }")
                 page.locator("[data-range]").dispatch_event("input")
                 page.locator("[data-lanes] section").nth(1).locator(".token:visible").nth(13).click()
                 page.wait_for_timeout(400)
                 page.screenshot(path=DOCS / f"playground-{scheme}.png", full_page=False)
                 if scheme == "light":
-                    animated(page, DOCS / "race.webp")
+                    animate(page, DOCS / "race.webp")
                 page.context.close()
-            page = opened(browser, "light", 1280, 1480)
-            swept(page)
+            page = open_page(browser, "light", 1280, 1480)
+            run_sweep(page)
             page.screenshot(path=DOCS / "block-sizes.png", full_page=True)
             browser.close()
     finally:
@@ -49,7 +49,7 @@ def main() -> None:
         server.wait()
 
 
-def opened(browser: Browser, scheme: str, width: int, height: int) -> Page:
+def open_page(browser: Browser, scheme: str, width: int, height: int) -> Page:
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
     )
@@ -59,14 +59,14 @@ def opened(browser: Browser, scheme: str, width: int, height: int) -> Page:
     return page
 
 
-def raced(page: Page) -> None:
+def run_race(page: Page) -> None:
     page.get_by_role("button", name="Run", exact=True).click()
     page.locator("[data-replaying]", has_text="Live").wait_for()
     page.locator("[data-status]", has_text="Finished.").wait_for(timeout=60_000)
 
 
-def animated(page: Page, path: Path) -> None:
-    """The replay from its start to its end, the lanes alone."""
+def animate(page: Page, path: Path) -> None:
+    """Write the replay, from start to end, as an animation of the lanes."""
     lanes = page.locator("[data-lanes]")
     page.keyboard.press("Escape")
     frames = []
@@ -82,7 +82,7 @@ def animated(page: Page, path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=70, method=6)
 
 
-def swept(page: Page) -> None:
+def run_sweep(page: Page) -> None:
     page.get_by_role("tab", name="Block sizes").click()
     page.locator("#sweep-run").click()
     page.locator("#sweep-said", has_text="Done:").wait_for(timeout=110_000)

@@ -1,4 +1,4 @@
-"""Tasks whose answers can be judged: maths, code, knowledge and stories.
+"""Problems of four domains (math, code, knowledge, story) and the checkers that judge answers to them.
 
 >>> from nbdiff_engine.tasks import check, held_out
 >>> problem = held_out("math", 1)[0]

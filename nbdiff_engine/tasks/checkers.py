@@ -1,6 +1,6 @@
-"""Whether an answer to a problem is right, and one sentence why.
+"""Judges whether an answer to a problem is right, and gives the reason in one sentence.
 
-One rule per domain, from the problem's facts, and three that need the reference answer alone.
+Each domain has a rule that uses the problem's facts. Three more rules need only the reference answer (plain_rules.py).
 """
 
 import re
@@ -14,19 +14,22 @@ from nbdiff_engine.tasks.problem import DOMAINS, Problem
 
 _NUMBER = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
 _FENCE = re.compile(r"```[a-zA-Z]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_FEWEST_SENTENCES = 3
+_MIN_SENTENCES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`correct` is None where nothing was judged, because code was not to be run."""
+    """The judgement of one answer. correct: None if the answer was not judged, because its code was not run."""
 
     correct: bool | None
     why: str
 
 
 def check(problem: Problem, text: str, run_code: bool = True) -> Verdict:
-    """Judges `text` as an answer. run_code: whether a function in it may be run, in the sandbox."""
+    """Judge `text` as an answer. run_code: whether a function in it may be run, in the sandbox.
+
+    Raises SettingError for an unknown rule or domain.
+    """
     rule = problem.rule or problem.domain
     if rule in plain_rules.RULES:
         return Verdict(*plain_rules.RULES[rule](problem.answer, text))
@@ -42,13 +45,13 @@ def check(problem: Problem, text: str, run_code: bool = True) -> Verdict:
         return _story(problem.facts["must"], text)
     if problem.rule:
         raise SettingError(
-            f"There is no rule {brief(problem.rule)}; there are {', '.join((*plain_rules.RULES, *DOMAINS))}."
+            f"There is no rule {brief(problem.rule)}; the rules are {', '.join((*plain_rules.RULES, *DOMAINS))}."
         )
-    raise SettingError(f"There are no tasks of domain {brief(problem.domain)}; there are {', '.join(DOMAINS)}.")
+    raise SettingError(f"There are no tasks of domain {brief(problem.domain)}; the domains are {', '.join(DOMAINS)}.")
 
 
 def _math(result: int, text: str) -> Verdict:
-    """The last number after "the answer is", or the last of all."""
+    """Right if the last number after "answer is" is the result; without these words, the last number of the text."""
     stated = re.findall(rf"answer is\s*({_NUMBER})", text, re.IGNORECASE) or re.findall(_NUMBER, text)
     if not stated:
         return Verdict(False, f"It gives no number; the answer is {result}.")
@@ -59,7 +62,7 @@ def _math(result: int, text: str) -> Verdict:
 
 
 def _code(name: str, examples: list[list[Any]], text: str) -> Verdict:
-    """The function gives what each example expects, of the same type."""
+    """Right if the function returns the expected value of every example, with the same type."""
     try:
         outcomes = sandbox.run(code_of(text), name, [arguments for arguments, _ in examples])
     except sandbox.SandboxUnavailable as error:
@@ -76,7 +79,7 @@ def _code(name: str, examples: list[list[Any]], text: str) -> Verdict:
 
 
 def code_of(text: str) -> str:
-    """The code in an answer: inside its first fence, or from its first `def` on."""
+    """The code in an answer: the content of its first fence, or the text from its first `def`."""
     fenced = _FENCE.search(text)
     if fenced:
         return fenced[1]
@@ -85,7 +88,7 @@ def code_of(text: str) -> str:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal and of equal types all the way down: True is not 1, and 1.0 is not 1."""
+    """Whether two values and their types are equal, also inside lists and dicts: True is not 1, and 1.0 is not 1."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list):
@@ -96,9 +99,9 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _knowledge(problem: Problem, text: str) -> Verdict:
-    """It names the answer, and no other value of the same kind, unless the question names that value itself."""
+    """Right if the text names the answer and no other value of the same kind. Values in the question are allowed."""
     answer, others = problem.facts["answer"], problem.facts["others"]
-    exact_case = len(answer) <= 2  # the symbols of elements, which would be words otherwise
+    exact_case = len(answer) <= 2  # symbols of elements: in lower case they can be words, such as "he"
     wrong = [
         other
         for other in others
@@ -112,13 +115,13 @@ def _knowledge(problem: Problem, text: str) -> Verdict:
 
 
 def _story(must: list[str], text: str) -> Verdict:
-    """It names all that it has to, in at least three sentences of which the last one ends."""
+    """Right if the text names everything in `must` and has at least three sentences, the last of them complete."""
     missing = next((words for words in must if not says(text, words)), None)
     if missing is not None:
         return Verdict(False, f"It does not say {brief(missing)}.")
     if not re.search(r"[.!?][\"')]*\s*\Z", text):
         return Verdict(False, "Its last sentence does not end.")
     sentences = len(re.findall(r"[.!?]+(?=[\"')]*(?:\s|\Z))", text))
-    if sentences < _FEWEST_SENTENCES:
-        return Verdict(False, f"It has {sentences} sentences; a story has at least {_FEWEST_SENTENCES}.")
+    if sentences < _MIN_SENTENCES:
+        return Verdict(False, f"It has {sentences} sentences; a story has at least {_MIN_SENTENCES}.")
     return Verdict(True, f"It names all {len(must)} and has {sentences} sentences.")

@@ -1,4 +1,4 @@
-"""The 400 problems that the project measures itself on. No training run of its own corpus has seen any of them."""
+"""The 400 problems of this project's evaluations. The training split of its corpus contains none of them."""
 
 import json
 
@@ -10,11 +10,14 @@ HELD_OUT_FILE = ASSETS / "tasks" / "held_out.jsonl"
 
 
 def held_out(domain: str | None = None, limit: int | None = None) -> list[Problem]:
-    """The held-out problems of a domain, or of all; the first `limit` of each domain if that is given."""
+    """The held-out problems of a domain, or of all domains. limit: only the first `limit` problems of each domain.
+
+    Raises SettingError for an unknown domain or a limit below 1.
+    """
     if domain is not None and domain not in DOMAINS:
-        raise SettingError(f"There are no tasks of domain {brief(domain)}; there are {', '.join(DOMAINS)}.")
+        raise SettingError(f"There are no tasks of domain {brief(domain)}; the domains are {', '.join(DOMAINS)}.")
     if limit is not None and limit < 1:
-        raise SettingError(f"{brief(limit)} problems cannot be had; the limit is at least 1.")
+        raise SettingError(f"limit is {brief(limit)}; it must be at least 1.")
     lines = HELD_OUT_FILE.read_text(encoding="utf-8").splitlines()
     problems = [Problem(**json.loads(line)) for line in lines]
     return [

@@ -1,4 +1,4 @@
-"""Problem: what is asked, what a good answer looks like, and what a checker needs to judge another answer."""
+"""Problem: a prompt, its reference answer, and the facts that a checker needs to judge another answer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +8,13 @@ DOMAINS = ("math", "code", "knowledge", "story")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One task with its reference answer. `facts` holds JSON values only, which differ from rule to rule.
+    """One task with its reference answer. `facts` contains only JSON values; each rule has its own facts.
 
-    math: result. code: name, examples as [arguments, expected] pairs. knowledge: answer, others (the values that
-    would be wrong, apart from those that the question or the steps to the answer name). story: must.
+    Facts of math: result. Of code: name, and examples as [arguments, expected] pairs. Of knowledge: answer, and others
+    (values that would be wrong, except those in the question or in the steps to the answer). Of story: must.
 
-    prompt: text, or a conversation of role and content. rule: what judges an answer; "" is the rule of the domain.
-    id: what the problem's author calls it.
+    prompt: text, or a conversation as a list of role and content. rule: the name of the rule that judges an answer;
+    "" is the rule of the domain. id: the name of the problem in its file.
     """
 
     domain: str
@@ -26,5 +26,5 @@ class Problem:
 
     @property
     def asked(self) -> str:
-        """All text of the prompt."""
+        """The text of the prompt; the turns of a conversation are joined by line ends."""
         return self.prompt if isinstance(self.prompt, str) else "\n".join(turn["content"] for turn in self.prompt)

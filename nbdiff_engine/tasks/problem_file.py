@@ -1,4 +1,4 @@
-"""Problems of a user's own: a .jsonl of prompts and answers, checked line by line.
+"""Reads a user's own problems from a .jsonl file of prompts and answers; every line is checked.
 
 {"prompt": "What is 17 + 25?", "answer": "42"}
 {"prompt": [{"role": "user", "content": "Capital of Peru?"}], "answer": "Lima", "domain": "geography", "id": "g7"}
@@ -14,12 +14,12 @@ from nbdiff_engine.errors import NBDiffError, brief, first_problem, is_text
 from nbdiff_engine.tasks.plain_rules import RULES, is_number, last_number
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
 
-MOST_BYTES = 64 * 2**20  # of a file
-MOST_LINE_BYTES = 2**20
-NO_DOMAIN = "problems"  # of lines that name none
+MAX_BYTES = 64 * 2**20  # of a file
+MAX_LINE_BYTES = 2**20
+NO_DOMAIN = "problems"  # of lines without a domain
 CHECKS = (*RULES, *DOMAINS)
 
-_RESERVED = "all"  # what the tables call the figures over every domain
+_RESERVED = "all"  # in tables, the row over all domains
 
 
 class _Turn(BaseModel):
@@ -41,23 +41,23 @@ class _Line(BaseModel):
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """The problems of a .jsonl file, in its order; empty lines count as nothing.
+    """The problems of a .jsonl file, in the order of its lines; empty lines are skipped.
 
-    Raises NBDiffError, one sentence with the file, the line and what is wrong with it.
+    Raises NBDiffError, one sentence with the file, the line and the mistake.
     """
     try:
         if not path.is_file():
             reason = "that is a folder" if path.is_dir() else "there is no such file"
             raise NBDiffError(f"The problems cannot be read from {path}: {reason}.")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, NBDiffError):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise NBDiffError(f"The problems cannot be read from {path}: {reason}.") from error
-    if len(data) > MOST_BYTES:
-        raise NBDiffError(f"The problems in {path} are more than {MOST_BYTES // 2**20} MiB; split the file.")
+    if len(data) > MAX_BYTES:
+        raise NBDiffError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; split the file.")
     problems: list[Problem] = []
     ids: dict[str, int] = {}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
@@ -66,21 +66,21 @@ def read_problems(path: Path) -> list[Problem]:
         try:
             problem = _problem(line)
             if problem.id in ids:
-                raise ValueError(f"the id {brief(problem.id)} stands in line {ids[problem.id]} already")
+                raise ValueError(f"the id {brief(problem.id)} is already used in line {ids[problem.id]}")
         except ValueError as error:
             raise NBDiffError(f"{path}, line {number}: {str(error).rstrip('.')}.") from error
         if problem.id:
             ids[problem.id] = number
         problems.append(problem)
     if not problems:
-        raise NBDiffError(f"{path} holds no problem; write one JSON object a line, with a prompt and an answer.")
+        raise NBDiffError(f"{path} contains no problem; write one JSON object per line, with a prompt and an answer.")
     return problems
 
 
 def _problem(line: bytes) -> Problem:
-    """One line as a problem. Raises ValueError with what is wrong."""
-    if len(line) > MOST_LINE_BYTES:
-        raise ValueError(f"it is longer than {MOST_LINE_BYTES // 2**10} KiB; shorten the prompt")
+    """One line as a problem. Raises ValueError with the mistake."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"it is longer than {MAX_LINE_BYTES // 2**10} KiB; shorten the prompt")
     fields = _json(line)
     if not isinstance(fields, dict):
         raise ValueError(f"it is {brief(fields)}, not a JSON object with a prompt and an answer")
@@ -95,10 +95,11 @@ def _problem(line: bytes) -> Problem:
     if not problem.asked.strip():
         raise ValueError("the prompt is empty")
     if not all(map(is_text, (problem.asked, problem.answer, given.domain, str(given.id)))):
-        raise ValueError("it holds half of a surrogate pair, which is no valid text")
+        raise ValueError("it contains half of a surrogate pair, which is not valid text")
     if not given.domain.isprintable() or given.domain.strip() != given.domain or given.domain == _RESERVED:
         raise ValueError(
-            f"domain is {brief(given.domain)}; a domain is a word or two on one line, and not {_RESERVED!r}"
+            f"domain is {brief(given.domain)}; a domain is one line of printable text without spaces around it, "
+            f"and not {_RESERVED!r}"
         )
     rule = _default_rule(problem) if given.check is None else given.check
     if rule not in CHECKS:
@@ -109,7 +110,7 @@ def _problem(line: bytes) -> Problem:
 
 def _json(line: bytes) -> Any:
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON number")
+        raise ValueError(f"{name} is not a JSON number")
 
     try:
         return json.loads(line.decode("utf-8"), parse_constant=refuse)
@@ -122,7 +123,7 @@ def _json(line: bytes) -> Any:
 
 
 def _first_problem(error: ValidationError, fields: dict[str, Any]) -> str:
-    """As `errors.first_problem`, without the names that pydantic gives to the sides of a union."""
+    """Like `errors.first_problem`, but without pydantic's names for the types of a union."""
     problem = error.errors(include_url=False)[0]
     field = str(problem["loc"][0])
     if problem["type"] in ("missing", "extra_forbidden") and len(problem["loc"]) == 1:
@@ -131,61 +132,63 @@ def _first_problem(error: ValidationError, fields: dict[str, Any]) -> str:
         "prompt": "text, or a list of turns with a role and content, both text",
         "answer": "text or a number",
         "domain": "text of 1 to 40 characters",
-        "id": "text of at most 200 characters, or a whole number",
+        "id": "text of at most 200 characters, or an integer",
         "check": f"one of {', '.join(CHECKS)}",
-        "facts": "an object with what the check needs",
+        "facts": "an object with the facts that the check needs",
     }[field]
     return f"{field} is {brief(fields[field])}; it must be {expected}"
 
 
 def _default_rule(problem: Problem) -> str:
-    """A bundled domain with facts has its own rule; else a number is looked for as a number, text as text."""
+    """The rule of a line without a check: that of its domain if the domain is bundled and the line has facts,
+    otherwise "number" if the answer is a number, otherwise "contains"."""
     if problem.facts and problem.domain in DOMAINS:
         return problem.domain
     return "number" if is_number(problem.answer) else "contains"
 
 
 def _facts(rule: str, problem: Problem) -> dict[str, Any]:
-    """What the rule needs beside the answer, which gives it where it can. Raises ValueError."""
+    """The facts of the rule, taken from the line or derived from its answer. Raises ValueError if any is missing."""
     facts, answer = problem.facts, problem.answer
     if rule in RULES:
         if not answer.strip():
             raise ValueError(f"check {rule} needs an answer")
         if rule == "number" and last_number(answer) is None:
-            raise ValueError(f"answer is {brief(answer)}, which has no number for check number")
+            raise ValueError(f"answer is {brief(answer)}, which contains no number for check number")
         if facts:
-            raise ValueError(f"check {rule} takes no facts; they belong to {', '.join(DOMAINS)}")
+            raise ValueError(f"check {rule} takes no facts; only {', '.join(DOMAINS)} do")
         return {}
     if rule == "math":
         number = last_number(answer)
         if number is None and "result" not in facts:
             raise ValueError("check math needs an answer with a number, or facts.result")
         result = facts.get("result", None if number is None else float(number))
-        _need(type(result) in (int, float), "math", "result, a number")
+        _require(type(result) in (int, float), "math", "result, a number")
         return {"result": result}
     if rule == "knowledge":
         words, others = facts.get("answer", answer), facts.get("others", [])
-        _need(_words([words]) and _words(others), "knowledge", "answer and others, text and a list of it")
+        _require(_all_text([words]) and _all_text(others), "knowledge", "answer, a text, and others, a list of texts")
         return {"answer": words, "others": others}
     if rule == "story":
-        _need(_words(facts.get("must")) and bool(facts["must"]), "story", "must, a list of what it has to name")
-        return {"must": facts["must"]}
+        must = facts.get("must")
+        _require(_all_text(must) and bool(must), "story", "must, a list of texts that the story has to name")
+        return {"must": must}
     name, examples = facts.get("name"), facts.get("examples")
     pairs = isinstance(examples, list) and all(
         isinstance(each, list) and len(each) == 2 and isinstance(each[0], list) for each in examples
     )
-    _need(
+    _require(
         isinstance(name, str) and name.isidentifier() and pairs and bool(examples),
         "code",
-        "name, of the function, and examples, a list of [[arguments], expected]",
+        "name, the name of the function, and examples, a list of [[arguments], expected]",
     )
     return {"name": name, "examples": examples}
 
 
-def _words(value: Any) -> bool:
+def _all_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) and each.strip() for each in value)
 
 
-def _need(fits: bool, rule: str, what: str) -> None:
-    if not fits:
-        raise ValueError(f"check {rule} needs facts with {what}")
+def _require(condition: bool, rule: str, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"check {rule} needs facts with {expected}")

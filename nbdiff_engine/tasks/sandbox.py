@@ -1,8 +1,8 @@
-"""Runs a function that a model wrote: never in this process, behind a list of what it may use, and with limits.
+"""Runs a function that a model wrote: in another process, with an allowlist of syntax and names, and with limits.
 
-The list comes first: code is parsed and refused if it holds anything but plain functions over numbers, texts and
-lists. What passes runs in a Python of its own, with no environment, in an empty folder, with limits on processor
-time, memory and files. POSIX only; elsewhere nothing runs.
+The allowlist comes first: the code is parsed, and refused if it contains more than plain functions over numbers, texts
+and lists. Code that passes runs in a new Python process without environment variables, in an empty folder, with limits
+on processor time, memory and files. On a system that is not POSIX, no code runs.
 """
 
 import ast
@@ -24,8 +24,8 @@ from nbdiff_engine.errors import NBDiffError, brief_text
 
 SECONDS = 2  # of the wall clock, and of processor time
 MEMORY = 256 * 2**20
-LONGEST_CODE = 4_000  # characters
-LONGEST_OUTPUT = 60_000  # characters: under what a pipe holds, so that the child never waits for its reader
+MAX_CODE = 4_000  # characters
+MAX_OUTPUT = 60_000  # characters; a pipe's buffer holds more, so the child never waits for its reader
 _NO_RESULT = "ended before it gave a result"
 _CHILD = Path(__file__).with_name("sandboxed.py")
 
@@ -52,25 +52,25 @@ METHODS = frozenset(_METHOD_NAMES.split())
 
 
 class SandboxError(NBDiffError):
-    """The code was refused, or did not get as far as its results."""
+    """The code was refused, or ended without results."""
 
 
 class SandboxUnavailable(SandboxError):
-    """This system cannot limit a process as the sandbox needs it."""
+    """This system cannot set the limits that the sandbox needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one call gave. `problem` says why there is no value."""
+    """The result of one call. problem: the reason if there is no value."""
 
     value: Any = None
     problem: str | None = None
 
 
 def refusal(code: str) -> str | None:
-    """What the sandbox will not run in this code; None if there is nothing of the kind."""
-    if len(code) > LONGEST_CODE:
-        return f"is {len(code):,} characters long; at most {LONGEST_CODE:,} are run"
+    """The reason why the sandbox refuses this code; None if it accepts the code."""
+    if len(code) > MAX_CODE:
+        return f"is {len(code):,} characters long; at most {MAX_CODE:,} are run"
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -106,9 +106,9 @@ def _forbidden(node: ast.AST, known: set[str]) -> str | None:
 
 
 def run(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
-    """Calls function `name` of `code` with each of the argument lists, all in one process. Arguments are JSON values.
+    """Call function `name` of `code` with each of the argument lists, in one process. Arguments are JSON values.
 
-    Raises SandboxError with a sentence on the code; where the system has no limits to set, SandboxUnavailable.
+    Raises SandboxError with the reason if the code has no results, SandboxUnavailable if the system has no limits.
     """
     if found := refusal(code):
         raise SandboxError(f"refused: {found}")
@@ -116,7 +116,7 @@ def run(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
 
 
 def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
-    """`run` without the list of what code may use: what is left are the walls around the process."""
+    """`run` without the allowlist: only the limits of the process protect the system."""
     if os.name != "posix" or importlib.util.find_spec("resource") is None:
         raise SandboxUnavailable("this system has no resource limits, so no code is run")
     task = {
@@ -126,7 +126,7 @@ def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
         "builtins": sorted(BUILTINS),
         "cpu_s": SECONDS,
         "memory": MEMORY,
-        "output": LONGEST_OUTPUT,
+        "output": MAX_OUTPUT,
     }
     report = _report(json.dumps(task))
     if not isinstance(report, dict):
@@ -146,11 +146,11 @@ def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
 
 
 def _report(task: str) -> Any:
-    """What the child writes, read with a deadline and a limit."""
+    """The JSON value that the child writes, read with a deadline and a size limit. Raises SandboxError."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as given:
         given.write(task.encode())
         given.seek(0)
-        # -I: no environment, no user packages, no current folder; -S: no packages at all
+        # -I: no environment, no user packages, no current folder; -S: no installed packages
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_CHILD)],
             stdin=given,
@@ -163,8 +163,8 @@ def _report(task: str) -> Any:
         try:
             written, timed_out = _read(process.stdout.fileno(), time.monotonic() + SECONDS)
         finally:
-            # its number stays taken until it is waited for, so this ends the child and what it may have started;
-            # some systems do not let a process that has ended be signalled
+            # The process id cannot be reused before wait(), so this kills only the child and processes it started.
+            # Some systems refuse a signal to a process that has ended.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.stdout.close()
@@ -178,9 +178,9 @@ def _report(task: str) -> Any:
 
 
 def _read(source: int, deadline: float) -> tuple[bytes, bool]:
-    """All that comes until the end, the limit or the deadline, and whether it was the deadline."""
+    """The bytes until the end of the stream, the size limit or the deadline, and whether the deadline was reached."""
     written = b""
-    while len(written) <= 2 * LONGEST_OUTPUT:
+    while len(written) <= 2 * MAX_OUTPUT:
         ready, _, _ = select.select([source], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return written, True

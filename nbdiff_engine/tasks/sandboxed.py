@@ -1,8 +1,8 @@
-"""The program inside the sandbox, run by path in a Python of its own: it imports nothing of this project.
+"""The program inside the sandbox. It is run by path in a new Python process and imports nothing of this project.
 
-It takes {"code", "name", "calls", "builtins", "cpu_s", "memory", "output"} as JSON on standard input, limits itself,
-runs the code, and writes {"calls": [...]} or {"failed": sentence} as JSON. Only values of exactly Python's own plain
-types come back, so that no object of the code's making can answer for itself.
+It reads {"code", "name", "calls", "builtins", "cpu_s", "memory", "output"} as JSON from standard input, sets its own
+limits, runs the code, and writes {"calls": [...]} or {"failed": sentence} as JSON. Only exact built-in types are
+returned: a custom class could override `__eq__`.
 """
 
 import builtins
@@ -15,40 +15,40 @@ PLAIN = (int, float, str, bool, type(None))
 
 
 def limit(cpu_s, memory):
-    """Limits that the process cannot raise again."""
-    # The first limit says what happened (SIGXCPU); the second one ends who would not listen.
+    """Set limits that the process cannot raise again."""
+    # The first limit sends SIGXCPU, which tells the parent the reason; the second kills a process that ignores it.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # the superuser is not bound by this one
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # has no effect for the superuser
 
 
-def odd(value):
-    """The name of the first type in a value that JSON would change or lose; None if there is none."""
+def lossy_type(value):
+    """The name of the first type in a value that JSON cannot represent exactly; None if there is none."""
     if type(value) in PLAIN:
         return None
     if type(value) is list:
-        return next((found for each in value if (found := odd(each))), None)
+        return next((found for each in value if (found := lossy_type(each))), None)
     if type(value) is dict:
         if any(type(key) is not str for key in value):
             return "dict with keys that are not strings"
-        return next((found for each in value.values() if (found := odd(each))), None)
+        return next((found for each in value.values() if (found := lossy_type(each))), None)
     return type(value).__name__
 
 
 def outcome(function, arguments):
-    """What one call gave: its value, or why there is none."""
+    """The result of one call: its value, or the reason why there is none."""
     try:
         value = function(*arguments)
-        kind = odd(value)
+        kind = lossy_type(value)
     except BaseException as error:
         return {"problem": f"raised {type(error).__name__}"}
     return {"problem": f"returned a {kind}"} if kind else {"value": value}
 
 
 def run(task):
-    """The outcome of every call, or why the code could not be loaded."""
+    """The outcome of every call, or the reason why the code could not be loaded."""
     names = {"__builtins__": {name: getattr(builtins, name) for name in task["builtins"]}}
     try:
         exec(compile(task["code"], "answer", "exec"), names)
@@ -62,10 +62,10 @@ def run(task):
 
 def main():
     task = json.load(sys.stdin)
-    answers = os.dup(1)  # where the results go; whatever the code prints goes nowhere
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    results = os.dup(1)  # only the results go to standard output; the output of the code is discarded
+    null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
+        os.dup2(null, stream)
     try:
         limit(task["cpu_s"], task["memory"])
     except (OSError, ValueError) as error:
@@ -77,8 +77,8 @@ def main():
         if len(text) > task["output"]:
             text = json.dumps({"failed": "returned too much"})
     except BaseException as error:
-        text = json.dumps({"failed": f"returned what cannot be written down ({type(error).__name__})"})
-    os.write(answers, text.encode())
+        text = json.dumps({"failed": f"returned a value that cannot be written as JSON ({type(error).__name__})"})
+    os.write(results, text.encode())
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Parts of the decoding benchmarks that a wrong figure could hide in: work counted, time split, answers cut, turns."""
+"""The computations of the decoding benchmarks: counted work, split time, cut answers, turns, tables."""
 
 import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,7 +9,7 @@ from benchmarks.contenders import Answers, contenders, cut
 from benchmarks.decode_split import PARTS, measured, split
 from benchmarks.decoding import race
 from benchmarks.measuring import ratio, table, take_turns
-from benchmarks.roofline import Limits, Work, work_of
+from benchmarks.roofline import ForwardWork, MachineLimits, work_of
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.model.block_model import BlockModel, Session
 from nbdiff_engine.token_choice.sampling import Sampler
@@ -19,11 +19,11 @@ from tests.tiny import prompt_ids, tiny_model
 
 @pytest.mark.parametrize("width", [1, 5])
 @pytest.mark.parametrize("context", [4, 32])
-def test_flops_of_a_forward_are_those_that_torch_counts(width, context):
+def test_flops_of_a_forward_equal_those_that_torch_counts(width, context):
     model = tiny_model("llama")
     session = model.open(1, 64)
     session.prefill([prompt_ids(context)])
-    # Attention spelt out in products: torch does not count those inside its fused kernel for CPUs.
+    # The math backend, because torch does not count the products inside its fused CPU kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         session.denoise([prompt_ids(width)])
     assert work_of(model, width, context).flops == counter.get_total_flops()
@@ -42,14 +42,14 @@ def test_bytes_of_a_forward_are_matrices_head_and_cache():
 
 
 def test_the_bound_is_the_slower_of_reading_and_computing():
-    limits = Limits("float32", 1.0, 10.0, 100.0)
-    assert (limits.seconds(Work(50, 100)), limits.bound_by(Work(50, 100))) == (5.0, "reading")
-    assert (limits.seconds(Work(50, 1000)), limits.bound_by(Work(50, 1000))) == (10.0, "arithmetic")
+    limits = MachineLimits("float32", 1.0, 10.0, 100.0)
+    assert (limits.seconds(ForwardWork(50, 100)), limits.bound_by(ForwardWork(50, 100))) == (5.0, "reading")
+    assert (limits.seconds(ForwardWork(50, 1000)), limits.bound_by(ForwardWork(50, 1000))) == (10.0, "arithmetic")
 
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_parts_of_a_split_add_up_and_leave_the_engine_as_it_was(strategy, batch):
+def test_a_split_has_all_parts_and_restores_the_engine(strategy, batch):
     model = tiny_model("llama")
     prompts = [prompt_ids(5, seed=row) for row in range(batch)]
     before = (BlockModel.hidden, BlockModel.logits, Session.run, Sampler.predict, DecodePlan.positions_to_fix)
@@ -59,7 +59,7 @@ def test_the_parts_of_a_split_add_up_and_leave_the_engine_as_it_was(strategy, ba
     assert all(seconds >= 0 for seconds in found.parts.values())
     assert found.parts["network"] > 0
     assert 0 < found.overhead < 1
-    assert (found.parts["unmasking"] > 0) == (strategy == "block_diffusion")  # one draft pass needs no policy
+    assert (found.parts["unmasking"] > 0) == (strategy == "block_diffusion")  # drafting uses no policy
     if strategy == "ar":
         assert found.forwards == 12
 
@@ -84,7 +84,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> StandInTime:
     return time
 
 
-def test_time_inside_the_events_generator_is_the_engines(time):
+def test_time_inside_the_event_generator_counts_as_engine_time(time):
     def events():
         yield 1
         time.sleep(6)
@@ -93,21 +93,21 @@ def test_time_inside_the_events_generator_is_the_engines(time):
     assert decode_split._read(events()) == (6, 0)
 
 
-def test_the_time_that_a_slow_reader_holds_events_is_idle_and_no_part(time):
+def test_the_time_of_a_slow_reader_counts_as_idle_and_not_as_engine_time(time):
     model = tiny_model("llama")
     found = split(model, [prompt_ids(5)], 1, 10.0, strategy="ar", max_new_tokens=12)
     assert found.idle == 13 * 10  # prefill, eleven commits and the end
     assert found.engine == 0
 
 
-def test_a_failing_engine_is_put_back():
+def test_the_original_functions_are_restored_after_an_error():
     before = BlockModel.hidden
     with pytest.raises(RuntimeError), measured():
         raise RuntimeError
     assert BlockModel.hidden is before
 
 
-def test_every_lossless_row_gives_ars_tokens():
+def test_every_lossless_row_gives_the_tokens_of_ar():
     model = tiny_model("llama", spec={"block_size": 32})
     model.__dict__["eos_token_ids"] = frozenset({7})
     prompts = [prompt_ids(length, seed=length) for length in (9, 4, 6)]
@@ -120,7 +120,7 @@ def test_every_lossless_row_gives_ars_tokens():
         assert found[0].x_ar == found[1].x_transformers == 1
 
 
-def test_an_answer_is_cut_behind_its_first_eos():
+def test_an_answer_is_cut_after_its_first_eos():
     assert cut([4, 7, 5, 7], frozenset({7})) == [4, 7]
     assert cut([4, 5], frozenset({7})) == [4, 5]
     metrics = [
@@ -129,7 +129,7 @@ def test_an_answer_is_cut_behind_its_first_eos():
     assert Answers([[1, 2, 3], [1]], metrics).tokens_per_forward == 1.0
 
 
-def test_ratios_are_taken_within_rounds():
+def test_ratios_are_computed_within_rounds():
     assert ratio([1, 20, 3], [2, 10, 3]) == 1.0
     calls = []
     seconds = take_turns([lambda: calls.append("a"), lambda: calls.append("b")], 3, "test")
@@ -137,5 +137,5 @@ def test_ratios_are_taken_within_rounds():
     assert [len(each) for each in seconds] == [3, 3]
 
 
-def test_tables_line_up():
+def test_the_columns_of_a_table_are_aligned():
     assert table(("name", "n"), [("a", 1), ("bcdef", None)]) == "name   n\na      1\nbcdef"

@@ -1,4 +1,4 @@
-"""benchmarks/likelihood.py prints what it promises."""
+"""The output of benchmarks/likelihood.py, and how its figures are summed."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from benchmarks import likelihood
 from nbdiff_engine.tasks import held_out
 
 
-def test_the_last_line_is_json_and_the_saved_file_is_what_was_printed(monkeypatch, capsys, tmp_path):
+def test_the_last_line_is_json_and_the_saved_file_equals_the_output(monkeypatch, capsys, tmp_path):
     saved = tmp_path / "table.txt"
-    words = ["likelihood.py", "--limit", "1", "--samples", "3", "--block-size", "1", "4", "--save", str(saved)]
-    monkeypatch.setattr(sys, "argv", words)
+    arguments = ["likelihood.py", "--limit", "1", "--samples", "3", "--block-size", "1", "4", "--save", str(saved)]
+    monkeypatch.setattr(sys, "argv", arguments)
     likelihood.main()
     printed = capsys.readouterr().out
     assert saved.read_text() == printed
@@ -38,5 +38,5 @@ def test_all_is_the_sum_of_the_domains_and_each_answer_ends_with_its_eos():
     assert all(ids[-1] in model.eos_token_ids for _, ids in likelihood.answers(model, problems))
     rows = {row.domain: row for row in likelihood.measure(model, problems, (), samples=1, seed=0)}
     for name in ("tokens", "bytes", "nats"):
-        whole = getattr(rows["all"], name)
-        assert whole == pytest.approx(sum(getattr(rows[domain], name) for domain in ("math", "story")))
+        total = getattr(rows["all"], name)
+        assert total == pytest.approx(sum(getattr(rows[domain], name) for domain in ("math", "story")))

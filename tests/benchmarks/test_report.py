@@ -1,4 +1,4 @@
-"""The report of an evaluation: what is drawn, that text stays text, and that it needs nothing but itself."""
+"""The report of an evaluation: its figures and tables, escaped text, and a page that loads nothing."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from nbdiff_engine.evaluation.statistics import wilson_interval
 
 ROOT = Path(__file__).parent.parent.parent
 HOSTILE = "<script>fetch('//x')</script><b>%{x}&amp;\u2028"
-NEW = ("curves", "batch_size", "problems_digest", "definitions")  # what older engines did not write
+ADDED_KEYS = ("curves", "batch_size", "problems_digest", "definitions")  # keys that files of older versions do not have
 
 
 def figures(right: int, n: int, tpf: float, speed: float) -> dict:
@@ -53,7 +53,7 @@ def result(strategy: str, size: int, threshold: float | None, right: int, tpf: f
 
 
 def a_run(model: str = "nano") -> dict:
-    """What an evaluation writes."""
+    """The contents of an evaluation file."""
     results = [
         result("ar", 1, None, 96, 1.0),
         result("block_diffusion", 8, 0.5, 85, 4.5),
@@ -137,17 +137,17 @@ def test_error_bars_are_the_intervals(rows):
     assert trace.error_y.arrayminus[0] == pytest.approx(95 - 100 * low)
 
 
-def test_speed_is_drawn_of_the_same_settings(rows):
+def test_speed_is_drawn_for_the_same_settings(rows):
     assert list(accuracy_against_speed(rows).data[1].x) == [700.0, 900.0]
 
 
-def test_hovering_says_every_setting(rows):
+def test_the_hover_text_has_every_setting(rows):
     words = accuracy_against_tpf(rows).data[1].hovertext[0]
     for part in ("95.0 % right", "3.50 tokens per forward", "700 tokens/s", "block_size 8", "threshold 0.9", "160"):
         assert part in words
 
 
-def test_the_y_axis_holds_every_interval_and_little_else(rows):
+def test_the_y_axis_contains_every_interval_and_a_small_margin(rows):
     low, high = accuracy_against_tpf(rows).layout.yaxis.range
     lowest = 100 * wilson_interval(85, 100)[0]
     assert lowest - 3 < low < lowest
@@ -161,7 +161,7 @@ def test_axes_are_labelled(rows):
     assert accuracy_against_speed(rows).layout.xaxis.title.text == "Output tokens/s"
 
 
-def test_bars_are_the_domains_and_begin_at_zero(rows):
+def test_bars_show_the_domains_and_begin_at_zero(rows):
     figure = accuracy_by_domain(rows)
     assert [(list(trace.x), list(trace.y)) for trace in figure.data][:2] == [
         (["math", "story"], [96.0, 96.0]),
@@ -170,7 +170,7 @@ def test_bars_are_the_domains_and_begin_at_zero(rows):
     assert figure.layout.yaxis.range[0] == 0
 
 
-def test_of_many_settings_the_best_of_each_strategy_are_shown(write):
+def test_with_many_settings_only_the_best_of_each_strategy_is_visible(write):
     run = a_run()
     more = [result("block_diffusion", 32, threshold / 10, 50 + threshold, 9.0) for threshold in range(1, 9)]
     run["models"][0]["results"] += more
@@ -178,7 +178,7 @@ def test_of_many_settings_the_best_of_each_strategy_are_shown(write):
     assert shown == ["nano, AR", "nano, block diffusion, block 8, threshold 0.9", "nano, self-speculation, block 16"]
 
 
-def test_settings_in_words():
+def test_the_words_for_a_setting():
     assert setting_words("block_diffusion,block_size=8,unmasking=confidence,threshold=0.7") == (
         "block diffusion, block 8, threshold 0.7"
     )
@@ -201,7 +201,7 @@ def test_the_page_has_the_tables(write):
         assert part in page
 
 
-def test_text_out_of_a_file_stays_text(write):
+def test_text_from_a_file_is_escaped(write):
     run = a_run(HOSTILE)
     run["machine"]["cpu"] = HOSTILE
     run["problems"] = {HOSTILE: 100}
@@ -217,17 +217,17 @@ def test_text_out_of_a_file_stays_text(write):
     assert "<" not in figures
 
 
-def test_the_page_asks_nobody_for_anything(write):
+def test_the_page_loads_nothing(write):
     page = report_html(read_runs([write(a_run())]))
     assert "default-src 'none'" in page
-    # Behind the inlined library there is no address either.
+    # The text before and after the inlined library contains no address.
     own = page[: page.index("<script>")] + page[page.rindex("<script>") :]
     assert not re.search(r"https?://|src=|href=", own)
 
 
-def test_runs_of_older_engines_are_drawn_the_same(write):
+def test_files_of_older_versions_are_drawn_the_same(write):
     new, old = a_run(), a_run()
-    for name in NEW:
+    for name in ADDED_KEYS:
         del old[name]
     for each in old["models"][0]["results"]:
         for own in (each["overall"], *each["domains"].values()):
@@ -235,7 +235,7 @@ def test_runs_of_older_engines_are_drawn_the_same(write):
     assert report_html(read_runs([write(old)])) == report_html(read_runs([write(new)]))
 
 
-def test_several_runs_are_told_apart_and_share_one_best(write):
+def test_several_runs_have_their_names_and_share_one_best_accuracy(write):
     other = a_run()
     other["models"][0]["results"][0] = result("ar", 1, None, 99, 1.0)
     runs = read_runs([write(a_run(), "one.json"), write(other, "two.json")])
@@ -244,7 +244,7 @@ def test_several_runs_are_told_apart_and_share_one_best(write):
     assert "different" not in report_html(runs).split("<script>")[0]
 
 
-def test_runs_that_cannot_be_compared_say_so(write):
+def test_the_page_notes_that_runs_cannot_be_compared(write):
     other = copy.deepcopy(a_run())
     other["problems_digest"], other["batch_size"] = "two", 8
     other["models"][0]["results"][0] = result("ar", 1, None, 99, 1.0)
@@ -264,8 +264,8 @@ def test_the_last_line_is_json(write, tmp_path):
     output = tmp_path / "report.html"
     command = [sys.executable, "benchmarks/report.py", str(write(a_run())), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said == {"report": str(output), "runs": 1, "settings": 5, "bytes": output.stat().st_size}
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary == {"report": str(output), "runs": 1, "settings": 5, "bytes": output.stat().st_size}
 
 
 def broken(**changes) -> str:
@@ -276,14 +276,14 @@ def broken(**changes) -> str:
     ("text", "sentence"),
     [
         ("no JSON", "is not JSON"),
-        ("[]", "is no evaluation that this report reads"),
+        ("[]", "is not an evaluation that this report can read"),
         ("{}", "'machine' is missing"),
         (broken(models=[]), "has no results"),
         (broken(models=[{**a_run()["models"][0], "results": [{"setting": "ar"}]}]), "settings' is missing"),
         (broken(batch_size="many"), "batch_size is 'many'"),
     ],
 )
-def test_what_is_no_evaluation_is_one_sentence(tmp_path, text, sentence):
+def test_a_file_that_is_not_an_evaluation_gives_one_sentence(tmp_path, text, sentence):
     path = tmp_path / "run.json"
     path.write_text(text)
     with pytest.raises(NBDiffError) as error:
@@ -293,13 +293,13 @@ def test_what_is_no_evaluation_is_one_sentence(tmp_path, text, sentence):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_files_that_cannot_be_are_one_sentence(write, tmp_path):
+def test_paths_that_cannot_be_used_give_one_sentence(write, tmp_path):
     path = write(a_run())
     for files, output, sentence in (
         ([tmp_path / "none.json"], tmp_path / "report.html", "There is no file"),
         ([path], tmp_path, "that is a folder"),
         ([path], tmp_path / "nosuch" / "report.html", "does not exist"),
-        ([path], path, "would be written over"),
+        ([path], path, "would overwrite it"),
     ):
         with pytest.raises(NBDiffError, match=sentence):
             write_report(files, output)
@@ -312,17 +312,17 @@ def test_the_page_opens_from_disk_in_a_browser(write, tmp_path, scheme):
     from tests.playground.visiting import CHROMIUM, FLAGS, sync_api
 
     if not Path(CHROMIUM).exists():
-        pytest.skip("there is no Chromium here")
+        pytest.skip("Chromium is not installed")
     run = a_run(HOSTILE)
     output = tmp_path / "report.html"
     write_report([write(run)], output)
-    asked, wrong = [], []
+    requests, errors = [], []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_context(color_scheme=scheme, viewport={"width": 420, "height": 900}).new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(output.as_uri())
         page.locator("#accuracy-domain .bars").first.wait_for(state="attached", timeout=60_000)
         assert page.locator("#accuracy-tpf .scatterlayer .trace").count() == 4
@@ -333,5 +333,5 @@ def test_the_page_opens_from_disk_in_a_browser(write, tmp_path, scheme):
         assert ink == {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 237, 243)"}[scheme]
         assert page.evaluate("document.documentElement.scrollWidth") == 420
         browser.close()
-    assert asked == [output.as_uri()]
-    assert wrong == []
+    assert requests == [output.as_uri()]
+    assert errors == []

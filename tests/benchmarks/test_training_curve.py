@@ -1,11 +1,11 @@
-"""The training curve: what is measured is measured once, of every checkpoint, and only as it was asked for."""
+"""The training curve: every checkpoint is measured once for given settings."""
 
 import dataclasses
 
 import pytest
 
 from benchmarks import training_curve
-from benchmarks.training_curve import KEPT, Asked, Point, curve_table, points_of_run, train
+from benchmarks.training_curve import KEPT, CurveSettings, Point, curve_table, points_of_run, train
 from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.tasks import held_out
 from tests.tiny import tiny_model
@@ -13,7 +13,7 @@ from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run.interruption import Interrupted
 
-ASKED = Asked(problems=1, block_size=8, threshold=0.9, max_new_tokens=8, dtype="float32", run_code=False)
+SETTINGS = CurveSettings(problems=1, block_size=8, threshold=0.9, max_new_tokens=8, dtype="float32", run_code=False)
 
 
 def point(step: int) -> Point:
@@ -22,12 +22,12 @@ def point(step: int) -> Point:
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """A run of three checkpoints, and the steps that were decoded."""
+    """A run with three checkpoints. Returns the list of the steps that were decoded."""
     for step in (20, 5, 10):
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
     steps = []
 
-    def decode(run_path, checkpoint, problems, asked):
+    def decode(run_path, checkpoint, problems, settings):
         steps.append(checkpoint.step)
         return point(checkpoint.step)
 
@@ -36,51 +36,51 @@ def measured(monkeypatch, tmp_path):
 
 
 def test_every_checkpoint_is_decoded_once_oldest_first(measured, tmp_path):
-    first = list(points_of_run(tmp_path, [], ASKED))
+    first = list(points_of_run(tmp_path, [], SETTINGS))
     assert [each.step for each in first] == measured == [5, 10, 20]
-    assert list(points_of_run(tmp_path, [], ASKED)) == first
+    assert list(points_of_run(tmp_path, [], SETTINGS)) == first
     assert measured == [5, 10, 20]
 
 
-def test_a_curve_that_was_stopped_goes_on(measured, tmp_path):
-    points = points_of_run(tmp_path, [], ASKED)
+def test_a_stopped_curve_resumes(measured, tmp_path):
+    points = points_of_run(tmp_path, [], SETTINGS)
     next(points)
     points.close()
-    assert [each.step for each in points_of_run(tmp_path, [], ASKED)] == [5, 10, 20]
+    assert [each.step for each in points_of_run(tmp_path, [], SETTINGS)] == [5, 10, 20]
     assert measured == [5, 10, 20]
 
 
-def test_a_line_cut_in_half_by_a_kill_is_measured_again(measured, tmp_path):
-    list(points_of_run(tmp_path, [], ASKED))
+def test_a_checkpoint_whose_line_a_kill_cut_is_measured_again(measured, tmp_path):
+    list(points_of_run(tmp_path, [], SETTINGS))
     text = (tmp_path / KEPT).read_text()
     (tmp_path / KEPT).write_text(text[:-20])
-    list(points_of_run(tmp_path, [], ASKED))
+    list(points_of_run(tmp_path, [], SETTINGS))
     assert measured == [5, 10, 20, 20]
 
 
-def test_another_question_is_measured_anew(measured, tmp_path):
-    list(points_of_run(tmp_path, [], ASKED))
-    list(points_of_run(tmp_path, [], dataclasses.replace(ASKED, threshold=0.5)))
+def test_other_settings_are_measured_again(measured, tmp_path):
+    list(points_of_run(tmp_path, [], SETTINGS))
+    list(points_of_run(tmp_path, [], dataclasses.replace(SETTINGS, threshold=0.5)))
     assert measured == [5, 10, 20] * 2
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(NBDiffError, match="no checkpoints of a run"):
-        list(points_of_run(tmp_path, [], ASKED))
+        list(points_of_run(tmp_path, [], SETTINGS))
 
 
 def test_a_model_without_blocks_is_refused():
     model = tiny_model("llama")
     model.spec = None
     with pytest.raises(NBDiffError, match="a curve of block diffusion needs"):
-        training_curve.point_of(model, held_out(limit=1), ASKED, None, "tiny")
+        training_curve.point_of(model, held_out(limit=1), SETTINGS, None, "tiny")
 
 
-def test_the_small_run_is_trained_once_and_never_over_another(monkeypatch, tmp_path):
-    begun = []
+def test_the_small_run_is_trained_once_and_never_overwrites_another(monkeypatch, tmp_path):
+    resumed = []
 
     def start(recipe: Recipe, output, resume):
-        begun.append(resume)
+        resumed.append(resume)
         output.mkdir(exist_ok=True)
         (output / "recipe.yaml").write_text(recipe.to_yaml())
         if resume:
@@ -89,19 +89,19 @@ def test_the_small_run_is_trained_once_and_never_over_another(monkeypatch, tmp_p
 
     monkeypatch.setattr(training_curve, "start", start)
     output = tmp_path / "run"
-    for _ in range(3):  # begun and stopped, gone on with, done
+    for _ in range(3):  # started and stopped, resumed, finished
         train(output, 8, 4)
-    assert begun == [False, True]
+    assert resumed == [False, True]
     with pytest.raises(RunError, match="started with other settings"):
         train(output, 9, 4)
 
 
-def test_a_small_run_that_is_stopped_says_how_to_go_on(monkeypatch, tmp_path):
+def test_an_interrupted_small_run_says_how_to_resume(monkeypatch, tmp_path):
     def start(recipe: Recipe, output, resume):
-        raise Interrupted("stopped after step 5, which is saved; --resume goes on from there", 130)
+        raise Interrupted("stopped after step 5, which is saved; --resume continues from there", 130)
 
     monkeypatch.setattr(training_curve, "start", start)
-    with pytest.raises(RunError, match="the same command goes on"):
+    with pytest.raises(RunError, match="The same command resumes"):
         train(tmp_path / "run", 8, 4)
 
 
@@ -113,6 +113,6 @@ def test_the_small_run_keeps_all_its_checkpoints(monkeypatch, tmp_path):
     assert recipes[0].optimisation.max_steps == 160
 
 
-def test_what_nobody_judged_is_an_empty_cell():
+def test_an_accuracy_without_judged_answers_is_an_empty_cell():
     last = curve_table([point(5)]).splitlines()[-1].split()
     assert last == ["step-5", "5", "100%", "50%", "3.25", "2.00"]

@@ -1,1 +1,1 @@
-"""The project's own instruction data: problems of four domains, each with an answer that can be checked."""
+"""The project's own instruction data: generated problems of four domains, with answers that can be checked."""

@@ -1,4 +1,4 @@
-"""Small Python functions composed of pieces: what to keep, how to change it, how to gather it."""
+"""Small Python functions composed of pieces: a condition, a change of each value, and a way to collect the values."""
 
 from random import Random
 from typing import Any
@@ -33,16 +33,16 @@ _WHOLE = (0, 1, 2, 5, 7, 12)
 _PAIRS_TRIED = ((3, 8), (12, 4), (7, 7), (10, 3), (-6, 5), (20, 5))
 _ASKING = ("Write a Python function", "Define a Python function", "Create a Python function")
 _ALL = Piece(("numbers",), "", lambda x: True)
-_AS_IT_IS = Piece(("{what}",), "x", lambda x: x)
-# conditions that say something about the numbers from 1 up
+_UNCHANGED = Piece(("{what}",), "x", lambda x: x)
+# without the conditions that have the same value for all numbers from 1
 _KEPT_UP_TO = tuple(piece for piece in KEPT if piece.code not in ("x > 0", "x < 0", "x != 0"))
-_TEXT_AS_IT_IS = Piece(("{what}",), "", lambda text: text)
-_REPEATS = tuple(piece for piece in TEXT_CHANGED if "*" in piece.code)  # nothing may follow an operator
+_TEXT_UNCHANGED = Piece(("{what}",), "", lambda text: text)
+_REPEATS = tuple(piece for piece in TEXT_CHANGED if "*" in piece.code)  # no method call may follow an operator
 _CALLS = tuple(piece for piece in TEXT_CHANGED if "*" not in piece.code)
 
 
 def draw(rng: Random) -> Draft:
-    """A function over a list, over the numbers up to a limit, over a text, or of one or two numbers."""
+    """Draw a function over a list, over the numbers up to a limit, over a text, or of one or two numbers."""
     kind = rng.random()
     if kind < 0.5:
         return _numbers(rng)
@@ -61,9 +61,10 @@ def _pick(rng: Random, pieces: tuple[Piece, ...]) -> tuple[Piece, str]:
 def _draft(
     rng: Random, asked: str, body: str, argument: str, examples: list[list[Any]], names_count: bool = False
 ) -> Draft:
-    """`{arg}` stands for the argument's name in `asked` and `body`.
+    """`{arg}` is replaced by the argument's name in `asked` and `body`.
 
-    Names are not part of the key, unless the family is so small that some wording would never be in the train split.
+    names_count: whether the key contains the names. It does for small families, because otherwise some wording might
+    have no problem in the train split.
     """
     function = rng.choice(FUNCTIONS)
     prompt = f"{rng.choice(_ASKING)} {function}({argument}) that returns {asked.replace('{arg}', argument)}."
@@ -73,7 +74,7 @@ def _draft(
 
 
 def _source(rng: Random) -> tuple[str, str, str, tuple[Any, ...]]:
-    """Numbers of a list or up to a limit: the argument's name, the words and code for them, arguments to try."""
+    """Numbers of a list or up to a limit: the argument's name, the words, the code, and arguments for the examples."""
     if rng.random() < 0.7:
         return rng.choice(LIST_NAMES), "in {arg}", "{arg}", _LISTS
     return rng.choice(NUMBER_NAMES), "from 1 to {arg}", "range(1, {arg} + 1)", _LIMITS
@@ -87,7 +88,7 @@ def _numbers(rng: Random) -> Draft:
     argument, where, iterable, tried = _source(rng)
     pieces = KEPT if iterable == "{arg}" else _KEPT_UP_TO
     kept, what = _pick(rng, pieces) if rng.random() < 0.8 else (_ALL, "numbers")
-    changed, change = _pick(rng, CHANGED) if rng.random() < 0.75 else (_AS_IT_IS, "{what}")
+    changed, change = _pick(rng, CHANGED) if rng.random() < 0.75 else (_UNCHANGED, "{what}")
     gathered, gathering = _pick(rng, GATHERED)
     asked = gathering.replace("{what}", change.replace("{what}", f"the {what} {where}"))
     loop = f"for x in {iterable}" + (f" if {kept.code}" if kept.code else "")
@@ -116,7 +117,7 @@ def _text(rng: Random) -> Draft:
         asked, code = f"{{arg}} {first_words} and then {second_words}", f"{{arg}}{first.code}{second.code}"
     else:
         if rng.random() < 0.3:
-            first, first_words = _TEXT_AS_IT_IS, ""
+            first, first_words = _TEXT_UNCHANGED, ""
         second, measure = _pick(rng, TEXT_MEASURED)
         asked = measure.replace("{text}", f"{{arg}} {first_words}".rstrip())
         code = second.code.replace("{text}", f"{{arg}}{first.code}")

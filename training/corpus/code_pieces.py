@@ -1,4 +1,4 @@
-"""Pieces of functions: how each is asked for, how it is written, and what it computes, so that nothing is executed."""
+"""Pieces of functions: the words for each, its code, and a Python function for the same, so no code is executed."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PAIRS = (("a", "b"), ("x", "y"), ("left", "right"), ("first", "second"))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One piece. `asked` holds its wordings, `code` its Python, `does` the same for the examples."""
+    """One piece. asked: its wordings. code: its Python code. does: computes the same, for the examples."""
 
     asked: tuple[str, ...]
     code: str
@@ -63,7 +63,7 @@ def _changed() -> tuple[Piece, ...]:
 
 KEPT = _kept()
 CHANGED = _changed()
-# `{what}` is what is gathered, `{each}` what comes out per number, `{loop}` the loop with its condition
+# `{what}`: the words for the values; `{each}`: the value per number; `{loop}`: the loop with its condition
 GATHERED = (
     Piece(("the sum of {what}", "the total of {what}"), "sum({each} {loop})", sum),
     Piece(("a list of {what}", "all of {what} in a list"), "[{each} {loop}]", list),
@@ -89,7 +89,7 @@ GATHERED = (
         lambda f: sorted(set(f)),
     ),
 )
-# asked about the numbers that a condition keeps, with no change to them; `does` gets the condition for each number
+# about the numbers that meet a condition, without a change; `does` gets the condition's value for each number
 TESTED = (
     Piece(("how many {what} there are", "the count of {what}"), "sum(1 {loop})", sum),
     Piece(("whether there are any {what}", "True if there are {what}"), "any({condition} {plain})", any),
@@ -172,7 +172,7 @@ WORDS_JOINED = tuple(
     for name, mark in (("dashes", "-"), ("commas", ","), ("spaces", " "), ("plus signs", "+"))
 )
 
-# functions of one whole number: `{arg}` is its name
+# functions of one integer: `{arg}` is its name
 NUMBERS = (
     Piece(("whether {arg} is even", "True if {arg} is even"), "return {arg} % 2 == 0", lambda n: n % 2 == 0),
     Piece(("whether {arg} is odd", "True if {arg} is odd"), "return {arg} % 2 == 1", lambda n: n % 2 == 1),

@@ -1,4 +1,4 @@
-"""Draft: a problem with what decides its split, so that train and test share nothing by construction."""
+"""Draft: a problem with the key that decides its split, so that train and test cannot share a problem."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from nbdiff_engine.tasks.problem import Problem
 
 SPLITS = ("train", "test")
-_ONE_IN = 20  # a twentieth of the space of every domain is for tests
+_TEST_FRACTION = 20  # one key in 20 of every domain belongs to the test split
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """`key` holds what a problem is about, and less than its prompt says: drafts of one prompt share their key."""
+    """`key` is the subject of the problem. It depends only on the prompt, so drafts with the same prompt share it."""
 
     key: str
     problem: Problem
 
     @property
     def split(self) -> str:
-        """The only split that this problem may be in, whatever the seed and the index it was drawn with."""
+        """The split of this problem: a hash of its domain and key, independent of seed and index."""
         digest = hashlib.blake2b(f"{self.problem.domain}|{self.key}".encode(), digest_size=8).digest()
-        return SPLITS[int.from_bytes(digest, "big") % _ONE_IN == 0]
+        return SPLITS[int.from_bytes(digest, "big") % _TEST_FRACTION == 0]

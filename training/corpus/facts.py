@@ -1,4 +1,4 @@
-"""What the knowledge questions are about. Only what is settled: no disputed capital, no country with two."""
+"""The facts of the knowledge questions. Disputed capitals and countries with two capitals are left out."""
 
 # country: capital, continent, main language, currency
 COUNTRIES = {
@@ -121,7 +121,7 @@ ELEMENTS = {
     "lead": ("Pb", 82),
 }
 
-# planet, and its place counted from the Sun
+# planet: its position counted from the Sun
 PLANETS = {
     "Mercury": "first",
     "Venus": "second",

@@ -1,7 +1,8 @@
-"""Questions about countries, animals, elements and planets: of one fact, of two, and which has more legs.
+"""Questions about countries, animals, elements and planets: about one fact, about two, and which animal has more legs.
 
-A wording of a question is held out with its entity, never the fact itself. Of the questions that take two facts,
-a kind with its entity is held out in all wordings, and each of its two facts is trained on its own.
+For questions about one fact, the test split contains pairs of a wording and an entity; other wordings of the same fact
+are in the train split. For questions about two facts, the test split contains all wordings of a kind and an entity;
+each of the two facts is in the train split by itself.
 """
 
 from random import Random
@@ -13,7 +14,7 @@ from training.corpus.questions import COMPOSED, MORE_LEGS, RELATIONS, Relation
 
 _RELATION_NAMES = tuple(RELATIONS)
 _ENTITIES = {name: tuple(relation.facts) for name, relation in RELATIONS.items()}
-_WEIGHTS = tuple(len(entities) for entities in _ENTITIES.values())  # every fact is asked for equally often
+_WEIGHTS = tuple(len(entities) for entities in _ENTITIES.values())  # all facts are equally frequent
 _VALUES = {name: sorted(set(relation.facts.values())) for name, relation in RELATIONS.items()}
 _COMPOSED_WEIGHTS = tuple(len(_ENTITIES[kind.first]) for kind in COMPOSED)
 _LEGS = RELATIONS["legs"]
@@ -21,7 +22,7 @@ _ANIMALS = _ENTITIES["legs"]
 
 
 def draw(rng: Random) -> Draft:
-    """One fact for most of the questions; the others take two."""
+    """Draw a question. Most questions need one fact, the others two."""
     kind = rng.random()
     if kind < 0.74:
         return _single(rng)
@@ -34,7 +35,7 @@ def _single(rng: Random) -> Draft:
     entity = rng.choice(_ENTITIES[name])
     prompt = rng.choice(relation.asked).format(e=entity)
     value = relation.facts[entity]
-    return Draft(prompt, Problem("knowledge", prompt, _told(relation, entity), _judged(name, value)))
+    return Draft(prompt, Problem("knowledge", prompt, _sentence(relation, entity), _checker_facts(name, value)))
 
 
 def _composed(rng: Random) -> Draft:
@@ -44,9 +45,9 @@ def _composed(rng: Random) -> Draft:
     between = first.facts[entity]
     value = second.facts[between]
     prompt = rng.choice(kind.asked).format(e=entity)
-    told = _told(second, between)
-    answer = f"{_told(first, entity)} {told[0].upper()}{told[1:]}"
-    facts = _judged(kind.second, value)
+    sentence = _sentence(second, between)
+    answer = f"{_sentence(first, entity)} {sentence[0].upper()}{sentence[1:]}"
+    facts = _checker_facts(kind.second, value)
     return Draft(f"{kind.second} of {kind.first} of {entity}", Problem("knowledge", prompt, answer, facts))
 
 
@@ -58,17 +59,17 @@ def _more_legs(rng: Random) -> Draft:
         counts[1] = LEG_ORDER.index(_LEGS.facts[other])
     more, fewer = (one, other) if counts[0] > counts[1] else (other, one)
     prompt = rng.choice(MORE_LEGS).format(e=one, f=other)
-    answer = f"{_told(_LEGS, one)} {_told(_LEGS, other)} So {more} has more legs."
-    # what the answer must say last; the counts before it name both animals
+    answer = f"{_sentence(_LEGS, one)} {_sentence(_LEGS, other)} So {more} has more legs."
+    # the checked words are the answer's last sentence, because its first two name both animals
     facts = {"answer": f"{more} has more legs", "others": [f"{fewer} has more legs"]}
     return Draft(f"legs of {min(one, other)} and {max(one, other)}", Problem("knowledge", prompt, answer, facts))
 
 
-def _told(relation: Relation, entity: str) -> str:
+def _sentence(relation: Relation, entity: str) -> str:
     value = relation.facts[entity]
     article = "an" if value[0] in "aeiou" else "a"
-    return relation.told.format(e=entity, E=entity[0].upper() + entity[1:], v=value, a=article)
+    return relation.sentence.format(e=entity, E=entity[0].upper() + entity[1:], v=value, a=article)
 
 
-def _judged(relation: str, value: str) -> dict[str, object]:
+def _checker_facts(relation: str, value: str) -> dict[str, object]:
     return {"answer": value, "others": [other for other in _VALUES[relation] if other != value]}

@@ -1,4 +1,4 @@
-"""Word problems whose answers work out one equation after the other, with its operands right before its result."""
+"""Word problems. An answer computes one equation after the other, with the operands directly before the result."""
 
 import operator
 from collections.abc import Callable
@@ -18,19 +18,19 @@ _OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "*": operator.mul,
     "/": operator.floordiv,
 }
-# slots that a first pass leaves standing: what it gives decides the split, so that people and things do not
+# slots that the first pass does not fill: its text is the key, so people and things do not affect the split
 _LATER = {slot: f"{{{slot}}}" for slot in ("name", "other", "He", "he", "him", "his", "things", "boxes", "goods")}
 _PUZZLES = {steps: [puzzle for puzzle in PUZZLES if len(puzzle.plan) == steps] for steps in _STEPS}
 _PUZZLE_SHARE = {1: 0.45, 2: 0.4, 3: 0.25, 4: 0.2}
-_PLAIN_SHARE = 0.1  # of the problems: bare sums such as "What is 12 + 5 - 4?"
+_PLAIN_SHARE = 0.1  # share of bare sums such as "What is 12 + 5 - 4?"
 _PLAIN = ("What is {sum}?", "Compute {sum}.", "How much is {sum}?")
 
-Equation = tuple[str, int, str, int, int]  # what is said before it, left, operation, right, result
-Worked = tuple[str, list[Equation]]  # the prompt with its numbers, people and things left open; the equations
+Equation = tuple[str, int, str, int, int]  # the words before it, left, operation, right, result
+Worked = tuple[str, list[Equation]]  # the prompt with numbers but open slots for people and things; the equations
 
 
 def draw(rng: Random) -> Draft:
-    """A word problem, or now and then a bare sum."""
+    """Draw a word problem or, for one in ten, a bare sum."""
     steps = rng.choices(_STEPS, _STEP_WEIGHTS)[0]
     worked = None
     while worked is None:
@@ -45,7 +45,7 @@ def draw(rng: Random) -> Draft:
 
 
 def draw_sum(rng: Random) -> Draft:
-    """A bare sum of two to four steps: more carries to a token than a word problem has."""
+    """Draw a bare sum of two to four steps, which has more carries per token than a word problem."""
     worked = None
     while worked is None:
         worked = _plain(rng, rng.choice((2, 3, 4)))
@@ -62,9 +62,9 @@ def _drafted(rng: Random, worked: Worked) -> Draft:
 
 
 def _written(equations: list[Equation]) -> str:
-    """Up to two equations are told with what happens; more follow each other bare, which keeps the answer short."""
-    told = [lead for lead, *_ in equations]
-    leads = told if len(told) <= 2 else ["First", *["Then"] * (len(told) - 1)]
+    """Up to two equations follow their words; more follow only "First" and "Then", to keep the answer short."""
+    words = [lead for lead, *_ in equations]
+    leads = words if len(words) <= 2 else ["First", *["Then"] * (len(words) - 1)]
     return " ".join(
         f"{lead} {left} {operation} {right} = {result}.".lstrip()
         for lead, (_, left, operation, right, result) in zip(leads, equations)
@@ -96,7 +96,7 @@ def _factors(rng: Random) -> tuple[int, int]:
 
 
 def _story(rng: Random, scene: Scene, steps: int) -> Worked | None:
-    """A scene with this many equations; None where the numbers drawn do not work out."""
+    """A problem of a scene with this many equations; None if the drawn numbers do not fit."""
     opens_with_product = rng.random() < 0.35
     ends_with = rng.choice(("*", "/", None, None))
     between = steps - opens_with_product - (ends_with is not None)
@@ -104,14 +104,14 @@ def _story(rng: Random, scene: Scene, steps: int) -> Worked | None:
         return None
     small, large = _factors(rng)
     goal = {"*": large, "/": small * large, None: 0}[ends_with]
-    told: list[str] = []
+    sentences: list[str] = []
     equations: list[Equation] = []
     if opens_with_product:
         left, right = _factors(rng)
         if rng.random() < 0.5:
             left, right = right, left
         value = left * right
-        told.append(scene.start_product.told.format(a=left, b=right, **_LATER))
+        sentences.append(scene.start_product.sentence.format(a=left, b=right, **_LATER))
         equations.append((scene.start_product.worked.format(b=right, **_LATER), left, "*", right, value))
         if ends_with and not between:
             if value % small or value // small < 2 if ends_with == "/" else value > 20:
@@ -121,7 +121,7 @@ def _story(rng: Random, scene: Scene, steps: int) -> Worked | None:
         value = _start(rng) if ends_with is None else goal
         if ends_with and between:
             value = max(2, goal + rng.randint(-40, 40))
-        told.append(scene.start.format(a=value, **_LATER))
+        sentences.append(scene.start.format(a=value, **_LATER))
     used: set[str] = set()
     for place in range(between):
         if ends_with and place == between - 1:
@@ -132,26 +132,26 @@ def _story(rng: Random, scene: Scene, steps: int) -> Worked | None:
             grows = rng.random() < 0.5
         event = rng.choice(scene.gains if grows else scene.losses)
         result = value + amount if grows else value - amount
-        if amount < 2 or not _fits(result) or event.told in used:
+        if amount < 2 or not _fits(result) or event.sentence in used:
             return None
-        used.add(event.told)
-        told.append(event.told.format(b=amount, **_LATER))
+        used.add(event.sentence)
+        sentences.append(event.sentence.format(b=amount, **_LATER))
         equations.append((event.worked.format(b=amount, **_LATER), value, "+-"[not grows], amount, result))
         value = result
     if ends_with is None:
-        told.append(rng.choice(scene.questions).format(**_LATER))
+        sentences.append(rng.choice(scene.questions).format(**_LATER))
     else:
         event = rng.choice(scene.times if ends_with == "*" else scene.shares)
         result = _OPERATIONS[ends_with](value, small)
         if ends_with == "*" and result > _LARGEST_PRODUCT:
             return None
-        told.append(event.told.format(b=small, **_LATER))
+        sentences.append(event.sentence.format(b=small, **_LATER))
         equations.append((event.worked.format(b=small, **_LATER), value, ends_with, small, result))
-    return " ".join(told), equations
+    return " ".join(sentences), equations
 
 
 def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
-    """A problem of a fixed plan; None where the numbers drawn do not work out."""
+    """A problem with a fixed plan; None if the drawn numbers do not fit."""
     small, large = _factors(rng)
     numbers: dict[str, int] = {}
     for name, kind in puzzle.numbers.items():
@@ -161,9 +161,9 @@ def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
             numbers[name] = _change(rng)
         elif kind == "age":
             numbers[name] = rng.randint(2, 60)
-        elif kind == "short":  # two of them add up to the larger factor of a product
+        elif kind == "short":  # the sum of two is the larger factor of a product
             numbers[name] = rng.randint(2, 10)
-        elif kind == "multiple":  # of the number named b
+        elif kind == "multiple":  # of the number b
             numbers[name] = small * large
         elif kind == "long":
             numbers[name] = large
@@ -173,7 +173,7 @@ def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
     known = dict(numbers)
     for (left, operation, right), lead in zip(puzzle.plan, puzzle.leads):
         for name in (left, right):
-            if puzzle.numbers.get(name) == "above":  # larger than what is taken from it
+            if puzzle.numbers.get(name) == "above":  # larger than the number that is subtracted from it
                 numbers[name] = known[name] = known[right] + _change(rng)
         first = known[left]
         second = known[right] if right in known else int(right)
@@ -186,11 +186,11 @@ def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
         known[f"r{len(equations)}"] = result
     if len(numbers) > 1 and puzzle.numbers.get("c") == "factor" and numbers["c"] == numbers.get("b"):
         return None
-    return puzzle.told.format(**numbers, **_LATER), equations
+    return puzzle.text.format(**numbers, **_LATER), equations
 
 
 def _plain(rng: Random, steps: int) -> Worked | None:
-    """A bare sum, read from left to right: only its first operation may be a product or a quotient."""
+    """A bare sum, computed from left to right: only its first operation may be a product or a quotient."""
     small, large = _factors(rng)
     first = rng.choice("++--*/")
     value, text = (large, f"{large}") if first == "*" else (small * large, f"{small * large}")

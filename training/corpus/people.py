@@ -11,11 +11,11 @@ _HE = {"He": "He", "he": "he", "him": "him", "his": "his"}
 
 
 def pronouns(name: str) -> dict[str, str]:
-    """The words that a text about this person uses."""
+    """The pronouns of a text about this person."""
     return _SHE if name in GIRLS else _HE
 
 
 def two_people(rng: Random) -> dict[str, str]:
-    """Slots of a text about `name`, with pronouns, who meets `other`."""
+    """Slots of a text in which `name` meets `other`, with the pronouns of `name`."""
     name, other = rng.sample(NAMES, 2)
     return {"name": name, "other": other, **pronouns(name)}

@@ -1,4 +1,4 @@
-"""Sentences of the stories. Each follows from one thing that the prompt names; the slots copy the others.
+"""Sentences of the stories. One word of the prompt decides each sentence; its slots copy the other words.
 
 Slots: {name}, {He}, {he}, {him}, {his}; {animal}, {colour}, {thing}.
 """
@@ -27,7 +27,7 @@ PLACES = {
     "castle": "{name} visited the castle and climbed its tower.",
     "island": "{name} came to the island in a little boat.",
 }
-# what goes wrong with the thing, and how it ends well
+# thing: the trouble with it, and the rescue
 THINGS = {
     "kite": ("the wind blew it into a tree", "got the kite down"),
     "ball": ("it rolled into a deep hole", "pushed the ball out"),
@@ -63,7 +63,7 @@ ANIMALS = {
     "monkey": "A funny monkey swung from a rope.",
     "squirrel": "A shy squirrel left its nuts.",
 }
-# the wording of the prompt, and how the story that it asks for opens, goes on and turns
+# the wording of a prompt, and the opening, trouble and rescue of its story
 WORDINGS = (
     (
         "Write a short story about {name}, {an} {animal} and {a} {colour} {thing}. It takes place {where}.",

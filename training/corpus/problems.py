@@ -1,8 +1,8 @@
-"""Any problem of the corpus by its number: the same arguments give the same problem.
+"""Problems of the corpus by number: the same arguments always give the same problem.
 
-The answer is a function of the prompt, wording included, so that a small model can learn it and decode several of
-its tokens at once. Training may add "sums", bare sums alone: the arithmetic of math without the telling. A problem
-of the test split cannot occur in the train split: see `draft.Draft`.
+The answer is a function of the prompt, including its wording, so that a small model can learn it and decode several
+tokens at once. Training may add the part "sums": the arithmetic of math without a story. A problem of the test split
+cannot be in the train split: see `draft.Draft`.
 """
 
 from random import Random
@@ -26,7 +26,10 @@ PARTS = tuple(_DRAW)
 
 
 def example(domain: str, split: str, index: int, seed: int = 0) -> Problem:
-    """Problem `index` of a domain's split: always the same for the same arguments, and there is one for any index."""
+    """Problem `index` of a split of a domain. Every index has a problem.
+
+    Raises DataError for an unknown domain or split.
+    """
     if domain not in _DRAW:
         raise DataError(f"The corpus has no domain {brief(domain)}; it has {', '.join(PARTS)}.")
     if split not in SPLITS:

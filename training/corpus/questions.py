@@ -1,6 +1,6 @@
-"""How the facts are asked for and told: `{e}` is what a question is about, `{v}` the fact.
+"""Wordings of the questions and answers about facts. Slots: `{e}` is the entity, `{v}` the value of the fact.
 
-`{E}` starts a sentence with the entity, `{a}` is the article of the fact, `{f}` a second entity to compare with.
+`{E}` is the entity at the start of a sentence, `{a}` the article of the value, `{f}` a second entity to compare with.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from training.corpus.facts import ANIMALS, COUNTRIES, ELEMENTS, PLANETS
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Facts of one kind: entity to value, the wordings of the question, and how an answer tells the fact."""
+    """Facts of one kind. facts: entity to value. asked: wordings of the question. sentence: that of the answer."""
 
     facts: dict[str, str]
     asked: tuple[str, ...]
-    told: str
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A question whose answer takes two facts: the value of `first` is the entity of `second`."""
+    """A question that needs two facts: the value of `first` is the entity of `second`."""
 
     first: str
     second: str

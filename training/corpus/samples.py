@@ -1,4 +1,4 @@
-"""Samples of the corpus as a terminal shows them."""
+"""Samples of the corpus as text for a terminal."""
 
 from textwrap import indent
 
@@ -7,7 +7,7 @@ from training.corpus.problems import example
 
 
 def render(domain: str, split: str, count: int, seed: int = 0) -> str:
-    """The first problems of a split: each with its reference answer and what the checker says about that answer."""
+    """The first problems of a split, each with its reference answer and the checker's verdict on that answer."""
     blocks = []
     for index in range(count):
         problem = example(domain, split, index, seed)

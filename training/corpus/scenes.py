@@ -1,4 +1,4 @@
-"""Scenes and one-off templates of the word problems. `{a}`, `{b}`... are numbers, other slots are people and things."""
+"""Scenes and single templates of the word problems. `{a}`, `{b}`, ... are numbers, other slots people and things."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ GOODS = ("pens", "books", "cups", "balls", "cakes", "toys", "hats", "lamps")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in the problem, and how the answer repeats it before the equation; both name the number `{b}`."""
+    """An event with the number `{b}`. sentence: its sentence in the problem. worked: the words before the equation."""
 
-    told: str
+    sentence: str
     worked: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A quantity that starts as `{a}` or as `{a}` times `{b}`, grows and shrinks, and may end multiplied or divided."""
+    """A quantity that starts as `{a}` or `{a}` * `{b}`, grows or shrinks, and may end with a product or a quotient."""
 
     start: str
     start_product: Event
@@ -177,12 +177,13 @@ SCENES = (OWNING, BUS, TANK, SHOP, MONEY, GARDEN, TRIP, NUMBER)
 
 @dataclass(frozen=True, slots=True)
 class Puzzle:
-    """A problem of a fixed plan. `plan` holds equations such as `("a", "+", "b")`; result i is named `r1`, `r2`...
+    """A problem with a fixed plan.
 
-    `numbers` names how each number is drawn (see `math.py`); `leads` are what the answer says before each equation.
+    plan: equations such as `("a", "+", "b")`; their results are named `r1`, `r2`, ... numbers: the kind of each number,
+    which decides how `math.py` draws it. leads: the words of the answer before each equation.
     """
 
-    told: str
+    text: str
     numbers: dict[str, str]
     plan: tuple[tuple[str, str, str], ...]
     leads: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Stories of five sentences: a place opens them, a thing gets into trouble, an animal helps, a colour ends them."""
+"""Stories of five sentences about a place, trouble with a thing, an animal, its help, and an end set by a colour."""
 
 from random import Random
 
@@ -13,7 +13,7 @@ _AT = {"market", "river", "castle"}
 
 
 def draw(rng: Random) -> Draft:
-    """A story about a person, an animal and a coloured thing somewhere."""
+    """Draw a story about a person, an animal, a coloured thing and a place."""
     name, animal = rng.choice(NAMES), rng.choice(_ANIMALS)
     colour, thing, place = rng.choice(_COLOURS), rng.choice(_THINGS), rng.choice(_PLACES)
     asked, (opening, trouble, rescue) = rng.choice(WORDINGS)
@@ -34,5 +34,5 @@ def draw(rng: Random) -> Draft:
     sentences = (opening + PLACES[place], trouble, ANIMALS[animal], rescue, COLOURS[colour])
     answer = " ".join(sentences).format(**slots)
     facts = {"must": [name, animal, f"{colour} {thing}"]}
-    # the wording is no part of the key: who meets whom over what and where is new in a test
+    # the wording is not part of the key: a combination of person, animal, thing and place in a test is never in train
     return Draft(f"{name} {animal} {colour} {thing} {place}", Problem("story", asked.format(**slots), answer, facts))

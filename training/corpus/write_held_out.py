@@ -9,11 +9,11 @@ from nbdiff_engine.tasks.problem import DOMAINS, Problem
 from training.corpus.problems import example
 
 PER_DOMAIN = 100
-FIELDS = ("domain", "prompt", "answer", "facts")  # the rule is the domain's
+FIELDS = ("domain", "prompt", "answer", "facts")  # without the rule, which is that of the domain
 
 
 def held_out_problems(per_domain: int = PER_DOMAIN) -> list[Problem]:
-    """The first problems of each domain's test split with seed 0, without those whose prompt came before."""
+    """The first problems of each domain's test split with seed 0; a problem whose prompt repeats is skipped."""
     problems: dict[str, Problem] = {}
     for number, domain in enumerate(DOMAINS, start=1):
         for index in count():
@@ -25,7 +25,7 @@ def held_out_problems(per_domain: int = PER_DOMAIN) -> list[Problem]:
 
 
 def write_held_out(path: Path = HELD_OUT_FILE) -> None:
-    """One problem a line."""
+    """Write the held-out problems to `path`, one JSON object per line."""
     lines = [
         json.dumps({name: getattr(problem, name) for name in FIELDS}, ensure_ascii=False)
         for problem in held_out_problems()

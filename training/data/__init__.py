@@ -1,1 +1,1 @@
-"""From files, hub data sets or the base's own answers to packed documents."""
+"""Training data: from files, hub data sets, the corpus or the base's own answers to packed documents."""

@@ -1,4 +1,4 @@
-"""DataSettings: what a run trains on, checked at the edge, one sentence a mistake."""
+"""DataSettings: the data that a run trains on. Wrong settings raise an error with one sentence."""
 
 import math
 from typing import Annotated, Any, Literal, Self
@@ -9,28 +9,28 @@ from nbdiff_engine.decoding.settings import TEMPERATURES
 from nbdiff_engine.errors import brief, first_problem
 from training.errors import RecipeError
 
-CORPUS = "corpus"  # the problems that this project writes itself
-SELF = "self"  # answers of the checkpoint that is adapted
+CORPUS = "corpus"  # the problems that this project generates
+SELF = "self"  # documents that the base writes
 
-# What a column can be, and the format that reads it.
+# The role of a column, and the format that reads it.
 ROLES = {"text": "text", "prompt": "prompt", "completion": "prompt", "input": "prompt", "messages": "messages"}
 FormatName = Literal["auto", "text", "prompt", "messages"]
 
 
 class SelfData(BaseModel):
-    """What the base writes where source is "self"."""
+    """Settings of the documents that the base writes if source is "self"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     prompts: str | None = Field(
         default=None,
-        description='a .txt (a prompt a line) or .jsonl file, or "corpus" for its prompts, taken in turn; '
-        "empty: the model writes the prompts as well",
+        description='a .txt file (one prompt per line), a .jsonl file, or "corpus" for its prompts, '
+        "used in turn; empty: the model also writes the prompts",
     )
-    documents: int = Field(default=512, ge=1, description="documents that are written, the held-out ones included")
-    max_new_tokens: int = Field(default=256, ge=1, description="tokens after which an answer is cut")
+    documents: int = Field(default=512, ge=1, description="number of documents to write, including the held-out ones")
+    max_new_tokens: int = Field(default=256, ge=1, description="maximum tokens of an answer")
     temperature: float = Field(
-        default=1.0, ge=0, le=TEMPERATURES[1], description="1: the base's own distribution; 0: its best guess"
+        default=1.0, ge=0, le=TEMPERATURES[1], description="1: the base's own distribution; 0: its most likely tokens"
     )
 
     @model_validator(mode="after")
@@ -43,7 +43,7 @@ class SelfData(BaseModel):
 
 
 class DataSettings(BaseModel):
-    """Where documents come from, and how a row of them becomes one."""
+    """The source of the documents, and how a row of the source becomes a document."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,30 +57,33 @@ class DataSettings(BaseModel):
     format: Annotated[
         FormatName,
         Field(
-            description="what a row is: text, prompt (with a completion), messages (a conversation), "
-            "or auto to tell by its columns"
+            description="the format of a row: text, prompt (with a completion), messages (a conversation), "
+            "or auto, which chooses by the columns"
         ),
     ] = "auto"
     columns: Annotated[
         dict[str, str],
-        Field(description=f"role to column, where a column has no usual name; roles: {', '.join(ROLES)}"),
+        Field(description=f"role to column, for columns without a usual name; roles: {', '.join(ROLES)}"),
     ] = {}
-    subset: Annotated[str | None, Field(description="the configuration of a hub data set that has several")] = None
-    split: Annotated[str, Field(description="the split of a hub data set; files are all train")] = "train"
-    held_out: Annotated[int, Field(description="documents kept for evaluation, never more than half of all")] = 64
-    limit: Annotated[int | None, Field(description="read only so many documents, from the first on")] = None
+    subset: Annotated[str | None, Field(description="the configuration of a hub data set, if it has several")] = None
+    split: Annotated[str, Field(description="the split of a hub data set; files have only train")] = "train"
+    held_out: Annotated[int, Field(description="documents kept for evaluation, at most half of all")] = 64
+    limit: Annotated[int | None, Field(description="read only this number of documents, from the first")] = None
     seed: Annotated[
-        int, Field(description="decides which documents are held out, the corpus's problems, and what self samples")
+        int,
+        Field(description="seed of the held-out choice, of the corpus's problems and of the samples of self"),
     ] = 0
-    raw: Annotated[bool, Field(description="prompt and completion as plain text, without the chat template")] = False
+    raw: Annotated[bool, Field(description="encode prompt and completion as plain text, without a chat template")] = (
+        False
+    )
     weights: Annotated[
-        dict[str, float], Field(description="domain of the corpus to its share; none given: all domains equally")
+        dict[str, float], Field(description="domain of the corpus to its share; default: equal shares")
     ] = {}
-    self_data: Annotated[SelfData, Field(description='what is written where source is "self"')] = SelfData()
+    self_data: Annotated[SelfData, Field(description='documents that the base writes if source is "self"')] = SelfData()
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
-        """Check settings. Raises RecipeError with one sentence for the first that is wrong."""
+        """Check settings. Raises RecipeError with one sentence about the first mistake."""
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
@@ -90,7 +93,7 @@ class DataSettings(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool):
-            raise ValueError(f"{info.field_name} is {value}; give a number, not a yes or no")
+            raise ValueError(f"{info.field_name} is {value}; give a number, not a boolean")
         return value
 
     @field_validator("source", "split", "subset")
@@ -107,7 +110,9 @@ class DataSettings(BaseModel):
             if role not in ROLES:
                 raise ValueError(f"columns names the role {brief(role)}; choose one of {', '.join(ROLES)}")
         if len({ROLES[role] for role in value}) > 1:
-            raise ValueError(f"columns names {', '.join(value)}, which are not of one format; name those of one")
+            raise ValueError(
+                f"columns names {', '.join(value)}, which belong to different formats; name the roles of one format"
+            )
         return value
 
     @field_validator("held_out")
@@ -138,7 +143,7 @@ class DataSettings(BaseModel):
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {brief(domain)} is {weight:g}; it must be 0 or more")
         if value and not sum(value.values()) > 0:
-            raise ValueError("weights are all 0; give one domain at least a share")
+            raise ValueError("weights are all 0; give at least one domain a positive weight")
         return value
 
     @model_validator(mode="after")
@@ -149,9 +154,9 @@ class DataSettings(BaseModel):
         if self.raw and wanted == "messages":
             raise ValueError("raw is set, but a conversation is written by the chat template; use format prompt")
         if self.weights and self.source != CORPUS:
-            raise ValueError(f"weights are of the corpus's domains, but source is {brief(self.source)}")
+            raise ValueError(f"weights are for domains of the corpus, but source is {brief(self.source)}")
         if self.source != SELF and self.self_data != SelfData():
-            raise ValueError(f"self_data is what the base writes itself, but source is {brief(self.source)}")
+            raise ValueError(f"self_data is for source 'self', but source is {brief(self.source)}")
         if self.source == SELF and self.limit is not None:
-            raise ValueError("limit is of data that is there already; self writes as many as self_data.documents says")
+            raise ValueError("limit is for existing data; for source 'self' set self_data.documents instead")
         return self

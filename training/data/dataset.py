@@ -1,4 +1,4 @@
-"""DocumentSources: the corpus of this project, and rows of files and hub data sets, split into train and held-out."""
+"""Document sources: the corpus, and rows of files and hub data sets, split into training and held-out documents."""
 
 import hashlib
 import logging
@@ -21,15 +21,15 @@ from training.failure_kind import FailureKind
 
 logger = logging.getLogger(__name__)
 
-ENDLESS = 2**31  # documents of a source that is written as it is read
-_KEPT = 256  # documents that a RowSource keeps encoded
+ENDLESS = 2**31  # documents of a source that generates them on demand
+_CACHED = 256  # encoded documents in the cache of a RowSource
 
 
 def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSource, DocumentSource]:
-    """The documents to train on and those held out, of which none is among the first.
+    """The documents to train on, and the held-out documents. No row is in both.
 
-    Every row is checked here for the text it must hold; rows of blank text are left out. What only the
-    tokenizer can find, such as the MASK token in a text, is found when the row is read.
+    Checks here that every row has the text it needs; rows with blank text are left out. Mistakes that only the
+    tokenizer can find, such as the MASK token in a text, are found when the row is read. Raises DataError.
     """
     if settings.raw != encoder.raw:
         raise ValueError(f"the settings say raw={settings.raw}, the encoder raw={encoder.raw}")
@@ -38,11 +38,11 @@ def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSourc
         train = CorpusSource("train", settings.seed, settings.weights, encoder, count)
         return train, CorpusSource("test", settings.seed, settings.weights, encoder, settings.held_out)
     if settings.source == SELF:
-        raise DataError(f"The source {SELF!r} is written by the checkpoint, before the run; it cannot be opened here.")
+        raise DataError(f"The source {SELF!r} is written by the checkpoint before the run; it cannot be opened here.")
     rows = load_rows(settings)
     layout = detect_format(rows.column_names, settings)
     if layout.kind == "messages" and not encoder.has_template:
-        raise DataError(f"{settings.source} holds conversations, but the tokenizer has no chat template for them.")
+        raise DataError(f"{settings.source} contains conversations, but the tokenizer has no chat template for them.")
     name = _name(settings)
     numbers = _checked_rows(rows, layout, name)
     held_out = min(settings.held_out, len(numbers) // 2)
@@ -53,12 +53,12 @@ def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSourc
         RowSource(rows, numbers[np.sort(part)], layout, encoder, label)
         for part, label in ((order[held_out:], name), (order[:held_out], f"{name}, held out"))
     )
-    _ = train[0]  # a template that refuses the data is better known now
+    _ = train[0]  # raises now, not during the run, if the chat template refuses the data
     return train, kept
 
 
 def _name(settings: DataSettings) -> str:
-    """A source as the log and the model card name it."""
+    """The name of a source in the log and the model card."""
     path = Path(settings.source).expanduser()
     if path.exists():
         return path.resolve().name
@@ -66,9 +66,9 @@ def _name(settings: DataSettings) -> str:
 
 
 class RowSource:
-    """Rows of a data set, encoded as they are asked for.
+    """Rows of a data set, encoded when they are read.
 
-    numbers: which rows, in their order. Errors name a row by its place in the data set, from 1.
+    numbers: the rows, in their order, from 0. Errors name a row by its number in the data set, from 1.
     """
 
     def __init__(self, rows: Dataset, numbers: Sequence[int], layout: Format, encoder: Encoder, name: str) -> None:
@@ -77,7 +77,7 @@ class RowSource:
         self.encoder = encoder
         self._rows = rows.select_columns(list(dict.fromkeys(layout.columns)))
         self._numbers = numbers
-        self._document = lru_cache(maxsize=_KEPT)(self._encode)
+        self._document = lru_cache(maxsize=_CACHED)(self._encode)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -88,25 +88,25 @@ class RowSource:
         return self._document(int(self._numbers[index]))
 
     def _encode(self, number: int) -> Document:
-        with _naming_row(number, self.name):
+        with _errors_name_row(number, self.name):
             return self.layout.encode(self._rows[number], self.encoder)
 
 
 def _checked_rows(rows: Dataset, layout: Format, name: str) -> np.ndarray:
-    """The rows that hold text. Raises DataError for one whose value is none."""
+    """The numbers of the rows with text. Raises DataError for a row whose value is not text."""
     columns = list(dict.fromkeys(layout.columns))
     numbers, number = [], 0
     for batch in _batches(rows.select_columns(columns), name):
         for values in zip(*(batch[column] for column in columns)):
-            with _naming_row(number, name):
+            with _errors_name_row(number, name):
                 if layout.holds_text(dict(zip(columns, values))):
                     numbers.append(number)
             number += 1
     if not numbers:
-        raise DataError(f"{name} holds nothing but blank text, so there is nothing to train on.")
+        raise DataError(f"{name} contains only blank text, so there is nothing to train on.")
     if len(numbers) < number:
         logger.warning(
-            "%s: %d of %d rows are left out, because text in them is blank", name, number - len(numbers), number
+            "%s: %d of %d rows are left out, because their text is blank", name, number - len(numbers), number
         )
     return np.asarray(numbers)
 
@@ -114,13 +114,13 @@ def _checked_rows(rows: Dataset, layout: Format, name: str) -> np.ndarray:
 def _batches(rows: Dataset, name: str) -> Iterator[dict[str, list]]:
     try:
         yield from rows.iter(batch_size=1000)
-    except UnicodeDecodeError as error:  # JSON is stored as its bytes are
-        raise DataError(f"{name} holds a row that is not UTF-8 text; save the data as UTF-8.") from error
+    except UnicodeDecodeError as error:  # the JSON reader stores bytes without a check
+        raise DataError(f"{name} contains a row that is not UTF-8 text; save the data as UTF-8.") from error
 
 
 @contextmanager
-def _naming_row(number: int, name: str) -> Iterator[None]:
-    """Have a DataError say in which row it is."""
+def _errors_name_row(number: int, name: str) -> Iterator[None]:
+    """Add the row to a DataError that is raised inside the `with` block."""
     try:
         yield
     except DataError as error:
@@ -128,9 +128,9 @@ def _naming_row(number: int, name: str) -> Iterator[None]:
 
 
 class CorpusSource:
-    """Problems of the project's own corpus. Document i is of a domain drawn by the weights from a hash of i.
+    """Problems of the project's corpus. A hash of i and the weights decide the domain of document i.
 
-    split: "train" or "test", which share no problem. weights: domain to share; None or empty: all equally.
+    split: "train" or "test", which share no problem. weights: domain to share; None or empty: equal shares.
     """
 
     name = CORPUS
@@ -151,7 +151,7 @@ class CorpusSource:
         self._count = count
         self._example = example
         self._domains = [domain for domain in PARTS if weights.get(domain, 0) > 0]
-        self._borders = list(accumulate(weights[domain] for domain in self._domains))
+        self._bounds = list(accumulate(weights[domain] for domain in self._domains))
 
     def __len__(self) -> int:
         return self._count
@@ -165,5 +165,5 @@ class CorpusSource:
     def domain(self, index: int) -> str:
         """The domain of document `index`."""
         digest = hashlib.blake2b(f"{self.seed} {self.split} {index}".encode(), digest_size=8).digest()
-        place = int.from_bytes(digest, "big") / 2**64 * self._borders[-1]
-        return next((name for name, end in zip(self._domains, self._borders) if place < end), self._domains[-1])
+        point = int.from_bytes(digest, "big") / 2**64 * self._bounds[-1]
+        return next((name for name, end in zip(self._domains, self._bounds) if point < end), self._domains[-1])

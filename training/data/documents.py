@@ -1,4 +1,4 @@
-"""Document: one piece of training text as token ids, with the spans a model is to answer."""
+"""Document: one training text as token ids, with the spans that are answers."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,11 +6,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids, and which of them are the model's own.
+    """Token ids, and which of them are answers of the assistant.
 
-    turns: spans [start, stop) of the assistant's turns, each with the token that ends it. Blocks are laid
-    from each start; only these tokens are noised, and only they are scored. None: plain text, all of it
-    scored, its blocks laid from an offset that is drawn anew each time it is read.
+    turns: spans [start, stop) of the assistant's turns, each with its end token. Blocks begin at each start, and only
+    these tokens are noised and scored. None: plain text. All its tokens are scored, and its blocks begin at an offset
+    that is drawn each time it is read.
     """
 
     ids: tuple[int, ...]
@@ -20,17 +20,17 @@ class Document:
         end = 0
         for start, stop in self.turns or ():
             if not end <= start < stop <= len(self.ids):
-                raise ValueError(f"the turns {self.turns} are no ordered spans of {len(self.ids)} tokens")
+                raise ValueError(f"the turns {self.turns} are not ordered spans of {len(self.ids)} tokens")
             end = stop
 
 
 class DocumentSource(Protocol):
-    """Documents by number: any of them can be had without those before it, so a run resumes anywhere."""
+    """Documents by number. Each can be read without those before it, so a run can resume at any document."""
 
     name: str  # for the log and the model card
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of documents."""
 
     def __getitem__(self, index: int) -> Document:
-        """Document `index`, always the same."""
+        """Document `index`; the same at every call."""

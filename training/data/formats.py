@@ -1,6 +1,6 @@
-"""From a row of data to a Document: which columns are read, and how text and conversations become token ids.
+"""From a row of data to a Document: the columns that are read, and how text and conversations become token ids.
 
-What precedes an answer is encoded exactly as `nbdiff_engine.decoding.prompts` encodes it at decode time.
+The text before an answer is encoded exactly as `nbdiff_engine.decoding.prompts` encodes a prompt for decoding.
 """
 
 import logging
@@ -27,36 +27,36 @@ _PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
 )
-_INPUTS = ("input", "context")  # beside an instruction: the material that it speaks of
+_INPUTS = ("input", "context")  # the material of an instruction
 _TEXT = ("text", "content")
 
-# The names that ShareGPT's "from" gives to the usual roles.
+# The values of ShareGPT's "from", and the usual roles.
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a row is, and the columns that are read of it.
+    """The kind of a row, and the columns that are read.
 
-    columns: (text,), (messages,), (prompt, completion), or (prompt, completion, input), where the input may be
-    blank and is joined to the prompt by an empty line.
+    columns: (text,), (messages,), (prompt, completion) or (prompt, completion, input). The input may be blank; it
+    follows the prompt after an empty line.
     """
 
     kind: Literal["text", "prompt", "messages"]
     columns: tuple[str, ...]
 
     def holds_text(self, row: Mapping[str, Any]) -> bool:
-        """Whether none of the text that a row must have is blank. Raises DataError for a value that is no text."""
+        """Whether all required text of a row is not blank. Raises DataError for a value that is not text."""
         values = [row[column] for column in self.columns[:2]]
         if self.kind == "messages":
-            return all(message["content"].strip() for message in _heard(read_messages(values[0])))
+            return all(message["content"].strip() for message in _through_last_answer(read_messages(values[0])))
         for column, value in zip(self.columns, values):
             if not isinstance(value, str):
-                raise DataError(f"Its {column!r} is {brief(value)}, which is no text.")
+                raise DataError(f"Its {column!r} is {brief(value)}, which is not text.")
         return all(value.strip() for value in values)
 
     def texts(self, row: Mapping[str, Any]) -> list[str]:
-        """All text of a row, for a tokenizer to learn from."""
+        """All text of a row, to train a tokenizer."""
         values = [row[column] for column in self.columns]
         if self.kind == "messages":
             return [message["content"] for message in read_messages(values[0])]
@@ -76,11 +76,16 @@ class Format:
 
 
 def detect_format(column_names: Sequence[str], settings: DataSettings) -> Format:
-    """The format of rows with these columns: what the settings name, and the usual names for the rest."""
+    """The format of rows with these columns. The settings come first, then the usual names of columns.
+
+    Raises DataError if a column is missing.
+    """
     for role, column in settings.columns.items():
         if column not in column_names:
-            raise DataError(f"There is no column {brief(column)} for the {role}; there are {', '.join(column_names)}.")
-    # A table with a conversation often repeats its first prompt in a column of its own: conversations come first.
+            raise DataError(
+                f"There is no column {brief(column)} for the {role}; the columns are {', '.join(column_names)}."
+            )
+    # Conversations come first: a table with a conversation often repeats the first prompt in another column.
     find = {"messages": _find_messages, "prompt": _find_pair, "text": _find_text}
     if settings.format != "auto":
         kinds = [settings.format]
@@ -92,14 +97,14 @@ def detect_format(column_names: Sequence[str], settings: DataSettings) -> Format
         found = find[kind](column_names, settings.columns)
         if found is not None:
             return Format(kind, found)
-    wanted = " or ".join(_WANTED[kind] for kind in kinds)
+    wanted = " or ".join(_COLUMNS_OF[kind] for kind in kinds)
     raise DataError(
-        f"The data has no column {wanted}; there are {', '.join(column_names)}. "
-        "Name those to read in columns, by role: text, prompt and completion, or messages."
+        f"The data has no column {wanted}; the columns are {', '.join(column_names)}. "
+        "Name the columns to read in `columns`, by role: text, prompt and completion, or messages."
     )
 
 
-_WANTED = {"messages": "'messages'", "prompt": "'prompt' with 'completion'", "text": "'text'"}
+_COLUMNS_OF = {"messages": "'messages'", "prompt": "'prompt' with 'completion'", "text": "'text'"}
 
 
 def _find_messages(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -111,8 +116,8 @@ def _find_pair(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...
     for usual_prompt, usual_completion in _PAIRS:
         prompt, completion = named.get("prompt", usual_prompt), named.get("completion", usual_completion)
         if prompt in names and completion in names:
-            beside = _INPUTS if prompt == "instruction" else ()
-            material = named.get("input") or next((name for name in beside if name in names), None)
+            inputs = _INPUTS if prompt == "instruction" else ()
+            material = named.get("input") or next((name for name in inputs if name in names), None)
             return (prompt, completion) if material is None else (prompt, completion, material)
     return None
 
@@ -123,10 +128,10 @@ def _find_text(names: Sequence[str], named: Mapping[str, str]) -> tuple[str, ...
 
 
 def read_messages(value: Any) -> list[dict[str, str]]:
-    """A conversation as a list of role and content, from that or from ShareGPT's from and value.
+    """A conversation as a list of role and content. value: the same, or ShareGPT's from and value.
 
-    Raises DataError if it is neither, if a content is no text, or if nothing in it is an answer of the assistant:
-    a greeting that opens a conversation is none.
+    Raises DataError if it has another form, if a content is not text, or if it has no answer of the assistant. A
+    greeting at the start of a conversation is not an answer.
     """
     if not isinstance(value, (list, tuple)):
         raise DataError(f"The conversation is {brief(value)}; it must be a list of messages.")
@@ -137,31 +142,31 @@ def read_messages(value: Any) -> list[dict[str, str]]:
         if role is None:
             role, content = _SHAREGPT_ROLES.get(known.get("from")), known.get("value")
         if not isinstance(role, str) or not isinstance(content, str):
-            raise DataError(f"The message {brief(message)} is no {{'role': ..., 'content': ...}}, both strings.")
+            raise DataError(f"The message {brief(message)} is not {{'role': ..., 'content': ...}} with two strings.")
         messages.append({"role": role, "content": content})
     if not _answers(messages):
-        raise DataError("The conversation has no answer of the assistant, so there is nothing to learn from it.")
+        raise DataError("The conversation has no answer of the assistant, so there is nothing to train on.")
     return messages
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:
-    """Which messages are the assistant's, and come after another."""
+    """The indices of the assistant's messages, except a first one."""
     return [index for index, message in enumerate(messages) if index and message["role"] == "assistant"]
 
 
-def _heard(messages: Sequence[Message]) -> list[Message]:
-    """The messages through the last answer, but for the system's, whose text may be empty to have none."""
+def _through_last_answer(messages: Sequence[Message]) -> list[Message]:
+    """The messages through the last answer, without those of the system, whose text may be empty."""
     return [message for message in messages[: _answers(messages)[-1] + 1] if message["role"] != "system"]
 
 
 class Encoder:
-    """A tokenizer's way of writing text, prompts with completions, and conversations as Documents.
+    """Encodes text, prompts with completions, and conversations as Documents, with one tokenizer.
 
-    eos_token_ids: any of them ends an answer. Where the chat template writes none, the first is written; of a
-        set, which has no first, the tokenizer's own.
-    bos_before_template: of the BlockModel, for families whose prompt is a BOS and then the template's text.
-    raw: prompts as plain text, even where there is a chat template.
-    forbidden_ids: no document may hold them: the MASK token.
+    eos_token_ids: each of them ends an answer. If the chat template writes none, the first is appended; for a set,
+        which has no order, the tokenizer's own EOS.
+    bos_before_template: as in BlockModel, for families whose prompt is a BOS followed by the template's text.
+    raw: encode prompts as plain text, even if there is a chat template.
+    forbidden_ids: tokens that no document may contain, such as MASK.
     """
 
     def __init__(
@@ -173,7 +178,7 @@ class Encoder:
         forbidden_ids: Sequence[int] = (),
     ) -> None:
         if not eos_token_ids:
-            raise DataError("The checkpoint names no token that ends an answer, so its documents could not be ended.")
+            raise DataError("The checkpoint has no end-of-sequence token, so no document can be ended.")
         self.tokenizer = tokenizer
         own = tokenizer.eos_token_id
         self.eos_token_id = (
@@ -183,21 +188,21 @@ class Encoder:
         self.bos_before_template = bos_before_template
         self.raw = raw
         self.forbidden_ids = frozenset(forbidden_ids)
-        self.last_turn_only = 0  # conversations so far whose earlier answers were read as context alone
+        self.last_turn_only = 0  # conversations in which only the last answer is a turn
 
     @property
     def has_template(self) -> bool:
-        """Whether prompts go through a chat template."""
+        """Whether prompts are written with a chat template."""
         return bool(self.tokenizer.chat_template) and not self.raw
 
     def encode_text(self, text: str) -> Document:
-        """Plain text and an EOS, all of it to be learned."""
+        """Plain text with an EOS; all tokens are trained on."""
         _require_text("text", text)
         ids = self._tokenize(text, special=True)
         return self._document(ids if ids[-1:] and ids[-1] in self.eos_token_ids else [*ids, self.eos_token_id], None)
 
     def encode_pair(self, prompt: str, completion: str) -> Document:
-        """A prompt as the engine encodes it, and its completion as the one turn."""
+        """A prompt as the engine encodes it, and its completion as the only turn."""
         _require_text("prompt", prompt)
         _require_text("completion", completion)
         if self.has_template:
@@ -208,15 +213,15 @@ class Encoder:
         return self._one_turn(ids, self._continuation(prompt, ids, completion, special=True))
 
     def encode_messages(self, messages: Sequence[Message]) -> Document:
-        """A conversation, each answer of the assistant a turn; what comes after the last answer is left out.
+        """A conversation. Each answer of the assistant is a turn; messages after the last answer are left out.
 
-        Where the template does not repeat an earlier answer as it was given (it drops its reasoning, or writes
-        no EOS that the model knows), only the last answer is a turn, after the context that the engine reads.
+        Some templates change earlier answers: they drop the reasoning, or write no EOS of the model. Then only the
+        last answer is a turn, after the context that the engine reads.
         """
         if not self.has_template:
-            raise DataError("A conversation needs a chat template, and there is none; give prompts and completions.")
+            raise DataError("A conversation needs a chat template, but there is none; give prompts and completions.")
         messages = read_messages(messages)
-        for message in _heard(messages):
+        for message in _through_last_answer(messages):
             _require_text(f"message of the {message['role']}", message["content"])
         answers = _answers(messages)
         ids: list[int] = []
@@ -242,7 +247,7 @@ class Encoder:
         return self._one_turn(prompt, self._answer(messages, text, prompt))
 
     def _prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """What the model reads before it answers, as text and as ids: what `prompts.encode` gives."""
+        """The prompt that the model reads before it answers, as text and as ids, as in `prompts.encode`."""
         text = self._render(messages, add_generation_prompt=True)
         return text, self._with_bos(self._tokenize(text, special=False))
 
@@ -251,21 +256,21 @@ class Encoder:
         return [bos, *ids] if self.bos_before_template and bos is not None and ids[:1] != [bos] else ids
 
     def _answer(self, messages: Sequence[Message], prompt_text: str, prompt: list[int]) -> list[int]:
-        """The ids of the last message, through its EOS. The template may write around it, but not after its EOS."""
-        whole = self._render(messages, add_generation_prompt=False)
-        if whole.startswith(prompt_text):
-            return self._ended(self._continuation(prompt_text, prompt, whole[len(prompt_text) :], special=False))
-        # A generation prompt that the template does not repeat, such as one that opens a thought: the content
-        # follows it, ended as the template ends an answer.
+        """The ids of the last message, through its EOS. Text that the template writes after the EOS is left out."""
+        rendered = self._render(messages, add_generation_prompt=False)
+        if rendered.startswith(prompt_text):
+            return self._ended(self._continuation(prompt_text, prompt, rendered[len(prompt_text) :], special=False))
+        # The template does not repeat its generation prompt, for example one that begins a thought. Then the content
+        # follows the generation prompt, with the EOS that the template writes after an answer.
         content = self._tokenize(messages[-1]["content"], special=False)
-        written = [token for token in self._tokenize(whole, special=False) if token in self.eos_token_ids]
+        written = [token for token in self._tokenize(rendered, special=False) if token in self.eos_token_ids]
         return self._ended([*content, *written[-1:]])
 
     def _continuation(self, text: str, ids: list[int], rest: str, special: bool) -> list[int]:
-        """The ids of `rest` after `text`, whose ids are `ids` and stay as they are.
+        """The ids of `rest` after `text`. ids: those of `text`, which must not change.
 
-        Tokenized together with the text where that leaves `ids` untouched, since some tokenizers open any text of
-        its own with a space; apart otherwise.
+        Both are tokenized together if this does not change `ids`, because some tokenizers add a space before a text
+        that is tokenized alone. Otherwise `rest` is tokenized alone.
         """
         together = self._tokenize(text + rest, special)
         if not special:
@@ -275,7 +280,7 @@ class Encoder:
         return self._tokenize(rest, special=False)
 
     def _ended(self, answer: list[int]) -> list[int]:
-        """An answer through its first EOS, where decoding stops; with one if it has none."""
+        """An answer through its first EOS, where decoding stops. If it has no EOS, one is appended."""
         for place, token in enumerate(answer):
             if token in self.eos_token_ids:
                 return answer[: place + 1]
@@ -289,11 +294,11 @@ class Encoder:
         if not self.forbidden_ids.isdisjoint(ids):
             token = next(token for token in ids if token in self.forbidden_ids)
             raise DataError(
-                f"It holds {brief(self.tokenizer.convert_ids_to_tokens(token))} (token id {token}), "
-                "which stands for a hole to fill; take it out."
+                f"It contains {brief(self.tokenizer.convert_ids_to_tokens(token))} (token id {token}), "
+                "which is the MASK token; remove it."
             )
         if turns and turns[0][0] == 0:
-            raise DataError("Nothing comes before the answer, so there is nothing for it to answer.")
+            raise DataError("There is no prompt before the answer.")
         return Document(tuple(ids), None if turns is None else tuple(turns))
 
     def _tokenize(self, text: str, special: bool) -> list[int]:
@@ -304,14 +309,14 @@ class Encoder:
             return self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except Exception as error:  # whatever a template raises: it is the checkpoint's own program
+        except Exception as error:  # the template is a program of the checkpoint and may raise any exception
             raise DataError(f"The chat template refuses this conversation: {brief_text(str(error), 200)}") from error
 
 
 def _require_text(what: str, text: str) -> None:
     if not isinstance(text, str):
-        raise DataError(f"The {what} is {brief(text)}, which is no text.")
+        raise DataError(f"The {what} is {brief(text)}, which is not text.")
     if not text.strip():
         raise DataError(f"The {what} is empty.")
     if not is_text(text):
-        raise DataError(f"The {what} is not valid text: it holds half of a surrogate pair.")
+        raise DataError(f"The {what} is not valid text: it contains half of a surrogate pair.")

@@ -1,4 +1,4 @@
-"""Prompts that the base is to answer for `--data self`: from a file, or the corpus's."""
+"""Prompts for `--data self`, which the base answers: from a file or from the corpus."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,10 @@ from training.failure_kind import FailureKind
 
 
 def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
-    """The prompts, each with where it stands; empty where the model is to write them.
+    """The prompts, each with a description of its place for errors; empty if the model writes the prompts.
 
-    A line of a .jsonl file is a string, or an object with a "prompt" or with "messages". Blank lines are none.
+    A line of a .jsonl file is a string, or an object with a "prompt" or with "messages". Blank lines are skipped.
+    Raises DataError for a file or a line that cannot be read.
     """
     source = settings.self_data.prompts
     if source is None:
@@ -28,7 +29,7 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
         ]
     path = Path(source).expanduser()
     if path.suffix.lower() not in (".txt", ".jsonl"):
-        raise DataError(f'The prompts {brief_text(source, 200)} are no .txt or .jsonl file, and not "{CORPUS}".')
+        raise DataError(f'The prompts {brief_text(source, 200)} are not a .txt or .jsonl file, and not "{CORPUS}".')
     try:
         lines = path.read_bytes().split(b"\n")
     except (OSError, ValueError) as error:
@@ -43,7 +44,7 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
         if text:
             prompts.append((where, _from_json(text, where) if path.suffix.lower() == ".jsonl" else text))
     if not prompts:
-        raise DataError(f"{path} holds no prompt; write one a line, or leave self_data.prompts out.")
+        raise DataError(f"{path} contains no prompt; write one per line, or leave out self_data.prompts.")
     return prompts
 
 
@@ -58,7 +59,7 @@ def _from_json(text: str, where: str) -> Prompt:
         value = None
     if not isinstance(value, (str, list)) or (isinstance(value, list) and not all(isinstance(x, dict) for x in value)):
         raise DataError(
-            f'{where} holds no prompt; a line is a string, or an object with a "prompt" or "messages".',
+            f'{where} contains no prompt; a line is a string, or an object with a "prompt" or "messages".',
             FailureKind.BAD_ROW,
         )
     return value

@@ -1,12 +1,12 @@
-"""Documents that the base writes itself, before the run: for self-distillation, with nothing from outside.
+"""Documents that the base writes before the run, for self-distillation without other data.
 
-They are sampled from the base's own distribution, its AR decoding at temperature 1 with nothing cut off, and kept
-in a cache, from which a run that was killed goes on. Document i is a function of (base, settings, i): its noise is
-that of row i of one large batch, in whatever batch it is written.
+They are sampled by AR decoding from the base's distribution (temperature 1 by default, no top-k, no top-p) and saved in
+a cache, from which a killed run resumes. Document i is a function of (base, settings, i): its sampling noise is that of
+row i of one large batch, so it does not depend on the batch in which it is written.
 
-With prompts, a document is the prompt and the answer, its one turn. Without, all of it is plain text: under a chat
-template the model writes the user's turn and then its answer, else it goes on from a BOS, or from an EOS where
-the tokenizer has no BOS.
+With prompts, a document is a prompt and its answer, the only turn. Without prompts, a document is plain text: with a
+chat template the model writes the user's turn and then its answer; otherwise it continues a BOS, or an EOS if the
+tokenizer has no BOS.
 """
 
 import errno
@@ -44,11 +44,11 @@ from training.failure_kind import FailureKind
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32  # documents written side by side, and at most so many are lost in a kill
+BATCH = 32  # documents in a batch; a kill loses at most one batch
 DOCUMENTS_FILE = "documents.jsonl"
-_FORMAT = 1  # of what a cache holds; another number, and older caches are passed over
+_FORMAT = 1  # of the cache; older caches are ignored if it changes
 _POLL_SECONDS = 2.0
-# What of a checkpoint decides the documents: weights, how text becomes ids and where an answer ends.
+# The files of a checkpoint that affect its documents: weights, tokenizer, and the end of an answer.
 _OF_CHECKPOINT = (
     "config.json",
     "generation_config.json",
@@ -58,23 +58,23 @@ _OF_CHECKPOINT = (
     "chat_template.jinja",
     "*.safetensors",
 )
-_TWO_CONTENTS = ("Hello", "42")  # two user turns that have no first and no last token in common
+_TWO_CONTENTS = ("Hello", "42")  # two user turns with different first and different last tokens
 
 
 # -- the cache --------------------------------------------------------------------------------------------
 
 
 def cache_folder(checkpoint: Path, settings: DataSettings, arithmetic: str) -> Path:
-    """The folder for what a checkpoint writes under these settings: its name is a hash of all that matters.
+    """The folder for the documents of a checkpoint with these settings. Its name is a hash of all that affects them.
 
-    arithmetic: dtype and quantisation, in which the same weights write something else.
+    arithmetic: dtype and quantisation, because they change the documents of the same weights.
     """
     home = os.environ.get("NBDIFF_HOME") or platformdirs.user_cache_dir("nbdiff")
-    key = json.dumps(_facts(checkpoint, settings, arithmetic), sort_keys=True)
+    key = json.dumps(_cache_key(checkpoint, settings, arithmetic), sort_keys=True)
     return Path(home).expanduser() / "self-data" / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def _facts(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dict[str, Any]:
+def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dict[str, Any]:
     prompts = json.dumps([prompt for _, prompt in read_prompts(settings)])
     files = sorted(path for pattern in _OF_CHECKPOINT for path in checkpoint.glob(pattern))
     return {
@@ -96,14 +96,14 @@ def _sha256(path: Path) -> str:
 def write_self_data(
     model: BlockModel, settings: DataSettings, cache_folder: Path, progress: bool = True, batch_size: int = BATCH
 ) -> Path:
-    """The file of the documents, once all of them are written: now, or those that are still missing, or none.
+    """Write the documents that are not in the cache yet, and return their file.
 
-    Ctrl-C and a kill lose the batch in hand. Raises DataError for prompts that cannot be used, RunError where the
+    Ctrl-C or a kill loses only the current batch. Raises DataError for prompts that cannot be used, RunError if the
     file cannot be written.
     """
     file, count = cache_folder / DOCUMENTS_FILE, settings.self_data.documents
-    if _written(file) >= count:
-        logger.info("the %d documents that %s wrote before are in %s", count, model.name, cache_folder)
+    if _count_written(file) >= count:
+        logger.info("using %d documents that %s wrote before, in %s", count, model.name, cache_folder)
         return file
     author = Author.of(model, settings)
     try:
@@ -114,31 +114,31 @@ def write_self_data(
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
         raise RunError(
-            f"The documents cannot be written to {file}: {reason}; the first {_written(file)} of {count} are kept "
-            "and the next run goes on from there."
+            f"The documents cannot be written to {file}: {reason}; the first {_count_written(file)} of {count} "
+            "are kept, and the next run continues after them."
         ) from error
     except KeyboardInterrupt:
-        logger.warning("stopped with %d of %d documents written; the same command goes on", _written(file), count)
+        logger.warning("stopped with %d of %d documents written; the same command resumes", _count_written(file), count)
         raise
     return file
 
 
 def wait_for_self_data(settings: DataSettings, cache_folder: Path) -> Path:
-    """The file of the documents, once another process has written it."""
+    """Wait until another process has written all documents, and return their file."""
     file = cache_folder / DOCUMENTS_FILE
-    while _written(file) < settings.self_data.documents:
+    while _count_written(file) < settings.self_data.documents:
         time.sleep(_POLL_SECONDS)
     return file
 
 
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Two runs that start from the same base would write into the same file."""
+    """Hold a lock on the folder, because two runs with the same base would write to the same file."""
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info("another process is writing the documents; waiting for it")
+        logger.info("another process is writing the documents; waiting until it ends")
         lock.acquire()
     try:
         yield
@@ -147,7 +147,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
 
 def _write(author: "Author", file: Path, count: int, progress: bool, batch_size: int) -> None:
-    """Append the documents that are missing. What a kill has left of a line is cut off first."""
+    """Append the missing documents, after removing a line that a kill left incomplete."""
     offsets = _offsets(file)
     done = len(offsets) - 1
     bar = tqdm(
@@ -157,7 +157,7 @@ def _write(author: "Author", file: Path, count: int, progress: bool, batch_size:
         disable=not progress,
         desc=f"{author.model.name} writes",
         mininterval=1.0,
-        miniters=0,  # so that update(0) shows the tokens of a batch that is not done
+        miniters=0,  # so that update(0) shows the tokens of an unfinished batch
     )
     with file.open("ab") as lines, bar:
         lines.truncate(offsets[-1])
@@ -170,7 +170,7 @@ def _write(author: "Author", file: Path, count: int, progress: bool, batch_size:
                 bar.set_postfix_str(f"{tokens} tokens", refresh=False)
                 bar.update(0)
 
-        # A batch that was written in part is decoded whole again: in bfloat16 a row alone is rounded otherwise.
+        # A partly written batch is decoded again with all its rows: in bfloat16 rounding depends on the batch.
         for first in range(done // batch_size * batch_size, count, batch_size):
             numbers = range(first, min(first + batch_size, count))
             documents = author.documents(numbers, tick)
@@ -182,7 +182,7 @@ def _write(author: "Author", file: Path, count: int, progress: bool, batch_size:
 
 
 def _line(model: BlockModel, document: Document) -> bytes:
-    """A document as a line of the file. text: for people; nothing reads it back."""
+    """A document as a line of the file. The key "text" is for people and is not read back."""
     fields = {"ids": document.ids, "turns": document.turns, "text": model.tokenizer.decode(list(document.ids))}
     return json.dumps(fields).encode() + b"\n"
 
@@ -196,14 +196,14 @@ def _document(line: bytes) -> Document:
             tuple(map(int, fields["ids"])), None if turns is None else tuple((int(a), int(b)) for a, b in turns)
         )
     except (KeyError, TypeError) as error:
-        raise ValueError("no document") from error
+        raise ValueError("not a document") from error
     if not document.ids:
-        raise ValueError("no document")
+        raise ValueError("not a document")
     return document
 
 
 def _offsets(file: Path) -> list[int]:
-    """Where each document begins and the last one ends, up to the first line that is cut short or damaged."""
+    """The byte offsets of the documents and of the end of the last, up to the first damaged or incomplete line."""
     offsets = [0]
     if file.exists():
         with file.open("rb") as lines:
@@ -218,7 +218,7 @@ def _offsets(file: Path) -> list[int]:
     return offsets
 
 
-def _written(file: Path) -> int:
+def _count_written(file: Path) -> int:
     return len(_offsets(file)) - 1
 
 
@@ -229,7 +229,7 @@ def open_self(settings: DataSettings, file: Path) -> tuple[DocumentSource, Docum
     """The documents of a file that `write_self_data` wrote: those to train on, and those held out."""
     offsets, count = _offsets(file), settings.self_data.documents
     if len(offsets) <= count:
-        raise DataError(f"{file} holds {len(offsets) - 1} whole documents, not {count}; remove it and run again.")
+        raise DataError(f"{file} contains {len(offsets) - 1} complete documents, not {count}; remove it and run again.")
     held_out = min(settings.held_out, count // 2)
     if held_out < settings.held_out:
         logger.warning("%s has %d documents: %d are held out, not %d", SELF, count, held_out, settings.held_out)
@@ -241,7 +241,7 @@ def open_self(settings: DataSettings, file: Path) -> tuple[DocumentSource, Docum
 
 
 class SelfSource(DocumentSource):
-    """Documents of a file, read as they are asked for. offsets: where in the file each begins."""
+    """Documents of a file, read on demand. offsets: the byte offset of each document in the file."""
 
     def __init__(self, file: Path, offsets: Sequence[int], name: str) -> None:
         self.name = name
@@ -267,24 +267,24 @@ class SelfSource(DocumentSource):
 
 @dataclass(frozen=True, slots=True)
 class DocumentSampler(Sampler):
-    """A Sampler whose noise goes with the document, whichever row of a batch it is. numbers: row to document."""
+    """A Sampler whose noise depends on the document, not on its row in a batch. numbers: the document of each row."""
 
     numbers: tuple[int, ...] = ()
 
     def predict(
         self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
     ) -> Prediction:
-        """As Sampler, each row under the number of its document."""
+        """As in Sampler, with the number of a row's document instead of the row."""
         return Sampler.predict(self, logits_NV, [self.numbers[row] for row in rows], positions, with_entropy)
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """The base as it writes documents.
+    """The base, with everything it needs to write documents.
 
-    prompts: as ids, taken in turn; empty where a document begins with `opening` alone.
-    between: what comes between a user's turn that the model has ended with an EOS, and its answer; None where no
-    EOS stands between them, so that the model writes both in one go.
+    prompts: token ids, used in turn; empty if documents begin with `opening`.
+    between: the tokens between the EOS of a user's turn and the answer. None if the template has no EOS there, so the
+    model writes both in one decode.
     """
 
     model: BlockModel
@@ -295,7 +295,7 @@ class Author:
 
     @classmethod
     def of(cls, model: BlockModel, settings: DataSettings) -> "Author":
-        """Raises DataError for a prompt that the model cannot read, and says where it stands."""
+        """Encode the prompts. Raises DataError, with the place of the prompt, if the model cannot read it."""
         prompts = []
         for where, prompt in read_prompts(settings):
             try:
@@ -306,29 +306,29 @@ class Author:
         return cls(model, settings, prompts, opening, between)
 
     def documents(self, numbers: Sequence[int], tick: Callable[[DecodeEvent], object]) -> list[Document]:
-        """Documents by number, side by side. tick: is called with every event."""
+        """Write the documents with these numbers in one batch. tick: called with every event."""
         seed = self.settings.seed
         if self.prompts:
             prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
-            wholes = self._continued(prompts, numbers, seed, tick)
+            sequences = self._continued(prompts, numbers, seed, tick)
             return [
-                Document(tuple(whole), ((len(prompt), len(whole)),))
-                for prompt, whole in zip(prompts, wholes, strict=True)
+                Document(tuple(sequence), ((len(prompt), len(sequence)),))
+                for prompt, sequence in zip(prompts, sequences, strict=True)
             ]
-        wholes = self._continued([self.opening] * len(numbers), numbers, seed, tick)
+        sequences = self._continued([self.opening] * len(numbers), numbers, seed, tick)
         if self.between is not None:
             asked = [
                 index
-                for index, whole in enumerate(wholes)
-                if whole[-1] in self.model.eos_token_ids and self._has_room(whole)
+                for index, sequence in enumerate(sequences)
+                if sequence[-1] in self.model.eos_token_ids and self._has_room(sequence)
             ]
-            # The answer's noise is its own: that of the question would tie their first tokens together.
+            # The answer has another seed than the question: equal noise would make their first tokens dependent.
             answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
-            prompts = [wholes[index] + self.between for index in asked]
+            prompts = [sequences[index] + self.between for index in asked]
             answered = self._continued(prompts, [numbers[index] for index in asked], answer_seed, tick)
-            for index, whole in zip(asked, answered, strict=True):
-                wholes[index] = whole
-        return [Document(tuple(whole), None) for whole in wholes]
+            for index, sequence in zip(asked, answered, strict=True):
+                sequences[index] = sequence
+        return [Document(tuple(sequence), None) for sequence in sequences]
 
     def _has_room(self, question: list[int]) -> bool:
         return len(question) + len(self.between) < self.model.context_length
@@ -336,7 +336,7 @@ class Author:
     def _continued(
         self, prompts: list[list[int]], numbers: Sequence[int], seed: int, tick: Callable[[DecodeEvent], object]
     ) -> list[list[int]]:
-        """Prompts, each with what the model writes after it, through its EOS if it comes to one."""
+        """Each prompt followed by the tokens that the model writes after it, through its EOS if there is one."""
         if not prompts:
             return []
         how = self.settings.self_data
@@ -352,18 +352,18 @@ class Author:
         sampler = DocumentSampler(
             temperature=how.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
         )
-        wholes = [list(prompt) for prompt in job.prompts]
+        sequences = [list(prompt) for prompt in job.prompts]
         for event in decode(self.model, job.prompts, replace(job.plan, sampler=sampler)):
             tick(event)
             if isinstance(event, Finish):
-                wholes[event.row].extend(event.token_ids)
-        return wholes
+                sequences[event.row].extend(event.token_ids)
+        return sequences
 
 
 def _opening(model: BlockModel, raw: bool) -> tuple[list[int], list[int] | None]:
-    """What a document without a prompt begins with, and what `Author.between` says.
+    """The tokens with which a document without a prompt begins, and `Author.between`.
 
-    Of a chat template: what the prompts of two different users begin with, and what they end with.
+    With a chat template: the common start of the prompts for two different user turns, and their common end.
     """
     tokenizer = model.tokenizer
     if tokenizer.chat_template and not raw:
@@ -376,7 +376,9 @@ def _opening(model: BlockModel, raw: bool) -> tuple[list[int], list[int] | None]
     starts = (tokenizer.bos_token_id, tokenizer.eos_token_id, *sorted(model.eos_token_ids))
     start = next((token for token in starts if token is not None), None)
     if start is None:
-        raise DataError(f"{model.name} names neither a BOS nor an EOS to begin with; give self_data.prompts.")
+        raise DataError(
+            f"{model.name} has neither a BOS nor an EOS that could begin a document; give self_data.prompts."
+        )
     return [start], None
 
 

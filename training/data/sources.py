@@ -1,7 +1,7 @@
 """From the name of a source to its rows: files and folders on disk first, then the hub. No code of a data set is run.
 
-Rows are read through the `datasets` library and kept in its cache, from which a file that has changed since is
-read anew. A .txt file holds one document a block of lines: blank lines stand between documents.
+The `datasets` library reads the rows and caches them; a file that has changed is read again. The documents of a .txt
+file are separated by blank lines.
 """
 
 import csv
@@ -29,20 +29,20 @@ _KNOWN = ", ".join(READERS)
 
 
 def load_rows(settings: DataSettings) -> datasets.Dataset:
-    """The rows of a file, a folder of files or a hub data set. Raises DataError with one sentence."""
+    """The rows of a file, a folder of files or a hub data set. Raises DataError, one sentence."""
     source = settings.source
     if source in (CORPUS, SELF):
-        raise DataError(f"The source {source!r} has no rows to load; it writes its documents itself.")
+        raise DataError(f"The source {source!r} has no rows to load; its documents are generated.")
     try:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long, of a user who is not there, or with a NUL in it
+    except (OSError, RuntimeError, ValueError):  # a path that is too long, of an unknown user, or with a NUL
         is_folder = is_file = False
     if is_folder:
         rows = _from_files(_files_of(path), source, settings)
     elif is_file:
         if path.suffix.lower() not in READERS:
-            raise DataError(f"{source} is of a kind that is not read here; give a file of {_KNOWN}.")
+            raise DataError(f"{source} is a file of an unsupported kind; give a file of {_KNOWN}.")
         rows = _from_files([path], source, settings)
     elif HUB_ID.fullmatch(source) and not source.lower().endswith(tuple(READERS)):
         rows = _from_hub(settings)
@@ -50,17 +50,17 @@ def load_rows(settings: DataSettings) -> datasets.Dataset:
         raise DataError(f"There is no file {brief_text(source, 200)}.", FailureKind.MISSING_FILE)
     else:
         raise DataError(
-            f"No data {brief(source)}: not a file, not a folder, and not a hub id (owner/name); "
-            f'or use "{CORPUS}" for the problems of this project.',
+            f"There is no data {brief(source)}: it is not a file, not a folder, and not a hub id (owner/name); "
+            f'give one of these, or "{CORPUS}" for the problems of this project.',
             FailureKind.MISSING_FILE,
         )
     if not len(rows):
-        raise DataError(f"{source} holds no rows, so there is nothing to train on.")
+        raise DataError(f"{source} contains no rows, so there is nothing to train on.")
     return rows if settings.limit is None else rows.select(range(min(settings.limit, len(rows))))
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The files of a folder and its subfolders, in the order of their names; all are of one kind."""
+    """The files of a folder and its subfolders, sorted by path. Raises DataError unless all are of one kind."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -69,12 +69,12 @@ def _files_of(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
-        raise DataError(f"The folder {folder} holds no file of {_KNOWN}.")
+        raise DataError(f"The folder {folder} contains no file of {_KNOWN}.")
     other = next((path for path in files if _reader(path) != _reader(files[0])), None)
     if other is not None:
         raise DataError(
-            f"The folder {folder} holds files of several kinds, such as {files[0].name} and {other.name}; "
-            "keep one kind in it, or give a single file."
+            f"The folder {folder} contains files of several kinds, such as {files[0].name} and {other.name}; "
+            "keep only one kind, or give a single file."
         )
     return files
 
@@ -100,12 +100,12 @@ def _from_files(files: list[Path], source: str, settings: DataSettings) -> datas
                 split=settings.split,
                 **_reader_options(reader, files),
             )
-    except Exception as error:  # readers over files of anyone's: there is no list of what they can raise
-        raise _why_not(files, source, error) from error
+    except Exception as error:  # the readers may raise any exception for a file of a user
+        raise _load_error(files, source, error) from error
 
 
 def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
-    """Keyword arguments of load_dataset that keep text as it is written."""
+    """Keyword arguments of load_dataset with which text is not changed."""
     if reader == "json":
         return {"parse_agent_traces": False}
     if reader == "text":
@@ -113,29 +113,30 @@ def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
     if reader == "csv":
         with files[0].open(encoding="utf-8-sig", newline="") as file:
             names = next(csv.reader(file), [])
-        # Otherwise an answer "42" becomes a number, and an answer "None" a hole.
+        # Without these options, an answer "42" becomes a number and an answer "None" a missing value.
         text = datasets.Features({name: datasets.Value("string") for name in names})
         return {"features": text, "keep_default_na": False, "encoding": "utf-8-sig"}
     return {}
 
 
-def _why_not(files: list[Path], source: str, error: Exception) -> DataError:
-    """What is wrong with files that could not be read."""
+def _load_error(files: list[Path], source: str, error: Exception) -> DataError:
+    """The error for files that cannot be read, with the line if it is known."""
     for path in files:
-        problem = _broken_text(path) if _reader(path) != "parquet" else None
+        problem = _text_error(path) if _reader(path) != "parquet" else None
         if problem is None and _reader(path) == "json":
-            problem = _broken_json(path)
+            problem = _json_error(path)
         if problem is not None:
             return DataError(problem, FailureKind.BAD_ROW)
     if isinstance(error, DatasetGenerationCastError):
-        return DataError(f"The files of {source} do not have the same columns, or not of the same types.")
+        return DataError(f"The files of {source} have different columns, or columns of different types.")
     if "corresponds to no data" in str(error):
-        return DataError(f"{source} holds no rows, so there is nothing to train on.")
+        return DataError(f"{source} contains no rows, so there is nothing to train on.")
     cause = error.__cause__ or error
     return DataError(f"{source} cannot be read as {_reader(files[0])}: {_one_line(cause)}")
 
 
-def _broken_text(path: Path) -> str | None:
+def _text_error(path: Path) -> str | None:
+    """The error of a file that is not UTF-8, with its line; None if it is."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -145,14 +146,14 @@ def _broken_text(path: Path) -> str | None:
     return None
 
 
-def _broken_json(path: Path) -> str | None:
-    """What is wrong with a file of JSON, by its line."""
+def _json_error(path: Path) -> str | None:
+    """The error of a JSON file, with its line or row; None if there is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             rows = enumerate(json.loads(text), start=1)
             wrong = next((number for number, row in rows if not isinstance(row, dict)), None)
-            return wrong and f"Row {wrong} of {path} is no JSON object."
+            return wrong and f"Row {wrong} of {path} is not a JSON object."
     except (ValueError, RecursionError) as error:
         return f"Line {getattr(error, 'lineno', 1)} of {path} is not JSON: {_one_line(error)}"
     for number, line in enumerate(text.split("\n"), start=1):
@@ -163,19 +164,19 @@ def _broken_json(path: Path) -> str | None:
         except (ValueError, RecursionError) as error:
             return f"Line {number} of {path} is not JSON: {_one_line(error)}"
         if not isinstance(row, dict):
-            return f"Line {number} of {path} is no JSON object; a row is {{column: value}}."
+            return f"Line {number} of {path} is not a JSON object; a row is {{column: value}}."
     return None
 
 
 def _from_hub(settings: DataSettings) -> datasets.Dataset:
-    """The rows of a hub data set, from the local cache where the hub is not to be had."""
+    """The rows of a hub data set, from the local cache if the hub cannot be reached."""
     name = settings.source
     why_offline = None
     if constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE:
         why_offline = "HF_HUB_OFFLINE is set"
     else:
         try:
-            # The client itself retries for most of a minute; one short question tells whether anyone is there.
+            # The client retries for most of a minute, so one short request checks first that the hub answers.
             huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
         except Exception:
             why_offline = "the hub cannot be reached"
@@ -191,13 +192,13 @@ def _from_hub(settings: DataSettings) -> datasets.Dataset:
                 FailureKind.MISSING_FILE,
             ) from error
         raise DataError(f"The download of the data set {name!r} failed: {_one_line(error)}") from error
-    except Exception as error:  # foreign data, and the library's many ways to say so
+    except Exception as error:  # the library may raise any exception for a data set
         raise DataError(f"The data set {name!r} cannot be loaded: {_one_line(error)}") from error
 
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Have `datasets` look in its cache alone."""
+    """Make `datasets` read only its cache, if `wanted`."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = wanted or before
     try:
@@ -208,7 +209,7 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Hold back the library's own report of a load; ours is the sentence that is raised, or nothing."""
+    """Silence the log and the progress bars of `datasets`; errors are reported by the raised sentence."""
     verbosity = datasets.logging.get_verbosity()
     bars = datasets.is_progress_bar_enabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
@@ -222,5 +223,5 @@ def _quiet_datasets() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's text on one line: those of `datasets` say the most on their second."""
+    """The text of an error on one line. Messages of `datasets` have the details in their second line."""
     return brief_text(" ".join((str(error) or type(error).__name__).split()), 240)

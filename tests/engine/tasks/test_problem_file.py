@@ -1,4 +1,4 @@
-"""Problems of a user's own: which answers are right, and what is said of a line that is no problem."""
+"""A user's own problems: which answers are right, and the error for a line that is not a problem."""
 
 import json
 
@@ -12,7 +12,7 @@ from nbdiff_engine.tasks.problem_file import read_problems
 
 @pytest.fixture
 def file(tmp_path):
-    """Write lines, as JSON where they are no text."""
+    """Writes lines to a file. A line that is not text is written as JSON."""
 
     def write(*lines):
         path = tmp_path / "my.jsonl"
@@ -27,7 +27,7 @@ def right(problem, text) -> bool | None:
     return check(problem, text, run_code=True).correct
 
 
-def test_a_line_needs_a_prompt_and_an_answer_alone(file):
+def test_a_line_needs_only_a_prompt_and_an_answer(file):
     (problem,) = read_problems(file({"prompt": "Capital of Peru?", "answer": "Lima"}))
     assert (problem.domain, problem.prompt, problem.answer, problem.rule) == (
         "problems",
@@ -44,7 +44,7 @@ def test_a_conversation_a_domain_and_an_id_are_kept(file):
     assert problem.asked == "Be brief.\n6 * 7?"
 
 
-def test_empty_lines_a_mark_at_the_start_and_windows_ends_do_not_matter(file):
+def test_empty_lines_a_byte_order_mark_and_windows_line_ends_are_accepted(file):
     path = file("\ufeff" + json.dumps({"prompt": "a", "answer": "b"}) + "\r", "", "  ", {"prompt": "c", "answer": "d"})
     assert [problem.prompt for problem in read_problems(path)] == ["a", "c"]
 
@@ -86,7 +86,7 @@ def test_the_bundled_checkers_take_facts(file):
     assert right(three, "def f(x):\n    return x + 3") is False
 
 
-def test_the_held_out_problems_are_such_a_file():
+def test_the_held_out_file_can_be_read_as_a_problem_file():
     own, bundled = read_problems(HELD_OUT_FILE), held_out()
     assert [(each.domain, each.prompt, each.facts, each.rule) for each in own] == [
         (each.domain, each.prompt, each.facts, each.domain) for each in bundled
@@ -98,7 +98,7 @@ def test_the_held_out_problems_are_such_a_file():
     [
         ("{", "it is not JSON: "),
         ("[1]", "it is [1], not a JSON object"),
-        ('{"prompt": "a", "answer": NaN}', "NaN is no JSON number"),
+        ('{"prompt": "a", "answer": NaN}', "NaN is not a JSON number"),
         (b'{"prompt": "\xff"}', "byte 13 of it is not UTF-8"),
         ("[" * 100_000, "it is nested too deeply"),
         ({"answer": "b"}, "'prompt' is missing"),
@@ -112,17 +112,17 @@ def test_the_held_out_problems_are_such_a_file():
         ({"prompt": "a", "answer": ["b"]}, "answer is ['b']"),
         ('{"prompt": "a", "answer": "\\ud800"}', "half of a surrogate pair"),
         ({"prompt": "a", "answer": "b", "check": "magic"}, "check is 'magic'; choose one of contains, exact, number"),
-        ({"prompt": "a", "answer": "b", "check": "number"}, "answer is 'b', which has no number"),
+        ({"prompt": "a", "answer": "b", "check": "number"}, "answer is 'b', which contains no number"),
         ({"prompt": "a", "answer": "b", "facts": {"must": []}}, "check contains takes no facts"),
         ({"prompt": "a", "answer": "b", "check": "story"}, "check story needs facts with must"),
         ({"prompt": "a", "check": "code", "facts": {"name": "f"}}, "check code needs facts with name"),
         ({"prompt": "a", "answer": "b", "domain": "all"}, "domain is 'all'"),
-        ({"prompt": "a", "answer": "b", "domain": "x\ny"}, "a domain is a word or two on one line"),
+        ({"prompt": "a", "answer": "b", "domain": "x\ny"}, "a domain is one line of printable text"),
         ({"prompt": "a", "answer": "b", "domain": ""}, "domain is ''; it must be text of 1 to 40 characters"),
-        ({"prompt": "a", "answer": "b", "id": "first"}, "the id 'first' stands in line 1 already"),
+        ({"prompt": "a", "answer": "b", "id": "first"}, "the id 'first' is already used in line 1"),
     ],
 )
-def test_a_bad_line_is_one_sentence_with_the_file_and_the_line(file, line, sentence):
+def test_the_error_for_a_bad_line_names_the_file_and_the_line(file, line, sentence):
     path = file({"prompt": "fine", "answer": "1", "id": "first"}, "", line)
     with pytest.raises(nb.NBDiffError) as error:
         read_problems(path)
@@ -131,19 +131,19 @@ def test_a_bad_line_is_one_sentence_with_the_file_and_the_line(file, line, sente
     assert "\n" not in str(error.value)
 
 
-def test_files_and_lines_have_a_bound(file, monkeypatch):
+def test_files_and_lines_have_a_size_limit(file, monkeypatch):
     path = file({"prompt": "fine", "answer": "1"}, {"prompt": "a" * 200, "answer": "1"})
-    monkeypatch.setattr(problem_file, "MOST_LINE_BYTES", 100)
+    monkeypatch.setattr(problem_file, "MAX_LINE_BYTES", 100)
     with pytest.raises(nb.NBDiffError, match="line 2: it is longer than"):
         read_problems(path)
-    monkeypatch.setattr(problem_file, "MOST_BYTES", 100)
+    monkeypatch.setattr(problem_file, "MAX_BYTES", 100)
     with pytest.raises(nb.NBDiffError, match="split the file"):
         read_problems(path)
 
 
-def test_a_file_without_problems_is_a_sentence(file, tmp_path):
+def test_a_file_without_problems_gives_one_sentence(file, tmp_path):
     for path, sentence in (
-        (file("", " "), "holds no problem"),
+        (file("", " "), "contains no problem"),
         (tmp_path, "that is a folder"),
         (tmp_path / "none.jsonl", "there is no such file"),
     ):

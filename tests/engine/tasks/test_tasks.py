@@ -1,4 +1,4 @@
-"""The tasks: what the checkers accept, and what the sandbox keeps a model's code from doing."""
+"""The tasks: which answers the checkers accept, and what the sandbox prevents."""
 
 import json
 
@@ -37,11 +37,11 @@ def outcome(body: str, *arguments) -> sandbox.Outcome:
 
 
 def unlisted(program: str, call=0) -> sandbox.Outcome:
-    """What the process itself withstands, without the list of what code may use."""
+    """The outcome of a program that skips the allowlist, to test the limits of the process."""
     return sandbox.run_unlisted(program, "f", [[call]])[0]
 
 
-# the os module, reached the way that the list forbids, to test the walls behind the list
+# the os module, reached in a way that the allowlist forbids, to test the limits of the process
 OS = "O = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0].__init__.__globals__\n"
 
 
@@ -64,7 +64,7 @@ def test_a_reference_answer_is_right(problem):
         ("", False),
     ],
 )
-def test_maths_counts_the_number_after_the_answer_is(text, correct):
+def test_math_takes_the_last_number_after_the_words_answer_is(text, correct):
     assert check(SUM, text).correct is correct
 
 
@@ -79,16 +79,16 @@ def test_maths_counts_the_number_after_the_answer_is(text, correct):
         ("The capital of Peru", False),
     ],
 )
-def test_knowledge_names_the_answer_as_whole_words_and_no_other_of_its_kind(text, correct):
+def test_knowledge_needs_the_answer_as_whole_words_and_no_other_value_of_its_kind(text, correct):
     assert check(PERU, text).correct is correct
 
 
-def test_a_value_that_the_question_names_is_no_wrong_answer():
+def test_a_value_in_the_question_is_not_a_wrong_answer():
     question = Problem("knowledge", "Is Lima or Rome in Peru?", "", PERU.facts)
     assert check(question, "Rome is not, Lima is.").correct
 
 
-def test_symbols_of_elements_are_read_with_their_case():
+def test_symbols_of_elements_are_compared_with_their_case():
     helium = Problem("knowledge", "Which symbol stands for helium?", "", {"answer": "He", "others": ["H", "I", "C"]})
     assert check(helium, "The symbol is He.").correct
     assert not check(helium, "he said so").correct
@@ -105,13 +105,13 @@ def test_symbols_of_elements_are_read_with_their_case():
         ("Mia had a red kite. It flew. Foxes came.", "'fox'"),
     ],
 )
-def test_a_story_names_all_in_three_ended_sentences(text, why):
+def test_a_story_needs_all_its_words_and_three_complete_sentences(text, why):
     verdict = check(KITE, text)
     assert verdict.correct is False
     assert why in verdict.why
 
 
-def test_code_is_not_run_unless_the_caller_says_so(monkeypatch):
+def test_code_is_not_run_if_the_caller_forbids_it(monkeypatch):
     monkeypatch.setattr(sandbox, "run", lambda *_: pytest.fail("code was run"))
     verdict = check(ADD, ADD.answer, run_code=False)
     assert verdict.correct is None
@@ -131,7 +131,7 @@ def test_code_is_not_run_unless_the_caller_says_so(monkeypatch):
         ("def add(a, b):\n    return a +", "refused: is not valid Python (invalid syntax)."),
     ],
 )
-def test_a_wrong_function_is_told_why(text, why):
+def test_the_verdict_on_a_wrong_function_has_the_reason(text, why):
     verdict = check(ADD, f"Here it is:\n```python\n{text}\n```")
     assert verdict.correct is False
     assert verdict.why == why
@@ -150,7 +150,7 @@ def test_code_is_found_in_a_fence_and_after_words():
     assert checkers.code_of("nothing") == "nothing"
 
 
-def test_true_is_not_one_however_deep():
+def test_true_and_one_differ_also_inside_lists_and_dicts():
     assert not checkers.same(True, 1)
     assert not checkers.same([[1]], [[True]])
     assert not checkers.same({"a": 1.0}, {"a": 1})
@@ -195,7 +195,7 @@ def test_true_is_not_one_however_deep():
         ("match 1:\n    case 1:\n        pass", "Match"),
     ],
 )
-def test_code_that_reaches_out_is_refused_before_it_runs(program, what, monkeypatch):
+def test_forbidden_code_is_refused_before_a_process_starts(program, what, monkeypatch):
     monkeypatch.setattr(sandbox, "_report", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(sandbox.SandboxError) as caught:
         sandbox.run(program, "f", [[1]])
@@ -203,12 +203,12 @@ def test_code_that_reaches_out_is_refused_before_it_runs(program, what, monkeypa
 
 
 @pytest.mark.parametrize("program", ["x" * 5_000, "(" * 3_000, "-" * 3_999 + "1", "def f(:", "\0", "not " * 999 + "1"])
-def test_what_is_no_sensible_code_is_a_sentence_not_a_crash(program):
+def test_invalid_code_raises_a_sandbox_error(program):
     with pytest.raises(sandbox.SandboxError):
         sandbox.run(program, "f", [[1]])
 
 
-def test_plain_functions_run_with_all_their_calls_in_one_process():
+def test_all_calls_of_a_function_run_in_one_process():
     outcomes = sandbox.run(code("return sorted([y * 2 for y in x if y > 1], reverse=True)"), "f", [[[1, 2, 3]], [[]]])
     assert outcomes == [sandbox.Outcome([6, 4]), sandbox.Outcome([])]
 
@@ -227,59 +227,59 @@ def test_plain_functions_run_with_all_their_calls_in_one_process():
         ("x = [x]\n    x.append(x)\n    return x", "raised RecursionError"),
     ],
 )
-def test_what_goes_wrong_in_a_call_is_named(body, problem):
-    if problem is None:  # an integer that Python does not write out
-        with pytest.raises(sandbox.SandboxError, match="cannot be written down"):
+def test_the_outcome_of_a_failed_call_names_the_problem(body, problem):
+    if problem is None:  # Python refuses to convert an integer of this length to text
+        with pytest.raises(sandbox.SandboxError, match="cannot be written as JSON"):
             outcome(body)
     else:
         assert outcome(body) == sandbox.Outcome(problem=problem)
 
 
 @pytest.mark.parametrize("body", ["while True:\n        pass", "return sum(range(10**12))", "return 9**9**9"])
-def test_code_that_does_not_end_is_ended(body, monkeypatch):
+def test_code_that_runs_too_long_is_stopped(body, monkeypatch):
     monkeypatch.setattr(sandbox, "SECONDS", 2)
     with pytest.raises(sandbox.SandboxError, match="timed out after 2 s"):
         outcome(body)
 
 
-def test_a_result_too_large_to_send_is_said_so():
+def test_a_result_that_is_too_large_is_an_error():
     with pytest.raises(sandbox.SandboxError, match="returned too much"):
         outcome("return 'a' * 10**6")
 
 
-def test_behind_the_list_the_process_has_no_environment_and_an_empty_folder(monkeypatch):
+def test_without_the_allowlist_the_process_has_no_environment_and_an_empty_folder(monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     look = OS + "def f(x):\n    return [[k for k in O['environ'] if k != 'LC_CTYPE'], O['listdir']('.')]"
     assert unlisted(look).value == [[], []]
 
 
-def test_behind_the_list_nothing_can_be_written_to_a_file(tmp_path):
+def test_without_the_allowlist_no_file_can_be_written(tmp_path):
     target = tmp_path / "note"
     write = OS + "def f(path):\n    d = O['open'](path, O['O_CREAT'] | O['O_WRONLY'])\n    return O['write'](d, b'x')"
     assert unlisted(write, str(target)).problem == "raised OSError"
     assert not target.exists() or target.read_bytes() == b""
 
 
-def test_behind_the_list_fake_results_on_standard_output_are_lost():
+def test_without_the_allowlist_fake_results_on_standard_output_are_discarded():
     fake = json.dumps({"calls": [{"value": 42}]})
     assert unlisted(OS + f"def f(x):\n    O['write'](1, {fake!r}.encode())\n    return 7").value == 7
 
 
-def test_behind_the_list_leaving_early_gives_no_result():
+def test_without_the_allowlist_an_early_exit_gives_no_result():
     with pytest.raises(sandbox.SandboxError, match="ended before it gave a result"):
         unlisted(OS + "def f(x):\n    O['_exit'](0)")
 
 
-def test_behind_the_list_raising_system_exit_is_an_outcome():
+def test_without_the_allowlist_system_exit_is_an_outcome():
     assert unlisted(OS + "def f(x):\n    O['sys'].exit(0)").problem == "raised SystemExit"
 
 
-def test_behind_the_list_an_object_cannot_answer_for_itself():
+def test_without_the_allowlist_a_custom_class_is_not_returned():
     liar = "A = [].__class__.__class__('A', (int,), {'__eq__': lambda a, b: True})\ndef f(x):\n    return A(1)"
     assert unlisted(liar).problem == "returned a A"
 
 
-def test_behind_the_list_output_without_end_is_cut():
+def test_without_the_allowlist_endless_output_is_cut():
     flood = OS + "def f(x):\n    while True:\n        for d in range(3, 9):\n            try:\n"
     flood += "                O['write'](d, b'x' * 60000)\n            except BaseException:\n                pass"
     with pytest.raises(sandbox.SandboxError, match="ended before it gave a result"):
@@ -289,20 +289,20 @@ def test_behind_the_list_output_without_end_is_cut():
 @pytest.mark.parametrize(
     "report", ["[]", "{}", '{"calls": 1}', '{"calls": []}', '{"calls": [1]}', "[" * 9_000, "", "\xff"]
 )
-def test_a_report_that_is_none_is_no_result(report, monkeypatch):
+def test_an_invalid_report_gives_no_result(report, monkeypatch):
     monkeypatch.setattr(sandbox, "_read", lambda *_: (report.encode("latin-1"), False))
     with pytest.raises(sandbox.SandboxError, match="ended before it gave a result"):
         outcome("return 1")
 
 
-def test_without_resource_limits_nothing_runs_and_nothing_is_judged(monkeypatch):
+def test_without_resource_limits_no_code_runs_and_nothing_is_judged(monkeypatch):
     monkeypatch.setattr(sandbox.importlib.util, "find_spec", lambda name: None)
     verdict = check(ADD, ADD.answer)
     assert verdict.correct is None
     assert "no resource limits" in verdict.why
 
 
-def test_there_are_a_hundred_held_out_problems_a_domain_and_no_prompt_twice():
+def test_each_domain_has_a_hundred_held_out_problems_and_no_prompt_repeats():
     problems = held_out()
     assert len({problem.prompt for problem in problems}) == len(problems) == 400
     assert [len(held_out(domain)) for domain in DOMAINS] == [100] * 4
@@ -320,7 +320,7 @@ def test_the_reference_code_of_held_out_problems_passes_in_the_sandbox():
     assert all(check(problem, problem.answer).correct for problem in held_out("code", 15))
 
 
-def test_an_unknown_domain_or_limit_is_a_sentence():
+def test_an_unknown_domain_and_a_limit_below_one_raise_an_error():
     with pytest.raises(SettingError, match="no tasks of domain 'poems'"):
         held_out("poems")
     with pytest.raises(SettingError, match="at least 1"):

@@ -55,14 +55,14 @@ def test_without_a_template_or_raw_a_prompt_is_plain_text(raw):
     assert turns_of(encoder, document) == [" Lima.<|im_end|>"]
 
 
-def test_the_golden_checkpoint_reads_in_training_what_it_reads_in_decoding(encoder, golden_model):
+def test_the_golden_checkpoint_has_the_same_prompts_in_training_and_decoding(encoder, golden_model):
     document = encoder.encode_pair(PROMPT, ANSWER)
     ((start, _),) = document.turns
     assert list(document.ids[:start]) == prompts.encode(golden_model, PROMPT)[1]
     assert turns_of(encoder, document) == [ANSWER + "<eos>"]
 
 
-def test_a_tokenizer_that_opens_texts_with_a_space_does_not_put_one_before_an_answer():
+def test_a_tokenizer_that_begins_texts_with_a_space_adds_none_before_an_answer():
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     bpe.decoder = decoders.Metaspace(prepend_scheme="first")
@@ -74,31 +74,31 @@ def test_a_tokenizer_that_opens_texts_with_a_space_does_not_put_one_before_an_an
     )
     encoder = Encoder(tokenizer, [2])
     document = encoder.encode_pair(PROMPT, ANSWER)
-    whole = tokenizer(f"{PROMPT}[A]{ANSWER}</s>", add_special_tokens=False)["input_ids"]
-    assert list(document.ids) == whole
+    expected = tokenizer(f"{PROMPT}[A]{ANSWER}</s>", add_special_tokens=False)["input_ids"]
+    assert list(document.ids) == expected
 
 
 # Turns.
 
 
 @pytest.mark.parametrize("name", ["chatml", "opening", "trimmed"])
-def test_an_answer_is_a_turn_through_its_eos_and_no_further(name):
+def test_a_turn_is_an_answer_through_its_eos(name):
     encoder = encoder_with(TEMPLATES[name])
     assert turns_of(encoder, encoder.encode_pair(PROMPT, ANSWER)) == [ANSWER + "<|im_end|>"]
 
 
-def test_an_eos_is_written_where_the_template_writes_none():
+def test_an_eos_is_appended_if_the_template_writes_none():
     encoder = encoder_with(PLAIN)
     document = encoder.encode_pair(PROMPT, ANSWER)
     assert turns_of(encoder, document) == [ANSWER + "\n<|im_end|>"]
     assert encoder.tokenizer.decode(document.ids).startswith(f"User: {PROMPT}\nBot: ")
 
 
-def test_of_a_set_of_eos_the_tokenizers_own_is_written():
+def test_for_a_set_of_eos_the_one_of_the_tokenizer_is_appended():
     assert [Encoder(LOADED, ids).encode_text("a").ids[-1] for ids in ({5, EOS}, [5, EOS], {5})] == [EOS, 5, 5]
 
 
-def test_every_answer_of_a_conversation_is_a_turn_after_what_decoding_reads():
+def test_every_answer_of_a_conversation_is_a_turn_after_the_prompt_of_decoding():
     encoder = encoder_with(CHATML)
     talk = said("Hello", "Hi there.", "Peru?", "Lima.", "And Germany?", "Berlin.", system="Be brief.")
     document = encoder.encode_messages(talk)
@@ -108,7 +108,7 @@ def test_every_answer_of_a_conversation_is_a_turn_after_what_decoding_reads():
     assert encoder.last_turn_only == 0
 
 
-def test_what_follows_the_last_answer_is_left_out():
+def test_messages_after_the_last_answer_are_left_out():
     encoder = encoder_with(CHATML)
     assert encoder.encode_messages(said("a", "b", "c")) == encoder.encode_messages(said("a", "b"))
 
@@ -120,7 +120,7 @@ def test_a_greeting_of_the_assistant_is_context():
     assert "Welcome." in encoder.tokenizer.decode(document.ids)
 
 
-def test_where_earlier_answers_change_only_the_last_is_a_turn_and_that_is_logged(caplog):
+def test_if_the_template_changes_earlier_answers_only_the_last_is_a_turn_and_a_warning_is_logged(caplog):
     encoder = encoder_with(FORGETFUL)
     talk = said("Hello", "hm</think>Hi.", "Peru?", "easy</think>Lima.")
     with caplog.at_level(logging.WARNING):
@@ -132,7 +132,7 @@ def test_where_earlier_answers_change_only_the_last_is_a_turn_and_that_is_logged
     assert len(encoder.encode_messages(said("Hello", "Hi.", "Peru?", "Lima.")).turns) == 2
 
 
-def test_a_conversation_whose_template_writes_no_eos_has_its_last_turn():
+def test_if_the_template_writes_no_eos_only_the_last_answer_is_a_turn():
     encoder = encoder_with(PLAIN)
     talk = said("Hello", "Hi.", "Peru?", "Lima.")
     document = encoder.encode_messages(talk)
@@ -140,11 +140,11 @@ def test_a_conversation_whose_template_writes_no_eos_has_its_last_turn():
     assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, talk[:3])
 
 
-def test_an_answer_that_holds_an_eos_ends_there(encoder):
+def test_an_answer_ends_at_its_first_eos(encoder):
     assert turns_of(encoder, encoder.encode_pair(PROMPT, "Lima.<eos> Or so.")) == ["Lima.<eos>"]
 
 
-def test_plain_text_is_all_of_it_to_be_learned(encoder):
+def test_all_tokens_of_plain_text_are_trained_on(encoder):
     document = encoder.encode_text(ANSWER)
     assert document.turns is None
     assert encoder.tokenizer.decode(document.ids) == ANSWER + "<eos>"
@@ -161,17 +161,17 @@ def test_plain_text_is_all_of_it_to_be_learned(encoder):
         (lambda encoder: encoder.encode_messages(said("a")), "no answer of the assistant"),
         (lambda encoder: encoder.encode_messages([]), "no answer of the assistant"),
         (lambda encoder: encoder.encode_messages(said("a", " ")), "message of the assistant is empty"),
-        (lambda encoder: encoder.encode_messages(["a"]), "no {'role'"),
+        (lambda encoder: encoder.encode_messages(["a"]), "is not {'role'"),
         (lambda encoder: encoder.encode_messages(None), "must be a list of messages"),
-        (lambda encoder: Encoder(LOADED, []), "no token that ends an answer"),
+        (lambda encoder: Encoder(LOADED, []), "no end-of-sequence token"),
     ],
 )
-def test_documents_that_cannot_be(encoder, encode, sentence):
+def test_what_cannot_be_encoded_raises_one_sentence(encoder, encode, sentence):
     with pytest.raises(DataError, match=sentence):
         encode(encoder)
 
 
-def test_a_template_that_refuses_and_one_that_is_not_there():
+def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
     refusing = encoder_with("{{ raise_exception('no system message here') }}")
     with pytest.raises(DataError, match="refuses this conversation: no system message here"):
         refusing.encode_messages(said("a", "b"))

@@ -1,4 +1,4 @@
-"""Packing: every document once, none in two rows, the same again from any cursor."""
+"""Packing: an epoch has every document once, and a batch depends only on its cursor."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def documents_of(packed) -> list[tuple[int, ...]]:
     return found
 
 
-def test_an_epoch_holds_every_document_once_and_the_next_one_in_another_order():
+def test_an_epoch_has_every_document_once_and_the_next_epoch_another_order():
     source, cursor, seen = packer(), Cursor(), []
     while cursor.document < 2 * len(DOCUMENTS):
         packed, cursor = source.batch(cursor, 2, 2 * len(DOCUMENTS))
@@ -34,7 +34,7 @@ def test_an_epoch_holds_every_document_once_and_the_next_one_in_another_order():
     assert source.order(0) != source.order(1)
 
 
-def test_a_batch_depends_on_its_cursor_alone():
+def test_a_batch_depends_only_on_its_cursor():
     first = packer()
     _, cursor = first.batch(Cursor(), 2)
     again, _ = first.batch(cursor, 2)
@@ -43,8 +43,8 @@ def test_a_batch_depends_on_its_cursor_alone():
     assert torch.equal(again.start, fresh.start)
 
 
-def test_the_rows_of_a_larger_batch_are_those_of_the_source_in_order():
-    """Nothing is lost between two batches."""
+def test_consecutive_batches_have_all_documents_of_the_order():
+    """No document is lost between two batches."""
     source, cursor, seen = packer(), Cursor(), []
     for _ in range(4):
         packed, cursor = source.batch(cursor, 2)
@@ -71,7 +71,7 @@ def test_a_long_text_is_cut_into_rows_and_a_batch_can_end_inside_it():
     assert documents_of(packed) + documents_of(rest) == [text.ids[:40], text.ids[40:80], text.ids[80:]]
 
 
-def test_the_grid_of_a_text_starts_anywhere_in_the_first_block():
+def test_the_block_grid_of_a_text_starts_at_any_offset_of_the_first_block():
     text = Document(tuple(range(3, 33)), None)
     starts = set()
     for n in range(100):
@@ -80,18 +80,18 @@ def test_the_grid_of_a_text_starts_anywhere_in_the_first_block():
     assert starts == set(range(8))
 
 
-def test_an_answer_that_does_not_fit_loses_its_end_and_is_counted():
+def test_the_end_of_an_answer_that_does_not_fit_is_cut_and_counted():
     source = packer(answer(5, 60), length=40)
     packed, _ = source.batch(Cursor(), 1, 1)
     assert source.cut == 1
     assert (packed.start[0] == 5).sum() == 35
 
 
-def test_no_room_for_any_answer_is_one_sentence():
+def test_no_room_for_any_answer_raises_one_sentence():
     with pytest.raises(DataError, match="leaves room for an answer in 40 tokens"):
         packer(answer(50, 5), length=40).batch(Cursor(), 1)
 
 
-def test_no_document_is_one_sentence():
-    with pytest.raises(DataError, match="holds no document"):
+def test_a_source_without_documents_raises_one_sentence():
+    with pytest.raises(DataError, match="contains no document"):
         Packer(ListSource(()), 40, 0, 8)

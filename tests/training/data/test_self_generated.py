@@ -1,4 +1,4 @@
-"""Documents that the base writes itself: its own distribution, the same whatever happens while they are written."""
+"""Documents that the base writes: sampled from its distribution, and independent of interruptions and batches."""
 
 import copy
 import errno
@@ -46,7 +46,7 @@ def documents(file: Path) -> list[tuple[list[int], list | None]]:
 
 
 def with_template(model, template: str | None, **tokens) -> nb.BlockModel:
-    """The same network behind a tokenizer with another template."""
+    """The same network with another chat template."""
     tokenizer = copy.deepcopy(AutoTokenizer.from_pretrained(CHECKPOINT))
     tokenizer.chat_template = template
     for name, text in tokens.items():
@@ -61,10 +61,10 @@ def prompts(tmp_path) -> Path:
     return path
 
 
-# -- what is written --------------------------------------------------------------------------------------
+# -- the documents ----------------------------------------------------------------------------------------
 
 
-def test_answers_are_what_the_base_samples_at_temperature_1(golden_model, prompts, tmp_path):
+def test_answers_are_samples_of_the_base_at_temperature_1(golden_model, prompts, tmp_path):
     settings = of(seed=7, prompts=str(prompts))
     texts = [prompt for _, prompt in read_prompts(settings)]
     in_turn = [texts[number % 3] for number in range(COUNT)]
@@ -78,10 +78,10 @@ def test_answers_are_what_the_base_samples_at_temperature_1(golden_model, prompt
         for ids, output in zip(asked, outputs, strict=True)
     ]
     endings = {output.finish_reason: ids[-1] for (ids, _), output in zip(found, outputs, strict=True)}
-    assert endings["length"] != EOS  # what was cut has no EOS written to it
+    assert endings["length"] != EOS  # no EOS is appended to a cut answer
 
 
-def test_documents_of_one_prompt_differ(golden_model, tmp_path):
+def test_documents_with_the_same_prompt_differ(golden_model, tmp_path):
     (tmp_path / "one.txt").write_text("Name three colours.")
     found = documents(write(golden_model, of(prompts=str(tmp_path / "one.txt")), tmp_path))
     assert len({tuple(ids) for ids, _ in found}) > COUNT // 2
@@ -98,7 +98,7 @@ def test_without_prompts_the_model_writes_the_users_turn_and_the_answer(golden_m
     assert not any(MASK in ids for ids, _ in found)
 
 
-def test_where_an_eos_ends_the_users_turn_too_the_answer_follows_it(golden_model, tmp_path):
+def test_if_an_eos_ends_the_users_turn_the_answer_follows_it(golden_model, tmp_path):
     model = with_template(
         golden_model,
         "{% for m in messages %}{{ '<user>' if m['role'] == 'user' else '<bot>' }}{{ m['content'] }}<eos>{% endfor %}"
@@ -117,16 +117,16 @@ def test_where_an_eos_ends_the_users_turn_too_the_answer_follows_it(golden_model
     assert author.documents(range(4, 7), lambda event: None) == written[4:7]
 
 
-def test_what_comes_before_the_user_is_not_sampled(golden_model):
+def test_the_text_before_the_users_turn_is_not_sampled(golden_model):
     model = with_template(
         golden_model, "Be kind.\n{% for m in messages %}User: {{ m['content'] }}\n{% endfor %}Assistant:"
     )
     author = Author.of(model, of())
-    assert model.tokenizer.decode(author.opening) == "Be kind.\nUser:"  # the space belongs to what the model writes
+    assert model.tokenizer.decode(author.opening) == "Be kind.\nUser:"  # the model writes the space after it
     assert author.between is None
 
 
-def test_a_base_without_a_template_starts_from_bos_or_else_from_eos(golden_model):
+def test_without_a_template_a_document_begins_with_bos_or_else_with_eos(golden_model):
     assert Author.of(with_template(golden_model, None, bos_token="<bot>"), of()).opening == [BOT]
     assert Author.of(with_template(golden_model, None), of()).opening == [EOS]
     raw = of().model_copy(update={"raw": True})
@@ -138,35 +138,35 @@ def test_another_seed_writes_other_documents(golden_model, tmp_path):
     assert found[0] != found[1]
 
 
-# -- the same documents, whatever happens -----------------------------------------------------------------
+# -- the same documents after interruptions ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 @pytest.mark.parametrize("given", [True, False])
 def test_documents_do_not_depend_on_the_batches(golden_model, prompts, tmp_path, batch_size, given):
     settings = of(prompts=str(prompts) if given else None)
-    whole = write(golden_model, settings, tmp_path / "whole", batch_size=4).read_bytes()
-    assert write(golden_model, settings, tmp_path / "other", batch_size=batch_size).read_bytes() == whole
+    complete = write(golden_model, settings, tmp_path / "complete", batch_size=4).read_bytes()
+    assert write(golden_model, settings, tmp_path / "other", batch_size=batch_size).read_bytes() == complete
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 0.97])
-def test_a_file_that_a_kill_cut_short_is_completed_to_the_same_one(golden_model, tmp_path, share):
+def test_a_file_that_a_kill_cut_is_completed_to_the_same_file(golden_model, tmp_path, share):
     file = write(golden_model, of(), tmp_path)
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(len(whole) * share)])
-    assert write(golden_model, of(), tmp_path, batch_size=4).read_bytes() == whole
+    complete = file.read_bytes()
+    file.write_bytes(complete[: int(len(complete) * share)])
+    assert write(golden_model, of(), tmp_path, batch_size=4).read_bytes() == complete
 
 
-def test_a_hole_in_the_file_is_written_anew(golden_model, tmp_path):
+def test_a_damaged_part_of_the_file_is_written_again(golden_model, tmp_path):
     file = write(golden_model, of(), tmp_path)
-    whole = file.read_bytes()
-    middle = len(whole) // 2
-    file.write_bytes(whole[:middle] + b"\0" * 50 + whole[middle + 50 :])
-    assert write(golden_model, of(), tmp_path).read_bytes() == whole
+    complete = file.read_bytes()
+    middle = len(complete) // 2
+    file.write_bytes(complete[:middle] + b"\0" * 50 + complete[middle + 50 :])
+    assert write(golden_model, of(), tmp_path).read_bytes() == complete
 
 
-def test_ctrl_c_keeps_the_batches_that_are_done(golden_model, tmp_path, monkeypatch, caplog):
-    whole = write(golden_model, of(), tmp_path / "whole").read_bytes()
+def test_ctrl_c_keeps_the_finished_batches(golden_model, tmp_path, monkeypatch, caplog):
+    complete = write(golden_model, of(), tmp_path / "complete").read_bytes()
     write_documents = Author.documents
 
     def stop_at_the_third(self, numbers, tick):
@@ -180,12 +180,12 @@ def test_ctrl_c_keeps_the_batches_that_are_done(golden_model, tmp_path, monkeypa
     assert "8 of 10 documents" in caplog.text
     monkeypatch.setattr(Author, "documents", write_documents)
     file = tmp_path / "cut" / "documents.jsonl"
-    assert whole.startswith(file.read_bytes())
+    assert complete.startswith(file.read_bytes())
     assert len(documents(file)) == 8
-    assert write(golden_model, of(), tmp_path / "cut", batch_size=4).read_bytes() == whole
+    assert write(golden_model, of(), tmp_path / "cut", batch_size=4).read_bytes() == complete
 
 
-def test_what_is_written_is_not_decoded_again(golden_model, tmp_path, monkeypatch):
+def test_written_documents_are_not_decoded_again(golden_model, tmp_path, monkeypatch):
     file = write(golden_model, of(), tmp_path)
 
     def refuse(*args):
@@ -196,15 +196,15 @@ def test_what_is_written_is_not_decoded_again(golden_model, tmp_path, monkeypatc
     assert wait_for_self_data(of(), tmp_path) == file
 
 
-def test_the_bar_goes_to_standard_error(golden_model, tmp_path, capsys):
+def test_the_progress_bar_is_on_standard_error(golden_model, tmp_path, capsys):
     write_self_data(golden_model, of(), tmp_path)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{COUNT}/{COUNT}" in said.err
-    assert "tokens" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{COUNT}/{COUNT}" in output.err
+    assert "tokens" in output.err
 
 
-def test_a_full_disk_is_one_sentence(golden_model, tmp_path, monkeypatch):
+def test_a_full_disk_raises_one_sentence(golden_model, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -213,25 +213,25 @@ def test_a_full_disk_is_one_sentence(golden_model, tmp_path, monkeypatch):
         write(golden_model, of(), tmp_path, batch_size=4)
 
 
-def test_a_cache_that_cannot_be_made_is_one_sentence(golden_model, tmp_path):
+def test_a_cache_that_cannot_be_created_raises_one_sentence(golden_model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         write(golden_model, of(), tmp_path / "file" / "cache")
 
 
-def test_two_runs_do_not_write_into_each_other(golden_model, tmp_path):
-    whole = write(golden_model, of(), tmp_path / "whole").read_bytes()
+def test_two_runs_do_not_write_to_the_same_file_at_once(golden_model, tmp_path):
+    complete = write(golden_model, of(), tmp_path / "complete").read_bytes()
     with ThreadPoolExecutor() as pool:
         runs = [pool.submit(write, golden_model, of(), tmp_path / "shared", batch_size=2) for _ in range(2)]
         file = wait_for_self_data(of(), tmp_path / "shared")
     assert [run.result() for run in runs] == [file, file]
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == complete
 
 
 # -- the cache's name -------------------------------------------------------------------------------------
 
 
-def test_the_cache_is_another_one_for_whatever_changes_the_documents(prompts, tmp_path, monkeypatch):
+def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts, tmp_path, monkeypatch):
     monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
     bases = [small_base(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1))]
     same = small_base(tmp_path / "c", seed=0)
@@ -260,7 +260,7 @@ def test_the_cache_is_another_one_for_whatever_changes_the_documents(prompts, tm
 # -- prompts ----------------------------------------------------------------------------------------------
 
 
-def test_every_form_of_a_line(golden_model, tmp_path):
+def test_every_form_of_a_line_is_read(golden_model, tmp_path):
     path = tmp_path / "prompts.jsonl"
     talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
     talk.append({"role": "user", "content": "2 + 2?"})
@@ -272,13 +272,13 @@ def test_every_form_of_a_line(golden_model, tmp_path):
         assert turns == [[turns[0][0], len(ids)]]
 
 
-def test_raw_prompts_go_round_the_template(golden_model, prompts, tmp_path):
+def test_raw_prompts_do_not_use_the_template(golden_model, prompts, tmp_path):
     settings = of(prompts=str(prompts)).model_copy(update={"raw": True})
     ids, turns = documents(write(golden_model, settings, tmp_path))[0]
     assert ids[: turns[0][0]] == golden_model.tokenizer("Name three colours.")["input_ids"]
 
 
-def test_the_corpuss_prompts_come_from_all_domains_in_turn():
+def test_prompts_of_the_corpus_come_from_all_domains_in_turn():
     found = read_prompts(of(seed=3, prompts="corpus"))
     assert [prompt for _, prompt in found] == [example(DOMAINS[i % 4], "train", i, 3).prompt for i in range(COUNT)]
 
@@ -286,20 +286,20 @@ def test_the_corpuss_prompts_come_from_all_domains_in_turn():
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("p.txt", b" \n\n", "holds no prompt"),
-        ("p.jsonl", b"", "holds no prompt"),
+        ("p.txt", b" \n\n", "contains no prompt"),
+        ("p.jsonl", b"", "contains no prompt"),
         ("p.txt", b"fine\n\xff\xfe\n", "Line 2 of .* is not UTF-8"),
         ("p.jsonl", b'"fine"\n\n{"prompt": \n', "Line 3 of .* is not JSON"),
-        ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* holds no prompt"),
-        ("p.jsonl", b"[1, 2]\n", "Line 1 of .* holds no prompt"),
+        ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* contains no prompt"),
+        ("p.jsonl", b"[1, 2]\n", "Line 1 of .* contains no prompt"),
         ("p.jsonl", b'"fine"\n{"prompt": " "}\n', "Line 2 of .* cannot be used. The prompt is empty"),
         ("p.jsonl", b'"fine"\n"a <mask> b"\n', "Line 2 of .* cannot be used. .*MASK"),
         ("p.jsonl", b'{"messages": [{"role": "user"}]}\n', "Line 1 of .* cannot be used"),
         ("p.txt", b"word " * 2000, "Line 1 of .* cannot be used. .*tokens long"),
-        ("p.csv", b"x", "no .txt or .jsonl file"),
+        ("p.csv", b"x", "not a .txt or .jsonl file"),
     ],
 )
-def test_unusable_prompts_are_one_sentence_with_the_line(golden_model, tmp_path, name, content, sentence):
+def test_the_error_for_an_unusable_prompt_names_the_line(golden_model, tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=sentence) as caught:
         write(golden_model, of(prompts=str(tmp_path / name)), tmp_path / "cache")
@@ -307,7 +307,7 @@ def test_unusable_prompts_are_one_sentence_with_the_line(golden_model, tmp_path,
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_prompts_file_that_is_not_there(golden_model, tmp_path):
+def test_a_missing_file_of_prompts_raises_one_sentence(golden_model, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_prompts(of(prompts=str(tmp_path / "none.txt")))
 
@@ -323,7 +323,7 @@ def test_a_prompts_file_that_is_not_there(golden_model, tmp_path):
         ({"source": "corpus", "self_data": {"documents": 3}}, "but source is 'corpus'"),
     ],
 )
-def test_settings_that_make_no_sense(fields, sentence):
+def test_wrong_settings_raise_one_sentence(fields, sentence):
     with pytest.raises(RecipeError, match=sentence):
         DataSettings.of(**fields)
 
@@ -331,7 +331,7 @@ def test_settings_that_make_no_sense(fields, sentence):
 # -- reading and training ---------------------------------------------------------------------------------
 
 
-def test_documents_are_split_and_none_is_in_both_parts(golden_model, prompts, tmp_path):
+def test_every_document_is_in_exactly_one_part(golden_model, prompts, tmp_path):
     settings = of(prompts=str(prompts))
     file = write(golden_model, settings, tmp_path)
     train, held_out = open_self(settings, file)
@@ -347,11 +347,11 @@ def test_documents_are_split_and_none_is_in_both_parts(golden_model, prompts, tm
         train[len(train)]
 
 
-def test_a_file_without_all_its_documents_is_not_opened(golden_model, tmp_path):
+def test_an_incomplete_file_is_not_opened(golden_model, tmp_path):
     file = write(golden_model, of(), tmp_path)
     train, _ = open_self(of(), file)
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(DataError, match="whole documents, not 10"):
+    with pytest.raises(DataError, match="complete documents, not 10"):
         open_self(of(), file)
     with pytest.raises(DataError, match="was changed"):
         train[len(train) - 1]
@@ -359,7 +359,7 @@ def test_a_file_without_all_its_documents_is_not_opened(golden_model, tmp_path):
 
 @pytest.mark.parametrize("lora", [None, {"rank": 2}])
 @pytest.mark.parametrize("given", [True, False])
-def test_a_run_on_what_its_base_writes(prompts, tmp_path, monkeypatch, lora, given):
+def test_a_run_on_documents_that_its_base_writes(prompts, tmp_path, monkeypatch, lora, given):
     monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
     base = small_base(tmp_path / "base")
     self_data = {"documents": 12, "max_new_tokens": TOKENS, "prompts": str(prompts) if given else None}
@@ -370,7 +370,7 @@ def test_a_run_on_what_its_base_writes(prompts, tmp_path, monkeypatch, lora, giv
     assert nb.load(final).spec.mask_token_id == MASK
     assert len(losses(tmp_path / "run")) == 2
     (file,) = (tmp_path / "home" / "self-data").glob("*/documents.jsonl")
-    # The base as it is, not the network as it is trained: what the untouched checkpoint samples.
+    # The documents are samples of the unchanged base, not of the network that is trained.
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
     monkeypatch.setattr(self_generated, "decode", None)

@@ -23,7 +23,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    """A cache of the test's own."""
+    """A new cache for every test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -33,7 +33,7 @@ def read_all(encoder: Encoder, settings: DataSettings) -> list[Document]:
 
 
 def refusal(encoder: Encoder, source, **settings) -> str:
-    """What reading a source through is refused with."""
+    """The error of reading all documents of a source."""
     with pytest.raises(NBDiffError) as caught:
         read_all(encoder, DataSettings.of(source=str(source), held_out=0, **settings))
     sentence = str(caught.value)
@@ -52,7 +52,7 @@ def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
     assert train[1] == encoder.encode_pair("Name a capital.", "Lima")
 
 
-def test_sharegpt_conversations_are_conversations(tmp_path, encoder):
+def test_sharegpt_conversations_are_read(tmp_path, encoder):
     talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     source = written(tmp_path / "a.json", [{"conversations": talk}])
     train, _ = open_source(DataSettings.of(source=source), encoder)
@@ -75,7 +75,7 @@ def test_every_kind_of_file_is_read(tmp_path, encoder):
         assert (train.name, len(held_out)) == (path.name, 0)
 
 
-def test_a_csv_keeps_its_text_as_it_is_written(tmp_path, encoder):
+def test_the_text_of_a_csv_file_is_not_changed(tmp_path, encoder):
     (tmp_path / "a.csv").write_text('\ufeffquestion,answer\nx,007\ny,None\n"z, and\nmore",1.50\n', encoding="utf-8")
     train, _ = open_source(DataSettings.of(source=str(tmp_path / "a.csv"), held_out=0), encoder)
     expected = [("x", "007"), ("y", "None"), ("z, and\nmore", "1.50")]
@@ -90,7 +90,7 @@ def test_a_text_file_is_split_at_blank_lines(tmp_path, encoder):
     assert len(texts) == 3
 
 
-def test_a_folder_is_its_files_in_order(tmp_path, encoder):
+def test_the_files_of_a_folder_are_read_in_order(tmp_path, encoder):
     (tmp_path / "deep").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "README.md").write_text("not data")
@@ -102,14 +102,14 @@ def test_a_folder_is_its_files_in_order(tmp_path, encoder):
     assert "files of several kinds, such as a.json and e.csv" in refusal(encoder, tmp_path)
 
 
-def test_a_file_that_changes_is_read_anew(tmp_path):
+def test_a_file_that_changed_is_read_again(tmp_path):
     path = tmp_path / "a.jsonl"
     for text in ("before", "after"):
         settings = DataSettings.of(source=written(path, [{"text": text}]))
         assert load_rows(settings)["text"] == [text]
 
 
-def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
+def test_rows_with_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
     rows = [{"text": "a"}, {"text": " \n"}, {"text": "c"}]
     with caplog.at_level(logging.WARNING):
         source = written(tmp_path / "a.jsonl", rows)
@@ -123,7 +123,7 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
     [
         ("a.jsonl", '{"text": "a"}\n{"text": "b\n{"text": "c"}', "Line 2 of .*a.jsonl is not JSON"),
         ("a.jsonl", '{"text": "a"}\n\n{"text"', "Line 3 of .*a.jsonl is not JSON"),
-        ("a.jsonl", '{"text": "a"}\n"b"', "Line 2 of .*a.jsonl is no JSON object"),
+        ("a.jsonl", '{"text": "a"}\n"b"', "Line 2 of .*a.jsonl is not a JSON object"),
         ("a.json", '[{"text": "a"},\n{"text"]', "Line 2 of .*a.json is not JSON"),
         ("a.jsonl", "[" * 100_000, "is not JSON"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "is not UTF-8"),
@@ -132,12 +132,12 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
         ("a.csv", "text\na\nb,c", "cannot be read as csv: .*line 3"),
         ("a.parquet", "PAR1", "cannot be read as parquet"),
         ("a.jsonl", "", "is empty"),
-        ("a.json", "[]", "holds no rows"),
-        ("a.jsonl", "\n\n", "holds no rows"),
-        ("a.txt", "\n \n\n \n", "nothing but blank text"),
-        ("a.csv", "text\n", "holds no rows"),
-        ("a.bin", "x", "not read here; give a file of .jsonl"),
-        ("a.jsonl", '{"a": 1, "b": 2}', "there are a, b"),
+        ("a.json", "[]", "contains no rows"),
+        ("a.jsonl", "\n\n", "contains no rows"),
+        ("a.txt", "\n \n\n \n", "only blank text"),
+        ("a.csv", "text\n", "contains no rows"),
+        ("a.bin", "x", "unsupported kind; give a file of .jsonl"),
+        ("a.jsonl", '{"a": 1, "b": 2}', "the columns are a, b"),
         ("a.jsonl", '{"text": "a"}\n{"text": null}', "Row 2 of a.jsonl .*'text' is None"),
         ("a.jsonl", '{"text": "a"}\n{"texts": "b"}', "Row 2 of a.jsonl .*'text' is None"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"}\n{"text": 7}', "Row 3 of a.jsonl .*'text' is 7"),
@@ -145,10 +145,10 @@ def test_rows_of_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog):
         ("a.jsonl", '{"text": "a"}\n{"text": "a <mask>"}', "Row 2 of a.jsonl .*'<mask>'"),
         ("a.jsonl", '{"messages": "a"}', "Row 1 of a.jsonl .*must be a list of messages"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "Row 1 of .*no answer of the assistant"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*both strings"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*two strings"),
     ],
 )
-def test_files_that_are_wrong_are_refused_in_a_sentence(tmp_path, encoder, name, content, sentence):
+def test_the_error_for_a_wrong_file_is_one_sentence(tmp_path, encoder, name, content, sentence):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert re.search(sentence, refusal(encoder, path))
@@ -165,18 +165,18 @@ def test_files_that_are_wrong_are_refused_in_a_sentence(tmp_path, encoder, name,
         ("self", "written by the checkpoint"),
     ],
 )
-def test_sources_that_are_none(encoder, source, sentence):
+def test_a_source_that_does_not_exist_raises_one_sentence(encoder, source, sentence):
     assert sentence in refusal(encoder, source)
 
 
-def test_an_empty_folder_and_settings_of_the_hub_for_a_file(tmp_path, encoder):
-    assert "holds no file of .jsonl" in refusal(encoder, tmp_path)
+def test_an_empty_folder_and_hub_settings_for_a_file_raise_one_sentence(tmp_path, encoder):
+    assert "contains no file of .jsonl" in refusal(encoder, tmp_path)
     source = written(tmp_path / "a.jsonl", [{"text": "a"}])
     assert "leave it out" in refusal(encoder, source, subset="main")
     assert "has only 'train'" in refusal(encoder, source, split="test")
 
 
-def test_conversations_need_a_template(tmp_path):
+def test_conversations_need_a_chat_template(tmp_path):
     source = written(tmp_path / "a.jsonl", [{"messages": said("a", "b")}])
     assert "has no chat template" in refusal(encoder_with(None), source)
 
