@@ -27,7 +27,7 @@ class DiffusionSpec(BaseModel):
     block_size: int = Field(default=32, ge=1, le=MAX_BLOCK_SIZE, description="tokens per block, as trained")
     sub_block_size: int | None = Field(default=None, ge=1, description="tokens per sub-block, filled in turn")
     context: Literal["token_causal", "block_causal"] = Field(
-        default="token_causal", description="how committed tokens attend to one another"
+        default="token_causal", description="how committed tokens attend to each other"
     )
     token_shift: bool = Field(default=True, description="the output at i-1 predicts token i")
     first_token: Literal["ar", "masked"] = Field(

@@ -34,7 +34,7 @@ class UnmaskingPolicy:
     rule: str  # one sentence
     source: str  # arXiv id of the paper with the rule
     select: Callable[[Prediction, int, Any], Selection]
-    needs: frozenset[str] = frozenset()  # measures that it needs beside confidence: "entropy", "margin"
+    needs: frozenset[str] = frozenset()  # measures that it needs besides confidence: "entropy", "margin"
 
     def describe(self, value: float) -> str:
         """The policy with a value of its setting, in a few words: "threshold 0.9"."""
