@@ -7,8 +7,8 @@
 
 import os
 
-# Before torch is imported: by default its OpenMP threads spin while they wait, and beside any other busy process
-# two spinning threads were measured 45 times slower than one. A value of the user's own is left alone.
+# Set before torch is imported. By default its OpenMP threads spin while they wait: with another busy process on the
+# machine, two spinning threads were measured 45 times slower than one. A value that the user has set is kept.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from nbdiff_engine.decoding.settings import DecodeSettings

@@ -6,7 +6,7 @@
     python -m nbdiff_engine eval --limit 20
     python -m nbdiff_engine lm-eval run --model nbdiff --model_args model=nano --tasks gsm8k
 
-Bad input is one sentence on standard error and exit code 2.
+Invalid input gives one sentence on standard error and exit code 2.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ from nbdiff_engine.model.threads import choose_threads
 cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # a mistake is one line, not a box
+    rich_markup_mode=None,  # an error is one line, not a box
     help="Decode block-diffusion language models.",
     epilog="Installed as nbdiff; the page is nbdiff-playground, training is nbdiff-train.",
 )
 
 
 def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of DecodeSettings, in the place of its **settings.
+    """Give a command an option for each field of DecodeSettings, in place of its **settings.
 
-    The options stand before the command's keyword-only parameters. A field whose name is one of the command's own
-    parameters is left to it. Their values are checked by DecodeSettings alone, so a choice is an option of text.
+    The options come before the command's keyword-only parameters. A field with the name of one of the command's own
+    parameters gets no option. Only DecodeSettings checks the values, so a choice is an option of type text.
     """
     types = {"choice": str, "integer": int, "number": float, "flag": bool, "texts": list[str]}
     own = list(inspect.signature(command).parameters.values())
@@ -73,12 +73,14 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
     model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
     *,
-    raw: Annotated[bool, typer.Option("--raw", help="Give the model the text as it is, no chat template.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, once the answer is done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object after the whole answer.")] = False,
     **settings: Any,
 ) -> None:
     """Answer a prompt; the text appears as its blocks are committed."""
@@ -87,7 +89,7 @@ def generate(
     if trace is not None and trace.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
     settings["trace"] = trace is not None
-    DecodeSettings.of(**settings)  # a slip is said before a checkpoint of many gigabytes is read
+    DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
     loaded = load(model, dtype=dtype, device=device, quantization=quantization)
     choose_threads(loaded)
     job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
@@ -120,7 +122,7 @@ def generate(
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List what can be loaded by name."""
+    """List the bundled models, which load by name."""
     found = describe_bundled()
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in found]))
@@ -144,7 +146,7 @@ def lm_eval(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input becomes one sentence and exit code 2."""
+    """Run the command line; invalid input gives one sentence and exit code 2."""
 
     def show(message: Warning | str, *args: object, **kwargs: object) -> None:
         print(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The folder of the files that come with the project: checkpoints, held-out problems, web components."""
+"""The folder of the files that are part of the project: checkpoints, held-out problems, web components."""
 
 from pathlib import Path
 

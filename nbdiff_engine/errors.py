@@ -1,7 +1,7 @@
-"""What can go wrong at the edge, each as one sentence a person can act on.
+"""The errors for invalid input. Each has one sentence that says what to change.
 
 Every error of the engine is an `NBDiffError`: the command line prints it and exits with code 2, the page
-shows it, and Python code can catch it. It is also a `ValueError`, because that is what it is.
+shows it, and Python code can catch it. It is also a `ValueError`, because a value is invalid.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_BRIEF = 60  # characters of a value that a message repeats
-# pydantic's kinds of range errors: how a sentence begins what the value must be, and where pydantic keeps the bound.
+_BRIEF = 60  # limit of a value in a message, in characters
+# pydantic's types of range errors: the words for the bound in a sentence, and the bound's key in pydantic's context.
 _BOUNDS = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -20,11 +20,11 @@ _BOUNDS = {
 
 
 class NBDiffError(ValueError):
-    """Base of the errors that name a value, its limit and what to do."""
+    """Base class of the engine's errors; a message names the value, its limit and what to do."""
 
 
 class CheckpointError(NBDiffError):
-    """A checkpoint cannot be found, or is not one that this engine decodes."""
+    """A checkpoint cannot be found, or this engine cannot decode it."""
 
 
 class SettingError(NBDiffError):
@@ -32,21 +32,21 @@ class SettingError(NBDiffError):
 
 
 class PromptError(NBDiffError):
-    """A prompt is empty, too long, or holds token ids it must not hold."""
+    """A prompt is empty, too long, or has token ids that are not allowed."""
 
 
 class TraceError(NBDiffError):
-    """A trace file is damaged, or of a version this engine does not read."""
+    """A trace file is damaged, or has a version that this engine does not read."""
 
 
 def first_problem(error: ValidationError, ranges: Mapping[str, str] | None = None) -> str:
     """The first problem of a pydantic validation, as one sentence.
 
-    ranges: what a field must be, in words, by its name; without an entry a value out of range is told the bound that
-    it misses.
+    ranges: the range of a field in words, by its name. For a field without an entry the sentence names the bound that
+    the value violates.
     """
     problem = error.errors(include_url=False)[0]
-    if problem["type"] == "value_error":  # raised by a validator of ours: already a sentence
+    if problem["type"] == "value_error":  # raised by one of our validators: already a sentence
         return str(problem["ctx"]["error"])
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -71,7 +71,7 @@ def _missed_bound(problem: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """A number as a sentence has it, also one that came as text."""
+    """A number for a sentence; also accepts a number given as text."""
     if isinstance(value, int):
         return brief(value)
     try:
@@ -81,10 +81,10 @@ def _number(value: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as a message repeats it: on one line, and never longer than a line."""
+    """A value for a message: its repr on one line, cut to a short length."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to spell integers of thousands of digits
+    except ValueError:  # Python does not convert integers of thousands of digits to text
         text = "a number of thousands of digits"
     return brief_text(text)
 
@@ -96,7 +96,7 @@ def brief_text(text: str, limit: int = _BRIEF) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Whether a str can be written down at all: one with half of a surrogate pair cannot."""
+    """Whether a str can be encoded as UTF-8; a str with half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,9 +1,8 @@
-"""Forks: a trace changed by hand at one of its steps, and decoded on from there.
+"""Forks: a person changes a trace at one of its steps, and decoding continues from there.
 
-What a change means for the tokens around it follows from who has seen whom. Tokens of later blocks were decoded with
-the old token in their context, so they go. Tokens of the same block stay, as any token does that is fixed while its
-block is denoised; but where that would leave nothing to decode, those behind the first change are masked again.
-AR and self-speculation go on behind the last change, whatever stood there.
+Later blocks attended to the old token, so they are dropped. The other tokens of the same block are kept: a token that
+is fixed stays fixed while its block is denoised. But if no masked position is left in the block, the tokens after the
+first change are masked again. AR and self-speculation continue after the last change and drop all later tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ from nbdiff_engine.trace.trace_file import Canvas, Trace
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Output positions [start, stop), negative for a prompt's tail; its number; its passes so far, if in work."""
+    """A block: its output positions [start, stop), negative for prompt tokens; its number; its passes so far if it is
+    not finished."""
 
     start: int
     stop: int
@@ -28,11 +28,11 @@ class _Block:
 
 
 def fork(trace: Trace, after: int, changes: Mapping[int, int | None]) -> tuple[Edit, Start]:
-    """Change a trace by hand behind its first `after` events: the change as an event, and where decoding goes on.
+    """Change a trace after its first `after` events: the change as an event, and the Start for decoding.
 
-    changes: output position to its new token id, or to None to mask it again. They must lie in one block, or run on
-    behind it. With none, the fork goes on from where the trace stood, for other settings.
-    Raises SettingError, one sentence. Token ids and masks are checked by `prepare`, which knows the model.
+    changes: output position to its new token id, or to None to mask it again. They must be in one block, or continue
+    directly after it. If empty, the fork continues without a change, for other settings.
+    Raises SettingError with one sentence. `prepare`, which has the model, checks the token ids and masks.
     """
     events = [event for event in trace.events[:after] if not isinstance(event, Finish)]
     canvas = Canvas()
@@ -55,7 +55,7 @@ def fork(trace: Trace, after: int, changes: Mapping[int, int | None]) -> tuple[E
 
 
 def continued(events: Sequence[DecodeEvent], edit: Edit, job: DecodeJob) -> Iterator[DecodeEvent]:
-    """What had happened, the edit, and what the job decodes from there on, on one clock."""
+    """The earlier events, the edit, and the events that the job decodes after it; times continue from the edit."""
     yield from (event for event in events if not isinstance(event, Finish))
     yield edit
     with closing(job.events()) as fresh:
@@ -69,7 +69,7 @@ def _behind_last_change(
     start = min(changes, default=canvas.committed)
     stop = max(changes) + 1 if changes else start + 1
     tokens = _changed(canvas.tokens[start:stop], start, changes)
-    number = start + max(len(tokens) - 1, 0)  # AR: a block is a token, and has its position's number
+    number = start + max(len(tokens) - 1, 0)  # AR: a block is one token, and its number is its position
     if strategy == "self_speculative":
         number = sum(end <= start for _, end in _committed_blocks(events))
     return Start(committed=tuple(canvas.tokens[:start]), block=tuple(tokens), number=number)
@@ -106,7 +106,7 @@ def _block_at(events: Sequence[DecodeEvent], canvas: Canvas, position: int) -> _
     for number, (start, stop) in enumerate(committed):
         if start <= position < stop:
             return _Block(start, stop, number)
-    passes: list[Denoise] = []  # of the block in work
+    passes: list[Denoise] = []  # of the unfinished block
     for event in events:
         if isinstance(event, Denoise):
             passes.append(event)
@@ -117,7 +117,7 @@ def _block_at(events: Sequence[DecodeEvent], canvas: Canvas, position: int) -> _
 
 
 def _committed_blocks(events: Sequence[DecodeEvent]) -> list[tuple[int, int]]:
-    """[start, stop) of the blocks that are context; those that an edit has dropped are none."""
+    """[start, stop) of the blocks that are context, without those that an edit has dropped."""
     blocks: list[tuple[int, int]] = []
     for event in events:
         if isinstance(event, Commit):

@@ -1,4 +1,4 @@
-"""The front door: `generate` for answers, `stream` for the events as they happen."""
+"""The main interface: `generate` for answers, `stream` for the events as they happen."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from nbdiff_engine.trace.trace_file import Canvas, Trace, token_ids_of
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One answer. token_ids include the EOS; text has neither special tokens nor a stop string."""
+    """One answer. token_ids: including the EOS. text: without special tokens and without the stop string."""
 
     text: str
     token_ids: list[int]
@@ -31,20 +31,20 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """A checked request: prompts as ids, settings settled. Everything that can be wrong has been said by now."""
+    """A checked request: prompts as token ids, settings filled in. `prepare` has raised all errors of the input."""
 
     model: BlockModel
     plan: DecodePlan
     texts: list[str | None]
     prompts: list[list[int]]
-    begin: Start | None = None  # where the answer begins, for one that is there in part
+    begin: Start | None = None  # the part of the answer that exists already
 
     @property
     def settings(self) -> dict[str, Any]:
         return self.plan.settings.model_dump(mode="json")
 
     def events(self) -> Iterator[DecodeEvent]:
-        """Decode. Closing the iterator stops within one forward."""
+        """Decode; yields the events. Closing the iterator stops within one forward."""
         return decode(self.model, self.prompts, self.plan, begin=self.begin)
 
     def outputs(self) -> list[Output]:
@@ -97,10 +97,10 @@ def prepare(
     start: Start | None = None,
     **settings: Any,
 ) -> DecodeJob:
-    """Check a request without decoding anything. Raises SettingError or PromptError, one sentence each.
+    """Check a request without decoding. Raises SettingError or PromptError with one sentence.
 
-    What the caller should know, though it can be decoded, is in `plan.notes`; `generate` and `stream` warn of it.
-    start: go on with an answer that is there in part, of one prompt (see `forking.fork`).
+    Remarks about valid settings are in `plan.notes`; `generate` and `stream` show them as warnings.
+    start: the part of the answer that exists already, for a single prompt (see `forking.fork`).
     """
     if not isinstance(model, BlockModel):
         raise SettingError(f"The model is a {type(model).__name__}; load one with nbdiff_engine.load(name).")
@@ -116,9 +116,10 @@ def prepare(
 def stream(
     model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
 ) -> Iterator[DecodeEvent]:
-    """Decode, event by event. Settings are those of DecodeSettings; what is wrong is raised here, not later.
+    """Decode, event by event. settings: the fields of DecodeSettings. Errors of the input are raised by this call, not
+    by the iterator.
 
-    For a batch, events of all rows come in the order they happen, told apart by `event.row`.
+    For a batch, the events of all rows come in the order in which they happen; `event.row` is the index of the prompt.
     """
     job = prepare(model, prompt, raw=raw, **settings)
     _warn(job)
@@ -128,10 +129,10 @@ def stream(
 def generate(
     model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
 ) -> Output | list[Output]:
-    """Decode to the end. One Output for one prompt, a list of them for a list of prompts.
+    """Decode to the end. One Output for one prompt, a list of Outputs for a list of prompts.
 
-    A str is a user message where the tokenizer has a chat template (raw=True: the text as it is), a list of
-    role/content dicts a conversation, a list of ints token ids.
+    A str is a user message if the tokenizer has a chat template (raw=True: plain text), a list of role/content dicts
+    is a conversation, and a list of ints is token ids.
     """
     job = prepare(model, prompt, raw=raw, **settings)
     _warn(job)
@@ -140,7 +141,7 @@ def generate(
 
 
 def _warn(job: DecodeJob) -> None:
-    """Warn the line that called `generate` or `stream`."""
+    """Warn at the line that called `generate` or `stream`."""
     for note in job.plan.notes:
         warnings.warn(str(note), UserWarning, stacklevel=3)
 
@@ -148,10 +149,10 @@ def _warn(job: DecodeJob) -> None:
 def text_pieces(
     job: DecodeJob, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
 ) -> Iterator[str]:
-    """The text of a single answer as it is committed, in pieces that join to `Output.text`.
+    """The text of a single answer while it is committed, in pieces that join to `Output.text`.
 
-    A piece is held back while it may still change: half a character, or what could begin a stop string.
-    `also` is called with every event, for a reader who wants both.
+    Text that may still change is delayed: an incomplete character, or the possible beginning of a stop string.
+    also: called with every event, for a caller that needs both.
     """
     canvas, shown = Canvas(), 0
     held_back = max((len(stop) for stop in job.plan.settings.stop), default=0)
@@ -160,7 +161,7 @@ def text_pieces(
         canvas.apply(event)
         text = job.text_of(canvas.tokens[: canvas.committed])
         if not isinstance(event, Finish):
-            text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
+            text = text.rstrip("\ufffd")  # a character whose bytes are not complete yet
             text = text[: max(len(text) - held_back, 0)]
         if len(text) > shown:
             yield text[shown:]

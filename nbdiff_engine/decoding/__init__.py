@@ -1,1 +1,1 @@
-"""Decoding strategies and what they need: settings, prompts, the plan of a call, the loop over rows."""
+"""Decoding strategies, and their settings, prompts, the plan of a call, and the loop over rows."""

@@ -1,4 +1,4 @@
-"""Autoregressive decoding: the baseline, in the same engine, over the same cache."""
+"""Autoregressive decoding: the baseline, with the same engine and the same cache."""
 
 from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.block_model import Pass
@@ -6,7 +6,7 @@ from nbdiff_engine.trace.events import Commit, Reason
 
 
 def ar(row: AnswerRow) -> Program:
-    """One token a forward: commit the last token, take the next from its logits."""
+    """One token per forward: commit the last token and take the next token from its logits."""
     opening = yield from row.read_to_last_token()
     number = row.begin.number
     while (reason := row.ended or row.settle([opening])) is None:

@@ -1,8 +1,8 @@
-"""Block-diffusion decoding (NBDiff, arXiv 2512.06776): denoise a block in parallel, commit it, open the next.
+"""Block-diffusion decoding (NBDiff, arXiv 2512.06776): denoise a block in parallel, commit it, start the next block.
 
-Covers both families of checkpoints that DiffusionSpec describes: shifted ones, whose blocks open with a token
-from AR logits, and unshifted ones, whose blocks are masked whole; blocks laid from the prompt's end, or at
-absolute positions with the prompt's tail inside the first one.
+Supports both kinds of checkpoints that DiffusionSpec describes: shifted ones, whose blocks start with a token
+from AR logits, and unshifted ones, whose blocks are fully masked at first. Supports both block grids: blocks that
+start at the prompt's end, and blocks at absolute positions, where the first block contains the end of the prompt.
 """
 
 from nbdiff_engine.decoding.row import AnswerRow, Program
@@ -11,16 +11,16 @@ from nbdiff_engine.trace.events import Commit, FinishReason, Reason
 
 
 def block_diffusion(row: AnswerRow) -> Program:
-    """Blocks of `block_size`, each denoised by the unmasking policy, sub-block by sub-block.
+    """Blocks of `block_size` tokens; the unmasking policy denoises each block, sub-block by sub-block.
 
-    The answer ends as soon as what ends it stands behind no mask: a block is neither denoised further nor
-    committed for the sake of tokens that would be cut off.
+    The answer ends as soon as no masked position is left before the token that ends it. The rest of its block would
+    be cut off, so it is neither denoised nor committed.
     """
     plan, spec = row.plan, row.plan.spec
     mask, from_ar = spec.mask_token_id, spec.first_token == "ar"
 
-    # 1. Read the prompt, up to where the first block starts, and what is committed already. Where committed tokens
-    # see their block, blocks are read whole; the prompt is laid in blocks too where the grid is absolute.
+    # 1. Read the prompt and the tokens that are already committed, up to the start of the first block. If committed
+    # tokens see their whole block, read whole blocks; with an absolute grid the prompt is also split into blocks.
     size = plan.settings.block_size
     start = len(row.context)
     if spec.block_grid == "absolute":
@@ -37,13 +37,13 @@ def block_diffusion(row: AnswerRow) -> Program:
 
     number, step, sub_block_step = row.begin.number, row.begin.step, row.begin.sub_block_step
     while True:
-        # 2. Open a block: what is known of it, MASK for the rest.
+        # 2. Start a block: its known tokens, then MASK for the others.
         block = known + opening
         block += [mask] * (plan.block_width(start) - len(block))
         first = start - len(row.prompt)  # output position of the block's first token
         reason = _settle(row, block, start)
 
-        # 3. Denoise until nothing is masked.
+        # 3. Denoise until no position is masked.
         while reason is None and mask in block:
             stop = _first_eos(block, len(known), plan.eos_token_ids) if plan.settings.skip_after_eos else len(block)
             masked = _masked_of_sub_block(block[:stop], mask, plan.settings.sub_block_size)
@@ -56,7 +56,8 @@ def block_diffusion(row: AnswerRow) -> Program:
         if reason is not None:
             return reason
 
-        # 4. Commit it: a second forward over the final tokens, as context. Its last logits open the next block.
+        # 4. Commit it: another forward over the final tokens, as context. Its last logits give the next block's first
+        # token.
         predicted = yield Pass.commit(block, start, [len(block) - 1] if from_ar else [])
         stop = first + len(block)
         fixed = tuple(row.fixed(predicted, i, stop, Reason.AR) for i in range(len(predicted.tokens)))
@@ -66,22 +67,23 @@ def block_diffusion(row: AnswerRow) -> Program:
 
 
 def _settle(row: AnswerRow, block: list[int], start: int) -> FinishReason | None:
-    """Settle the tokens of the block that stand before its first MASK."""
+    """Make the tokens of the block before its first MASK final; why the answer ended, or None."""
     mask = row.plan.spec.mask_token_id
     end = block.index(mask) if mask in block else len(block)
     return row.settle(block[row.end - start : end])
 
 
 def _first_eos(block: list[int], known: int, eos_token_ids: frozenset[int]) -> int:
-    """Index of the first EOS behind the `known` tokens of a prompt; the block's length where there is none.
+    """Index of the first EOS after the block's `known` prompt tokens; the block's length if there is none.
 
-    What stands behind it is never part of the answer. The authors' code denoises it all the same, and so do we unless
-    asked: a masked neighbour is not the same context as a filled one, so what stands before may come out otherwise.
+    The positions after it are never part of the answer. The authors' code denoises them nevertheless, and so does this
+    engine unless `skip_after_eos` is set: a masked position is a different context than a filled one, so the tokens
+    before the EOS may change.
     """
     return next((at for at in range(known, len(block)) if block[at] in eos_token_ids), len(block))
 
 
 def _masked_of_sub_block(block: list[int], mask: int, sub_block_size: int) -> list[int]:
-    """Indices still masked in the first sub-block that is not done; the last sub-block may be short."""
+    """Masked indices of the first sub-block that is not finished; the last sub-block may be shorter."""
     low = block.index(mask) // sub_block_size * sub_block_size
     return [index for index in range(low, min(low + sub_block_size, len(block))) if block[index] == mask]

@@ -1,8 +1,8 @@
-"""The loop: rows in lockstep, one forward a tick, events out.
+"""The decoding loop: all rows share each forward; yields events.
 
-Each row runs its own strategy, written as if it were alone. The loop gathers the passes that the rows ask
-for, runs them as one forward whatever their phases, sends every row its predictions, and drops rows that are
-done. So a row neither waits for its neighbours nor sees them.
+Each row runs its own strategy, which handles a single row. The loop collects the next pass of every row, runs all
+passes as one forward, even if they are of different phases, sends each row its predictions, and removes finished
+rows. A row therefore does not wait for other rows and does not see them.
 """
 
 import time
@@ -29,7 +29,7 @@ PROGRAMS: dict[str, Callable[[AnswerRow], Program]] = {
 
 
 class Clock:
-    """Seconds of engine work: it stands still while a reader holds an event."""
+    """Seconds of engine work: the clock is paused while the reader of an event works."""
 
     def __init__(self) -> None:
         self._worked = 0.0
@@ -52,17 +52,17 @@ def decode(
     cache: CacheMaker = SlotCache,
     begin: Start | None = None,
 ) -> Iterator[DecodeEvent]:
-    """Answer prompts (token ids) side by side; the events of all rows, in the order they happen.
+    """Answer prompts (token ids) in one batch; the events of all rows, in the order in which they happen.
 
-    cache: what makes the KV cache of the rows.
-    begin: where every answer begins, for one that is there in part; checked by `check_start`.
+    cache: creates the KV cache of the rows.
+    begin: the part of an answer that exists already, the same for all rows; checked by `check_start`.
 
     Closing the iterator stops before the next forward and frees the cache; the model is ready for another call.
     """
     clock = Clock()
     rows = [AnswerRow(index, prompt, plan, begin) for index, prompt in enumerate(prompts)]
     longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
-    # Two blocks of room: the last block is decoded whole, and a short row is filled up to the others' width.
+    # Room for two more blocks: the last block is decoded as a whole, and a short row is padded to the common width.
     widest = max(plan.settings.block_size, len(begin.block) if begin else 0)
     room = min(longest, plan.context_length) + 2 * widest
     if max(len(row.context) for row in rows) > PREFILL_CHUNK:
@@ -77,7 +77,7 @@ def decode(
                 live.append((row, program))
         except StopIteration as stop:
             row.ended = stop.value
-        if row.ended is not None:  # what was there already ends the answer
+        if row.ended is not None:  # the existing part already ends the answer
             row.finish(row.ended)
             yield from row.drain()
     if not live:
@@ -110,7 +110,7 @@ def _predict(
 ) -> list[Prediction]:
     """Each row's predictions, computed for the whole batch at once.
 
-    What only a trace wants to know is looked up with the clock stopped: it is no part of decoding.
+    The clock is paused while the alternatives for the trace are computed: they are not part of decoding.
     """
     owners = [row.index for row, each in zip(rows, passes) for _ in each.wanted]
     positions = [

@@ -1,4 +1,4 @@
-"""DecodePlan: a caller's settings and a checkpoint's spec, settled into what a strategy needs to know."""
+"""DecodePlan: a caller's settings and a checkpoint's spec, combined into the values that a strategy needs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingP
 
 @dataclass(frozen=True, slots=True)
 class BeyondTraining:
-    """What a caller should know: the block is larger than the checkpoint was trained for. As text, a sentence."""
+    """A note for the caller: the block is larger than the checkpoint was trained for. `str` gives it as a sentence."""
 
     model: str
     block_size: int
@@ -28,9 +28,9 @@ class BeyondTraining:
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """Everything a strategy reads. `settings` has no None left that a spec can fill.
+    """All that a strategy reads. In `settings`, every None that the spec can fill is filled.
 
-    notes: what the caller should know about the settings, though they can be decoded.
+    notes: remarks about settings that are valid, for the caller.
     """
 
     settings: DecodeSettings
@@ -40,25 +40,25 @@ class DecodePlan:
     eos_token_ids: frozenset[int]
     context_length: int
     to_text: Callable[[Sequence[int]], str] | None
-    special_token_ids: frozenset[int]  # leave no trace in the text
+    special_token_ids: frozenset[int]  # not part of the decoded text
     notes: tuple[BeyondTraining, ...] = ()
 
     @property
     def shift(self) -> int:
-        """How many positions after itself an output predicts: 1 under a token shift, else 0."""
+        """The distance from an output to the position that it predicts: 1 under a token shift, else 0."""
         return 1 if self.spec is None or self.spec.token_shift else 0
 
     def positions_to_fix(self, prediction: Prediction, step: int) -> Selection:
-        """What the policy fixes in a denoise pass, under the value that the settings give it."""
+        """The positions that the policy fixes in a denoise pass, with the policy's value from the settings."""
         return self.policy.select(prediction, step, getattr(self.settings, self.policy.setting))
 
     def block_width(self, start: int) -> int:
-        """Tokens of the block at sequence position `start`: the context's end may cut the last one short."""
+        """Tokens of the block at sequence position `start`. The end of the context may shorten the last block."""
         return min(self.settings.block_size, self.context_length - start)
 
 
 def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
-    """Fill in what the spec decides. Raises SettingError where settings and checkpoint do not fit."""
+    """Fill missing settings from the spec. Raises SettingError if the settings do not fit the checkpoint."""
     strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
     spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
     if strategy != "block_diffusion" and spec is not None and not spec.commits_as_ar:
@@ -81,7 +81,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
         if sub_block_size > block_size:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
-        # A draft is guessed whole: sub-blocks order what is final, and no draft is.
+        # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
     settled = settings.model_copy(update=chosen)
     policy = None if settled.unmasking is None else POLICIES[settled.unmasking]

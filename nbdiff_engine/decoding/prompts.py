@@ -1,7 +1,7 @@
-"""From what a caller passes as a prompt to token ids, checked before anything is decoded.
+"""A caller's prompt as token ids, checked before decoding starts.
 
-A `str` is a user message where the tokenizer has a chat template, and plain text otherwise or with raw=True.
-A list of `{"role", "content"}` dicts is a conversation. A list of ints is token ids as they are.
+A `str` is a user message if the tokenizer has a chat template, and plain text otherwise or with raw=True.
+A list of `{"role", "content"}` dicts is a conversation. A list of ints is used as token ids without a change.
 """
 
 import operator
@@ -22,15 +22,15 @@ def is_batch(prompt: Any) -> bool:
 
 
 def _is_id(part: Any) -> bool:
-    """Whether something counts as a token id: an integer of Python's or numpy's, but no bool."""
+    """Whether a value counts as a token id: an integer of Python or numpy, but not a bool."""
     return hasattr(part, "__index__") and not isinstance(part, bool)
 
 
 def encode(model: BlockModel, prompt: Prompt, raw: bool = False) -> tuple[str | None, list[int]]:
     """The text that the model reads (None for token ids) and its ids.
 
-    Raises PromptError for an empty prompt, one that leaves no room in the context, ids outside the
-    vocabulary, or the MASK token, which would be taken for a hole to fill.
+    Raises PromptError for an empty prompt, a prompt that leaves no room in the context, ids outside the
+    vocabulary, or the MASK token, which decoding would treat as a position to fill.
     """
     if isinstance(prompt, str):
         if not prompt.strip():
@@ -70,11 +70,11 @@ def _encode_conversation(model: BlockModel, turns: Sequence[Any]) -> tuple[str, 
         raise PromptError(f"{model.name} has no chat template; give the prompt as text.")
     try:
         text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # whatever a template raises: it is the checkpoint's own program
+    except Exception as error:  # a template is a program of the checkpoint and may raise any exception
         raise PromptError(
             f"The chat template of {model.name} refuses this conversation: {brief_text(str(error), 200)}"
         ) from error
-    # The template writes its special tokens itself, but for the BOS of families that are known to want one.
+    # The template writes all special tokens, except the BOS of the families in `families.py` that need one.
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if model.bos_before_template and tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
         ids = [tokenizer.bos_token_id, *ids]

@@ -1,4 +1,4 @@
-"""AnswerRow: one prompt that is being answered: what is final, whether it has ended, and the events it has caused."""
+"""AnswerRow: one prompt while it is answered: its final tokens, whether it has ended, and its events."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
@@ -8,16 +8,17 @@ from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 
-# A strategy, for one row: it asks for passes, is sent what they predict, and returns why it ended.
-# The loop runs many of these side by side, so a strategy never has to think of a batch.
+# A strategy for one row: it yields passes, receives their predictions, and returns why the answer ended.
+# The loop runs the programs of all rows together, so a strategy handles a single row and never a batch.
 Program = Generator[Pass, Prediction, FinishReason]
-Reading = Generator[Pass, Prediction, Prediction]  # a part of one: its value is the last prediction
+Reading = Generator[Pass, Prediction, Prediction]  # a part of a program; returns the last prediction
 
 
 class AnswerRow:
-    """The state of one answer. Strategies read `context`, `begin`, `output` and `plan`, and speak through `emit`.
+    """The state of one answer. Strategies read `context`, `begin`, `output` and `plan`, and report through `emit`.
 
-    begin: where the answer begins; with an empty one, as always but in a fork, right behind the prompt.
+    begin: the part of the answer that exists already. It is empty except in a fork: the answer then starts right after
+    the prompt.
     """
 
     def __init__(self, index: int, prompt: Sequence[int], plan: DecodePlan, begin: Start | None = None):
@@ -25,21 +26,21 @@ class AnswerRow:
         self.prompt = list(prompt)
         self.plan = plan
         self.begin = begin or Start()
-        self.context = [*self.prompt, *self.begin.committed]  # to be read before anything is decoded
-        self.output: list[int] = []  # settled: never changes again
-        self._spoken: list[int] = []  # of these, what leaves a trace in the text
-        self.time = 0.0  # engine time of the forward being answered
+        self.context = [*self.prompt, *self.begin.committed]  # read before decoding starts
+        self.output: list[int] = []  # final: never changes again
+        self._spoken: list[int] = []  # the output tokens that are part of the decoded text
+        self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
-        self.ended = self.settle(self.begin.committed)  # why, where what is there already ends the answer
+        self.ended = self.settle(self.begin.committed)  # the reason, if the existing part already ends the answer
 
     @property
     def end(self) -> int:
-        """Sequence position after the last settled token."""
+        """Sequence position after the last final token."""
         return len(self.prompt) + len(self.output)
 
     def settle(self, tokens: Iterable[int]) -> FinishReason | None:
-        """Append final tokens until one of them ends the answer; why it ended, or None."""
+        """Append final tokens, up to the one that ends the answer; why the answer ended, or None."""
         for token in tokens:
             self.output.append(token)
             if token not in self.plan.special_token_ids:
@@ -53,16 +54,16 @@ class AnswerRow:
         return None
 
     def _has_stop_string(self) -> bool:
-        # A stop string of n bytes ends within the last n tokens that have text, each of which is at least a byte.
+        # A new stop string of n bytes lies within the last n tokens that have text: each has at least one byte.
         longest = max(len(text.encode()) for text in self.plan.settings.stop)
         tail = self.plan.to_text(self._spoken[-longest - 4 :])
         return any(text in tail for text in self.plan.settings.stop)
 
     def read(self, stop: int, block_size: int = 1, first_block: int = 0, want_next: bool = True) -> Reading:
-        """Prefill the context's first `stop` tokens, a chunk a forward; the prediction for what follows them.
+        """Prefill the context's first `stop` tokens, one chunk per forward; the prediction for the next token.
 
-        Causally, but for blocks of `block_size` from `first_block` on. Every chunk is an event, so that a caller
-        can stop between any two.
+        Tokens before `first_block` are read causally, later ones in whole blocks of `block_size`. Every chunk is an
+        event, so that a caller can stop between two chunks.
         """
         predicted = Prediction([], [])
         passes = Pass.prefill(self.context[:first_block], 1, want_next and first_block == stop)
@@ -75,9 +76,9 @@ class AnswerRow:
         return predicted
 
     def read_to_last_token(self) -> Generator[Pass, Prediction, int]:
-        """For strategies that go token by token: read and settle all that is there but its last token, which is
-        the value; where nothing is there, the answer's first token from AR logits. Sets `ended` where what is
-        settled ends the answer, and then reads nothing."""
+        """For strategies that decode token by token: read the prompt and the existing part of the answer except its
+        last token, make the tokens read final, and return the last token. If there is no existing part, return the
+        answer's first token, from AR logits. If a final token ends the answer, sets `ended` and reads nothing."""
         *before, last = self.begin.leading or (None,)
         self.context += before
         self.ended = self.settle(before)
@@ -101,9 +102,9 @@ class AnswerRow:
         number: int,
         step: int,
     ) -> None:
-        """Write the chosen predictions into the block at sequence position `start`, and say so.
+        """Write the chosen predictions into the block at sequence position `start`, and emit the event.
 
-        masked: the indices into `block` that were predicted; chosen: indices into those, and why.
+        masked: the indices into `block` that were predicted; chosen: indices into `masked`, each with its reason.
         """
         first = start - len(self.prompt)
         for index in chosen:

@@ -1,8 +1,8 @@
 """Lossless self-speculation: draft a block by denoising, verify it by the causal commit pass.
 
-The commit pass of a token-causal checkpoint *is* an AR pass over the block, so it says for every drafted
-token what AR would have put there. The longest prefix that agrees is accepted, AR's own token follows it, the
-rest is rolled back. Whatever the draft, the output is AR's, greedy and sampled alike. Tokens per forward are
+The commit pass of a token-causal checkpoint *is* an AR pass over the block: it gives AR's token for the position of
+every draft token. The longest prefix of equal tokens is accepted, AR's own token follows it, and the rest is rolled
+back. The output equals the output of AR for any draft, greedy or sampled. Tokens per forward are
 (k + 1) / (D + 1) for k accepted drafts after D denoise passes. Related: Nemotron-Labs-Diffusion
 (arXiv 2607.05722), S2D2 (arXiv 2603.25702), Fast-dVLM (arXiv 2604.06832).
 """
@@ -13,7 +13,7 @@ from nbdiff_engine.trace.events import Reason, Verify
 
 
 def self_speculative(row: AnswerRow) -> Program:
-    """Drafts of `block_size` by `draft_steps` denoise passes; the last pass fills whatever is still masked."""
+    """Drafts of `block_size` tokens by `draft_steps` denoise passes; the last pass fills all masked positions."""
     plan = row.plan
     mask = plan.spec.mask_token_id
     opening = yield from row.read_to_last_token()
@@ -22,7 +22,7 @@ def self_speculative(row: AnswerRow) -> Program:
         start, first = row.end - 1, len(row.output) - 1
         block = [opening] + [mask] * (plan.block_width(start) - 1)
 
-        # 1. Draft. Early passes fix what the policy is sure of, the last one takes its best guess everywhere.
+        # 1. Draft. Early passes fix the positions that the policy chooses, the last pass fixes all that remain.
         for step in range(plan.settings.draft_steps):
             masked = [index for index, token in enumerate(block) if token == mask]
             if not masked:
@@ -32,12 +32,13 @@ def self_speculative(row: AnswerRow) -> Program:
             chosen = range(len(masked)) if last else plan.positions_to_fix(predicted, step)
             row.unmask(block, start, masked, predicted, dict.fromkeys(chosen, Reason.DRAFT), number, step)
 
-        # 2. Verify, and keep what AR agrees with. The next pass starts behind it, which rolls back the rest.
+        # 2. Verify, and keep the drafts that equal AR's tokens. The next pass starts after them, which rolls back the
+        # rest.
         predicted = yield Pass.commit(block, start, range(len(block)))
         drafts = block[1:]
         agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
         reason = row.settle(drafts[:agreed])
-        accepted = len(row.output) - first - 1  # fewer than agreed where one of them ends the answer
+        accepted = len(row.output) - first - 1  # fewer than agreed if one of them ends the answer
         reasons = [Reason.ACCEPTED_DRAFT] * accepted
         if reason is None:
             reasons.append(Reason.CORRECTION if agreed < len(drafts) else Reason.AR)

@@ -1,7 +1,7 @@
-"""What a settings model says of its fields, read once for the command line, the adapters and the page's forms.
+"""The fields of a settings model, read once for the command line, the adapters and the page's forms.
 
 A field is declared in one place, the pydantic model: its type, its default, its description, its range by `Field`,
-and a `SettingForm` for what people read in a form.
+and a `SettingForm` with the texts of a form.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,10 +15,10 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True, slots=True)
 class SettingForm:
-    """What a form says of a field beside its description and range.
+    """What a form shows of a field in addition to its description and range.
 
-    strategies: those that read it; None: all of them. step: of a number's control; None: any value. must_be: the range
-    in words, where its bounds alone do not say it.
+    strategies: the strategies that read it; None: all. step: the step of a number's control; None: any value.
+    must_be: the range in words, if the bounds alone do not describe it.
     """
 
     label: str
@@ -30,11 +30,11 @@ class SettingForm:
 
 @dataclass(frozen=True, slots=True)
 class SettingField:
-    """One field of a settings model. least, most: its bounds, None where it has none."""
+    """One field of a settings model. least, most: its bounds; None: no bound."""
 
     name: str
     kind: Literal["choice", "integer", "number", "flag", "texts"]
-    optional: bool  # None is a value, and means: as the checkpoint says
+    optional: bool  # None is allowed, and means the checkpoint's value
     default: Any
     description: str
     form: SettingForm
@@ -45,7 +45,7 @@ class SettingField:
 
     @property
     def range(self) -> str | None:
-        """What a number must be, in words: "above 0 and at most 1"; None where an error names one bound alone."""
+        """The range of a number, in words: "above 0 and at most 1"; None if an error names only one bound."""
         if self.form.must_be is not None or self.kind != "number":
             return self.form.must_be
         low = None if self.least is None else f"{'above' if self.above_least else 'at least'} {self.least:g}"
@@ -53,13 +53,13 @@ class SettingField:
         return high if low is None else f"{low} and {high}"
 
     def to_json(self) -> dict[str, Any]:
-        """The field as what `json.dumps` takes, the entries of `form` among the others."""
+        """The field as a dict for `json.dumps`; the entries of `form` are at the same level as the others."""
         fields = asdict(self)
         return {**fields, **fields.pop("form")}
 
 
 def read_fields(model: type[BaseModel]) -> dict[str, SettingField]:
-    """The fields of a settings model that have a SettingForm, by name, in their order."""
+    """The fields of a settings model that have a SettingForm, by name, in the order of their declaration."""
     found = ((name, info, _last(info, SettingForm)) for name, info in model.model_fields.items())
     return {name: _read(name, info, form) for name, info, form in found if form is not None}
 
@@ -85,5 +85,5 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
 
 
 def _last(info: FieldInfo, kind: type) -> Any:
-    """The last piece of a field's metadata that is of this type, or None."""
+    """The last entry of this type in a field's metadata, or None."""
     return next((each for each in reversed(info.metadata) if isinstance(each, kind)), None)

@@ -1,7 +1,7 @@
-"""DecodeSettings: what a caller may ask of a decoder, checked at the edge, one sentence a mistake.
+"""DecodeSettings: the settings of a decode call, checked on input; each mistake gives one sentence.
 
-The only declaration of decode settings: the command line's options, the arguments of lm-evaluation-harness and the
-page's forms are made from `SETTING_FIELDS`, which reads the fields below.
+The only declaration of decode settings: `SETTING_FIELDS` reads the fields below, and the command line's options, the
+arguments of lm-evaluation-harness and the page's forms are made from it.
 """
 
 from typing import Annotated, Any, Literal, Self, get_args
@@ -16,7 +16,7 @@ from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 Strategy = Literal["ar", "block_diffusion", "self_speculative"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
-# Beyond these a float32 softmax overflows: below, it is greedy in all but name, above, uniform.
+# Outside these limits a float32 softmax overflows. Below, sampling is practically greedy; above, practically uniform.
 TEMPERATURES = (0.001, 100.0)
 
 _IN_BLOCKS = ("block_diffusion", "self_speculative")
@@ -25,7 +25,7 @@ _TEMPERATURE = f"0 (greedy) or from {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
 
 
 class DecodeSettings(BaseModel):
-    """Every setting of decoding. None means: as the checkpoint's spec says."""
+    """All settings of decoding. None means the value of the checkpoint's spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +56,11 @@ class DecodeSettings(BaseModel):
     ] = None
     factor: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="parallelism of factor, above 0: more is bolder"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="parallelism of the policy factor, above 0: larger is more parallel",
+        ),
         SettingForm("Factor", "Blocks", _IN_BLOCKS),
     ] = 1.0
     margin: Annotated[
@@ -65,13 +69,17 @@ class DecodeSettings(BaseModel):
             gt=0,
             le=1,
             allow_inf_nan=False,
-            description="lead over the second-best token that margin asks for, in (0, 1]",
+            description="lead over the second-best token that the policy margin requires, in (0, 1]",
         ),
         SettingForm("Margin", "Blocks", _IN_BLOCKS),
     ] = 0.8
     entropy_bound: Annotated[
         float,
-        Field(ge=0, allow_inf_nan=False, description="nats that entropy_bound may spend a step, from 0"),
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="nats per step that the policy entropy_bound allows, from 0",
+        ),
         SettingForm("Bound (nats)", "Blocks", _IN_BLOCKS, must_be="at least 0 nats and finite"),
     ] = 0.1
     tokens_per_step: Annotated[
@@ -81,7 +89,7 @@ class DecodeSettings(BaseModel):
     ] = 1
     steps_per_block: Annotated[
         int,
-        Field(ge=1, description="denoise passes per sub-block of fixed_steps"),
+        Field(ge=1, description="denoise passes per sub-block of the policy fixed_steps"),
         SettingForm("Steps per block", "Blocks", _IN_BLOCKS, step=1),
     ] = 8
     draft_steps: Annotated[
@@ -91,7 +99,7 @@ class DecodeSettings(BaseModel):
     ] = 1
     max_new_tokens: Annotated[
         int,
-        Field(ge=1, description="the answer is cut here"),
+        Field(ge=1, description="maximum length of the answer, in tokens"),
         SettingForm("Answer length (tokens)", "End of the answer", step=1),
     ] = 128
     temperature: Annotated[
@@ -106,7 +114,12 @@ class DecodeSettings(BaseModel):
     ] = None
     top_p: Annotated[
         float | None,
-        Field(gt=0, le=1, allow_inf_nan=False, description="sample in the nucleus of this mass, in (0, 1]"),
+        Field(
+            gt=0,
+            le=1,
+            allow_inf_nan=False,
+            description="sample in the nucleus of this probability, in (0, 1]",
+        ),
         SettingForm("Top-p", "Sampling", step=0.05),
     ] = None
     seed: Annotated[
@@ -121,23 +134,23 @@ class DecodeSettings(BaseModel):
     ] = ()
     skip_after_eos: Annotated[
         bool,
-        Field(description="block_diffusion: leave masked what stands behind an EOS that is fixed already"),
+        Field(description="block_diffusion: do not denoise the positions after an EOS that is already fixed"),
         SettingForm("Skip what follows an EOS", "End of the answer", _DIFFUSION),
     ] = False
     ignore_eos: Annotated[
         bool,
-        Field(description="decode on to max_new_tokens, for fair timing"),
+        Field(description="continue after an EOS up to max_new_tokens, for comparable timings"),
         SettingForm("Ignore end-of-text", "End of the answer"),
     ] = False
     trace: Annotated[
         bool,
-        Field(description="record runner-up tokens and confidences"),
+        Field(description="record the alternatives and the confidence of each token"),
         SettingForm("Trace", "Record"),
     ] = True
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
-        """Check settings. Raises SettingError with one sentence for the first that is wrong."""
+        """Check settings. Raises SettingError with one sentence for the first invalid setting."""
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
@@ -176,11 +189,11 @@ class DecodeSettings(BaseModel):
         return value
 
 
-SETTING_FIELDS = read_fields(DecodeSettings)  # by name, in their order
+SETTING_FIELDS = read_fields(DecodeSettings)  # by name, in the order above
 
 
 def policies_as_json() -> list[dict[str, Any]]:
-    """The table of policies for a page, each with the label, bounds and step of its one setting."""
+    """The table of policies for a page; each entry has the label, bounds and step of the policy's setting."""
     found = []
     for policy in POLICIES.values():
         field = SETTING_FIELDS[policy.setting]

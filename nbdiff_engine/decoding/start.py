@@ -1,4 +1,4 @@
-"""Start: an answer of which some is there already, so that a strategy begins in the midst of it."""
+"""Start: the part of an answer that exists already; a strategy continues from it."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from nbdiff_engine.model.block_model import BlockModel
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a decoder begins. Positions go on counting from the prompt's end, as if it had decoded all of this.
+    """The state from which a decoder continues. Positions count from the prompt's end, as if it had decoded this part.
 
-    committed: the answer's first tokens, context from now on. block: the block in work behind them, None where
-    masked. Block diffusion fills it; it gets as wide as the block size asks, never narrower than given. AR and
-    self-speculation go on behind its tokens up to the first mask. number: of that block. step, sub_block_step:
-    denoise passes that the block, and the sub-block in work, have had before.
+    committed: the answer's first tokens, which become context. block: the unfinished block after them; None is a
+    masked position. Block diffusion fills it and extends it to the block size, but never shortens it. AR and
+    self-speculation continue after its tokens before the first mask. number: the number of that block.
+    step, sub_block_step: the denoise passes that the block, and its current sub-block, have already had.
     """
 
     committed: tuple[int, ...] = ()
@@ -31,7 +31,7 @@ class Start:
 
 
 def check_start(model: BlockModel, plan: DecodePlan, prompt: list[int], start: Start) -> None:
-    """Raises SettingError, one sentence, where a decoder could not begin there."""
+    """Raises SettingError, with one sentence, if a decoder cannot continue from `start`."""
     spec, size = plan.spec, plan.settings.block_size
     mask = None if model.spec is None else model.spec.mask_token_id
     for token in (*start.committed, *(each for each in start.block if each is not None)):

@@ -1,1 +1,1 @@
-"""Models asked problems under decode settings: accuracy, tokens per forward and speed, compared prompt by prompt."""
+"""Evaluation of models under decode settings: accuracy, tokens per forward and speed, compared prompt by prompt."""

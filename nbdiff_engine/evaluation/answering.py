@@ -1,7 +1,7 @@
-"""The answers of one model under several settings, on the same prompts: an evaluation and the page's sweep read them.
+"""The answers of one model under several settings, on the same prompts; used by an evaluation and the page's sweep.
 
-The settings take turns on each batch of prompts, so that a busy moment of the machine slows them alike, and which of
-them goes first rotates.
+Each batch of prompts is decoded under every setting before the next batch, so that other load on the machine slows all
+settings equally. The setting that comes first changes with each batch.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from nbdiff_engine.trace.events import DecodeEvent
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the decoding is. Whoever closes the generator at one of these stops it within one forward.
+    """The progress of the decoding. A caller that closes the generator stops the decoding within one forward.
 
-    setting, batch: indices. events: decode events of this batch under this setting so far, 0 before the first.
+    setting, batch: indices. events: the number of decode events so far, of this batch under this setting.
     """
 
     setting: int
@@ -33,7 +33,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswers:
-    """A batch is done under one setting. setting, batch: indices; outputs: in the order of the batch's prompts."""
+    """A finished batch under one setting. setting, batch: indices; outputs: in the order of the batch's prompts."""
 
     setting: int
     batch: int
@@ -50,13 +50,13 @@ def answers_in_turn(
 ) -> Generator[Progress | BatchAnswers, None, None]:
     """Decode every batch under every setting.
 
-    batches: prompts as token ids; a batch of one prompt is decoded by itself, which measures what one reader waits.
-    done: (setting, batch) that are left out. warm_up_tokens: the length of the answer that each setting with
-    something left to do decodes first, from the first batch, so that no answer pays for what happens only once; None:
-    the setting's own length.
+    batches: prompts as token ids; a batch of one prompt measures the time that one reader waits.
+    done: (setting, batch) pairs to leave out. warm_up_tokens: the length of the warm-up answer; None: the setting's own
+    length. Each setting with batches left first decodes the first batch as a warm-up, so that no measured answer
+    contains one-time costs.
 
-    The settings must have been checked, by `prepare`, for this model. Raises SettingError for a batch that does not
-    fit the memory.
+    The settings must have been checked for this model by `prepare`. Raises SettingError for a batch that does not
+    fit into the memory.
     """
     for setting, asked in enumerate(settings):
         if all((setting, batch) in done for batch in range(len(batches))):
@@ -76,7 +76,7 @@ def answers_in_turn(
 def decode_batch(
     model: BlockModel, prompts: Sequence[Sequence[int]], settings: DecodeSettings
 ) -> Generator[DecodeEvent, None, list[Output]]:
-    """Decode prompts side by side: yields the events, returns the outputs in the order of the prompts."""
+    """Decode prompts in one batch: yields the events, returns the outputs in the order of the prompts."""
     encoded = [list(prompt) for prompt in prompts]
     asked = settings.model_dump(exclude_unset=True)
     with _memory_said(len(encoded), model.name):
@@ -106,11 +106,11 @@ def _progress(
 
 @contextlib.contextmanager
 def _memory_said(rows: int, name: str) -> Iterator[None]:
-    """Turn what torch raises where the memory ends into a sentence."""
+    """Turn torch's errors about too little memory into a SettingError with one sentence."""
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        # On a CPU torch has no error of its own for it.
+        # On a CPU torch raises a plain RuntimeError.
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise
         what = "one prompt" if rows == 1 else f"{rows} prompts side by side"

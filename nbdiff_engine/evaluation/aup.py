@@ -1,4 +1,4 @@
-"""AUP, accuracy under parallelism: one number for a curve of accuracy against tokens per forward."""
+"""AUP, accuracy under parallelism: one number for a curve of accuracy over tokens per forward."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from itertools import pairwise
 
 from nbdiff_engine.errors import SettingError
 
-MOST_LOST = 5.0  # points of accuracy below the least parallel setting, beyond which a setting does not count
+MOST_LOST = 5.0  # a setting with more points of accuracy below the least parallel one does not count
 STEEPNESS = 3.0
 
 
 def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> float:
-    """The area under the curve, with accuracy that is lost weighing more the more is lost (hao-ai-lab's AUP).
+    """The area under the curve; the weight of a lost point of accuracy grows with the loss (hao-ai-lab's AUP).
 
-    points: (tokens per forward, accuracy in percent) of each setting, in any order. best: the accuracy that loses
-    nothing, by default the best of the points; give the same one to curves that are to be compared.
-    Raises SettingError for points that are no such pairs, or none at all.
+    points: (tokens per forward, accuracy in percent) of each setting, in any order. best: the accuracy from which the
+    loss is measured, by default the best of the points. Give the same value for all curves that are compared.
+    Raises SettingError for an empty list or for values out of range.
     """
     if not points:
         raise SettingError("AUP needs at least one point of tokens per forward and accuracy.")
@@ -38,7 +38,7 @@ def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> flo
 
 
 def points_that_count(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that AUP is made of, in order: those that lose at most MOST_LOST against the least parallel one."""
+    """The points that AUP uses, sorted: those that lose at most MOST_LOST against the least parallel point."""
     ordered = sorted(points)
     least = ordered[0][1] - MOST_LOST
     return [(rate, accuracy) for rate, accuracy in ordered if accuracy >= least]

@@ -1,8 +1,8 @@
-"""The curves of an evaluation: accuracy against tokens per forward, and the AUP of each.
+"""The curves of an evaluation: accuracy over tokens per forward, and the AUP of each curve.
 
-There is one for each model, strategy and block size, over all that was varied beside them (thresholds, most often),
-and one for each model and strategy over everything. AR of the same model, whose tokens per forward are 1, is the first
-point of each: the accuracy that the others are measured against.
+There is one curve for each model, strategy and block size, over the other settings that vary (mostly thresholds), and
+one for each model and strategy over all settings. The first point of each curve is AR of the same model, with one
+token per forward: the other points are compared with its accuracy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from nbdiff_engine.evaluation.aup import aup, points_that_count
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One setting on a curve. accuracy: in percent. counts: whether AUP is made of it, too."""
+    """One setting on a curve. accuracy: in percent. counts: whether AUP uses this point."""
 
     setting: str
     tokens_per_forward: float
@@ -24,13 +24,13 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points by tokens per forward. block_size: None for the curve over everything of a strategy."""
+    """Points, sorted by tokens per forward. block_size: None for the curve over all settings of a strategy."""
 
     model: str
     strategy: str
     block_size: int | None
     aup: float
-    best: float  # the accuracy, in percent, that loses nothing: the same for all curves of an evaluation
+    best: float  # the accuracy, in percent, from which AUP measures the loss: the same for all curves
     points: tuple[CurvePoint, ...]
 
     @property
@@ -41,19 +41,19 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A model under a setting, as far as curves go; None where there was nothing to divide by or to judge."""
+    """The values of a model under a setting that curves need; None if there was no forward or no judged answer."""
 
     model: str
     setting: str
-    settings: Mapping[str, Any]  # all of them, as the checkpoint's spec settled them
+    settings: Mapping[str, Any]  # all settings, with the values that the checkpoint's spec filled in
     tokens_per_forward: float | None
     accuracy: float | None  # a share
 
 
 def curves_of(measured: Sequence[Measured]) -> list[Curve]:
-    """The curves, in the order of what was measured, with one best accuracy for all of them.
+    """The curves, in the order of `measured`, with one best accuracy for all of them.
 
-    AR alone makes no curve.
+    A model with only AR has no curve.
     """
     found = [each for each in measured if each.tokens_per_forward and each.accuracy is not None]
     best = max((100 * each.accuracy for each in found), default=0.0)

@@ -1,4 +1,4 @@
-"""`python -m nbdiff_engine eval`: accuracy, tokens per forward and speed on held-out problems, or on your own.
+"""`python -m nbdiff_engine eval`: accuracy, tokens per forward and speed on held-out problems or on your own.
 
 python -m nbdiff_engine eval --limit 20
 python -m nbdiff_engine eval --model nano --setting block_diffusion,block_size=8,threshold=0.7 --json
@@ -33,8 +33,8 @@ from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
 from nbdiff_engine.tasks.problem_file import CHECKS, read_problems
 
-DEFAULT_MODELS = ("nano-ar", "nano")  # the AR parent first: it is what the others are compared with
-MANY_ANSWERS = 5000  # from here on a run is said to be long
+DEFAULT_MODELS = ("nano-ar", "nano")  # the AR parent first: the others are compared with it
+MANY_ANSWERS = 5000  # from this number on, a warning says that the run may take long
 
 
 def eval_command(
@@ -44,13 +44,13 @@ def eval_command(
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(DOMAINS)}, or those of --problems; may be repeated. Default: all."),
+        typer.Option(help=f"{', '.join(DOMAINS)}, or a domain of --problems; may be repeated. Default: all."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Problems of each domain. Default: all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of problems of each domain. Default: all.")] = None,
     problems: Annotated[
         Path | None,
         typer.Option(
-            help="A .jsonl of your own: lines of prompt and answer, and as you like domain, id, check "
+            help="A .jsonl file of your own: each line has prompt and answer, and optionally domain, id, check "
             f"({', '.join(CHECKS)}) and facts. Default: the 400 held-out problems."
         ),
     ] = None,
@@ -58,44 +58,44 @@ def eval_command(
         list[str] | None,
         typer.Option(
             help="Strategy and settings, as in block_diffusion,block_size=8,threshold=0.7; may be repeated. "
-            "AR is always decoded too. Default: ar, block_diffusion and self_speculative with blocks of 16."
+            "AR is always added. Default: ar, block_diffusion and self_speculative with blocks of 16."
         ),
     ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            help="A grid beside --setting: strategies x block sizes x thresholds. Each may be repeated, or hold "
-            "several, parted by commas. Default where another part of the grid is given: all strategies."
+            help="Strategies of a grid: strategies x block sizes x thresholds, in addition to --setting. Each of these "
+            "options may be repeated, or list values with commas. Default if another of them is given: all strategies."
         ),
     ] = None,
-    block_size: Annotated[list[str] | None, typer.Option(help="Of the grid. Default: the checkpoint's own.")] = None,
+    block_size: Annotated[list[str] | None, typer.Option(help="Of the grid. Default: the checkpoint's.")] = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(help="Of the grid's block_diffusion, by the policy confidence. Default: the checkpoint's own."),
+        typer.Option(help="Of the grid, for block_diffusion with the policy confidence. Default: the checkpoint's."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(help="Answers are cut here.")] = MAX_NEW_TOKENS,
-    batch_size: Annotated[int, typer.Option(help="Prompts decoded side by side. 1 is what one reader waits.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = MAX_NEW_TOKENS,
+    batch_size: Annotated[int, typer.Option(help="Prompts per batch. 1 measures the time that one reader waits.")] = 1,
     run_code: Annotated[
         bool | None,
         typer.Option(
             "--run-code/--no-run-code",
-            help="Run the programs that the models write, to judge them. Default: those of bundled models.",
+            help="Run the programs in the answers to judge them. Default: only the programs of bundled models.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write the JSON object to this file too, and every answer as it comes to one beside it."),
+        typer.Option(help="Also write the JSON object to this file, and each finished answer to a file next to it."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was stopped: the same command and --output.")
+        bool, typer.Option("--resume", help="Resume a stopped run: give the same command and --output.")
     ] = False,
 ) -> None:
     """Accuracy and speed of models under decode settings, on held-out problems or your own."""
     journal = _check_files(output, problems, resume)
     settings = choose_settings(setting, strategy, block_size, threshold)
-    DecodeSettings.of(max_new_tokens=max_new_tokens)  # a slip is said before a checkpoint is read
+    DecodeSettings.of(max_new_tokens=max_new_tokens)  # reports a mistake before a checkpoint is read
     check_batch_size(batch_size)
     chosen = choose_problems(domain, limit, None if problems is None else read_problems(problems))
     names = model or [name for name in DEFAULT_MODELS if name in bundled_models()]
@@ -115,7 +115,7 @@ def eval_command(
             progress=True,
         )
     text = json.dumps(evaluation.to_json(), allow_nan=False)
-    print(text if as_json else table(evaluation))  # first: a full disk must not cost the figures
+    print(text if as_json else table(evaluation))  # printed first: a full disk must not lose the results
     if output is not None:
         try:
             output.write_text(text + "\n", encoding="utf-8")
@@ -129,7 +129,7 @@ def choose_settings(
     block_sizes: list[str] | None,
     thresholds: list[str] | None,
 ) -> list[DecodeSettings] | None:
-    """The settings asked for one by one, then the grid's; None where neither is given. Raises SettingError."""
+    """The settings given one by one, then those of the grid; None if neither is given. Raises SettingError."""
     chosen = [parse_setting(text) for text in settings or ()]
     if strategies or block_sizes or thresholds:
         known = {label_of(each) for each in chosen}
@@ -139,7 +139,8 @@ def choose_settings(
 
 
 def choose_problems(domains: list[str] | None, limit: int | None, own: list[Problem] | None = None) -> list[Problem]:
-    """The problems of some domains, at most `limit` of each: held-out ones, or one's own. Raises SettingError."""
+    """The problems of some domains, at most `limit` of each. own: the user's problems; None: the held-out ones. Raises
+    SettingError."""
     known = DOMAINS if own is None else tuple(dict.fromkeys(problem.domain for problem in own))
     for name in domains or ():
         if name not in known:
@@ -156,7 +157,7 @@ def choose_problems(domains: list[str] | None, limit: int | None, own: list[Prob
 
 
 def _check_files(output: Path | None, problems: Path | None, resume: bool) -> Path | None:
-    """Where the answers are kept as they come, beside the output. Raises NBDiffError for files that cannot be."""
+    """The path of the journal of answers, next to the output. Raises NBDiffError if a file cannot be written."""
     if output is None:
         if resume:
             raise NBDiffError("--resume needs --output, beside which the answers of the run were kept.")
@@ -173,13 +174,13 @@ def _check_files(output: Path | None, problems: Path | None, resume: bool) -> Pa
 
 
 def _why_not_a_file(path: Path) -> str:
-    """Why no file of that name can be written; "" where nothing speaks against it."""
+    """The reason why no file of that name can be written; "" if it can."""
     try:
         if path.is_dir():
             return "that is a folder"
         if not path.absolute().parent.is_dir():
             return f"the folder {path.parent} does not exist"
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # an invalid file name
         return getattr(error, "strerror", None) or str(error)
     return ""
 
@@ -197,7 +198,7 @@ def _say_what_is_long(settings: int, problems: int, models: int) -> None:
 
 @contextmanager
 def _stop_said(journal: Path | None) -> Iterator[None]:
-    """Say where a run that is stopped by hand can be taken up again."""
+    """If the user stops the run, print how to resume it."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
-"""The journal of an evaluation: every answer as it comes, so that a run that is killed can go on.
+"""The journal of an evaluation: each finished answer is written to it, so that a killed run can be resumed.
 
-A file of JSON lines. The first says what is evaluated; every other holds the answers of one batch under one setting,
-and is on the disk before the next batch begins. A line that a crash has cut short counts as not written.
+A file of JSON lines. The first line describes the evaluation. Each other line has the answers of one batch under one
+setting, or the thread count of a model, and is on the disk before the next batch begins. An incomplete line, left by a
+crash, counts as not written.
 """
 
 import contextlib
@@ -29,11 +30,11 @@ logger = logging.getLogger(__name__)
 FORMAT = "nbdiff-answers"
 VERSION = 1
 
-_SAMPLED = 1024  # weights of a tensor that stand for it in a fingerprint
+_SAMPLED = 1024  # weights of each tensor that the fingerprint uses
 
 
 class Journal:
-    """The answers of a run, on the disk and in memory. `machine` is that of the run's beginning."""
+    """The answers of a run, on the disk and in memory. machine: the machine on which the run began."""
 
     def __init__(self, path: Path, file: Any, header: Mapping[str, Any], lines: Iterable[dict[str, Any]]):
         self.path = path
@@ -53,10 +54,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, fingerprint: Mapping[str, Any], machine: MachineFacts, resume: bool) -> Self:
-        """Begin a journal, or with `resume` go on with the one that is there.
+        """Create a journal, or with `resume` open the existing one.
 
-        fingerprint: what the answers depend on, part by part. Raises NBDiffError, one sentence, for a journal that
-        is there without `resume`, is another run's, is being written, or is damaged.
+        fingerprint: all facts on which the answers depend, by name. Raises NBDiffError with one sentence for a journal
+        that exists although `resume` is False, belongs to another run, is being written, or is damaged.
         """
         if path.exists() and not resume:
             raise NBDiffError(
@@ -67,7 +68,7 @@ class Journal:
         try:
             file = path.open("r+b" if path.exists() else "x+b")
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, for any reason
             except BlockingIOError:
                 raise NBDiffError(f"{path} is being written by another run; wait for it to end.") from None
             lines = _whole_lines(path, file)
@@ -75,7 +76,7 @@ class Journal:
                 _check(path, lines[0], header)
                 return cls(path, file, lines[0], lines[1:])
             if resume:
-                logger.warning("There are no answers in %s yet; the run begins.", path)
+                logger.warning("There are no answers in %s yet; the run starts from the beginning.", path)
             journal = cls(path, file, header, ())
             journal._write(header)
             _sync_folder(path.parent)
@@ -84,22 +85,22 @@ class Journal:
             raise NBDiffError(f"The answers cannot be kept in {path}: {error.strerror}.") from error
 
     def threads(self, model: str) -> int | None:
-        """How many threads a model was decoded with before."""
+        """The number of threads with which a model was decoded before; None if it was not."""
         return self._threads.get(model)
 
     def add_threads(self, model: str, threads: int) -> None:
-        """Keep how many threads a model is decoded with: a run that goes on uses as many."""
+        """Store the number of threads with which a model is decoded: a resumed run uses the same number."""
         self._threads[model] = threads
         self._write({"model": model, "threads": threads})
 
     def batch(self, model: str, setting: str, number: int) -> list[Output] | None:
-        """The outputs of a batch under a setting, in its order; None if it was not decoded yet."""
+        """The outputs of a batch under a setting, in the order of the batch; None if it is not decoded yet."""
         return self._batches.get((model, setting, number))
 
     def add(
         self, model: str, setting: str, number: int, problems: Iterable[tuple[int, str]], outputs: list[Output]
     ) -> None:
-        """Keep the outputs of a batch. problems: the index and the id of each."""
+        """Store the outputs of a batch. problems: the index and the id of each problem."""
         answers = [
             {"problem": index, **({"id": name} if name else {}), **_packed(output)}
             for (index, name), output in zip(problems, outputs, strict=True)
@@ -107,7 +108,7 @@ class Journal:
         self._write({"model": model, "setting": setting, "batch": number, "answers": answers})
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of a line that a full disk cut short, which was said
+        with contextlib.suppress(OSError):  # a line did not fit on a full disk: already reported
             self._file.close()
 
     def _write(self, fields: Mapping[str, Any]) -> None:
@@ -123,7 +124,7 @@ class Journal:
 
 
 def _whole_lines(path: Path, file: Any) -> list[dict[str, Any]]:
-    """The lines of a journal; what stands behind the last whole one is cut off, for new lines to follow."""
+    """The complete lines of a journal. Cuts off an incomplete last line, so that new lines can follow."""
     data = file.read()
     raw = data.split(b"\n")
     whole = len(data) - len(raw.pop())
@@ -134,7 +135,7 @@ def _whole_lines(path: Path, file: Any) -> list[dict[str, Any]]:
             if not isinstance(fields, dict):
                 raise ValueError("no object")
         except ValueError as error:
-            if number == len(raw) > 1:  # a crash of the machine can leave a last line of nothing
+            if number == len(raw) > 1:  # a crash of the machine can leave an unreadable last line
                 whole -= len(line) + 1
                 break
             raise _damaged(path, number) from error
@@ -145,7 +146,7 @@ def _whole_lines(path: Path, file: Any) -> list[dict[str, Any]]:
 
 
 def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a journal that this run cannot go on with, naming what differs."""
+    """Refuse a journal that this run cannot resume; the error names the difference."""
     if found.get("format") != FORMAT or not isinstance(found.get("fingerprint"), dict):
         raise NBDiffError(f"{path} is no journal of an evaluation; choose another --output.")
     if found.get("version") != VERSION:
@@ -173,7 +174,7 @@ def _damaged(path: Path, number: int) -> NBDiffError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The name of a new file is on the disk, too."""
+    """Write the folder's entry of a new file to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -191,7 +192,7 @@ def _packed(output: Output) -> dict[str, Any]:
 
 
 def _output(fields: Mapping[str, Any]) -> Output:
-    """An output as it was kept, but for the settings: those stand once, in the report."""
+    """A stored output, without its settings: the report has them once for all answers."""
     return Output(
         text=str(fields["text"]),
         token_ids=[int(token) for token in fields["token_ids"]],
@@ -206,12 +207,12 @@ def _output(fields: Mapping[str, Any]) -> Output:
 
 
 def digest(value: Any) -> str:
-    """A short name for a JSON value."""
+    """A short hash of a JSON value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def weights_digest(model: BlockModel) -> str:
-    """A name for a model's weights, from some of every tensor: retrained weights differ in all of them."""
+    """A hash of a model's weights, from samples of every tensor: after a training they all differ."""
     found = hashlib.blake2b(digest_size=12)
     for name, weight in model.network.named_parameters():
         values = weight.detach().flatten()
@@ -222,7 +223,7 @@ def weights_digest(model: BlockModel) -> str:
 
 
 def engine_digest() -> str:
-    """A name for this engine: its version, which is that of its sources."""
+    """A hash of this engine's source files, used as its version."""
     found = hashlib.blake2b(digest_size=12)
     folder = Path(__file__).resolve().parents[1]
     for path in sorted(folder.rglob("*.py")):

@@ -1,19 +1,19 @@
-"""How likely a model finds a text: exactly by its AR head, and as a bound by block diffusion.
+"""The likelihood of a text under a model: exact by its AR head, and as a bound by block diffusion.
 
-Block diffusion of block size b factorises a continuation x of a context c into blocks laid from the continuation's
-start (or on the checkpoint's absolute grid): p(x | c) = prod_k p(x_k | c, x_<k), the context of a block clean and
-committed, as in decoding. Inside a block a masked-diffusion model is an any-order model, and its bound is
+Block diffusion of block size b factorises a continuation x of a context c into blocks that begin at the continuation's
+start (or lie on the checkpoint's absolute grid): p(x | c) = prod_k p(x_k | c, x_<k). The context of a block is clean
+and committed, as in decoding. Inside a block a masked-diffusion model is an any-order model, and its bound is
 
     -log p(x_k | c, x_<k)  <=  E_l E_M|l [ (L / l) * sum_{i in M} -log p(x_i | x_k with M masked, c, x_<k) ]
 
 with l uniform on 1..L and M a uniform subset of l of the block's L maskable tokens: the low-variance form of LLaDA's
-bound (arXiv 2502.09992, Eq. 6), block by block as in BD3-LM (arXiv 2503.09573). It is the mean, over all orders of
-revealing the tokens one by one, of the negative log-probability of that order's chain, hence by Jensen a bound, and
-exact where L = 1. Where a block's first token comes from AR logits (NBDiff), it is scored by them, exactly, and never
-masked; so b = 1 is the AR likelihood, and b = 2 is exact too.
+bound (arXiv 2502.09992, Eq. 6), block by block as in BD3-LM (arXiv 2503.09573). It is the mean, over all orders in
+which the tokens can be revealed one by one, of the negative log-probability of the chain in that order. By Jensen's
+inequality it is therefore a bound, and it is exact for L = 1. If a block's first token comes from AR logits (NBDiff),
+it is scored exactly by these logits and never masked; so b = 1 is the AR likelihood, and b = 2 is also exact.
 
-Tokens of the last block behind the continuation's end are never shown: they stay masked, so the bound is of the
-text's own tokens and nothing tells the model where the text ends. MASK has no probability, as in decoding.
+The positions of the last block after the continuation's end stay masked: the bound covers only the tokens of the text,
+and the model does not see where the text ends. MASK has no probability, as in decoding.
 """
 
 import math
@@ -34,9 +34,9 @@ from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass, Ses
 from nbdiff_engine.model.spec import DiffusionSpec
 
 SAMPLES = 32
-_LOGITS = 2**26  # alive at once in one forward: 256 MB in float32
+_LOGITS = 2**26  # maximum number of logits of one forward: 256 MB in float32
 
-Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context and of what follows it
+Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context and of its continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class DiffusionLikelihood:
     """A lower bound of a continuation's natural-log probability under block diffusion."""
 
     log_likelihood: float  # the estimate of the bound
-    standard_error: float | None  # of that estimate: 0 where nothing was sampled, None where one sample cannot tell
+    standard_error: float | None  # of that estimate: 0 if nothing was sampled, None if there is only one sample
     openings_greedy: bool  # every token that AR logits gave (a block's first) is the most probable one
 
 
@@ -64,10 +64,10 @@ class DiffusionLikelihood:
 def ar_likelihood(
     model: BlockModel, pairs: Sequence[Pair], *, batch_size: int = 8, progress: bool = False
 ) -> list[ARLikelihood]:
-    """Log-likelihoods of continuations by plain causal passes, `batch_size` texts a forward. Texts that differ in
-    their last token alone, as the choices of a question often do, are read once.
+    """Log-likelihoods of continuations by plain causal passes, `batch_size` texts per forward. Texts that differ only
+    in their last token, as the choices of a question often do, are read once.
 
-    Raises SettingError for a checkpoint whose commit is no AR pass, PromptError for a pair that cannot be scored.
+    Raises SettingError for a checkpoint whose commit is not an AR pass, PromptError for a pair that cannot be scored.
     """
     if model.spec is not None and not model.spec.commits_as_ar:
         raise SettingError(
@@ -75,7 +75,7 @@ def ar_likelihood(
             f"context={model.spec.context!r}, which is no AR pass, so it has no AR likelihood; ask for the diffusion "
             "bound."
         )
-    # The last token of a text is never read: it may stand just behind the context's end.
+    # The last token of a text is never read, so a text may be one token longer than the context.
     _check(model, pairs, batch_size, model.context_length + 1)
     same: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for number, (context, continuation) in enumerate(pairs):
@@ -112,10 +112,10 @@ def diffusion_likelihood(
 ) -> list[DiffusionLikelihood]:
     """Bounds on the log-likelihoods of continuations under block diffusion with blocks of `block_size`.
 
-    samples: masked copies of each block. A block of few tokens, all of whose masks (2^L - 1) are no more than
-        that, is summed over exactly. seed: of the masks; they are keyed by the context, so that a batch scores as its
-        rows alone do and continuations of one context are compared under the same noise.
-    batch_size: rows of a forward, a row being one copy of one text.
+    samples: masked copies of each block. If a block has at most this many possible masks (2^L - 1), all of them are
+        used and the sum is exact. seed: of the masks. The masks depend on the seed and the context only, so that a
+        text gets the same score in any batch, and continuations of one context are compared under the same noise.
+    batch_size: rows per forward; a row is one copy of one text.
 
     Raises SettingError for an AR checkpoint or a setting out of range, PromptError for a pair that cannot be scored.
     """
@@ -139,16 +139,16 @@ def diffusion_likelihood(
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One way to mask a block: which of its tokens, and the weight of their summed loss in the bound."""
+    """One mask of a block: the masked tokens, and the weight of their summed loss in the bound."""
 
     masked: tuple[int, ...]  # indices into the block
     weight: float
-    group: int  # draws of one group are stratified over how many are masked; groups are independent
+    group: int  # draws of one group are stratified by the number of masked tokens; groups are independent
 
 
 def draws(maskable: Sequence[int], samples: int, source: random.Random) -> list[Draw]:
-    """Masks of a block whose `maskable` tokens may be masked, with weights that make the weighted loss an unbiased
-    estimate of the bound; all masks with their exact weights where those are no more than `samples`."""
+    """Masks of a block whose `maskable` tokens may be masked. Their weights make the weighted loss an unbiased
+    estimate of the bound. If at most `samples` masks exist: all masks, with their exact weights."""
     count = len(maskable)
     if 2**count - 1 <= samples:
         return [
@@ -170,25 +170,25 @@ def draws(maskable: Sequence[int], samples: int, source: random.Random) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block to be scored: its tokens, MASK behind the text's end, and the masks to score it under."""
+    """A block to score: its tokens, with MASK after the text's end, and its masks."""
 
     start: int
     tokens: list[int]
     draws: list[Draw]
 
     def sums(self) -> list[float]:
-        """A place for the weighted losses of each group of draws; none where nothing is masked."""
+        """A zero for each group of draws, to add its weighted losses to; empty if no token is masked."""
         return [0.0] * (self.draws[-1].group + 1 if self.draws else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text laid in blocks."""
+    """A text, split into blocks."""
 
     ids: list[int]
     blocks: list[Block]
-    exact: list[bool]  # of each block: all its masks are drawn
-    openings: list[int]  # positions whose tokens AR logits give
+    exact: list[bool]  # for each block: whether all its masks are used
+    openings: list[int]  # positions whose tokens are scored by AR logits
     reading: "_Reading"  # the clean text, up to the last block
 
     @classmethod
@@ -198,7 +198,7 @@ class _Text:
         first = context - context % size if spec.block_grid == "absolute" else context
         found, exact, openings = [], [], []
         for start in range(first, len(ids), size):
-            width = min(size, model.context_length - start)  # the context's end may cut the last one short
+            width = min(size, model.context_length - start)  # the context's end may shorten the last block
             own = ids[start : start + width]
             known = max(context - start, 0)
             if spec.first_token == "ar" and not known:
@@ -220,8 +220,8 @@ class _Text:
 
 
 def _bounds(model: BlockModel, texts: Sequence[_Text], size: int, copies: int) -> list[DiffusionLikelihood]:
-    """Read the texts once, clean; then score their blocks from the last to the first, each against what stands before
-    it: looking at a block forgets what is behind its start, and nothing needs that any more."""
+    """Read the clean texts once, then score their blocks from the last to the first, each given the text before it. A
+    denoise pass drops the tokens from its block's start on, which earlier blocks do not need."""
     session = model.open(len(texts), _room(max(len(text.ids) for text in texts) + size))
     opened = _read(session, [text.reading for text in texts])
     session.select([row for row in range(len(texts)) for _ in range(copies)])
@@ -249,7 +249,7 @@ def _bounds(model: BlockModel, texts: Sequence[_Text], size: int, copies: int) -
 
 @torch.inference_mode()
 def denoise_losses(session: Session, asked: Sequence[tuple[Block, Draw] | None]) -> list[float]:
-    """One denoise pass: for every row that is not None, the summed -log p of its block's masked tokens, in nats."""
+    """One denoise pass: for each row that is not None, the summed -log p of its block's masked tokens, in nats."""
     spec = session.model.spec
     shift = 1 if spec.token_shift else 0
     passes, targets, counts = [], [], []
@@ -271,8 +271,9 @@ def denoise_losses(session: Session, asked: Sequence[tuple[Block, Draw] | None])
 
 
 def _standard_error(sums: Sequence[Sequence[float]], exact: Sequence[bool]) -> float | None:
-    """Of the total of `sums`: per block, the weighted losses of its groups of draws. A block's groups are
-    independent, each an estimate of an equal share of its loss, so their spread gives the variance of their sum."""
+    """The standard error of the total of `sums`, which has, per block, the weighted loss of each group of draws. The
+    groups of a block are independent and each estimates an equal share of its loss, so the variance between them gives
+    the variance of their sum. None if a sampled block has only one group."""
     variance = 0.0
     for own, nothing_drawn in zip(sums, exact):
         if nothing_drawn:
@@ -288,10 +289,10 @@ def _standard_error(sums: Sequence[Sequence[float]], exact: Sequence[bool]) -> f
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Clean tokens to be read, the positions whose logits are wanted, in order, and for each of those the tokens that
-    may follow it and are to be scored.
+    """Clean tokens to read, the sorted positions whose logits are wanted, and for each of these positions the tokens to
+    score as its next token.
 
-    Causally, but in whole blocks of `block_size` from `first_block` on.
+    Tokens before `first_block` are read causally, later ones in whole blocks of `block_size`.
     """
 
     tokens: list[int]
@@ -302,14 +303,14 @@ class _Reading:
 
     @classmethod
     def causal(cls, pair: Pair, last: Sequence[int]) -> "_Reading":
-        """A continuation, of which the last token may be any of `last`."""
+        """A continuation whose last token may be any token of `last`."""
         context, continuation = pair
         tokens = [*context, *continuation[:-1]]
         follow = [*([token] for token in continuation[:-1]), last]
         return cls(tokens, range(len(context) - 1, len(tokens)), follow)
 
     def passes(self, most_wanted: int) -> Iterable[Pass]:
-        """A chunk a pass, with logits of `most_wanted` tokens at most, or of one block."""
+        """One pass per chunk, with the logits of at most `most_wanted` tokens or of one block."""
         at, wanted = 0, self.wanted
         while at < len(self.tokens):
             next_wanted = next((each for each in wanted if each >= at), len(self.tokens))
@@ -326,8 +327,8 @@ class _Reading:
 
 
 def _read(session: Session, readings: Sequence[_Reading]) -> list[tuple[list[float], list[bool]]]:
-    """Read rows side by side and keep them. Per row, for each token that may follow a wanted position: its
-    log-probability, and whether it is the most probable one."""
+    """Read all rows in one batch and keep them. Returns per row, for each token to score: its log-probability, and
+    whether it is the most probable token."""
     model = session.model
     most_wanted = max(1, _LOGITS // (len(readings) * model.vocab_size))
     chunks = [list(reading.passes(most_wanted)) for reading in readings]
@@ -354,8 +355,8 @@ def _read(session: Session, readings: Sequence[_Reading]) -> list[tuple[list[flo
 def _score(
     model: BlockModel, logits_NV: Tensor, tokens: Sequence[int], indices: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [T] of tokens, token t by the logits indices[t] (None: by its own), MASK left out of the
-    distribution; and whether each is the most probable one."""
+    """Log-probabilities [T] of tokens, where token t uses row indices[t] of the logits (None: row t) and the
+    distribution excludes MASK; and whether each token is the most probable one."""
     if model.spec is not None:
         logits_NV[:, model.spec.mask_token_id] = -torch.inf
     index_T = torch.arange(len(tokens)) if indices is None else torch.tensor(indices)
@@ -365,12 +366,12 @@ def _score(
 
 
 def _room(longest: int) -> int:
-    """Positions a session must hold: a row that is done waits behind its end while others read a chunk."""
+    """Positions that a session needs: a finished row is padded after its end while other rows read a chunk."""
     return longest + min(longest, PREFILL_CHUNK)
 
 
 def _batches(pairs: Sequence[Pair], batch_size: int) -> Iterable[list[int]]:
-    """Numbers of the pairs, the longest first, so that rows of a batch are about as long."""
+    """Indices of the pairs in batches, the longest pairs first, so that the rows of a batch have similar lengths."""
     order = sorted(range(len(pairs)), key=lambda n: -len(pairs[n][0]) - len(pairs[n][1]))
     for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]

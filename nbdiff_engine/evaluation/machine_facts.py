@@ -1,4 +1,4 @@
-"""What machine and which versions a figure of seconds was measured with."""
+"""The machine and the versions with which times were measured."""
 
 import datetime
 import os
@@ -14,7 +14,8 @@ import transformers
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """gpu: the name of the first one, or None. date: the day of the measurement, as in 2026-01-31."""
+    """The facts about a machine. gpu: the name of the first GPU, or None. date: the day of the measurement, as in
+    2026-01-31."""
 
     cpu: str
     cores: int | None
@@ -25,7 +26,7 @@ class MachineFacts:
     date: str
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """The facts as a dict for `json.dumps`."""
         return asdict(self)
 
     @classmethod
@@ -35,7 +36,7 @@ class MachineFacts:
 
 
 def machine_facts() -> MachineFacts:
-    """What the speeds depend on, beside the threads and the dtype that each model has."""
+    """The facts on which the speeds depend, besides the threads and the dtype of each model."""
     cpu = platform.processor() or platform.machine()
     try:
         names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]

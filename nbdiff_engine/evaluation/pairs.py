@@ -1,4 +1,4 @@
-"""The settings of an evaluation against AR, prompt by prompt: verdicts, time, and where the tokens part."""
+"""Comparison of each setting with AR, prompt by prompt: verdicts, times, and the first position that differs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from nbdiff_engine.tasks import Problem
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answered:
-    """A model under one setting, and its answer to every problem. greedy: whether it takes the best token."""
+    """A model under one setting, and its answer to each problem. greedy: whether it always takes the best token."""
 
     model: str
     setting: str
@@ -22,14 +22,14 @@ class Answered:
     answers: Sequence[Answer]
 
     def figures(self, answers: Sequence[Answer] | None = None) -> AnswerFigures:
-        """Of all answers, or of some."""
+        """The figures of the given answers; None: of all answers."""
         return AnswerFigures.pooled(self.answers if answers is None else answers, self.strategy == "self_speculative")
 
 
 def against_own_ar(
     this: Answered, ar: Answered, model: BlockModel, prompts: Sequence[list[int]], problems: Sequence[Problem]
 ) -> Comparison:
-    """A setting against AR of the same model; the settings took turns, so their times can be compared."""
+    """Compare a setting with AR of the same model. Both were decoded alternately, so their times are comparable."""
     figures, ar_figures = this.figures(), ar.figures()
     differences = _differences(this, ar, model, prompts, problems)
     return dataclasses.replace(
@@ -42,7 +42,8 @@ def against_own_ar(
 
 
 def by_verdicts(this: Answered, baseline: Answered) -> Comparison:
-    """Any two that answered the same problems. The speeds of two models were not measured side by side."""
+    """Compare the verdicts of any two on the same problems. Two models were not decoded alternately, so their speeds
+    are not compared."""
     return Comparison.of(
         (this.model, this.setting),
         (baseline.model, baseline.setting),
@@ -67,7 +68,7 @@ def _differences(
 
 
 def top_two_gap(model: BlockModel, context: Sequence[int]) -> float:
-    """How far apart the logits of AR's two best tokens after `context` are, MASK left out as in decoding."""
+    """The difference of the logits of AR's two best tokens after `context`, without MASK, as in decoding."""
     logits_V = model.open(1, len(context)).prefill([context])[0]
     if model.spec is not None:
         logits_V[model.spec.mask_token_id] = -torch.inf

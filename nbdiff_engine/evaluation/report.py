@@ -1,4 +1,4 @@
-"""What an evaluation found: figures pooled over prompts, paired comparisons and curves, and all of it as JSON."""
+"""The results of an evaluation: figures pooled over prompts, paired comparisons and curves, also as JSON."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from nbdiff_engine.trace.metrics import Metrics, pooled
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prompt answered under one setting. correct: None where nobody judged it. batch: with whom it was decoded."""
+    """One prompt answered under one setting. correct: None if it was not judged. batch: the batch that decoded it."""
 
     token_ids: list[int]
     finish_reason: FinishReason
@@ -29,19 +29,19 @@ class AnswerFigures:
 
     n: int
     judged: int
-    accuracy: float | None  # share of the judged answers that are right
+    accuracy: float | None  # share of correct answers among the judged ones
     accuracy_interval: tuple[float, float] | None  # 95 %, `statistics.wilson_interval`
     tokens_per_forward: float | None
     tokens_per_second: float | None
     mean_output_tokens: float
     seconds: float  # prefill and decode, summed over batches
-    drafted: int | None  # self-speculation alone
+    drafted: int | None  # only of self-speculation
     accepted: int | None
-    cut_by_length: float  # share of answers that the length limit ended
+    cut_by_length: float  # share of answers that ended at the length limit
 
     @classmethod
     def pooled(cls, answers: Sequence[Answer], speculative: bool) -> "AnswerFigures":
-        """The figures of at least one answer. speculative: whether drafts were put to verification."""
+        """The figures of at least one answer. speculative: whether drafts were verified."""
         rates = pooled([each.metrics for each in answers], [each.batch for each in answers])
         judged = [each.correct for each in answers if each.correct is not None]
         return cls(
@@ -61,7 +61,7 @@ class AnswerFigures:
 
 @dataclass(frozen=True, slots=True)
 class SettingReport:
-    """One model under one setting. settings: all of them, with what the checkpoint's spec filled in."""
+    """One model under one setting. settings: all settings, with the values that the checkpoint's spec filled in."""
 
     setting: str
     settings: dict[str, Any]
@@ -71,9 +71,9 @@ class SettingReport:
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model under all its settings. code_run: whether its programs were to be run, and so judged.
+    """One model under all its settings. code_run: whether its programs were allowed to run, and so to be judged.
 
-    not_judged: why not, for the first answer that was not judged; None where all were.
+    not_judged: why the first answer without a verdict was not judged; None if all were judged.
     """
 
     name: str
@@ -88,10 +88,10 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where an output leaves that of AR for the first time.
+    """The first position at which an output differs from AR's output.
 
-    logit_gap: how far apart AR's two best tokens are there; near zero, rounding alone may have decided. None
-    where the outputs are sampled, or where one of them just ends.
+    logit_gap: the difference of the logits of AR's two best tokens there. Near zero, the rounding may have decided
+    between them. None if the outputs are sampled, or if one output ends there.
     """
 
     problem: int  # its index among the evaluated problems
@@ -102,10 +102,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A setting against a baseline on the same prompts.
+    """A setting compared with a baseline on the same prompts.
 
-    Ratios, identical outputs and differences are there where both are of one model: its settings took turns
-    on every prompt, and share a vocabulary.
+    Ratios, identical outputs and differences exist only if both are of one model: its settings were decoded alternately
+    on every prompt and have the same vocabulary.
     """
 
     model: str
@@ -120,14 +120,14 @@ class Comparison:
     mcnemar_p: float | None  # exact, two-sided
     seconds_ratio: float | None = None  # prefill and decode, this / baseline: below 1 is faster
     tokens_per_second_ratio: float | None = None  # this / baseline: above 1 is faster
-    identical: int | None = None  # outputs with the baseline's very tokens
-    differences: tuple[Difference, ...] | None = None  # of the others
+    identical: int | None = None  # outputs with the same tokens as the baseline's
+    differences: tuple[Difference, ...] | None = None  # of the other outputs
 
     @classmethod
     def of(
         cls, this: tuple[str, str], baseline: tuple[str, str], pairs: Sequence[tuple[bool | None, bool | None]]
     ) -> "Comparison":
-        """Compare (model, setting) with another by their verdicts on each prompt."""
+        """Compare two (model, setting) pairs by their verdicts on each prompt."""
         judged = [(one, other) for one, other in pairs if one is not None and other is not None]
         n = len(judged)
         b = sum(one and not other for one, other in judged)
@@ -147,7 +147,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """What the figures are that can be defined in more than one way, a sentence each."""
+    """The definitions of figures that have more than one usual definition, one sentence each."""
 
     tokens_per_second: str
     accuracy_interval: str
@@ -165,9 +165,9 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
     curves: tuple[Curve, ...]
     batch_size: int
-    problems_digest: str  # equal for runs over the same problems
+    problems_digest: str  # equal for runs with the same problems
     definitions: Definitions
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as what `json.dumps` takes."""
+        """The whole evaluation, as a dict for `json.dumps`."""
         return dataclasses.asdict(self)

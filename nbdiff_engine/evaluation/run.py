@@ -1,7 +1,7 @@
-"""Accuracy and speed of models under decode settings, side by side on the same problems.
+"""Accuracy and speed of models under decode settings, on the same problems.
 
-One prompt, or one batch of prompts, at a time, under every setting in turn (see `answering`). Answers are judged once a
-model is done, outside all timing.
+Each prompt, or each batch of prompts, is decoded under all settings before the next one (see `answering`). The answers
+of a model are judged after all of them are decoded, outside the timing.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.tasks import Problem, Verdict, check
 
-MOST_ROWS = 1024  # of a batch; a bound against slips, not against memory
+MOST_ROWS = 1024  # of a batch; this limit catches typing mistakes, it does not guarantee enough memory
 
 
 def evaluate(
@@ -47,18 +47,18 @@ def evaluate(
     resume: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """Answer the problems with every model under every setting that it can be decoded with.
+    """Answer the problems with every model under every setting that fits the model.
 
-    settings: DEFAULT_SETTINGS unless given. Those that a model cannot be decoded with are left out for that
-        model; AR is put in front where it is missing, as what the others are compared with. A setting's own
-        max_new_tokens goes before the argument; traces are never recorded.
-    batch_size: prompts that are decoded side by side. 1 measures what one reader waits. See `batches_of`.
-    run_code: whether programs in the answers are run to judge them. None: those of bundled models are.
-    journal: a file that every answer is written to as it comes. resume: take the answers that stand there.
-    progress: bars on standard error.
+    settings: DEFAULT_SETTINGS unless given. A setting that does not fit a model is left out for that model. If AR is
+        missing, it is added at the front: the other settings are compared with it. A setting's own max_new_tokens
+        takes precedence over the argument; traces are never recorded.
+    batch_size: prompts per batch. 1 measures the time that one reader waits. See `batches_of`.
+    run_code: whether programs in the answers are run to judge them. None: only those of bundled models.
+    journal: a file to which each finished answer is written. resume: reuse the answers in this file.
+    progress: show progress bars on standard error.
 
-    Raises SettingError or PromptError before anything is decoded, and NBDiffError for a journal that cannot be gone
-    on with, or a batch that does not fit the memory. Torch's thread count is chosen for each model and put back.
+    Raises SettingError or PromptError before decoding starts, and NBDiffError for a journal that cannot be resumed or
+    a batch that does not fit into the memory. Sets torch's thread count for each model and restores it at the end.
     """
     problems = list(problems)
     if not models or not problems:
@@ -85,7 +85,7 @@ def evaluate(
             torch.set_num_threads(threads)
             chosen = _threads_for(entry.model, kept)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # each was shown when the settings were checked
+                warnings.simplefilter("ignore", UserWarning)  # already shown when the settings were checked
                 outputs = entry.decode(problems, kept, progress)
             code = entry.model.name in bundled_models() if run_code is None else run_code
             entry.judge(problems, outputs, code, progress)
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def check_batch_size(size: int) -> None:
-    """Raises SettingError for a number of rows that no batch has."""
+    """Raises SettingError for a batch size that is out of range."""
     if not 1 <= size <= MOST_ROWS:
         raise SettingError(f"batch_size is {brief(size)}; it must be from 1 to {MOST_ROWS}.")
 
@@ -122,9 +122,9 @@ def check_batch_size(size: int) -> None:
 def batches_of(problems: Sequence[Problem], prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     """The problems by index, in batches of at most `size`.
 
-    One by one they keep their order. Batches hold neighbours in length, so that little is padded, and one domain
-    each, so that a domain has a time of its own. Those with the longest prompts come first: what fits the memory
-    then fits it to the end.
+    With a size of 1 the problems keep their order. Otherwise a batch has prompts of similar lengths, for little
+    padding, and of one domain, so that each domain has its own time. The batches with the longest prompts come first:
+    if they fit into the memory, the later ones also do.
     """
     if size == 1:
         return [[index] for index in range(len(problems))]
@@ -137,17 +137,17 @@ def batches_of(problems: Sequence[Problem], prompts: Sequence[Sequence[int]], si
 
 @dataclass(slots=True)
 class _Entry:
-    """A model in the evaluation: what it is asked, and under each of its settings what it answered."""
+    """A model in the evaluation: its prompts and settings, and its answers under each setting."""
 
     model: BlockModel
     prompts: list[list[int]]
     batches: list[list[int]]  # problems by index
     labels: list[str]
     settings: list[DecodeSettings]
-    settled: list[dict[str, Any]]  # the same with what the checkpoint's spec fills in
-    baseline: int | None  # which of the settings is AR; None for a model that has no AR decoding
+    settled: list[dict[str, Any]]  # the same, with the values that the checkpoint's spec fills in
+    baseline: int | None  # the index of AR in the settings; None for a model without AR decoding
     answered: list[Answered]
-    not_judged: str | None = None  # why the first answer that nobody judged was not
+    not_judged: str | None = None  # why the first answer without a verdict was not judged
 
     @classmethod
     def of(
@@ -158,7 +158,7 @@ class _Entry:
         limit: int,
         batch_size: int,
     ) -> "_Entry":
-        """Check everything that can be wrong with one model, without decoding anything."""
+        """Check the prompts and settings for one model, without decoding. Raises SettingError or PromptError."""
         chosen = [each for each in settings or DEFAULT_SETTINGS if _fits(model, each)]
         if _fits(model, AR) and all(each.strategy != "ar" for each in chosen):
             chosen.insert(0, AR)
@@ -179,11 +179,11 @@ class _Entry:
         )
 
     def notes(self) -> list[BeyondTraining]:
-        """What the caller should know about the settings of this model."""
+        """Remarks about the settings of this model, for the caller."""
         return [note for each in self.settled for note in make_plan(self.model, DecodeSettings.of(**each)).notes]
 
     def decode(self, problems: Sequence[Problem], journal: Journal | None, progress: bool) -> list[list[Output]]:
-        """Each setting's outputs, in the order of the batches; what the journal has is not decoded again."""
+        """Each setting's outputs, in the order of the batches. Outputs in the journal are not decoded again."""
         outputs: list[list[list[Output] | None]] = [
             [None if journal is None else journal.batch(self.model.name, label, at) for at in range(len(self.batches))]
             for label in self.labels
@@ -208,7 +208,7 @@ class _Entry:
     def judge(
         self, problems: Sequence[Problem], outputs: Sequence[Sequence[Output]], run_code: bool, progress: bool
     ) -> None:
-        """Turn outputs into answers. The same text is judged once: self-speculation and AR mostly agree."""
+        """Turn outputs into answers. Equal texts are judged once: self-speculation and AR give mostly equal texts."""
         order = [(problem, number) for number, batch in enumerate(self.batches) for problem in batch]
         answers: list[list[Answer | None]] = [[None] * len(problems) for _ in outputs]
         bar = tqdm(order, desc=f"{self.model.name}: verdicts", disable=not progress, leave=False)
@@ -248,7 +248,7 @@ class _Entry:
         )
 
     def comparisons(self, problems: Sequence[Problem]) -> list[Comparison]:
-        """Every other setting against this model's AR."""
+        """Each other setting compared with this model's AR."""
         if self.baseline is None:
             return []
         ar = self.answered[self.baseline]
@@ -257,7 +257,7 @@ class _Entry:
 
 
 def _encoded(model: BlockModel, number: int, problem: Problem) -> list[int]:
-    """A problem's prompt as ids; what is wrong with it is said with the problem's number."""
+    """A problem's prompt as token ids. Raises PromptError with the number of the problem."""
     try:
         return encode(model, problem.prompt)[1]
     except PromptError as error:
@@ -266,7 +266,7 @@ def _encoded(model: BlockModel, number: int, problem: Problem) -> list[int]:
 
 
 def _definitions(batch_size: int) -> Definitions:
-    """What the figures are that can be defined in more than one way."""
+    """The definitions of figures that have more than one usual definition."""
     per_second = "(output tokens - 1), summed / decode seconds, one prompt at a time"
     if batch_size > 1:
         per_second = (
@@ -282,7 +282,7 @@ def _definitions(batch_size: int) -> Definitions:
 
 
 def _threads_for(model: BlockModel, journal: Journal | None) -> int:
-    """Set the thread count that decodes a model: the fastest, or that of the run which is gone on with."""
+    """Set the thread count for decoding a model: the fastest one, or that of the run that is resumed."""
     before = None if journal is None else journal.threads(model.name)
     if before is not None:
         torch.set_num_threads(before)
@@ -294,7 +294,7 @@ def _threads_for(model: BlockModel, journal: Journal | None) -> int:
 
 
 def _fingerprint(entries: Sequence[_Entry], machine: MachineFacts) -> dict[str, Any]:
-    """All that the answers and their times depend on, beside the problems and the size of a batch."""
+    """All facts on which the answers and their times depend, except the problems and the batch size."""
     return {
         "engine version": engine_digest(),
         "set of models": ", ".join(entry.model.name for entry in entries),
@@ -308,14 +308,14 @@ def _fingerprint(entries: Sequence[_Entry], machine: MachineFacts) -> dict[str, 
 
 
 def _fits(model: BlockModel, settings: DecodeSettings) -> bool:
-    """Whether a model can be decoded with a strategy at all; values that do not fit it are errors instead."""
+    """Whether a model supports the strategy of the settings. Other values that do not fit it raise errors elsewhere."""
     if settings.strategy == "ar":
         return model.spec is None or model.spec.commits_as_ar
     return model.spec is not None and (settings.strategy == "block_diffusion" or model.spec.commits_as_ar)
 
 
 def _check_asked(entries: Sequence[_Entry], settings: Sequence[DecodeSettings] | None) -> None:
-    """Refuse names that stand twice, and settings that no model can be decoded with."""
+    """Refuse repeated names, and settings that fit no model."""
     names = [entry.model.name for entry in entries]
     labels = [label_of(each) for each in settings or ()]
     for kind, given in (("model", names), ("setting", labels)):
@@ -327,7 +327,7 @@ def _check_asked(entries: Sequence[_Entry], settings: Sequence[DecodeSettings] |
         if each.strategy is None:
             raise SettingError("A setting of an evaluation has no strategy; name one.")
         if not any(label in entry.labels for entry in entries):
-            prepare(model, entries[0].prompts[0], strategy=each.strategy)  # says why not
+            prepare(model, entries[0].prompts[0], strategy=each.strategy)  # raises with the reason
     for entry in entries:
         if not entry.settings:
-            prepare(entry.model, entry.prompts[0], strategy="ar")  # says why not
+            prepare(entry.model, entry.prompts[0], strategy="ar")  # raises with the reason

@@ -1,4 +1,4 @@
-"""The settings of an evaluation: as text and back, and a grid of them."""
+"""The settings of an evaluation: conversion to text and from text, and a grid of settings."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ MAX_NEW_TOKENS = 160
 
 
 def label_of(settings: DecodeSettings) -> str:
-    """A setting as `--setting` takes it: the strategy, then what was chosen beside it."""
+    """A setting as text for `--setting`: the strategy, then the other chosen values."""
     parts = [str(settings.strategy)]
     for name in DecodeSettings.model_fields:
         value = getattr(settings, name)
@@ -50,16 +50,16 @@ def parse_setting(text: str) -> DecodeSettings:
 def grid(
     strategies: Sequence[str] = (), block_sizes: Sequence[str | int] = (), thresholds: Sequence[str | float] = ()
 ) -> list[DecodeSettings]:
-    """Strategies x block sizes x thresholds, each once; what is not given is as the checkpoint says.
+    """Strategies x block sizes x thresholds, each combination once. A value that is not given is the checkpoint's.
 
-    strategies: all of them where none is given. AR is there once: it has neither blocks nor thresholds. A threshold
-    belongs to block diffusion with blocks of two or more: a draft is guessed whole in its one pass, and a block of
-    one is fixed whatever the threshold. Raises SettingError, one sentence, for the first value that is wrong.
+    strategies: all of them if none is given. AR appears once: it has neither blocks nor thresholds. Thresholds apply
+    only to block diffusion with blocks of two or more tokens: one pass fills a whole draft, and a block of one token
+    is fixed with any threshold. Raises SettingError with one sentence for the first invalid value.
     """
     found: dict[str, DecodeSettings] = {}
     for name, values in (("strategy", strategies), ("block_size", block_sizes), ("threshold", thresholds)):
         for value in values:
-            DecodeSettings.of(**{name: value})  # also those that no strategy uses
+            DecodeSettings.of(**{name: value})  # checks also the values that no strategy uses
     for strategy in strategies or STRATEGIES:
         for size in block_sizes if block_sizes and strategy != "ar" else (None,):
             fields: dict[str, object] = {"strategy": strategy}
@@ -74,5 +74,5 @@ def grid(
 
 
 def listed(options: Sequence[str] | None) -> list[str]:
-    """The values of an option that may be repeated or hold several, parted by commas."""
+    """The values of an option that may be repeated or list values with commas."""
     return [value.strip() for option in options or () for value in option.split(",")]

@@ -1,4 +1,4 @@
-"""An evaluation as plain text: a block for each model, its paired comparisons, and the curves at the end."""
+"""An evaluation as plain text: a section for each model with its paired comparisons, and the curves at the end."""
 
 import statistics
 from collections import Counter
@@ -12,7 +12,7 @@ OVERALL = "all"  # the figures over every domain
 
 
 def table(evaluation: Evaluation) -> str:
-    """A block of plain text for each model, the paired comparisons at its end, and the curves behind them all."""
+    """The text: a section for each model, with its paired comparisons at the end, and the curves after all models."""
     about = ", ".join(f"{count} {domain}" for domain, count in evaluation.problems.items())
     size = evaluation.batch_size
     together = "one at a time" if size == 1 else f"{size} at a time"
@@ -110,7 +110,7 @@ def _curve_lines(curves: Sequence[Curve]) -> list[str]:
     sizes = Counter((curve.model, curve.strategy) for curve in curves if curve.block_size is not None)
     for curve in curves:
         if curve.block_size is None and sizes[curve.model, curve.strategy] == 1:
-            continue  # it is the one above
+            continue  # it equals the curve above
         kept = [point for point in curve.points if point.counts]
         rates = [point.tokens_per_forward for point in kept]
         span = f"{rates[0]:.2f}" if len(kept) == 1 else f"{rates[0]:.2f} to {rates[-1]:.2f}"

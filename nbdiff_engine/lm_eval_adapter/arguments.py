@@ -1,4 +1,4 @@
-"""What `--model_args` may hold, and what a task's generation arguments mean, checked, one sentence a mistake."""
+"""The arguments of `--model_args` and a task's generation arguments, checked; each mistake gives one sentence."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -9,15 +9,15 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief, first_problem
 from nbdiff_engine.evaluation.likelihood import SAMPLES
 
-# The fields of DecodeSettings that no argument sets: a task says how long an answer gets, where it stops and how it is
-# sampled, and an evaluation neither times answers at one length nor records them.
+# The fields of DecodeSettings that are not arguments: the task defines the length, the stop strings and the sampling
+# of an answer, and an evaluation neither needs answers of equal length nor records traces.
 _NOT_ARGUMENTS = ("max_new_tokens", "temperature", "top_k", "top_p", "stop", "skip_after_eos", "ignore_eos", "trace")
 DECODING = tuple(name for name in DecodeSettings.model_fields if name not in _NOT_ARGUMENTS)
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class _OwnArguments(BaseModel):
-    """Those of --model_args that are no decode settings."""
+    """The arguments of --model_args that are not decode settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -25,18 +25,18 @@ class _OwnArguments(BaseModel):
     dtype: Annotated[str, Field(description="auto, float32, bfloat16 or float16")] = "auto"
     device: Annotated[str, Field(description="auto, cpu, cuda, ...")] = "auto"
     quantization: Annotated[str | None, Field(description="8bit or 4bit, through bitsandbytes")] = None
-    batch_size: Annotated[int, Field(ge=1, description="rows of a forward")] = 1
-    max_length: Annotated[int | None, Field(ge=2, description="tokens of prompt and answer together")] = None
-    max_gen_toks: Annotated[int, Field(ge=1, description="tokens of an answer, where the task does not say")] = 256
-    add_bos_token: Annotated[bool | None, Field(description="BOS in front; None: as the tokenizer does")] = None
+    batch_size: Annotated[int, Field(ge=1, description="rows per forward")] = 1
+    max_length: Annotated[int | None, Field(ge=2, description="limit of prompt and answer together, in tokens")] = None
+    max_gen_toks: Annotated[int, Field(ge=1, description="maximum length of an answer, if the task names none")] = 256
+    add_bos_token: Annotated[bool | None, Field(description="put a BOS first; None: as the tokenizer does")] = None
     likelihood: Annotated[
         Literal["ar", "diffusion"] | None,
-        Field(description="ar: exact, by the AR head; diffusion: a bound. Default: ar where the checkpoint has it"),
+        Field(description="ar: exact, by the AR head; diffusion: a bound. Default: ar if the checkpoint has it"),
     ] = None
     samples: Annotated[int, Field(ge=1, description="masked copies of each block, for the bound")] = SAMPLES
 
 
-# Declared in DecodeSettings, which checks their values; None, as everywhere: as the checkpoint says, or the default.
+# Declared in DecodeSettings, which checks their values. None means the checkpoint's value, or the default.
 _WithDecoding = create_model(
     "_WithDecoding",
     __base__=_OwnArguments,
@@ -45,11 +45,11 @@ _WithDecoding = create_model(
 
 
 class ModelArguments(_WithDecoding):
-    """--model_args. None means: as the checkpoint says. The decode settings among them are those of DecodeSettings."""
+    """The arguments of --model_args. None means the checkpoint's value. Decode settings are those of DecodeSettings."""
 
     @classmethod
     def of(cls, **arguments: Any) -> Self:
-        """Check arguments. Raises SettingError with one sentence for the first that is wrong."""
+        """Check arguments. Raises SettingError with one sentence for the first invalid argument."""
         try:
             return cls.model_validate(arguments)
         except ValidationError as error:
@@ -81,20 +81,20 @@ class ModelArguments(_WithDecoding):
 
     @model_validator(mode="after")
     def _decodable(self) -> Self:
-        self.decode_settings()  # a slip is said before a checkpoint of many gigabytes is read
+        self.decode_settings()  # reports a mistake before many gigabytes of a checkpoint are read
         return self
 
     def decode_settings(self, **others: Any) -> dict[str, Any]:
-        """What was chosen of DecodeSettings, with `others`, checked. Raises SettingError."""
+        """The decode settings among the arguments, and `others`, checked together. Raises SettingError."""
         chosen = {name: getattr(self, name) for name in DECODING if getattr(self, name) is not None}
         DecodeSettings.of(**chosen, **others)
         return {**chosen, **others}
 
 
 def sampling_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling settings in a task's normalised generation arguments, `until` and `max_gen_toks` taken out.
+    """The sampling settings from a task's normalised generation arguments, without `until` and `max_gen_toks`.
 
-    Raises SettingError for what decoding does not honour, rather than to ignore it.
+    Raises SettingError for an argument that decoding does not support: none is ignored.
     """
     unknown = next((name for name in kwargs if name not in (*_SAMPLING, "do_sample")), None)
     if unknown is not None:

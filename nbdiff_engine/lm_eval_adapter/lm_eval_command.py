@@ -1,4 +1,4 @@
-"""`python -m nbdiff_engine lm-eval ...`: lm_eval's own command line, with this engine among its models."""
+"""`python -m nbdiff_engine lm-eval ...`: the command line of lm_eval, with this engine as one of its models."""
 
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ NAME = "nbdiff"
 
 
 def register() -> None:
-    """Make `model="nbdiff"` known to lm_eval in this process; the class itself is imported once it is asked for.
+    """Register `model="nbdiff"` with lm_eval in this process; the class itself is imported at its first use.
 
-    Raises NBDiffError where lm_eval is not installed.
+    Raises NBDiffError if lm_eval is not installed.
     """
     try:
-        import_module("lm_eval.models")  # first: lm_eval fills its registry with its own models only while it is empty
+        import_module("lm_eval.models")  # first: lm_eval adds its own models only to an empty registry
         from lm_eval.api.registry import model_registry
     except ImportError as error:
         raise NBDiffError(
@@ -26,12 +26,12 @@ def register() -> None:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run lm_eval's command line with `arguments`. It ends the process itself where they are wrong."""
+    """Run lm_eval's command line with `arguments`. lm_eval exits the process if they are invalid."""
     register()
     from lm_eval.__main__ import cli_evaluate
 
     before = sys.argv
-    sys.argv = ["lm-eval", *arguments]  # the only way in: its parser reads, and edits, sys.argv
+    sys.argv = ["lm-eval", *arguments]  # lm_eval has no other entry: its parser reads and edits sys.argv
     try:
         cli_evaluate()
     finally:

@@ -26,20 +26,20 @@ from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.trace.metrics import Metrics, Rates, pooled
 
-log = logging.getLogger("lm_eval.models.nbdiff")  # where the harness's own log settings find it
+log = logging.getLogger("lm_eval.models.nbdiff")  # a child of lm_eval's loggers, so that its log settings apply
 
-_DEFAULT_DEVICE = "cuda:0"  # of lm_eval's command line
+_DEFAULT_DEVICE = "cuda:0"  # the default of lm_eval's command line
 _CHOICES = 8
-_SEED_STEP = 1_000_003  # between batches: a prompt that is asked twice must not be answered with the same noise
+_SEED_STEP = 1_000_003  # added per batch: two answers to the same prompt must not use the same noise
 
-Request = tuple[Any, list[int], list[int]]  # what the harness caches by, ids of the context, of the continuation
+Request = tuple[Any, list[int], list[int]]  # the harness's cache key, token ids of the context and of the continuation
 
 
 class NBDiffLM(TemplateLM):
     """The harness's model `nbdiff`; its arguments are ModelArguments."""
 
     def __init__(self, **arguments: Any) -> None:
-        """Load the checkpoint. Raises SettingError or CheckpointError, one sentence each."""
+        """Load the checkpoint. Raises SettingError or CheckpointError with one sentence."""
         super().__init__()
         self.arguments = ModelArguments.of(**arguments)
         chosen = self.arguments
@@ -61,27 +61,27 @@ class NBDiffLM(TemplateLM):
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "NBDiffLM":
-        """The harness's way in. What stands in model_args goes before its own --batch_size and --device, which its
-        command line gives even where nobody chose them: then they are 1 and cuda:0."""
+        """Called by the harness. Values in model_args take precedence over the harness's --batch_size and --device,
+        which its command line always passes: by default 1 and cuda:0."""
         others = {name: value for name, value in (additional_config or {}).items() if value is not None}
         if others.get("device") == _DEFAULT_DEVICE and not torch.cuda.is_available():
-            log.info("There is no %s here, which lm_eval asks for unless told otherwise.", _DEFAULT_DEVICE)
+            log.info("The default device of lm_eval, %s, is not available; another device is chosen.", _DEFAULT_DEVICE)
             del others["device"]
         return cls(**{**others, **arg_dict})
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "NBDiffLM":
-        """The same for "name=value,name=value"."""
+        """As `create_from_arg_obj`, with arguments as "name=value,name=value"."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     def _check(self) -> None:
-        """Refuse now what would be refused at the first request."""
+        """Raise now the errors that the first request would raise."""
         job = prepare(self.model, [self.prefix_token_id], **self.arguments.decode_settings())
         for note in job.plan.notes:
             log.warning("%s", note)
         self._score([([self.prefix_token_id], [self.eot_token_id])])
 
-    # -- what the harness asks about the model --------------------------------------------------------------
+    # -- properties of the model that the harness reads -----------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -102,7 +102,7 @@ class NBDiffLM(TemplateLM):
         return self.model.name.replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What goes into the harness's results file beside the arguments."""
+        """The facts that the harness writes to its results file in addition to the arguments."""
         spec, rates = self.model.spec, _rates(self._batches)
         return {
             "model_num_parameters": self.model.parameters,
@@ -117,15 +117,15 @@ class NBDiffLM(TemplateLM):
         }
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids. A BOS that the text brings along, as a chat template does, is not put in front again."""
+        """Token ids. If the text already begins with a BOS, as from a chat template, no second one is added."""
         add = self.arguments.add_bos_token if add_special_tokens is None else add_special_tokens
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.bos_token):
             add = False
         return self.tokenizer.encode(string, **({} if add is None else {"add_special_tokens": add}))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as text; without its system turns where the template refuses them, as the harness's own
-        models do."""
+        """A conversation as text. If the template refuses it, it is rendered without its system turns, as in the
+        harness's own models."""
 
         def rendered(turns: list[dict[str, str]]) -> str:
             return self.tokenizer.apply_chat_template(
@@ -150,7 +150,7 @@ class NBDiffLM(TemplateLM):
     # -- answers --------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers, in the order of the requests. Logs tokens per forward and per second of them."""
+        """Answers, in the order of the requests. Logs their tokens per forward and per second."""
         ordered = Collator(
             [request.args for request in requests],
             sort_fn=lambda each: (-len(self.tok_encode(each[0])), each[0]),
@@ -170,7 +170,7 @@ class NBDiffLM(TemplateLM):
         rates = _rates(self._batches[before:])
         if rates.answers:
             log.info(
-                "%d answers, %d tokens: %s tokens per forward, %.1f tokens/s, prefill and first tokens left out",
+                "%d answers, %d tokens: %s tokens per forward, %.1f tokens/s, without prefill and first tokens",
                 rates.answers,
                 rates.output_tokens,
                 "no" if rates.tokens_per_forward is None else f"{rates.tokens_per_forward:.2f}",
@@ -179,7 +179,7 @@ class NBDiffLM(TemplateLM):
         return ordered.get_original(texts)
 
     def _answer(self, contexts: list[str], gen_kwargs: dict[str, Any]) -> list[str]:
-        """One batch: texts cut at their stop strings. Keeps its metrics."""
+        """The answers of one batch, cut at their stop strings. Stores the metrics of the batch."""
         kwargs = dict(normalize_gen_kwargs(gen_kwargs, self.arguments.max_gen_toks))
         until = [each for each in kwargs.pop("until") if each]
         limit = kwargs.pop("max_gen_toks")
@@ -201,7 +201,7 @@ class NBDiffLM(TemplateLM):
 
     @property
     def _room(self) -> int:
-        """Tokens of a text to score with what stands before it. A causal pass never reads the last of them."""
+        """Maximum tokens of a text to score and its context. A causal pass never reads the last token."""
         return self.max_length + (self.likelihood == "ar")
 
     def _loglikelihood_tokens(
@@ -211,11 +211,11 @@ class NBDiffLM(TemplateLM):
         results: list[tuple[float, bool]] = []
         ordered = Collator(requests, sort_fn=lambda each: (-len(each[1]) - len(each[2]), each[1] + each[2]))
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
-            # Many at once: the choices of a question that differ in their last token alone share one row.
+            # More requests than rows: choices of a question that differ only in their last token share one row.
             for chunk in ordered.get_batched(n=self.batch_size * (_CHOICES if self.likelihood == "ar" else 1)):
                 found = self._score([self._fitted(context, text) for _, context, text in chunk])
                 for (request, _, _), result in zip(chunk, found, strict=True):
-                    if request is not None:  # a window of a longer text is not what the harness asked for
+                    if request is not None:  # a window of a longer text is not a request of the harness
                         self.cache_hook.add_partial("loglikelihood", request, result)
                 results += found
                 bar.update(len(chunk))
@@ -240,7 +240,7 @@ class NBDiffLM(TemplateLM):
         return results
 
     def _fitted(self, context: list[int], text: list[int]) -> tuple[list[int], list[int]]:
-        """A context cut from the left to what fits before the text."""
+        """A context, cut from the left so that it fits together with the text. Raises SettingError if none fits."""
         room = self._room - len(text)
         if room < 1:
             raise SettingError(
@@ -248,11 +248,11 @@ class NBDiffLM(TemplateLM):
                 "stands before it needs one."
             )
         if len(context) > room:
-            log.warning("A context of %d tokens is cut to its last %d, to fit with the text.", len(context), room)
+            log.warning("A context of %d tokens is cut to its last %d to fit with the text.", len(context), room)
         return context[-room:], text
 
     def _score(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        scored = [n for n, (_, text) in enumerate(pairs) if text]  # what has no token is certain
+        scored = [n for n, (_, text) in enumerate(pairs) if text]  # an empty text has probability 1
         results = [(0.0, True)] * len(pairs)
         chosen = [pairs[n] for n in scored]
         if self.likelihood == "ar":
@@ -273,13 +273,13 @@ class NBDiffLM(TemplateLM):
         return results
 
     def _is_greedy(self, context: list[int], text: list[int]) -> bool:
-        """Whether greedy block-diffusion decoding writes this text, by doing it."""
+        """Whether greedy block-diffusion decoding writes this text; decodes it to find out."""
         settings = self.arguments.decode_settings(max_new_tokens=len(text), ignore_eos=True, trace=False)
         (written,) = prepare(self.model, context, **{**settings, "strategy": "block_diffusion"}).outputs()
         return written.token_ids == text
 
 
 def _rates(batches: list[list[Metrics]]) -> Rates:
-    """The figures of all answers of some batches."""
+    """The rates of all answers of the batches."""
     numbers = [number for number, own in enumerate(batches) for _ in own]
     return pooled([each for own in batches for each in own], numbers)

@@ -1,8 +1,8 @@
-"""Who may attend to whom: one predicate for training and decoding, dense or as a FlexAttention mask.
+"""The attention mask: one predicate for training and decoding, as a dense mask or as a FlexAttention mask.
 
-A token is described by four facts: whether it is *noised*, its position, its block and its document. The
-block of a token is named by the position of the block's first token, so a plain autoregressive token is a
-block of one token, and so is every token before a response.
+Four facts describe a token: whether it is *noised*, its position, its block and its document. A block is
+identified by the position of its first token. A plain autoregressive token is therefore a block of one token,
+and so is every token before a response.
 
 | query -> key        | allowed iff                                                                  |
 |---------------------|------------------------------------------------------------------------------|
@@ -11,7 +11,8 @@ block of one token, and so is every token before a response.
 | clean  -> noised    | never                                                                        |
 | clean  -> clean     | token-causal: key position <= query position; block-causal: key block <= query block |
 
-Documents are and-ed on top. Source: NBDiff (arXiv 2512.06776), section 3, and the authors' decoding code.
+In addition, query and key must be in the same document. Source: NBDiff (arXiv 2512.06776), section 3, and the
+authors' decoding code.
 Shape suffixes: B rows, Q queries, K keys, L sequence length.
 """
 
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 Context = Literal["token_causal", "block_causal"]
 
-PADDING = -1  # the document of a token that is not there
+PADDING = -1  # the document of padding: no query attends to it
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a mask must know of a run of tokens. Every field has shape [B, N]; B may be 1 to broadcast."""
+    """The facts about consecutive tokens that a mask needs. Every field has shape [B, N]; B may be 1 to broadcast."""
 
     noised: Tensor  # bool
     position: Tensor  # int64, from 0 in each document
@@ -52,9 +53,9 @@ class Tokens:
 
 
 def blocks(position: Tensor, start: Tensor | int, block_size: int) -> Tensor:
-    """The block of each position, when blocks of `block_size` are laid from `start` on.
+    """The block of each position, where the first block of `block_size` tokens begins at `start`.
 
-    Positions before `start` are context: blocks of one token, hence causal. Same shape as `position`.
+    Positions before `start` are context: blocks of one token, and therefore causal. Same shape as `position`.
     """
     offset = position - start
     return torch.where(offset < 0, position, position - offset % block_size)
@@ -74,10 +75,10 @@ def may_attend(
 ) -> Tensor:
     """The predicate. Elementwise over broadcastable tensors, so that a dense mask and FlexAttention share it.
 
-    k_open: keys that noised tokens of their block see even from before them; None is all. Only the ablation that
-    anneals the mask closes some.
+    k_open: keys that the earlier noised tokens of their block also see; None: all keys are open. Only the ablation
+    that anneals the mask closes some keys.
     """
-    # Written with & and | alone: FlexAttention traces it one element at a time.
+    # Only & and |, no control flow: FlexAttention traces this function for one element at a time.
     clean_to_clean = k_position <= q_position if context == "token_causal" else k_block <= q_block
     in_block = k_block == q_block
     if k_open is not None:
@@ -91,9 +92,9 @@ def may_attend(
 
 
 def dense_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> Tensor:
-    """Boolean mask [B, 1, Q, K], True where the query may attend. What SDPA takes as it is.
+    """Boolean mask [B, 1, Q, K], True where the query may attend. SDPA accepts it directly.
 
-    Eager attention must not be given a bool mask (it adds it to the scores): see `additive`.
+    Do not give a bool mask to eager attention, which adds the mask to the scores: see `additive`.
     """
     return may_attend(
         query.noised[:, :, None],
@@ -110,13 +111,13 @@ def dense_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | 
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as what is added to the scores: 0 where allowed, the lowest finite value elsewhere."""
+    """A boolean mask as values to add to the scores: 0 where allowed, the lowest finite value elsewhere."""
     lowest = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
 
 
 def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | None = None) -> "BlockMask":
-    """The same mask as a FlexAttention BlockMask, whose empty tiles cost neither time nor memory."""
+    """The same mask as a FlexAttention BlockMask; its empty tiles cost neither time nor memory."""
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return may_attend(
@@ -139,9 +140,9 @@ def flex_mask(query: Tokens, key: Tokens, context: Context, key_open: Tensor | N
 
 @cache
 def _block_mask_maker(compiled: bool) -> "Callable[..., BlockMask]":
-    """FlexAttention's own function. Imported where it is used: it brings torch's compiler along, a second's import.
+    """FlexAttention's `create_block_mask`. Imported here because the import also loads torch's compiler (one second).
 
-    Compiled, it never holds the whole mask; on a CPU compiling takes longer than any mask it is asked for.
+    The compiled function never holds the whole mask. On a CPU the compilation takes longer than the masks themselves.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 

@@ -1,9 +1,9 @@
-"""BlockModel: one transformers causal LM, run with a KV cache by prefill, denoise, commit and rollback.
+"""BlockModel: one transformers causal LM, run over a KV cache by prefill, denoise, commit and rollback.
 
-Every forward of every strategy is a `Pass` per row. A pass says which tokens are at which positions, whether they are
-noised (a denoise pass, bidirectional inside its block, leaves the cache as it was) or clean (prefill and
-commit, kept), and for which of them logits are wanted. Rows may be at different places and in different
-phases: one row can denoise while its neighbour commits, and both share the forward.
+Every forward of every strategy is one `Pass` per row. A pass gives the tokens and their positions, whether they are
+noised or clean, and the tokens whose logits are wanted. A denoise pass is noised: it is bidirectional inside its
+block and does not change the cache. Prefill and commit passes are clean: the cache keeps their tokens. Rows may be at
+different positions and in different phases: one row can denoise while another commits in the same forward.
 
 Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D hidden size, V vocabulary.
 """
@@ -26,17 +26,17 @@ from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
 from nbdiff_engine.model.kv_cache import CacheMaker, KVCache, SlotCache
 from nbdiff_engine.model.spec import DiffusionSpec
 
-# Queries per forward of a prefill. Bounds the mask to CHUNK x context: 16 MB, not 1 GB, at 32k tokens.
+# Queries per forward of a prefill. Limits the mask to CHUNK x context: 16 MB instead of 1 GB at 32k tokens.
 PREFILL_CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One row's share of a forward.
+    """One row's part of a forward.
 
-    tokens: the ids, the first at sequence position `start`. Whatever was committed at or after `start` is
-    rolled back. block_size: blocks of this many tokens are laid from `start`. wanted: indices into `tokens`
-    whose logits are asked for.
+    tokens: the ids, the first at sequence position `start`. Tokens that were committed at or after `start` are
+    rolled back. block_size: tokens per block; the first block begins at `start`. wanted: the indices into `tokens`
+    whose logits are computed.
     """
 
     tokens: Sequence[int]
@@ -47,10 +47,10 @@ class Pass:
 
     @classmethod
     def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True, start: int = 0) -> list[Self]:
-        """Read a prompt, or more of one, from position `start` and keep it, PREFILL_CHUNK tokens a pass; logits of
-        its last token.
+        """Read a prompt, or a part of one, from position `start` and keep it, with at most PREFILL_CHUNK tokens per
+        pass. The last pass wants the logits of the last token.
 
-        Causal unless block_size > 1. Chunks end on block borders, since a block must be seen whole.
+        Causal unless block_size > 1. Chunks end on block borders, because one forward must read a whole block.
         """
         step = max(block_size, PREFILL_CHUNK // block_size * block_size)
         chunks = []
@@ -62,22 +62,22 @@ class Pass:
 
     @classmethod
     def nothing(cls, at: int) -> Self:
-        """Take part in a forward without a token: a row that waits for the others, `at` tokens into its context."""
+        """No token: a row that waits for the other rows of the forward. at: the length of its context."""
         return cls((), at, False, 1, ())
 
     @classmethod
     def denoise(cls, block: Sequence[int], start: int, wanted: Sequence[int]) -> Self:
-        """Look at a block, bidirectionally, against the committed context. Nothing is kept."""
+        """Run a block bidirectionally over the committed context. The cache keeps nothing of it."""
         return cls(block, start, True, len(block), wanted)
 
     @classmethod
     def commit(cls, block: Sequence[int], start: int, wanted: Sequence[int] | None = None) -> Self:
-        """Read a finished block as context and keep it; logits of its last token by default."""
+        """Read a finished block as context and keep it. By default the logits of its last token are wanted."""
         return cls(block, start, False, len(block), (len(block) - 1,) if wanted is None else wanted)
 
 
 class BlockModel:
-    """A causal LM, its tokenizer and its DiffusionSpec (None: an AR checkpoint). Made by `load`, which checks that the
+    """A causal LM, its tokenizer and its DiffusionSpec (None: an AR checkpoint). `load` creates it and checks that the
     network can be decoded pass by pass."""
 
     def __init__(
@@ -89,10 +89,10 @@ class BlockModel:
         bos_before_template: bool = False,
         fused: bool = False,
     ):
-        """bos_before_template: whether a BOS goes in front of what the chat template renders.
+        """bos_before_template: whether a BOS is put before the text that the chat template renders.
 
-        fused: run stock layers that `fused` knows in its fewer operations. Rearranges the network's weights, so it is
-        for a network that is decoded with and neither trained nor saved.
+        fused: run the layers that `fused_forward` supports in fewer operations. This rearranges the network's weights:
+        use it only for a network that is neither trained nor saved.
         """
         self.network = network.eval()
         self.tokenizer = tokenizer
@@ -100,10 +100,10 @@ class BlockModel:
         self.name = name
         self.bos_before_template = bos_before_template
         self.body: nn.Module = network.base_model
-        # Looked up once: through a transformers model, each of these takes as long as a small matrix product.
+        # Looked up once: each look-up through a transformers model takes as long as a small matrix product.
         self._fused = FusedBody(network) if fused and can_fuse(network) else None
         self._head = network.get_output_embeddings()
-        plain = type(self._head) is nn.Linear  # a quantised head keeps its own arithmetic
+        plain = type(self._head) is nn.Linear  # a quantised head is called as a module
         self._head_weight = self._head.weight.detach().float() if plain else None
         self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
 
@@ -114,7 +114,7 @@ class BlockModel:
 
     @cached_property
     def device(self) -> torch.device:
-        # Cached: transformers looks for a parameter to ask, which takes longer than a small layer.
+        # Cached: transformers searches for a parameter each time, which takes longer than a small layer.
         return self.network.device
 
     @cached_property
@@ -131,16 +131,16 @@ class BlockModel:
 
     @cached_property
     def context_length(self) -> int:
-        """Positions this checkpoint can hold, sliding windows counted."""
+        """Positions this checkpoint can hold; a sliding window limits them."""
         return context_length_of(self.network.config, self.name)
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
-        """The tokens that end an answer; empty where nothing names one."""
+        """The tokens that end an answer; empty if the checkpoint names none."""
         return eos_token_ids_of(self.network.generation_config, self.network.config, self.tokenizer, self.name)
 
     def require_spec(self, why: str) -> DiffusionSpec:
-        """The spec, or a SettingError that says what is missing. `why` completes "... needs"."""
+        """The spec, or a SettingError that says what is missing. why: the subject of "... needs" in that sentence."""
         if self.spec is None:
             raise SettingError(
                 f"{self.name} is an autoregressive checkpoint: its config.json has no 'block_diffusion' entry, "
@@ -153,8 +153,8 @@ class BlockModel:
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 logits [N, V] of hidden states [N, D].
 
-        A bf16 head makes exact ties of the two best tokens in 4 % of positions, and a 1-token pass and a
-        16-token pass then break them differently. A float32 head under bf16 weights has no ties.
+        With a bf16 head the two best tokens have equal logits at 4 % of positions, and a 1-token pass and a
+        16-token pass then choose differently. A float32 head over a bf16 network has no such ties.
         """
         if self._head_weight is None:
             return self._head(hidden_ND).float()
@@ -163,25 +163,25 @@ class BlockModel:
     # -- passes -----------------------------------------------------------------------------------------
 
     def hidden(self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys: int) -> Tensor:
-        """Hidden states [B, Q, D] of a forward. mask: bool [B or 1, 1, Q, K], None where everything is seen.
+        """Hidden states [B, Q, D] of a forward. mask: bool [B or 1, 1, Q, K], None if every query sees every key.
 
-        position_BQ: RoPE positions, below `keys`, how many keys the cache will show.
+        keys: how many keys the cache will show. position_BQ: RoPE positions, all below `keys`.
         """
-        # As numbers, once: SDPA would turn booleans into them in every layer, and eager attention adds what it gets.
+        # Converted once to floats: SDPA would convert a bool mask in every layer, and eager attention adds the mask.
         if mask is not None:
             mask = additive(mask, self.dtype)
         if self._fused is not None:
             return self._fused(ids_BQ, mask, position_BQ, cache, keys)
-        if mask is None:  # transformers would take none for causal
+        if mask is None:  # transformers would use a causal mask
             mask = torch.zeros(1, 1, ids_BQ.shape[1], keys, dtype=self.dtype, device=self.device)
         return self.body(
             input_ids=ids_BQ, attention_mask=mask, position_ids=position_BQ, cache=cache, use_cache=True
         ).last_hidden_state
 
     def open(self, rows: int, max_length: int, cache: CacheMaker = SlotCache) -> "Session":
-        """A session of `rows` rows, none longer than `max_length` positions. Sessions do not share state.
+        """A session of `rows` rows of at most `max_length` positions each. Sessions do not share state.
 
-        cache: what makes the cache that the session's context is kept in.
+        cache: creates the KV cache that keeps the session's context.
         """
         return Session(self, cache(self.network.config, rows, max_length, self.device))
 
@@ -213,7 +213,7 @@ class Session:
         return torch.stack([following[row] for row in range(len(prompts))])
 
     def denoise(self, blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Look at blocks of one length b against the context. Logits [B, b, V] as the network gives them:
+        """Run blocks of one length b bidirectionally over the context. Logits [B, b, V] in the network's order:
         under a token shift, entry i predicts the block's token i+1."""
         wanted = range(len(blocks[0]))
         logits = self.run(
@@ -230,7 +230,7 @@ class Session:
         return logits.view(len(blocks), len(wanted), -1)
 
     def rollback(self, lengths: Sequence[int]) -> None:
-        """Forget each row's committed tokens beyond `lengths`."""
+        """Drop each row's committed tokens at positions from `lengths` on."""
         self.cache.lengths = [min(old, new) for old, new in zip(self.cache.lengths, lengths, strict=True)]
 
     def select(self, rows: list[int]) -> None:
@@ -270,11 +270,11 @@ class Session:
         ]
 
     def _aligned(self, passes: Sequence[Pass], width: int, key_position: Tensor) -> tuple[Tensor | None, Tensor] | None:
-        """The mask [1, 1, Q, K], None where all is seen, and RoPE positions [1, Q] for rows that all do the same at
-        the same place, as a single row always does; None where they do not.
+        """The mask [1, 1, Q, K] (None: every query sees every key) and the RoPE positions [1, Q], for rows that run the
+        same kind of pass at the same positions, as a single row always does. None for other rows.
 
-        What the predicate says there is short: a noised block sees all there is, a causal token what is not
-        after it. Worked out token by token, it would take a fifth of a small model's forward.
+        The predicate is short in this case: a noised block sees all tokens, and a causal token sees itself and all
+        earlier ones. To evaluate it for every pair of tokens would take a fifth of a small model's forward.
         """
         noised = passes[0].noised
         if not self.cache.aligned or any(len(each.tokens) != width or each.noised != noised for each in passes):
@@ -291,8 +291,8 @@ class Session:
     def _queries(self, passes: Sequence[Pass], width: int) -> tuple[Tokens, Tensor]:
         """The tokens of this forward and their RoPE positions, each [B, Q].
 
-        A row with fewer than `width` tokens is filled up with clean tokens that follow its own: they see at
-        least themselves, so no softmax is empty, and nothing of theirs is seen, kept or counted as a position.
+        A row with fewer than `width` tokens is padded with clean tokens after its own. A padding token sees at least
+        itself, so no softmax is empty. No other token sees it, the cache does not keep it, and it gets no new position.
         """
         facts = [(each.start, len(each.tokens), each.block_size, each.noised) for each in passes]
         start, count, block_size, noised = torch.tensor(facts, device=self.model.device).unsqueeze(2).unbind(1)
@@ -307,8 +307,8 @@ class Session:
         return query, torch.minimum(position, (start + count - 1).clamp(min=0))
 
     def _keys(self, query: Tokens, position: Tensor, present: Tensor) -> Tokens:
-        """The tokens of the cache's K keys. Committed tokens are clean and in blocks before this forward's; the keys
-        that this forward writes are its queries' own tokens."""
+        """The tokens of the cache's K keys. Committed tokens are clean and in earlier blocks than this forward's
+        tokens; the keys that this forward writes belong to the tokens of its queries."""
         rows, width = query.position.shape
         offset = position - query.position[:, :1]
         fresh = present & (offset >= 0)

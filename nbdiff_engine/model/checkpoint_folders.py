@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a bundled name, a folder, or a hub id in the local cache or fetched from the hub."""
+"""The folder of a checkpoint: of a bundled name, a local path, or a hub id (from the local cache or downloaded)."""
 
 import json
 import os
@@ -20,17 +20,20 @@ HUB_REPLY_SECONDS = 5.0
 
 
 def bundled_models() -> dict[str, Path]:
-    """Name and folder of every checkpoint that comes with the project."""
+    """Name and folder of every checkpoint that is part of the project."""
     return {path.parent.name: path.parent for path in sorted(BUNDLED_FOLDER.glob("*/config.json"))}
 
 
 def label_of(name: str | os.PathLike[str], folder: Path) -> str:
-    """What messages call a checkpoint: the name that was given, and a bundled checkpoint's own name for its folder."""
+    """The name of a checkpoint in messages: its bundled name if the folder is a bundled one, else `name` as given."""
     return folder.name if folder.parent == BUNDLED_FOLDER else str(name)
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> Path:
-    """The folder of a checkpoint, fetched from the hub only where nothing local answers to the name."""
+    """The folder of a checkpoint. Downloads it from the hub only if no local checkpoint has this name.
+
+    Raises CheckpointError.
+    """
     if not isinstance(name, (str, os.PathLike)) or not isinstance(text := os.fspath(name), str):
         raise CheckpointError(f"The model is {brief(name)}; give a bundled name, a folder or a hub id.")
     if not text.strip():
@@ -41,7 +44,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     try:
         path = Path(text).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long, of a user who is not there, or with a NUL in it
+    except (OSError, RuntimeError, ValueError):  # too long, the home of an unknown user, or a NUL in it
         is_folder = is_file = False
     if is_folder:
         if not (path / "config.json").is_file():
@@ -58,7 +61,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
 
 
 def _from_hub(hub_id: str) -> Path:
-    """The local snapshot of a hub checkpoint, downloaded if it is not there and the hub can be reached."""
+    """The local snapshot of a hub checkpoint; downloads it if there is none and the hub can be reached."""
     files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         local = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
@@ -70,7 +73,7 @@ def _from_hub(hub_id: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{not_here}, and HF_HUB_OFFLINE is set; download it first, or give a local folder.")
     try:
-        # The client itself retries for most of a minute; one short question tells whether anyone is there.
+        # The client retries for most of a minute, so one short request first checks whether the hub answers.
         huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
     except Exception as error:
         raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.") from error
@@ -83,7 +86,7 @@ def _from_hub(hub_id: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a download is complete: its config, and every file of weights that it or its index names."""
+    """Whether a download is complete: it has its config and its weights, all shards if there is an index."""
     if not (folder / "config.json").is_file():
         return False
     index = folder / "model.safetensors.index.json"
@@ -97,7 +100,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def read_json(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A JSON object of a checkpoint's folder. Raises CheckpointError where the file holds none."""
+    """A JSON object from a file of a checkpoint's folder. Raises CheckpointError if the file holds no JSON object."""
     path = folder / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

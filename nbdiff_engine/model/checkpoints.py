@@ -1,4 +1,4 @@
-"""From a bundled name, a folder or a hub id to a BlockModel. Local first, safetensors only, no remote code."""
+"""`load`: a bundled name, a folder or a hub id as a BlockModel. Local files first, safetensors only, no remote code."""
 
 import importlib.util
 import logging
@@ -28,25 +28,25 @@ def load(
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
-    name: a bundled name (`bundled_models`), a folder, or a hub id; looked for in that order, and a hub id in
-        the local hub cache before the hub is asked. Or what `describe` returned, whose tokenizer is then used.
-    dtype: "auto" is the checkpoint's own, except that float16 becomes bfloat16 on a CPU.
-    device: "auto" is CUDA where there is one, else the CPU.
+    name: a bundled name (`bundled_models`), a folder, or a hub id, searched in that order; a hub id is searched in
+        the local hub cache before the hub. Or the result of `describe`, whose tokenizer is then used.
+    dtype: "auto" is the dtype of the checkpoint, except that float16 becomes bfloat16 on a CPU.
+    device: "auto" is CUDA if it is available, else the CPU.
     quantization: "8bit" or "4bit" (nf4), through bitsandbytes.
-    for_training: keep the weights as the network has them, and 4-bit layers able to pass gradients; decodes slower.
-    fused: run layers that `fused_forward` knows in fewer operations; False: as transformers wrote them.
+    for_training: do not rearrange the weights, and keep 4-bit layers able to pass gradients; decoding is slower.
+    fused: run the layers that `fused_forward` supports in fewer operations; False: run the layers of transformers.
 
-    A checkpoint without a `block_diffusion` entry in its config.json loads as AR-only (`spec` is None).
-    Raises CheckpointError or SettingError with one sentence; never loads a checkpoint in part.
+    A checkpoint without a `block_diffusion` entry in its config.json loads as an AR checkpoint (`spec` is None).
+    Raises CheckpointError or SettingError with one sentence; never loads only a part of a checkpoint.
     """
     where = resolve_device(device)
     described = name if isinstance(name, CheckpointDescription) else describe(name)
     label, spec = described.label, described.spec
     _require_safetensors(described.folder, label)
     network = _load_network(described, _weight_options(described.saved_dtype, dtype, where, quantization))
-    _ = described.context_length  # a checkpoint without one is refused
+    _ = described.context_length  # raises for a checkpoint without one
     if for_training and quantization == "4bit":
-        keep_gradients_of_4bit_layers(network)  # before the first forward, which the check makes
+        keep_gradients_of_4bit_layers(network)  # before the first forward, which check_network runs
     model = BlockModel(
         network, described.tokenizer, spec, label, described.bos_before_template, fused=fused and not for_training
     )
@@ -58,8 +58,8 @@ def keep_gradients_of_4bit_layers(network: PreTrainedModel) -> None:
     """Keep bitsandbytes' 4-bit layers in the format that has a backward pass.
 
     On a CPU with AVX512-BF16, the first forward in eval mode repacks a Linear4bit for a faster forward and rounds
-    its scales, after which it passes no gradient to its input: adapters below it learn little or nothing, and the
-    loss still falls.
+    its scales. The layer then passes no gradient to its input: adapters in earlier layers learn little or nothing,
+    although the loss still falls.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -69,12 +69,12 @@ def keep_gradients_of_4bit_layers(network: PreTrainedModel) -> None:
 
 
 def resolve_device(device: str) -> torch.device:
-    """ "auto" or a torch device string, checked to exist here."""
+    """The device of "auto" or of a torch device string. Raises SettingError if it is not available."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(1, device=resolved).item()  # "meta" is a device, but holds nothing
+        torch.empty(1, device=resolved).item()  # fails for "meta", a device without values
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise SettingError(
             f"The device {brief(device)} is not available here; use 'cpu', or leave it at 'auto'."
@@ -109,7 +109,7 @@ def _weight_options(
     if quantization is not None:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise SettingError(f"{quantization} weights need the package bitsandbytes: pip install bitsandbytes.")
-        # It warns at every forward of every 8-bit layer that activations are quantised from float16.
+        # bitsandbytes warns at every forward of every 8-bit layer that it quantises activations from float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=quantization == "8bit",
@@ -123,7 +123,7 @@ def _weight_options(
 
 
 def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> PreTrainedModel:
-    """The network with every tensor of the checkpoint in its place, or a CheckpointError."""
+    """The network with every tensor of the checkpoint loaded. Raises CheckpointError if any tensor does not fit."""
     label, family = described.label, described.family
     if family is not None:
         options = {**options, "key_mapping": dict(family.key_mapping) or None}
@@ -135,7 +135,7 @@ def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> 
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # reported below, by name, and refused there
+                ignore_mismatched_sizes=True,  # refused below, with the names of the tensors
                 attn_implementation="sdpa",
                 output_loading_info=True,
                 **options,

@@ -1,7 +1,7 @@
-"""What a checkpoint is, from its small files alone: config, spec, tokenizer, context, EOS. No weight is read.
+"""The description of a checkpoint, from its small files only: config, spec, tokenizer, context, EOS. Reads no weights.
 
-`load` builds on it, and so does whatever must know a checkpoint before its weights are there: a list of models, the
-preview and the estimate of a training run.
+`load` uses it, and so does code that describes a checkpoint without its weights: the list of models, and the preview
+and the estimate of a training run.
 """
 
 import logging
@@ -36,31 +36,31 @@ _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDescription:
-    """A checkpoint without its weights. Made by `describe`."""
+    """A checkpoint without its weights. `describe` creates it."""
 
-    label: str  # what messages call it: a bundled name, or the folder or hub id as it was given
+    label: str  # its name in messages: a bundled name, or the folder or hub id as given
     folder: Path
     model_type: str  # as config.json names it
-    config: PreTrainedConfig  # of the stock transformers class that its network is made of
+    config: PreTrainedConfig  # of the stock transformers class of its network
     family: Family | None  # None: a stock model type
     spec: DiffusionSpec | None  # None: an AR checkpoint
-    tokenizer: PreTrainedTokenizerBase | None  # None: it has none that loads without its own code
-    eos_token_ids: frozenset[int]  # the tokens that end an answer; empty where nothing names one
+    tokenizer: PreTrainedTokenizerBase | None  # None: it has none that loads without remote code
+    eos_token_ids: frozenset[int]  # the tokens that end an answer; empty if the checkpoint names none
     saved_dtype: str  # of its weights, as config.json names it
 
     @property
     def context_length(self) -> int:
-        """Positions this checkpoint can hold. Raises CheckpointError where its config does not say."""
+        """Positions this checkpoint can hold. Raises CheckpointError if its config does not give a limit."""
         return context_length_of(self.config, self.label)
 
     @property
     def bos_before_template(self) -> bool:
-        """Whether a BOS goes in front of what the chat template renders."""
+        """Whether a BOS is put before the text that the chat template renders."""
         return self.family is not None and self.family.bos_before_template
 
     @property
     def parameters(self) -> int:
-        """Values in all tensors of its files, counted from their headers; 0 where it has no safetensors."""
+        """Number of values in all its tensors, from the headers of the files; 0 if it has no safetensors."""
         count = 0
         for path in self.folder.glob("*.safetensors"):
             with safe_open(path, framework="pt") as weights:
@@ -69,11 +69,11 @@ class CheckpointDescription:
 
 
 def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
-    """What a checkpoint is, without reading its weights.
+    """Describe a checkpoint without reading its weights.
 
-    name: as `load` takes it. A hub id that is not in the local cache is downloaded, weights included.
+    name: as in `load`. A hub id that is not in the local cache is downloaded, including its weights.
 
-    Raises CheckpointError with one sentence where these files are missing, damaged or of no known model type.
+    Raises CheckpointError with one sentence if these files are missing or damaged, or the model type is unknown.
     """
     folder = find_checkpoint(name)
     label = label_of(name, folder)
@@ -101,7 +101,7 @@ def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
 
 @dataclass(frozen=True, slots=True)
 class BundledModel:
-    """A line of `nbdiff models`."""
+    """One line of `nbdiff models`."""
 
     name: str
     folder: str
@@ -112,7 +112,7 @@ class BundledModel:
 
 
 def describe_bundled() -> list[BundledModel]:
-    """What each bundled checkpoint is."""
+    """One BundledModel for each bundled checkpoint."""
     return [
         BundledModel(
             name=name,
@@ -130,12 +130,12 @@ def describe_bundled() -> list[BundledModel]:
 
 
 def context_length_of(config: PreTrainedConfig, label: str) -> int:
-    """Positions that a network of this config can hold, sliding windows counted.
+    """Positions that a network of this config can hold; a sliding window limits them.
 
-    One 4D mask over a sliding-window layer is wrong beyond the window, so such a checkpoint is used
-    only as far as its window reaches, where it is full attention.
+    The 4D mask of this engine is wrong beyond the window of a sliding-window layer. Such a checkpoint is therefore
+    used only up to the length of its window, where its attention is full attention.
 
-    Raises CheckpointError where the config does not say.
+    Raises CheckpointError if the config does not give a limit.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 2:
@@ -151,9 +151,10 @@ def context_length_of(config: PreTrainedConfig, label: str) -> int:
 def eos_token_ids_of(
     generation: GenerationConfig, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None, label: str
 ) -> frozenset[int]:
-    """The tokens that end an answer, from the first of the three that names any; empty where none does.
+    """The tokens that end an answer, from the first of generation config, config and tokenizer that names any; empty
+    if none does.
 
-    Raises CheckpointError for an EOS that is neither a token id nor a list of them.
+    Raises CheckpointError for an EOS that is neither a token id nor a list of token ids.
     """
     ids = generation.eos_token_id
     if ids is None:
@@ -167,7 +168,7 @@ def eos_token_ids_of(
 
 
 def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
-    """The dtype that config.json names; float32 where it names none. Raises CheckpointError for an unknown one."""
+    """The dtype that config.json names; float32 if it names none. Raises CheckpointError for an unknown one."""
     saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
     if saved not in _DTYPES:
         raise CheckpointError(f"The config.json of {label} names the dtype {brief(saved)}, which is none.")
@@ -175,9 +176,9 @@ def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
 
 
 def stock_config(folder: Path, fields: Mapping[str, Any], label: str) -> PreTrainedConfig:
-    """The config of the stock transformers class that a checkpoint's network is made of.
+    """The config of the stock transformers class of a checkpoint's network.
 
-    fields: its config.json. Raises CheckpointError where there is no such class, or the fields do not fit it.
+    fields: its config.json. Raises CheckpointError if there is no such class or the fields do not fit it.
     """
     family = FAMILIES.get(str(fields.get("model_type")))
     try:
@@ -191,15 +192,15 @@ def stock_config(folder: Path, fields: Mapping[str, Any], label: str) -> PreTrai
 def _generation_config(
     folder: Path, fields: Mapping[str, Any], config: PreTrainedConfig, label: str
 ) -> GenerationConfig:
-    """What the network's `generation_config` will be, as far as EOS goes."""
+    """The network's `generation_config`; only its EOS is used."""
     name = "generation_config.json"
     try:
         if (folder / name).is_file():
-            read_json(folder, name)  # transformers ignores a damaged one, and with it the EOS
+            read_json(folder, name)  # transformers ignores a damaged file, and would lose its EOS
         with quiet_transformers():
             try:
                 return GenerationConfig.from_pretrained(folder, local_files_only=True)
-            except OSError:  # there is none: transformers then takes the model's config
+            except OSError:  # no such file: transformers then uses the model's config
                 return GenerationConfig.from_model_config(config)
     except CheckpointError:
         raise
@@ -208,10 +209,10 @@ def _generation_config(
 
 
 def _tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer, or None, with a warning, where the checkpoint has none that loads without its own code."""
+    """The tokenizer; None, with a warning, if the checkpoint has none that loads without remote code."""
     try:
         if family is not None and (folder / "tokenizer.json").is_file():
-            # Their tokenizer_config.json names classes of their own; the file itself needs none.
+            # Their tokenizer_config.json names classes of their remote code; tokenizer.json needs no such class.
             return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -225,7 +226,7 @@ def _tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTok
 
 
 def why_not(model_type: str, label: str, error: Exception) -> str:
-    """One sentence for a checkpoint of which transformers can make no config or no network."""
+    """One sentence that says why transformers cannot make a config or a network of a checkpoint."""
     for name, reason in NOT_NATIVE.items():
         if model_type.lower().startswith(name):
             return f"{label} cannot be decoded here: {reason}."
@@ -240,7 +241,7 @@ def why_not(model_type: str, label: str, error: Exception) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide what transformers prints of a load; this engine reports a failure by the sentence that it raises."""
+    """Hide the output of transformers during a load; this engine reports a failure by the error that it raises."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,6 +1,6 @@
-"""Published block-diffusion checkpoints as stock transformers classes: each is a known class under another name.
+"""Published block-diffusion checkpoints as stock transformers classes: each is a stock class under another name.
 
-Facts are those of the projects' own files. What a checkpoint's config.json says of itself wins over this table.
+The facts come from the projects' own files. A value in a checkpoint's config.json takes precedence over this table.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 
-# Config entries that name code or classes of the checkpoint's own; the stock class replaces them.
+# Config entries that name the checkpoint's remote code or classes; the stock class replaces them.
 _OWN_CODE = ("model_type", "auto_map", "architectures", "transformers_version")
 _MASK_ID = ("mask_token_id", "mask_id")
 _BLOCK_SIZE = ("block_size", "bd_size", "block_length")
@@ -17,15 +17,15 @@ _BLOCK_SIZE = ("block_size", "bd_size", "block_length")
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a published model_type becomes a stock one. key_mapping: regular expression to replacement, on names
+    """How to load a published model_type as a stock one. key_mapping: regular expression to replacement, for the names
     of tensors."""
 
     stock_type: str
     spec: DiffusionSpec
     config: Mapping[str, Any] = field(default_factory=dict)
     key_mapping: Mapping[str, str] = field(default_factory=dict)
-    bos_before_template: bool = False  # the prompt is a BOS and then what the chat template renders
-    mask_of_tokenizer: bool = False  # where config.json names no mask token, the tokenizer's is it
+    bos_before_template: bool = False  # the prompt is a BOS and then the text of the chat template
+    mask_of_tokenizer: bool = False  # if config.json names no mask token, use the tokenizer's
 
     def stock_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The checkpoint's config.json as keyword arguments of the stock config class."""
@@ -34,7 +34,7 @@ class Family:
     def diffusion_fields(self, config: Mapping[str, Any], mask_of_tokenizer: int | None = None) -> dict[str, Any]:
         """The spec's fields: the family's, with the mask id and block size that config.json names.
 
-        Without 'mask_token_id' where only the tokenizer could have said it and does not.
+        'mask_token_id' is missing if neither config.json nor the tokenizer names it and the family has no default.
         """
         if CONFIG_KEY in config:
             return config[CONFIG_KEY]
@@ -47,7 +47,7 @@ class Family:
             said = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
             if said is not None:
                 fields[name] = said
-        if fields["sub_block_size"] is not None:  # a smaller block has no room for wider sub-blocks
+        if fields["sub_block_size"] is not None:  # a sub-block cannot be wider than its block
             fields["sub_block_size"] = min(fields["sub_block_size"], fields["block_size"])
         return fields
 
@@ -63,9 +63,9 @@ FAMILIES: dict[str, Family] = {
         bos_before_template=True,
         config={"attention_bias": True, "mlp_bias": False},
     ),
-    # SDAR 4B and 8B Chat. Trained at blocks of 4; variants go up to 64.
+    # SDAR 4B and 8B Chat. Trained with blocks of 4; variants have blocks of up to 64.
     "sdar": Family(stock_type="qwen3", spec=DiffusionSpec(mask_token_id=151669, block_size=4, **_UNSHIFTED)),
-    # dllm's BD3-LM adaptations of Qwen3, decoded on a schedule of so many tokens a step: here one.
+    # dllm's BD3-LM adaptations of Qwen3, decoded with a fixed number of tokens per step: here one.
     "a2d-qwen3": Family(
         stock_type="qwen3",
         spec=DiffusionSpec(mask_token_id=151669, block_size=32, unmasking="top_k", **_UNSHIFTED),
@@ -84,7 +84,8 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-# Diffusion language models that are no adapted causal LM. Said by name, so that nobody looks for a bug.
+# Diffusion language models that are not adapted causal LMs. The error names the reason, so that it is not taken for
+# a bug.
 NOT_NATIVE = {
     "llada2_moe": "LLaDA2 is a mixture of experts without a stock transformers class; later versions edit tokens",
     "llada": "LLaDA denoises its whole answer at once, without a causal context",

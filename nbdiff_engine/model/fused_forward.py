@@ -1,13 +1,13 @@
-"""A leaner forward over a stock network's own weights: the same arithmetic in fewer, larger operations.
+"""A faster forward over the weights of a stock network: the same arithmetic in fewer, larger operations.
 
-A small model at batch 1 spends more time on starting operations than on doing them. Here a layer of Llama, Qwen2 or
-Qwen3 takes about 25 of them, not 70: q, k and v are one product, gate and up another, the rotation of RoPE is read
-from a table, keys and values are not repeated for the query heads that share them, and no mask is built where
-everything may be seen. Layers of any other kind, quantised ones and adapters run as transformers wrote them.
+A small model at batch 1 spends more time on starting operations than on computing them. Here a layer of Llama, Qwen2
+or Qwen3 takes about 25 operations instead of 70: q, k and v are one matrix product, gate and up another, cos and sin
+of RoPE come from a table, keys and values are not repeated for the query heads that share them, and no mask is built
+if every query sees every key. Other layers, quantised layers and adapters run with the code of transformers.
 
-Whatever comes out is held to the network's own logits: at every load (`BlockModel._check_network`), and in tests bit
-for bit where the arithmetic allows. Shape suffixes: B rows, Q queries, K keys, D hidden size, P positions, H heads of
-size E.
+The results are compared with the network's own logits: at every load (`network_check.check_network`), and in tests,
+bit for bit where the arithmetic allows it. Shape suffixes: B rows, Q queries, K keys, D hidden size, P positions,
+H heads of size E.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,19 +24,19 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Mod
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3Model
 
 _LAYERS = {LlamaModel: LlamaDecoderLayer, Qwen2Model: Qwen2DecoderLayer, Qwen3Model: Qwen3DecoderLayer}
-_FIXED_ROPE = ("default", "linear", "llama3", "yarn")  # the others depend on how long the text has become
+_FIXED_ROPE = ("default", "linear", "llama3", "yarn")  # the others depend on the length of the text
 
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """A linear map, possibly several side by side."""
+    """One linear map, or several with concatenated outputs."""
 
     weight: Tensor
     bias: Tensor | None
 
     @classmethod
     def of(cls, *layers: nn.Linear) -> Self:
-        """The layers' outputs side by side. Their own weights become views of the whole, so it costs no memory."""
+        """The layers' outputs, concatenated. Their weights become views of the joined tensor: no extra memory."""
         if len(layers) == 1:
             return cls(layers[0].weight.detach(), None if layers[0].bias is None else layers[0].bias.detach())
         weight = _joined([each.weight for each in layers])
@@ -48,7 +48,7 @@ class _Product:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one layer computes with."""
+    """The weights of one layer, and its activation."""
 
     norm_before: Tensor
     qkv: _Product
@@ -61,10 +61,10 @@ class _Layer:
 
 
 class FusedBody:
-    """The layers of one network, called as `Session` calls a network's body."""
+    """The layers of one network. `BlockModel.hidden` calls it instead of the network's body."""
 
     def __init__(self, network: PreTrainedModel):
-        """network: one that `can_fuse` says yes to."""
+        """network: one for which `can_fuse` is True."""
         body, config = network.base_model, network.config
         attention = body.layers[0].self_attn
         self.head_size = attention.head_dim
@@ -75,13 +75,13 @@ class FusedBody:
         self.embedding = body.embed_tokens
         self.last_norm = body.norm.weight.detach()
         self.rotary = body.rotary_emb
-        self.turns_PE = torch.empty(0, 2 * self.head_size)  # cos, then sin with the sign of its first half turned
+        self.turns_PE = torch.empty(0, 2 * self.head_size)  # cos, then sin with the sign of its first half inverted
         self.layers = [self._layer(each) for each in body.layers]
 
     def _layer(self, layer: nn.Module) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         head_norm = None
-        if hasattr(attention, "q_norm"):  # Qwen3's alone, of the classes here
+        if hasattr(attention, "q_norm"):  # of the three classes, only Qwen3 has it
             norms = (attention.q_norm, self.query_heads), (attention.k_norm, self.key_heads)
             head_norm = torch.cat([norm.weight.detach().expand(heads, -1) for norm, heads in norms])
         return _Layer(
@@ -96,9 +96,9 @@ class FusedBody:
         )
 
     def __call__(self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, longest: int) -> Tensor:
-        """Hidden states [B, Q, D]; keys and values go into `cache`.
+        """Hidden states [B, Q, D]; writes keys and values to `cache`.
 
-        mask: additive, [B or 1, 1, Q, K]; None where every query sees every key. position_BQ: RoPE positions, [B, Q]
+        mask: additive, [B or 1, 1, Q, K]; None if every query sees every key. position_BQ: RoPE positions, [B, Q]
         or [1, Q], all below `longest`.
         """
         x_BQD = self.embedding(ids_BQ)
@@ -111,7 +111,7 @@ class FusedBody:
             qk_BQHE = heads_BQHE[:, :, :turned]
             if layer.head_norm is not None:
                 qk_BQHE = self._norm(qk_BQHE, layer.head_norm)
-            # RoPE: x cos + (-second half, first half) sin; the table has the sign.
+            # RoPE: x cos + (-second half, first half) sin; the table contains the sign.
             rotated = (qk_BQHE * cos).add_(qk_BQHE.roll(size // 2, -1).mul_(sin)).transpose(1, 2)
             keys, values = cache.layers[number].update(
                 rotated[:, self.query_heads :], heads_BQHE[:, :, turned:].transpose(1, 2)
@@ -123,20 +123,20 @@ class FusedBody:
         return self._norm(x_BQD, self.last_norm)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is not None and query.is_cuda:  # the fast kernels there take a mask or shared heads, not both
+        if mask is not None and query.is_cuda:  # the fast CUDA kernels support a mask or shared heads, not both
             share = self.query_heads // self.key_heads
             key, value = key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=True)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm over the last axis, rounded where the stock layers round: before the weight."""
+        """RMSNorm over the last axis. Rounds before the product with the weight, as the stock layers do."""
         if x.dtype == torch.float32 and weight.dim() == 1:
             return F.rms_norm(x, weight.shape, weight, self.eps)
         wide = x.float()
         return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
     def _turns(self, longest: int, like: Tensor) -> Tensor:
-        """cos and signed sin of at least `longest` positions, [P, 2 E], as the network's own RoPE gives them."""
+        """cos and signed sin of at least `longest` positions, [P, 2 E], computed by the network's own RoPE."""
         if len(self.turns_PE) < longest or self.turns_PE.dtype != like.dtype:
             count = max(longest, 2 * len(self.turns_PE), 256)
             cos, sin = self.rotary(like, torch.arange(count, device=like.device)[None])
@@ -146,7 +146,7 @@ class FusedBody:
 
 
 def can_fuse(network: PreTrainedModel) -> bool:
-    """Whether this file knows every layer of a network, its weights are plain, and its RoPE turns every head whole."""
+    """Whether FusedBody supports a network: stock layers, plain weights, and RoPE over the full head size."""
     body, config = network.base_model, network.config
     layer_type = _LAYERS.get(type(body))
     if layer_type is None or any(type(each) is not layer_type for each in body.layers):
@@ -161,11 +161,11 @@ def can_fuse(network: PreTrainedModel) -> bool:
         getattr(layer.self_attn, name) for layer in body.layers for name in ("q_proj", "k_proj", "v_proj", "o_proj")
     ]
     parts += [getattr(layer.mlp, name) for layer in body.layers for name in ("gate_proj", "up_proj", "down_proj")]
-    return all(type(each) is nn.Linear for each in parts)  # an adapter around one, or a quantised one, is another type
+    return all(type(each) is nn.Linear for each in parts)  # an adapter or a quantised layer has another type
 
 
 def _joined(parts: Sequence[nn.Parameter]) -> Tensor:
-    """Parameters one under the other; each becomes a view of the whole."""
+    """Parameters concatenated along their first axis; each becomes a view of the result."""
     whole = torch.cat([each.detach() for each in parts])
     first = 0
     for each in parts:

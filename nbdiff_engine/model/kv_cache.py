@@ -1,12 +1,12 @@
-"""The key/value cache of a batch of rows that each advance at their own pace.
+"""The key/value cache of a batch of rows; each row has its own length.
 
-The only file that touches a transformers cache.
+Only this file accesses a transformers cache.
 
 A forward is `prepare`, then the network, then `keep`. The tokens that a row keeps become its committed context; the
 next forward overwrites the others. A denoise pass keeps nothing, so it reads the cache and does not change it.
 
 `SlotCache` is a static buffer in which the slot of a token is its position. A denoise pass overwrites the slots of the
-pass before it, a rollback is an assignment, and nothing is ever concatenated.
+previous pass, a rollback only assigns a length, and tensors are never concatenated.
 """
 
 import weakref
@@ -22,16 +22,16 @@ from transformers.cache_utils import Cache, StaticLayer
 class KVCache(Protocol):
     """Committed keys and values of B rows."""
 
-    network_cache: Cache  # what the network is given
+    network_cache: Cache  # the cache object that the network gets
     lengths: list[int]  # committed tokens per row
     aligned: bool  # in the forward being prepared, key k is at position k in every row
 
     def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        """Get ready for a forward of `width` tokens per row, row r at positions starts[r]...
+        """Prepare for a forward of `width` tokens per row; the first token of row r is at position starts[r].
 
-        Positions at or after starts[r] are dropped first (a rollback). Returns, for the K keys that the forward will
-        see, in their order, the positions [B, K] and whether there is a token, committed or of this forward, as bool
-        [B, K].
+        Tokens at or after starts[r] are dropped first (a rollback). Returns two tensors for the K keys that the
+        forward will see, in their order: the positions [B, K], and as bool [B, K] whether the key has a token,
+        committed or of this forward.
         """
 
     def keep(self, kept: list[int]) -> None:
@@ -41,16 +41,16 @@ class KVCache(Protocol):
         """Keep only these rows, in this order."""
 
 
-# Makes an empty cache of (the network's config, rows, positions a row has room for, device).
+# Makes an empty cache from (the network's config, rows, maximum positions per row, device).
 CacheMaker = Callable[[PreTrainedConfig, int, int, torch.device], KVCache]
 
 
 class _SlotLayer(StaticLayer):
-    """One layer of a SlotCache: writes where `cache` says, and shows only the slots in use."""
+    """One layer of a SlotCache: writes to the slots that `cache` names, and returns only the slots in use."""
 
     def __init__(self, cache: "SlotCache"):
         super().__init__(max_cache_len=cache.max_length)
-        # Weak: the cache holds its layers, and a circle would keep gigabytes until the garbage collector came by.
+        # Weak: the cache refers to its layers, and a reference cycle would keep gigabytes until garbage collection.
         self.cache = weakref.proxy(cache)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class _SlotLayer(StaticLayer):
 
 
 class SlotCache:
-    """Static buffer [B, heads, max_length, head_dim] a layer; the slot of a token is its position."""
+    """A static buffer [B, heads, max_length, head_dim] per layer; the slot of a token is its position."""
 
     def __init__(self, config: PreTrainedConfig, rows: int, max_length: int, device: torch.device):
         self.max_length = max_length

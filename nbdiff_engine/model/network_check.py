@@ -1,4 +1,4 @@
-"""Whether a network can be decoded pass by pass over a KV cache, found out by running two tokens through it."""
+"""A test, with two tokens, whether a network can be decoded pass by pass over a KV cache."""
 
 import torch
 
@@ -9,11 +9,11 @@ _PROBE = (1, 2)  # not token 0: often the padding token, whose embedding is zero
 
 
 def check_network(model: BlockModel) -> None:
-    """Refuse a network that cannot be decoded pass by pass, rather than decode it wrongly.
+    """Refuse a network that cannot be decoded pass by pass: it would give wrong tokens.
 
-    Two tokens go through the network itself, and through a session: one as prompt, one as a block that is denoised
-    and then committed. That shows, for any class, logits that are changed after the head (scaling, soft-capping), and
-    layers that keep something other than keys and values, or keep it after a denoise pass.
+    Runs two tokens through the network itself and through a session: one as the prompt, one as a block that is denoised
+    and then committed. For any class this detects logits that change after the head (scaling, soft-capping), and
+    layers that keep other state than keys and values or keep state after a denoise pass.
 
     Raises CheckpointError with one sentence.
     """

@@ -1,4 +1,4 @@
-"""DiffusionSpec: how a checkpoint wants its blocks denoised. Lives in `config.json` under `block_diffusion`."""
+"""DiffusionSpec: how to denoise the blocks of a checkpoint. Stored in `config.json` under `block_diffusion`."""
 
 from typing import Any, Literal, Self
 
@@ -8,17 +8,17 @@ from nbdiff_engine.errors import CheckpointError, first_problem
 from nbdiff_engine.token_choice.unmasking import PolicyName
 
 CONFIG_KEY = "block_diffusion"
-MAX_BLOCK_SIZE = 1024  # far beyond any trained one; a bound on what a forward may be asked to hold
+MAX_BLOCK_SIZE = 1024  # much larger than any trained one; limits the memory of a forward
 
 
 class DiffusionSpec(BaseModel):
     """The facts about a block-diffusion checkpoint that its weights do not show.
 
-    The defaults are NBDiff's (arXiv 2512.06776). Two families of checkpoints exist, and only they make
-    sense: *shifted*, adapted from AR, where the output at i-1 predicts token i and the first token of a
-    block comes from the AR logits of the last committed token (NBDiff, Fast-dLLM v2, Nemotron); and
-    *unshifted*, where the output at i predicts token i and the first token is masked like the rest (SDAR,
-    BD3-LM). A mixture is refused at load rather than half honoured.
+    The defaults are NBDiff's (arXiv 2512.06776). Two kinds of checkpoints are valid: *shifted* ones, adapted
+    from AR, where the output at i-1 predicts token i and the first token of a block comes from the AR logits of
+    the last committed token (NBDiff, Fast-dLLM v2, Nemotron); and *unshifted* ones, where the output at i
+    predicts token i and the first token is masked like the others (SDAR, BD3-LM). A mixture of both cannot be
+    decoded, so `load` refuses it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +27,7 @@ class DiffusionSpec(BaseModel):
     block_size: int = Field(default=32, ge=1, le=MAX_BLOCK_SIZE, description="tokens per block, as trained")
     sub_block_size: int | None = Field(default=None, ge=1, description="tokens per sub-block, filled in turn")
     context: Literal["token_causal", "block_causal"] = Field(
-        default="token_causal", description="how committed tokens attend to one another"
+        default="token_causal", description="how committed tokens attend to each other"
     )
     token_shift: bool = Field(default=True, description="the output at i-1 predicts token i")
     first_token: Literal["ar", "masked"] = Field(
@@ -54,15 +54,15 @@ class DiffusionSpec(BaseModel):
 
     @property
     def commits_as_ar(self) -> bool:
-        """Whether a commit pass is an AR pass: what `ar` and `self_speculative` decoding stand on."""
+        """Whether a commit pass is an AR pass. `ar` and `self_speculative` decoding require it."""
         return self.token_shift and self.context == "token_causal"
 
     @classmethod
     def from_config(cls, config: dict[str, Any], where: str) -> Self | None:
-        """Read the spec out of a checkpoint's `config.json`; None where it has none.
+        """Read the spec from a checkpoint's `config.json`; None if it has no such entry.
 
         Raises CheckpointError for a field that is unknown, missing or out of range: decoding never ignores
-        a field. `where` names the checkpoint in the message.
+        a field. where: the name of the checkpoint in the message.
         """
         fields = config.get(CONFIG_KEY)
         if fields is None:

@@ -1,4 +1,4 @@
-"""How many CPU threads a model is fastest with: measured, because neither one nor all of them is always right."""
+"""The number of CPU threads with which a model is fastest. It is measured: neither one nor all is always the best."""
 
 import os
 import time
@@ -8,27 +8,27 @@ import torch
 
 from nbdiff_engine.model.block_model import BlockModel
 
-_TOKENS = 16  # of the wide one of the two trial forwards: about a block
+_TOKENS = 16  # of the wider of the two trial forwards: about a block
 _TRIALS = 5
-_SLOW_SECONDS = 0.25  # a forward this long is large enough for all cores, and too dear to try out
+_SLOW_SECONDS = 0.25  # a forward this long uses all cores well, and a trial of it would take too long
 
 
-_known: WeakKeyDictionary[BlockModel, int] = WeakKeyDictionary()  # measured once a model
-_chosen: int | None = None  # what was set here last, and what torch had before it
-_own: int | None = None
+_known: WeakKeyDictionary[BlockModel, int] = WeakKeyDictionary()  # measured once per model
+_chosen: int | None = None  # the count that this module set last
+_own: int | None = None  # torch's count before that
 
 
 def choose_threads(model: BlockModel) -> int:
-    """Set torch's thread count, for the whole process, to what runs `model` fastest; the count.
+    """Set torch's thread count, for the whole process, to the count with which `model` is fastest. Returns the count.
 
-    For a small model the cost of waking a second thread exceeds what it computes. Tries one thread and torch's
-    own choice on a few forwards, some 20 ms for a small model and once in its life, so that models can take turns.
-    Leaves alone what a user has set through OMP_NUM_THREADS, and models that are not on the CPU.
+    For a small model, waking a second thread costs more time than this thread saves. Tries one thread and torch's
+    own count on a few forwards: about 20 ms for a small model, once per model, so that a process can switch between
+    models. Changes nothing if the user has set OMP_NUM_THREADS or the model is not on the CPU.
     """
     global _chosen, _own
     current = torch.get_num_threads()
     if current != _chosen or _own is None:
-        _own = current  # torch's, or set by somebody else since
+        _own = current  # torch's default, or a count that other code has set
     if model.device.type != "cpu" or _own == 1 or "OMP_NUM_THREADS" in os.environ:
         return current
     best = _known.get(model)
@@ -46,7 +46,7 @@ def _fastest(model: BlockModel, own: int) -> int:
     session.prefill([block])
 
     def trial() -> float:
-        # AR's forward of one token is as much a part of every comparison as a block's, and gains least from threads.
+        # Both forwards: every comparison also decodes AR, whose forward of one token gains least from threads.
         started = time.perf_counter()
         session.denoise([block])
         session.denoise([block[:1]])
@@ -55,9 +55,9 @@ def _fastest(model: BlockModel, own: int) -> int:
     if trial() > _SLOW_SECONDS:
         return own
     fastest = {own: float("inf"), 1: float("inf")}
-    for _ in range(_TRIALS):  # in turn, so that a busy moment hits both
+    for _ in range(_TRIALS):  # alternating, so that other load on the machine slows both
         for count in fastest:
             torch.set_num_threads(count)
-            trial()  # the pool of threads settles
+            trial()  # a warm-up of the new pool of threads
             fastest[count] = min(fastest[count], trial())
     return min(fastest, key=fastest.__getitem__)

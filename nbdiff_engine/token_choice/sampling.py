@@ -1,11 +1,11 @@
-"""From logits to predicted tokens: greedy or sampled, the same for every strategy.
+"""Predicted tokens from logits: greedy or sampled, the same for every strategy.
 
-A sampled token is argmax(log p + Gumbel noise), the noise a hash of (seed, row, output position, token).
-So what is sampled at a position is settled before any draft of it: a draft is right iff it equals what AR
-samples there, and self-speculation reproduces sampled AR token for token. No generator state, so neither the
-order of the forwards nor the device changes a sample.
+A sampled token is argmax(log p + Gumbel noise); the noise is a hash of (seed, row, output position, token). The noise
+at a position is therefore the same for a draft and for AR: a draft is correct iff it equals the token that AR samples
+there, and self-speculation reproduces sampled AR token for token. There is no generator state, so neither the order
+of the forwards nor the device changes a sample.
 
-Confidence is always the plain softmax probability of the predicted token: a threshold means the same at
+Confidence is always the plain softmax probability of the predicted token, so a threshold has the same meaning at
 every temperature. Shape suffixes: N positions, V vocabulary, C candidates.
 """
 
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 
 RUNNERS_UP = 4
-_FIRST_CANDIDATES = 256  # tried first for a nucleus; a peaked distribution never needs more
+_FIRST_CANDIDATES = 256  # first try for a nucleus; a peaked distribution needs no more
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network predicts for n positions: plain lists, one device transfer for the whole batch."""
+    """The predictions for n positions, as plain lists: one device transfer for the whole batch."""
 
     tokens: list[int]
     confidence: list[float]
     entropy: list[float] | None = None  # nats
-    margin: list[float] | None = None  # probability of the best token less that of the second best
+    margin: list[float] | None = None  # probability of the best token minus that of the second best
     runners_up: list[tuple[tuple[int, float], ...]] | None = None
 
     def part(self, first: int, last: int) -> "Prediction":
-        """Positions first..last-1: one row's share of a batch."""
+        """Positions first..last-1: one row's part of a batch."""
         return Prediction(
             self.tokens[first:last],
             self.confidence[first:last],
@@ -42,8 +42,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """temperature 0 is greedy. top_k, then top_p, cut the tempered distribution. `forbidden`: ids never
-    predicted (MASK: as in MDLM's zero masking probability, arXiv 2406.07524, it has no probability at all)."""
+    """Chooses tokens from logits. temperature: 0 is greedy. top_k, then top_p: restrict the distribution after the
+    temperature. forbidden: ids that are never predicted (MASK has no probability: the zero masking probability of
+    MDLM, arXiv 2406.07524)."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -57,8 +58,8 @@ class Sampler:
     ) -> Prediction:
         """Token and confidence for N positions, position i of row rows[i] at output index positions[i].
 
-        needs: what else an unmasking policy asks for, of "entropy" and "margin"; both are of the plain softmax,
-        whichever token was sampled. Writes -inf over the forbidden entries of `logits_NV`, in place.
+        needs: the other measures that an unmasking policy needs, of "entropy" and "margin". Both are of the plain
+        softmax, independent of the sampled token. Overwrites the forbidden entries of `logits_NV` with -inf, in place.
         """
         if len(logits_NV) == 0:
             return Prediction([], [], *([] if name in needs else None for name in ("entropy", "margin")))
@@ -71,7 +72,7 @@ class Sampler:
         p_NV = logits_NV.softmax(dim=-1)
         confidence_N = p_NV.gather(1, tokens_N[:, None])[:, 0]
         entropy = margin = None
-        if "entropy" in needs:  # xlogy: 0 log 0 is 0, as it is for a forbidden token
+        if "entropy" in needs:  # xlogy: 0 log 0 is 0, as for a forbidden token
             entropy = (-torch.special.xlogy(p_NV, p_NV).sum(dim=-1)).tolist()
         if "margin" in needs:
             best_N2 = p_NV.topk(2, dim=-1).values
@@ -80,7 +81,7 @@ class Sampler:
 
     @torch.inference_mode()
     def runners_up(self, logits_NV: Tensor, prediction: Prediction) -> list[tuple[tuple[int, float], ...]]:
-        """For each position the best tokens other than the predicted one, with their probabilities."""
+        """The alternatives: for each position the best tokens except the predicted one, with their probabilities."""
         if len(logits_NV) == 0:
             return []
         top = logits_NV.topk(min(RUNNERS_UP + 1, logits_NV.shape[1]), dim=-1)
@@ -91,7 +92,7 @@ class Sampler:
         ]
 
     def _sample(self, scaled_NV: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """argmax(log p + Gumbel) over what top_k and top_p leave. Token ids [N]."""
+        """argmax(log p + Gumbel) over the candidates of top_k and top_p. Token ids [N]."""
         values_NC, ids_NC = self._candidates(scaled_NV)
         keys = [noise_key(self.seed, row, position) for row, position in zip(rows, positions, strict=True)]
         noise_NC = gumbel(torch.tensor(keys, device=scaled_NV.device)[:, None], ids_NC)
@@ -141,17 +142,17 @@ def noise_key(seed: int, row: int, position: int) -> int:
 
 def gumbel(keys: Tensor, tokens: Tensor) -> Tensor:
     """Standard Gumbel noise for (key, token) pairs, float32, broadcast over both. A pure function (splitmix64)."""
-    z = keys + (tokens + 1) * _signed(_STEP)  # int64 arithmetic wraps, as the hash wants it
+    z = keys + (tokens + 1) * _signed(_STEP)  # int64 arithmetic wraps, as the hash requires
     for shift, factor in _MIX:
         z = (z ^ _shifted(z, shift)) * _signed(factor)
     z = z ^ _shifted(z, 31)
-    # Small u gives large noise, and float64 resolves small u finely: the upper tail is not cut short.
+    # A small u gives large noise. float64 has a fine resolution at small u, so the upper tail is not truncated.
     u = (_shifted(z, 12).double() + 0.5) * 2.0**-52
     return (-torch.log(-torch.log1p(-u))).float()
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift; torch's own copies the sign."""
+    """Logical right shift; torch's shift copies the sign."""
     return z >> bits & (1 << 64 - bits) - 1
 
 

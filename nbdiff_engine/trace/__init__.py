@@ -1,1 +1,1 @@
-"""What a decoder reports: events, the file that keeps them, and the figures that are computed from them."""
+"""The events that a decoder reports, the trace file that stores them, and the metrics computed from them."""

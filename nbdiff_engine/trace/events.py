@@ -1,9 +1,9 @@
-"""What a decoder tells the world: one small frozen event per forward, and one at the end.
+"""The events that a decoder reports: one small frozen event per forward, and one at the end.
 
-A reader that wants the text, the figures, a trace file or a picture reads these and nothing else. Positions
-count output tokens from 0, the first token after the prompt; where a block grid puts the prompt's tail into
-the first block, that tail stands at negative positions. Times are seconds of engine work since the call,
-the reader's own time between two events left out.
+The text, the metrics, a trace file and a display are computed from these events only. Positions count output
+tokens from 0, the first token after the prompt. If a block grid puts the end of the prompt into the first block,
+these prompt tokens have negative positions. Times are seconds of engine work since the call, without the time that
+the reader takes between two events.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ class Reason(StrEnum):
 
     AR = "ar"  # AR logits of the last committed token
     OVER_THRESHOLD = "over_threshold"  # confidence strictly above the threshold
-    OVER_FACTOR = "over_factor"  # sure enough to be fixed together with all that are surer, by the factor rule
+    OVER_FACTOR = "over_factor"  # among the n most confident positions that the factor rule fixes together
     OVER_MARGIN = "over_margin"  # its lead over the second-best token is strictly above the margin
-    MOST_CONFIDENT = "most_confident"  # the surest of its pass by the policy's measure: every pass makes progress
+    MOST_CONFIDENT = "most_confident"  # the best of its pass by the policy's measure: every pass fixes at least one
     TOP_K = "top_k"  # among the k most confident of its pass
     LOWEST_ENTROPY = "lowest_entropy"  # among the k positions of least entropy
-    WITHIN_ENTROPY_BOUND = "within_entropy_bound"  # among the positions of least entropy that the bound lets through
-    SCHEDULED = "scheduled"  # among the most confident, as many as the schedule of fixed steps asks for
-    DRAFT = "draft"  # guessed in a denoise pass, to be verified
-    ACCEPTED_DRAFT = "accepted_draft"  # a draft that the AR pass agrees with
-    CORRECTION = "correction"  # AR's token where the draft was wrong
+    WITHIN_ENTROPY_BOUND = "within_entropy_bound"  # among the positions of least entropy that the bound allows
+    SCHEDULED = "scheduled"  # among the most confident, as many as the schedule of fixed steps requires
+    DRAFT = "draft"  # predicted in a denoise pass, verified later
+    ACCEPTED_DRAFT = "accepted_draft"  # a draft that equals the token of the AR pass
+    CORRECTION = "correction"  # AR's token instead of a rejected draft
 
 
 class FinishReason(StrEnum):
     """Why an answer ended."""
 
-    EOS = "eos"  # the model ended it
+    EOS = "eos"  # the model predicted an EOS
     STOP_STRING = "stop_string"  # one of the caller's stop strings appeared
     LENGTH = "length"  # max_new_tokens, or the checkpoint's context, is reached
 
@@ -39,7 +39,7 @@ class FinishReason(StrEnum):
 class Fixed:
     """A token that a forward fixed. confidence: its plain softmax probability, 6 decimals.
 
-    runners_up: the best other tokens with their probabilities; empty when tracing is off.
+    runners_up: the alternatives, which are the best other tokens with their probabilities; empty if tracing is off.
     """
 
     position: int
@@ -51,7 +51,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A position that stays masked after a forward, and what it would have become."""
+    """A position that stays masked after a forward, with the token that was predicted for it."""
 
     position: int
     token: int
@@ -60,11 +60,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """The prompt has been read up to `prompt_tokens`: a long one in several forwards, an event each.
+    """The first `prompt_tokens` tokens of the prompt have been read. A long prompt takes several forwards, with one
+    event each.
 
-    fixed: after the last of them the first token, where the checkpoint takes it from AR logits. The tail of a
-    prompt that an absolute grid puts into the first block is read with that block, a prompt shorter than a block
-    wholly so: then there is no such event.
+    fixed: in the last of these events, the first token, if the checkpoint takes it from AR logits. If an absolute grid
+    puts the end of the prompt into the first block, this part is read with that block. There is no such event if the
+    whole prompt is in the first block.
     """
 
     row: int
@@ -77,7 +78,7 @@ class Prefill:
 class Denoise:
     """One denoise pass over the block at [start, stop). `step` counts the block's passes from 0.
 
-    pending: what stays masked of the positions this pass looked at; empty when tracing is off.
+    pending: the positions that this pass predicted and that stay masked; empty if tracing is off.
     """
 
     row: int
@@ -92,9 +93,9 @@ class Denoise:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The finished block at [start, stop) is context now. `fixed` is the first token of the next one.
+    """The finished block at [start, stop) is context now. fixed: the first token of the next block.
 
-    AR decoding is this event alone: every commit is a block of one token.
+    AR decoding has only this event: every commit is a block of one token.
     """
 
     row: int
@@ -108,7 +109,7 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Verify:
     """The drafted block at [start, stop) was read causally: its first token and the `accepted` drafts after
-    it are context now; the later drafts are rejected and rolled back, or stand behind the answer's end.
+    it are context now. The later drafts are rejected and rolled back, or are after the end of the answer.
 
     fixed: the accepted drafts, with AR's probability of each, then AR's own token for the next position,
     unless the answer ended before it.
@@ -130,7 +131,7 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The row is done. token_ids: its whole answer, cut to length, the EOS included."""
+    """The row is finished. token_ids: its whole answer, cut to length, including the EOS."""
 
     row: int
     time: float
@@ -140,10 +141,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A reader has changed the canvas by hand, and decoding goes on from it: no forward, and no time.
+    """A person has changed the canvas, and decoding continues from it. It has no forward and takes no time.
 
-    The canvas is cut at `start`, and everything before it is context; from there on it holds `tokens`, None where
-    masked. changed: the positions that the reader meant; others may have been masked again because of them.
+    The canvas is cut at `start`: all tokens before it are context, and `tokens` follow it; None is a masked position.
+    changed: the positions that the person changed; other positions may be masked again because of the change.
     """
 
     row: int

@@ -1,13 +1,13 @@
-"""The figures of a decode, as functions of its events. Nothing else counts tokens.
+"""The metrics of a decode, as functions of its events. Only this file counts tokens.
 
-- A *forward* is one call of the network at decode time; prefill is reported apart, commits and verifications
-  count. In a batch a row counts only the forwards it took part in.
-- *Tokens per forward* (TPF) = (output tokens, EOS included, - 1) / forwards: the first token belongs to the
-  prefill, so AR is exactly 1.0. None where there was no forward.
-- *Tokens per second* has the same numerator, over decode wall time.
-- Of a *fork* (a trace with an Edit) the figures are of what was decoded after the last edit: tokens that stood
-  there already count in neither, and the prefill is the reading of all that was kept.
-- Figures of *several answers* are sums divided, never means of rates (`pooled`).
+- A *forward* is one call of the network at decode time. Commits and verifications count; the prefill is reported
+  separately. In a batch a row counts only the forwards in which it took part.
+- *Tokens per forward* (TPF) = (output tokens, including the EOS, - 1) / forwards: the first token belongs to the
+  prefill, so AR is exactly 1.0. None if there was no forward.
+- *Tokens per second* has the same numerator, divided by the decode wall time.
+- For a *fork* (a trace with an Edit) the metrics describe the decoding after the last edit: tokens that existed before
+  do not count in either rate, and the prefill is the reading of all tokens that were kept.
+- The rates of *several answers* are ratios of sums, never means of rates (`pooled`).
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -18,7 +18,7 @@ from nbdiff_engine.trace.events import Commit, DecodeEvent, Denoise, Edit, Finis
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The figures of one answer; seconds of engine work, None where there is nothing to divide by."""
+    """The metrics of one answer; seconds of engine work; a rate is None if its divisor is zero."""
 
     output_tokens: int  # up to and including EOS
     prefill_seconds: float
@@ -30,18 +30,18 @@ class Metrics:
     tokens_per_second: float | None
     seconds_to_first_token: float
     seconds_to_first_block: float
-    drafted: int = 0  # self-speculation: draft tokens put to verification
-    accepted: int = 0  # and how many of them AR agreed with
+    drafted: int = 0  # self-speculation: draft tokens that were verified
+    accepted: int = 0  # and how many of them were accepted
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The figures of several answers together; None where there is nothing to divide by."""
+    """The metrics of several answers together; a rate is None if its divisor is zero."""
 
     answers: int
     output_tokens: int
     decoded_tokens: int  # output tokens without each answer's first: the numerator of both rates
-    decode_forwards: int  # row by row, those that a row took part in
+    decode_forwards: int  # summed over rows: the forwards in which each row took part
     seconds: float  # prefill and decode
     decode_seconds: float
     tokens_per_forward: float | None
@@ -51,10 +51,10 @@ class Rates:
 
 
 def pooled(metrics: Iterable[Metrics], batches: Sequence[Hashable] | None = None) -> Rates:
-    """Sums over answers, divided. Of answers that were decoded from the prompt's end on, that is of no forks.
+    """Rates as ratios of sums over the answers. The answers must start at the prompt's end, so forks are not allowed.
 
-    batches: which batch each answer was decoded in; None: each by itself. The rows of a batch share its time: it takes
-    from the call to its last row's last token, and decodes from its first row's first token on.
+    batches: the batch in which each answer was decoded; None: each answer alone. The rows of a batch share its time,
+    which lasts from the call to the last token of any row; its decode time begins at the first token of any row.
     """
     answers = list(metrics)
     rows: dict[Hashable, list[Metrics]] = {}
@@ -87,15 +87,15 @@ def _per_second(decoded: int, forwards: int, seconds: float) -> float | None:
 
 
 def measure(events: Iterable[DecodeEvent]) -> Metrics:
-    """The figures of one row, from all its events in order.
+    """The metrics of one row, from all its events in order.
 
-    The first token is there when the prefill is done (AR logits) or else when the first denoise pass has
-    fixed position 0; the first block when its commit is done, or the answer if that comes sooner.
+    The time of the first token is the end of the prefill (AR logits), or else of the first denoise pass that fixes
+    position 0. The time of the first block is the end of its commit, or the end of the answer if that is earlier.
     """
     denoise = commit = drafted = accepted = kept = 0
     first_token = first_block = None
-    begun = prefill_end = 0.0  # the latter stays so where the whole prompt is read with the first block
-    given = 1  # tokens that no forward of decoding has to make
+    begun = prefill_end = 0.0  # prefill_end stays 0 if the whole prompt is read with the first block
+    given = 1  # tokens that do not come from a decode forward
     for event in events:
         match event:
             case Prefill():
@@ -117,7 +117,7 @@ def measure(events: Iterable[DecodeEvent]) -> Metrics:
                 begun = prefill_end = event.time
                 kept = event.start + sum(token is not None for token in event.tokens)
         if first_token is None and not isinstance(event, Finish | Edit):
-            # Of a fork, the first new one; what stands already is never fixed again.
+            # In a fork, the first new token; existing tokens are never fixed again.
             wanted = kept or any(each.position == 0 for each in event.fixed)
             first_token = event.time if wanted and event.fixed else None
     if not isinstance(event, Finish):

@@ -1,8 +1,8 @@
-"""Trace: one answer's events, what they mean in text, and a file format to keep and replay them.
+"""Trace: one answer's events, the texts of their tokens, and a file format to store and replay them.
 
-A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. Events are stored as deltas, each only
-what its forward changed, as short arrays; `docs/trace-format.md` describes them field by field. Token texts
-are stored once each under `pieces`, so a reader needs no tokenizer.
+A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. An event is a short array that contains only
+the changes of its forward; `docs/trace-format.md` describes each field. The text of each token is stored once, under
+`pieces`, so a reader needs no tokenizer.
 """
 
 import errno
@@ -32,11 +32,11 @@ from nbdiff_engine.trace.metrics import Metrics, measure
 
 FORMAT = "nbdiff-trace"
 VERSION = 2
-READABLE = (1, 2)  # version 2 knows one kind of event more, the edit
+READABLE = (1, 2)  # version 2 adds one kind of event, the edit
 
 
 class Canvas:
-    """The answer as it stands after some of its events: ids, None where masked. What every view replays onto."""
+    """The answer after some of its events: token ids, None where masked. Every view replays the events onto it."""
 
     def __init__(self) -> None:
         self.tokens: list[int | None] = []
@@ -72,7 +72,7 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All events of one answer. settings: the settled decode settings; pieces: token id to its text."""
+    """All events of one answer. settings: the decode settings, filled in from the spec; pieces: token id to text."""
 
     model: str
     settings: dict[str, Any]
@@ -88,18 +88,18 @@ class Trace:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """The answer, cut to length, EOS included."""
+        """The answer, cut to length, including the EOS."""
         return self.events[-1].token_ids
 
     def replay(self) -> Iterator[tuple[DecodeEvent, Canvas]]:
-        """The events in order, each with the canvas after it. The canvas is one object that moves on."""
+        """The events in order, each with the canvas after it. The canvas is a single object, changed by each event."""
         canvas = Canvas()
         for event in self.events:
             canvas.apply(event)
             yield event, canvas
 
     def denoise_inputs(self) -> list[list[int]]:
-        """The block that each denoise pass was given, MASK where it was masked."""
+        """The input block of each denoise pass, with MASK at masked positions."""
         inputs, canvas = [], Canvas()
         for event in self.events:
             if isinstance(event, Denoise):
@@ -126,9 +126,9 @@ class Trace:
 
     @classmethod
     def from_json(cls, data: Any, whole: bool = True) -> Self:
-        """The inverse of `to_json`. Raises TraceError for anything that is no trace, or none that has happened.
+        """The inverse of `to_json`. Raises TraceError if `data` is not a trace, or its events are not possible.
 
-        whole: whether it must have its finish; without it, a trace may have been cut after any of its events.
+        whole: whether it must end with a finish; if False, a trace may be cut after any of its events.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise TraceError("This is not a trace: it has no entry 'format' that says 'nbdiff-trace'.")
@@ -151,7 +151,7 @@ class Trace:
             raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; an existing one is replaced only once the new one is whole. Raises TraceError."""
+        """Write the file; it replaces an existing file only after it is complete. Raises TraceError."""
         target = Path(path)
         beside = target.with_name(target.name + ".part")
         try:
@@ -166,10 +166,10 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a trace file."""
+        """Read a trace file. Raises TraceError if it cannot be read or is not a trace."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or JSON made to hurt its reader
+        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or JSON that is nested too deeply
             raise TraceError(f"The trace {path} is not JSON; it may have been cut off.") from error
         except OSError as error:
             raise TraceError(f"The trace {path} cannot be read: {error.strerror}.") from error
@@ -177,7 +177,7 @@ class Trace:
 
 
 def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
-    """Every token id that the events mention, runners-up and pending tokens included."""
+    """All token ids in the events, including alternatives and pending tokens."""
     ids: set[int] = set()
     for event in events:
         if isinstance(event, Finish):
@@ -260,13 +260,13 @@ def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
     )
 
 
-# -- what a file from elsewhere must hold ---------------------------------------------------------------
+# -- checks of a file's content -------------------------------------------------------------------------
 
-_MOST_POSITIONS = 1 << 20  # of an answer; a bound on what a replay may be asked to hold
+_MOST_POSITIONS = 1 << 20  # of an answer; limits the memory of a replay
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int:  # a bool is none
+    if type(value) is not int:  # a bool is not allowed
         raise ValueError(f"{brief(value)} stands where a whole number belongs")
     return value
 
@@ -278,7 +278,7 @@ def _share(value: Any, most: float = 1.0) -> float:
 
 
 def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool) -> None:
-    """Refuse events that could not have happened in this order, or that a replay could not hold."""
+    """Raise ValueError for events that are not possible in this order, or that are too long for a replay."""
     if whole and not (events and isinstance(events[-1], Finish)):
         raise ValueError("its last event is no finish")
     reach = 0  # end of the canvas so far
