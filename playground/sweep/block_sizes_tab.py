@@ -244,7 +244,7 @@ class BlockSizesTab:
         answers = [[_setting_of(each), each.output] for each in rows] if own else []
         update = {
             self.status: _progress(reply, log, under_way),
-            self.table: gr.update(value=_shown(rows), visible=bool(rows)),
+            self.table: gr.update(value=shown_table(rows), visible=bool(rows)),
             self.legend: gr.update(visible=bool(rows)),
             self.answers: gr.update(value=answers, visible=own),
             self.stop_button: gr.update(interactive=not over),
@@ -373,7 +373,7 @@ def _line(words: str, done: int = 0, total: int = 0, note: str = "", error: bool
     return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
 
 
-def _shown(rows: Sequence[TableRow]) -> dict[str, Any]:
+def shown_table(rows: Sequence[TableRow]) -> dict[str, Any]:
     """The table for the page. It has a column with the series if there are several."""
     lines = {each.series for each in rows if each.strategy != "ar"}
     several = len(lines) > 1 or len({each.model for each in rows}) > 1

@@ -19,7 +19,7 @@ from nbdiff_engine.trace.metrics import Metrics
 from playground.options import ServerOptions
 from playground.server.worker import Frame, Limits, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
-from playground.sweep.block_sizes_tab import _shown
+from playground.sweep.block_sizes_tab import shown_table
 from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_csv
 from playground.sweep.sweep_frames import At, SweepAnswer
 
@@ -156,14 +156,14 @@ def test_csv_round_trip(maths: list[Frame]) -> None:
 
 
 def test_the_page_names_series_only_where_there_are_several(maths: list[Frame]) -> None:
-    both = _shown(table(maths))
+    both = shown_table(table(maths))
     assert both["headers"][:2] == ["Block size", "Series"]
     assert both["data"][0][:3] == ["1 = AR", "", "1.00"]
-    one = _shown(table(maths)[:2])
+    one = shown_table(table(maths)[:2])
     assert "Series" not in one["headers"]
     assert all(len(row) == len(one["headers"]) for row in one["data"])
     beside = replace(table(maths)[0], model="other", series="other")
-    assert _shown([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
+    assert shown_table([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
 
 
 @pytest.mark.usefixtures("aup")
