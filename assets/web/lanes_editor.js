@@ -54,7 +54,7 @@ function publish(lanes) {
 
 function read(input) {
   if (input.type === "checkbox") return input.checked;
-  if (input.value === "" && input.dataset.field !== "model") return null;
+  if (input.value === "") return null;
   if (input.tagName === "TEXTAREA") return input.value.split("\n").filter(Boolean);
   return input.type === "number" ? Number(input.value) : input.value;
 }
