@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 import plotly.graph_objects as go
 
 from playground.drawing import INK, add_line, blank
-from training.jobs.run_log import Evaluation, Probe, StepFigures
 from training.recipe.block_schedule import BlockGrowth
+from training.run.log_lines import Evaluation, Probe, StepFigures
 
 Line = TypeVar("Line")
 Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures

@@ -8,7 +8,7 @@ import gradio as gr
 
 from playground.training_tab import curves
 from playground.training_tab.events import QUIET, News
-from training.jobs.run_log import Probe, ProbedAnswer
+from training.run.log_lines import Probe, ProbeAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."
 _PASSES = 9  # shades that tell earlier tokens from later ones
@@ -76,7 +76,7 @@ def shown(probe: Probe, place: int, count: int) -> str:
     )
 
 
-def _answer(answer: ProbedAnswer) -> str:
+def _answer(answer: ProbeAnswer) -> str:
     tokens = "".join(
         f'<span class="p{min(forward, _PASSES)}" title="forward {forward + 1}">{html.escape(text)}</span>'
         for text, forward in answer.tokens

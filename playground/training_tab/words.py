@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from playground.training_tab.estimates import RunEstimate
 from playground.training_tab.quantities import duration, memory
 from training.jobs import TrainingJob, states
-from training.jobs.run_log import StepFigures
+from training.run.log_lines import StepFigures
 
 # Badge colours by kind, with words in them that stay readable on light and on dark pages.
 _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad", "lost": "bad", "stopping": "wait"}

@@ -19,10 +19,10 @@ from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
 from training.jobs.processes import threads_each
 from training.jobs.progress import json_lines, last_step, log_lines
-from training.jobs.run_log import Evaluation, Probe, StepFigures
 from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
 from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
+from training.run.log_lines import Evaluation, Probe, StepFigures
 
 _LONGEST_NAME = 200
 

@@ -1,4 +1,7 @@
-"""The lines of a run's logs: metrics.jsonl, evaluations.jsonl and probes.jsonl, each as a dataclass."""
+"""The lines of a run's logs: metrics.jsonl, evaluations.jsonl and probes.jsonl, each as a dataclass.
+
+The trainer writes them, and the queue and the page read them. It imports nothing heavy, because readers need no torch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -7,34 +10,36 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """One optimiser step: a line of metrics.jsonl."""
+    """One optimiser step: a line of metrics.jsonl. None: an older version did not write the value."""
 
     step: int  # from 1
-    loss: float  # mdm + ar_weight * ar, in nats; as the step's gradient is of
-    loss_mdm: float
-    loss_ar: float
-    block_size: int
-    lr: float
-    ar_weight: float  # lambda
-    masked_tokens: int
-    gradient_norm: float  # before it is clipped
-    tokens_seen: int  # clean tokens of the run so far
-    tokens_per_second: float
-    seconds: float  # of training so far
-    peak_memory: int  # bytes
+    loss: float | None = None  # mdm + ar_weight * ar, in nats; the loss whose gradient is taken
+    loss_mdm: float | None = None
+    loss_ar: float | None = None
+    block_size: int | None = None  # tokens
+    lr: float | None = None
+    ar_weight: float | None = None  # lambda
+    masked_tokens: int | None = None
+    gradient_norm: float | None = None  # before it is clipped
+    tokens_seen: int | None = None  # clean tokens since the start of the run
+    tokens_per_second: float | None = None
+    seconds: float | None = None  # of training since the start of the run
+    peak_memory: int | None = None  # bytes
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        """A line as it was read; None for what an older version did not write."""
+    def read(cls, line: Mapping[str, Any]) -> Self | None:
+        """A line of the file; None for a line without a step."""
+        if not isinstance(line.get("step"), int):
+            return None
         return cls(**{each.name: line.get(each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLosses:
-    """Mean cross-entropy in nats on held-out documents; None where there is no such token."""
+    """Mean cross-entropy in nats on held-out documents; None if there is no such token."""
 
     loss_mdm: float | None  # of masked tokens
     loss_ar: float | None  # of next tokens
@@ -45,40 +50,84 @@ class Evaluation:
     """Held-out losses after a step, by block size: a line of evaluations.jsonl."""
 
     step: int
-    losses: dict[int, HeldOutLosses]
+    losses: Mapping[int, HeldOutLosses]
 
     def to_json(self) -> dict[str, Any]:
         return {"step": self.step, "losses": {str(size): asdict(each) for size, each in self.losses.items()}}
 
     @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Self:
-        """A line as it was read."""
-        losses = {int(size): HeldOutLosses(each["loss_mdm"], each["loss_ar"]) for size, each in line["losses"].items()}
-        return cls(line["step"], losses)
+    def read(cls, line: Mapping[str, Any]) -> Self | None:
+        """A line of the file; None for a line without a step or losses."""
+        try:
+            losses = {
+                int(size): HeldOutLosses(found.get("loss_mdm"), found.get("loss_ar"))
+                for size, found in line["losses"].items()
+            }
+            return cls(line["step"], losses)
+        except (KeyError, AttributeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """One answer that a probe shows."""
+    """One answer that a probe shows. trace: docs/trace-format.md; None after reading, because a trace is large."""
 
     prompt: str
     text: str
-    tpf: float  # tokens per forward
+    tokens_per_forward: float
     forwards: int
-    tokens: list[tuple[str, int]]  # text, and the pass of its block that fixed the token; 0 where AR did
-    trace: dict[str, Any]  # docs/trace-format.md
+    tokens: tuple[tuple[str, int], ...]  # text, and the pass of its block that fixed the token; 0: AR fixed it
+    trace: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "tpf": self.tokens_per_forward,
+            "forwards": self.forwards,
+            "tokens": [list(each) for each in self.tokens],
+            "trace": self.trace,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The probes of one checkpoint: a line of probes.jsonl."""
+    """The probes of one checkpoint: a line of probes.jsonl. answers: the first few of the problems."""
 
     step: int
-    tpf: float  # tokens per forward, over all answers
-    accuracy: float  # share of the held-out problems
-    problems: int
-    probes: list[ProbeAnswer]  # the first few answers
-    seconds: float
+    tokens_per_forward: float  # over all problems
+    accuracy: float | None  # share of the problems
+    problems: int | None
+    answers: tuple[ProbeAnswer, ...]
+    seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "step": self.step,
+            "tpf": self.tokens_per_forward,
+            "accuracy": self.accuracy,
+            "problems": self.problems,
+            "probes": [each.to_json() for each in self.answers],
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def read(cls, line: Mapping[str, Any]) -> Self | None:
+        """A line of the file, without its traces; None for a line without answers."""
+        try:
+            answers = tuple(
+                ProbeAnswer(
+                    prompt=each["prompt"],
+                    text=each.get("text", ""),
+                    tokens_per_forward=each["tpf"],
+                    forwards=each["forwards"],
+                    tokens=tuple((text, int(forward)) for text, forward in each.get("tokens") or [(each["text"], 0)]),
+                )
+                for each in line["probes"]
+            )
+            found = cls(
+                line["step"], line["tpf"], line.get("accuracy"), line.get("problems"), answers, line.get("seconds")
+            )
+            return found if answers else None
+        except (KeyError, AttributeError, TypeError, ValueError):
+            return None

@@ -50,13 +50,13 @@ def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
     outputs = [job.output(row, own) for row, own in enumerate(events)]
     found = Probe(
         step=step,
-        tpf=pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
+        tokens_per_forward=pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
         accuracy=_accuracy(problems, outputs),
         problems=len(problems),
-        probes=[
+        answers=tuple(
             _shown(job, problem, output, own)
             for problem, output, own in list(zip(problems, outputs, events))[:: _OF_EACH // 2][:_SHOWN]
-        ],
+        ),
         seconds=time.perf_counter() - started,
     )
     folder.log_probe(found)
@@ -112,8 +112,8 @@ def _shown(job: DecodeJob, problem: Problem, output: Output, events: Sequence[De
     return ProbeAnswer(
         prompt=problem.prompt,
         text=output.text,
-        tpf=output.metrics.tokens_per_forward or 0.0,
+        tokens_per_forward=output.metrics.tokens_per_forward or 0.0,
         forwards=output.metrics.decode_forwards,
-        tokens=[(tokenizer.decode([token]), passes.get(place, 0)) for place, token in enumerate(output.token_ids)],
+        tokens=tuple((tokenizer.decode([token]), passes.get(place, 0)) for place, token in enumerate(output.token_ids)),
         trace=output.trace.to_json(),
     )

@@ -117,12 +117,12 @@ class RunFolder:
     def last_step(self) -> StepFigures | None:
         """The last line of metrics.jsonl."""
         lines = read_lines(self.metrics)
-        return StepFigures.of(lines[-1]) if lines else None
+        return StepFigures.read(lines[-1]) if lines else None
 
     def last_evaluation(self) -> Evaluation | None:
         """The last line of evaluations.jsonl."""
         lines = read_lines(self.evaluations)
-        return Evaluation.of(lines[-1]) if lines else None
+        return Evaluation.read(lines[-1]) if lines else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

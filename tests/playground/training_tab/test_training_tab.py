@@ -29,8 +29,8 @@ from tests.playground import recordings
 from tests.training.jobs.conftest import STAND_IN, end_all, in_state, until
 from training.errors import RecipeError
 from training.jobs import Jobs, JobSpec, TrainingJob
-from training.jobs.run_log import Probe, StepFigures
 from training.recipe.recipe import Recipe, bundled_recipes
+from training.run.log_lines import Probe, StepFigures
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.jobs.stand_in import loss_after
 from training.jobs import Jobs, JobSpec, TrainingJob
-from training.jobs.run_log import StepFigures
+from training.run.log_lines import StepFigures
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 ENDLESS = 1_000_000  # steps of a stand-in that ends only when it is ended

@@ -24,15 +24,15 @@ LINE = {
 def test_a_step_is_written_under_its_names_and_in_their_order():
     figures = StepFigures(*LINE.values())
     assert json.dumps(figures.to_json()) == json.dumps(LINE)
-    assert StepFigures.of(LINE) == figures
+    assert StepFigures.read(LINE) == figures
 
 
 def test_a_line_of_an_older_version_is_read_with_gaps():
-    assert StepFigures.of({"step": 3, "loss": 2.5, "other": 1}).peak_memory is None
+    assert StepFigures.read({"step": 3, "loss": 2.5, "other": 1}).peak_memory is None
 
 
 def test_an_evaluation_is_by_block_size():
     found = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.5, 1.5)})
     line = '{"step": 6, "losses": {"1": {"loss_mdm": null, "loss_ar": 1.5}, "8": {"loss_mdm": 2.5, "loss_ar": 1.5}}}'
     assert json.dumps(found.to_json()) == line
-    assert Evaluation.of(json.loads(line)) == found
+    assert Evaluation.read(json.loads(line)) == found
