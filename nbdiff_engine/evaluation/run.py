@@ -84,9 +84,7 @@ def evaluate(
         for entry in entries:
             torch.set_num_threads(threads)
             chosen = _threads_for(entry.model, kept)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # already shown when the settings were checked
-                outputs = entry.decode(problems, kept, progress)
+            outputs = entry.decode(problems, kept, progress)
             code = entry.model.name in bundled_models() if run_code is None else run_code
             entry.judge(problems, outputs, code, progress)
             reports.append(entry.report(problems, chosen, code))

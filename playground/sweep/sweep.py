@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import time
-import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -117,13 +116,9 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
         own = _settings(model, spec, several=len(models) > 1)
         asked = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
         prompts = [encode(model, each)[1] for each in asked]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the note below says the same
-            for setting in own:
-                prepare(model, prompts[0], **setting.asked.model_dump(exclude_unset=True))
-        if model.spec is not None and max(each.block_size for each in own) > model.spec.block_size:
-            trained = model.spec.block_size
-            notes.append(f"{model.name} was trained for blocks of {trained}; expect worse text from larger ones.")
+        jobs = [prepare(model, prompts[0], **setting.asked.model_dump(exclude_unset=True)) for setting in own]
+        for note in [each for job in jobs for each in job.plan.notes][:1]:
+            notes.append(f"{note.model} was trained for blocks of {note.trained}; expect worse text from larger ones.")
         parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
         settings += own
     if len(settings) > MOST_SETTINGS:
@@ -216,8 +211,7 @@ def _frames(
     answers = answers_in_turn(
         model, [each.asked for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
     )
-    with loaded.using(model.name), warnings.catch_warnings(), closing(answers):
-        warnings.simplefilter("ignore", UserWarning)
+    with loaded.using(model.name), closing(answers):
         for each in answers:
             number = first + each.setting
             if isinstance(each, Progress):

@@ -222,8 +222,8 @@ def test_the_progress_of_a_sweep_is_shown(maths: list[Frame]) -> None:
     log: list[Frame] = [At(0, 0, warm_up=True)]
     assert "Warming up: 0 of 8 answers" in progress_html(Reply("running"), log, under_way)
     log += [next(frame for frame in maths if isinstance(frame, SweepAnswer)), At(1, 0)]
-    assert "1 of 8 answers, at block size 4" in progress_html(Reply("running"), log, under_way)
-    assert "Queued: 2 before it." in progress_html(Reply("queued", ahead=2), [], under_way)
+    assert "1 of 8 answers; now block size 4" in progress_html(Reply("running"), log, under_way)
+    assert "Queued: 2 runs before this one." in progress_html(Reply("queued", ahead=2), [], under_way)
     assert "Done: 8 answers." in progress_html(Reply("finished"), log, under_way)
     assert "Stopped. 1 of 8 answers are in the table." in progress_html(
         Reply("stopped", message="Stopped."), log, under_way
