@@ -183,11 +183,11 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(model, path):
 
 def test_two_runs_never_write_into_one_journal(model, path):
     header = {"format": journals.FORMAT}
-    first = journals.Journal.open(path, header, {}, resume=False)
+    first = journals.Journal.open(path, header, machine_facts(), resume=False)
     with pytest.raises(nb.NBDiffError, match="is being written by another run"):
-        journals.Journal.open(path, header, {}, resume=True)
+        journals.Journal.open(path, header, machine_facts(), resume=True)
     first.close()
-    journals.Journal.open(path, header, {}, resume=True).close()
+    journals.Journal.open(path, header, machine_facts(), resume=True).close()
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypatch):
