@@ -14,7 +14,7 @@ from training.errors import RecipeError
         ({"source": "a", "format": "xml"}, "format is 'xml'"),
         ({"source": "a", "colour": 1}, "'colour' is not known here"),
         ({"source": "a", "columns": {"body": "x"}}, "names the role 'body'; choose one of text"),
-        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "of different formats"),
+        ({"source": "a", "columns": {"text": "x", "prompt": "y"}}, "which belong to different formats"),
         ({"source": "a", "columns": {"text": "x"}, "format": "prompt"}, "which format prompt does not read"),
         ({"source": "a", "held_out": -1}, "held_out is -1"),
         ({"source": "a", "held_out": True}, "not a boolean"),

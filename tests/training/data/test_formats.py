@@ -205,9 +205,9 @@ def test_formats_are_told_by_their_columns(columns, settings, expected):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "there are a, b"),
-        ({"format": "text"}, "no column 'text'; there are a, b"),
-        ({"columns": {"text": "c"}}, "no column 'c' for the text; there are a, b"),
+        ({}, "the columns are a, b"),
+        ({"format": "text"}, "no column 'text'; the columns are a, b"),
+        ({"columns": {"text": "c"}}, "no column 'c' for the text; the columns are a, b"),
         ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
     ],
 )
