@@ -190,7 +190,7 @@ def test_a_full_disk_is_named_and_written_down(full_disk, home, monkeypatch):
     in_state(jobs, following, "finished")
     assert_unbroken(jobs, following)
     # It goes on from the checkpoint that was whole, and waits after step 15: of what came after, the log tells no more.
-    until(lambda: jobs.get(job.id).state == "running" and jobs.metrics(job.id)[-1]["step"] == 15)
+    until(lambda: jobs.get(job.id).state == "running" and jobs.metrics(job.id)[-1].step == 15)
     jobs.stop(job.id)
     in_state(jobs, job, "stopped")
     assert [each.step for each in jobs.checkpoints(job.id)] == [10, 16]
