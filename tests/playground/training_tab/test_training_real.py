@@ -41,7 +41,8 @@ def listed(home: Path) -> list[dict]:
 
 
 def test_a_job_outlives_its_server_and_its_model_is_raced(browser: Browser, tmp_path: Path, home: Path) -> None:
-    with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
+    # One thread: beside another busy process, a step with two threads was measured a hundred times slower.
+    with serving(tmp_path, NBDIFF_HOME=str(home), OMP_NUM_THREADS="1") as server:
         page = browser.new_page()
         page.goto(server.url)
         page.get_by_role("tab", name="Training").click()
@@ -53,7 +54,7 @@ def test_a_job_outlives_its_server_and_its_model_is_raced(browser: Browser, tmp_
         page.close()
     (job,) = listed(home)
     assert job["state"] in ("running", "finished")
-    with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
+    with serving(tmp_path, NBDIFF_HOME=str(home), OMP_NUM_THREADS="1") as server:
         page = browser.new_page()
         page.goto(server.url)
         page.get_by_role("tab", name="Training").click()
