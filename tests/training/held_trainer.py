@@ -7,11 +7,10 @@ The file holds a number of steps, and may be written anew while the run waits.
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from training.__main__ import main
+from training.run.log_lines import StepFigures
 from training.run.run_folder import RunFolder
 
 
@@ -24,14 +23,14 @@ def allow(limit: Path, steps: int) -> None:
 
 def hold(limit: Path) -> None:
     """Have the run of this process wait after the step that the file names."""
-    log = RunFolder.log
+    log = RunFolder.log_step
 
-    def held(self: RunFolder, figures: Mapping[str, Any]) -> None:
+    def held(self: RunFolder, figures: StepFigures) -> None:
         log(self, figures)
-        while figures["step"] >= int(limit.read_text(encoding="utf-8")):
+        while figures.step >= int(limit.read_text(encoding="utf-8")):
             time.sleep(0.01)
 
-    RunFolder.log = held
+    RunFolder.log_step = held
 
 
 if __name__ == "__main__":
