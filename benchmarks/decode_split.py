@@ -13,7 +13,8 @@ from typing import Any
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.plan import DecodePlan
-from nbdiff_engine.model.block_model import BlockModel, Session
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.session import Session
 from nbdiff_engine.token_choice.sampling import Sampler
 
 PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")

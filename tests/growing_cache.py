@@ -12,6 +12,7 @@ class GrowingCache:
     """transformers' DynamicCache and, per row, the position that each of its columns holds (-1: none)."""
 
     aligned = False  # a reference takes no short cut
+    divisible = False
 
     def __init__(self, config: PreTrainedConfig, rows: int, max_length: int, device: torch.device):
         """max_length: not needed here, as the cache grows."""
@@ -20,14 +21,14 @@ class GrowingCache:
         self.columns = torch.empty(rows, 0, dtype=torch.long, device=device)
         self.network_cache = DynamicCache(config=config)
 
-    def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
+    def prepare(self, starts: list[int], width: int, rows: range) -> tuple[Tensor, Tensor]:
         self.lengths = [min(length, start) for length, start in zip(self.lengths, starts)]
         first = torch.tensor(starts, device=self.device)[:, None]
         self.columns = self.columns.masked_fill(self.columns >= first, -1)
         self.columns = torch.cat([self.columns, first + torch.arange(width, device=self.device)], dim=1)
         return self.columns.clamp(min=0), self.columns >= 0
 
-    def keep(self, kept: list[int]) -> None:
+    def keep(self, kept: list[int], rows: range) -> None:
         self.lengths = [length + count for length, count in zip(self.lengths, kept)]
         limit = torch.tensor(self.lengths, device=self.device)[:, None]
         self.columns = self.columns.masked_fill(self.columns >= limit, -1)

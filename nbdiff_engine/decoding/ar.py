@@ -1,7 +1,7 @@
 """Autoregressive decoding: the baseline, with the same engine and the same cache."""
 
 from nbdiff_engine.decoding.row import AnswerRow, Program
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.trace.events import Commit, Reason
 
 

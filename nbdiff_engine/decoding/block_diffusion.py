@@ -6,7 +6,7 @@ start at the prompt's end, and blocks at absolute positions, where the first blo
 """
 
 from nbdiff_engine.decoding.row import AnswerRow, Program
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.trace.events import Commit, FinishReason, Reason
 
 

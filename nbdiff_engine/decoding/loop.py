@@ -2,7 +2,8 @@
 
 Each row runs its own strategy, which handles a single row. The loop collects the next pass of every row, runs all
 passes as one forward, even if they are of different phases, sends each row its predictions, and removes finished
-rows. A row therefore does not wait for other rows and does not see them.
+rows. A row that reads a long part of its prompt has a forward of its own (`model.passes.shared_forwards`), so that the
+other rows are not padded to its width.
 """
 
 import time
@@ -16,7 +17,8 @@ from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.decoding.self_speculative import self_speculative
 from nbdiff_engine.decoding.start import Start
-from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
 from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent
@@ -61,12 +63,11 @@ def decode(
     """
     clock = Clock()
     rows = [AnswerRow(index, prompt, plan, begin) for index, prompt in enumerate(prompts)]
-    longest = max(len(row.prompt) for row in rows) + plan.settings.max_new_tokens
-    # Room for two more blocks: the last block is decoded as a whole, and a short row is padded to the common width.
+    # Rows of similar length lie beside each other, so that they share the forwards of a prefill.
+    rows.sort(key=lambda row: len(row.context))
+    # Room for two more blocks, as the last block is decoded as a whole, and for padding to a common width.
     widest = max(plan.settings.block_size, len(begin.block) if begin else 0)
-    room = min(longest, plan.context_length) + 2 * widest
-    if max(len(row.context) for row in rows) > PREFILL_CHUNK:
-        room += PREFILL_CHUNK
+    room = max(map(_reach, rows)) + 2 * widest + PREFILL_CHUNK
     live: list[tuple[AnswerRow, Program]] = []
     passes: list[Pass] = []
     for row in rows:
@@ -82,7 +83,7 @@ def decode(
             yield from row.drain()
     if not live:
         return
-    session = model.open(len(live), room, cache)
+    session = model.open(len(live), room, cache, [_reach(row) for row, _ in live])
     while live:
         logits = session.run(passes)
         predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
@@ -97,12 +98,17 @@ def decode(
             except StopIteration as stop:
                 row.finish(stop.value)
         clock.pause()
-        for row, _ in live:
+        for row in sorted((row for row, _ in live), key=lambda row: row.index):
             yield from row.drain()
         clock.resume()
         if kept and len(kept) < len(live):
             session.select(kept)
         live, passes = [live[slot] for slot in kept], asked
+
+
+def _reach(row: AnswerRow) -> int:
+    """Tokens of the row's prompt and of the longest answer that it can have."""
+    return min(len(row.prompt) + row.plan.settings.max_new_tokens, row.plan.context_length)
 
 
 def _predict(

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.start import Start
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 

@@ -8,7 +8,7 @@ back. The output equals the output of AR for any draft, greedy or sampled. Token
 """
 
 from nbdiff_engine.decoding.row import AnswerRow, Program
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.trace.events import Reason, Verify
 
 

@@ -30,7 +30,9 @@ from tqdm import tqdm
 
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
-from nbdiff_engine.model.block_model import PREFILL_CHUNK, BlockModel, Pass, Session
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
+from nbdiff_engine.model.session import Session
 from nbdiff_engine.model.spec import DiffusionSpec
 
 SAMPLES = 32

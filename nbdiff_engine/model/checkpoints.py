@@ -13,6 +13,7 @@ from nbdiff_engine.errors import CheckpointError, SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.description import CheckpointDescription, describe, quiet_transformers, why_not
 from nbdiff_engine.model.network_check import check_network
+from nbdiff_engine.model.rope import fix_rope_per_row
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
@@ -45,6 +46,8 @@ def load(
     _require_safetensors(described.folder, label)
     network = _load_network(described, _weight_options(described.saved_dtype, dtype, where, quantization))
     _ = described.context_length  # raises for a checkpoint without one
+    if not for_training:  # a training pass has no cache: transformers chooses the frequencies by its longest text
+        fix_rope_per_row(network, label)
     if for_training and quantization == "4bit":
         keep_gradients_of_4bit_layers(network)  # before the first forward, which check_network runs
     model = BlockModel(

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
 from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
 from nbdiff_engine.model.families import FAMILIES, NOT_NATIVE, Family
+from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ class CheckpointDescription:
     def context_length(self) -> int:
         """Positions this checkpoint can hold. Raises CheckpointError if its config does not give a limit."""
         return context_length_of(self.config, self.label)
+
+    @property
+    def full_attention_length(self) -> int:
+        """Positions up to which every layer sees its whole context: the limit of training. Raises as above."""
+        return full_attention_length_of(self.config, self.label)
 
     @property
     def bos_before_template(self) -> bool:
@@ -127,25 +133,6 @@ def describe_bundled() -> list[BundledModel]:
 
 
 # -- single facts -------------------------------------------------------------------------------------------
-
-
-def context_length_of(config: PreTrainedConfig, label: str) -> int:
-    """Positions that a network of this config can hold; a sliding window limits them.
-
-    The 4D mask of this engine is wrong beyond the window of a sliding-window layer. Such a checkpoint is therefore
-    used only up to the length of its window, where its attention is full attention.
-
-    Raises CheckpointError if the config does not give a limit.
-    """
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 2:
-        raise CheckpointError(f"The config.json of {label} does not say how long its context is.")
-    layer_types = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    slides = any("sliding" in kind for kind in layer_types) if layer_types else True
-    if isinstance(window, int) and slides and getattr(config, "use_sliding_window", True):
-        limit = min(limit, window)
-    return limit
 
 
 def eos_token_ids_of(

@@ -23,6 +23,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3Model
 
+from nbdiff_engine.model.layer_kinds import window_of
+
 _LAYERS = {LlamaModel: LlamaDecoderLayer, Qwen2Model: Qwen2DecoderLayer, Qwen3Model: Qwen3DecoderLayer}
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")  # the others depend on the length of the text
 
@@ -152,6 +154,8 @@ def can_fuse(network: PreTrainedModel) -> bool:
     if layer_type is None or any(type(each) is not layer_type for each in body.layers):
         return False
     if config._attn_implementation != "sdpa" or getattr(config, "quantization_config", None) is not None:
+        return False
+    if window_of(config) is not None:  # its layers have different masks
         return False
     if body.rotary_emb.rope_type not in _FIXED_ROPE:
         return False

@@ -5,7 +5,7 @@ Only this file accesses a transformers cache.
 A forward is `prepare`, then the network, then `keep`. The tokens that a row keeps become its committed context; the
 next forward overwrites the others. A denoise pass keeps nothing, so it reads the cache and does not change it.
 
-`SlotCache` is a static buffer in which the slot of a token is its position. A denoise pass overwrites the slots of the
+`SlotCache` is a buffer in which the slot of a token is its position. A denoise pass overwrites the slots of the
 previous pass, a rollback only assigns a length, and tensors are never concatenated.
 """
 
@@ -25,21 +25,25 @@ class KVCache(Protocol):
     network_cache: Cache  # the cache object that the network gets
     lengths: list[int]  # committed tokens per row
     aligned: bool  # in the forward being prepared, key k is at position k in every row
+    divisible: bool  # whether a forward may be of a part of the rows
 
-    def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        """Prepare for a forward of `width` tokens per row; the first token of row r is at position starts[r].
+    def prepare(self, starts: list[int], width: int, rows: range) -> tuple[Tensor, Tensor]:
+        """Prepare for a forward of `width` tokens for each of `rows`; the first token of row rows[i] is at position
+        starts[i].
 
-        Tokens at or after starts[r] are dropped first (a rollback). Returns two tensors for the K keys that the
-        forward will see, in their order: the positions [B, K], and as bool [B, K] whether the key has a token,
-        committed or of this forward.
+        Tokens of row rows[i] at or after starts[i] are dropped first (a rollback). Returns two tensors for the K keys
+        that the forward will see, in their order: the positions [B or 1, K], and as bool [B or 1, K] whether the key
+        has a token, committed or of this forward.
         """
 
-    def keep(self, kept: list[int]) -> None:
-        """After the forward: row r keeps the first kept[r] of its tokens."""
+    def keep(self, kept: list[int], rows: range) -> None:
+        """After the forward: row rows[i] keeps the first kept[i] of its tokens."""
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows, in this order."""
 
+
+_STEP = 256  # the buffer of a SlotCache grows by multiples of this many slots
 
 # Makes an empty cache from (the network's config, rows, maximum positions per row, device).
 CacheMaker = Callable[[PreTrainedConfig, int, int, torch.device], KVCache]
@@ -54,25 +58,43 @@ class _SlotLayer(StaticLayer):
         self.cache = weakref.proxy(cache)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         cache = self.cache
+        if not self.is_initialized:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.keys, self.values = (cache.buffer_like(each) for each in (key_states, value_states))
+            self.is_initialized = True
+        elif self.keys.shape[2] < cache.capacity:
+            self.keys, self.values = (_grown(each, cache.buffer_like(each)) for each in (self.keys, self.values))
+        keys, values = self.keys[cache.rows], self.values[cache.rows]
         if cache.slots is None:  # every row writes to the same slots
-            self.keys[:, :, cache.first : cache.visible] = key_states
-            self.values[:, :, cache.first : cache.visible] = value_states
+            keys[:, :, cache.first : cache.visible] = key_states
+            values[:, :, cache.first : cache.visible] = value_states
         else:
-            self.keys[cache.row_index, :, cache.slots] = key_states.transpose(1, 2)
-            self.values[cache.row_index, :, cache.slots] = value_states.transpose(1, 2)
-        return self.keys[:, :, : cache.visible], self.values[:, :, : cache.visible]
+            keys[cache.row_index, :, cache.slots] = key_states.transpose(1, 2)
+            values[cache.row_index, :, cache.slots] = value_states.transpose(1, 2)
+        return keys[:, :, : cache.visible], values[:, :, : cache.visible]
+
+
+def _grown(old: Tensor, new: Tensor) -> Tensor:
+    new[:, :, : old.shape[2]] = old
+    return new
 
 
 class SlotCache:
-    """A static buffer [B, heads, max_length, head_dim] per layer; the slot of a token is its position."""
+    """A buffer [B, heads, capacity, head_dim] per layer; the slot of a token is its position.
+
+    The buffer grows in steps up to `max_length`, so that the memory follows the text that is there and not the text
+    that may come. Growth copies the buffer, one layer at a time.
+    """
+
+    divisible = True
 
     def __init__(self, config: PreTrainedConfig, rows: int, max_length: int, device: torch.device):
         self.max_length = max_length
         self.device = device
         self.lengths = [0] * rows
+        self.capacity = 0  # slots of the buffer in the forward being prepared
+        self.rows = slice(0, rows)
         self.first = self.visible = 0
         self.aligned = False
         self.slots: Tensor | None = None
@@ -81,9 +103,19 @@ class SlotCache:
         self.all_present = torch.ones(1, max_length, dtype=torch.bool, device=device)
         self.network_cache = Cache(layers=[_SlotLayer(self) for _ in range(config.num_hidden_layers)])
 
-    def prepare(self, starts: list[int], width: int) -> tuple[Tensor, Tensor]:
-        self.lengths = [min(length, start) for length, start in zip(self.lengths, starts)]
+    def buffer_like(self, states: Tensor) -> Tensor:
+        """An empty buffer for keys or values [rows, heads, tokens, head_dim]. Zeros: a NaN in an unused slot would
+        reach the result, although the weight of the slot is zero."""
+        return states.new_zeros(len(self.lengths), states.shape[1], self.capacity, states.shape[3])
+
+    def prepare(self, starts: list[int], width: int, rows: range) -> tuple[Tensor, Tensor]:
+        for row, start in zip(rows, starts, strict=True):
+            self.lengths[row] = min(self.lengths[row], start)
+        self.rows = slice(rows.start, rows.stop)
         self.first, self.visible = min(starts), max(starts) + width
+        if self.visible > self.capacity:
+            enough = max(self.visible, self.capacity * 3 // 2)
+            self.capacity = min(-(-enough // _STEP) * _STEP, self.max_length)
         positions = self.all_positions[None, : self.visible]
         self.aligned = self.first == self.visible - width
         if self.aligned:
@@ -94,8 +126,9 @@ class SlotCache:
         self.row_index = torch.arange(len(starts), device=self.device)[:, None]
         return positions, positions < first_slots + width
 
-    def keep(self, kept: list[int]) -> None:
-        self.lengths = [length + count for length, count in zip(self.lengths, kept)]
+    def keep(self, kept: list[int], rows: range) -> None:
+        for row, count in zip(rows, kept, strict=True):
+            self.lengths[row] += count
 
     def select(self, rows: list[int]) -> None:
         self.lengths = [self.lengths[row] for row in rows]

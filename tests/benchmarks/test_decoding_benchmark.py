@@ -11,7 +11,8 @@ from benchmarks.decoding import race
 from benchmarks.measuring import ratio, table, take_turns
 from benchmarks.roofline import ForwardWork, MachineLimits, work_of
 from nbdiff_engine.decoding.plan import DecodePlan
-from nbdiff_engine.model.block_model import BlockModel, Session
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.session import Session
 from nbdiff_engine.token_choice.sampling import Sampler
 from nbdiff_engine.trace.metrics import Metrics
 from tests.tiny import prompt_ids, tiny_model

@@ -49,7 +49,7 @@ def watch_connections(record: Path) -> None:
 
 def hold_forwards(gate: Path) -> None:
     """Let every forward wait for its permit, a file in the folder `gate`, for as long as there is such a folder."""
-    from nbdiff_engine.model.block_model import Session
+    from nbdiff_engine.model.session import Session
 
     run = Session.run
 

@@ -49,7 +49,7 @@ class TrainedModel:
             spec=described.spec,
             name=described.label,
             dtype=trained_dtype(described.saved_dtype),
-            context_length=described.context_length,
+            context_length=described.full_attention_length,
             # The first is the one that is written where a document has none.
             eos_token_ids=tuple(sorted(described.eos_token_ids, key=lambda each: (each != own, each))),
             bos_before_template=described.bos_before_template,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-import nbdiff_engine.model.block_model as block_model
+import nbdiff_engine.model.passes as passes
 from nbdiff_engine.decoding.loop import decode
 from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.trace.events import Denoise, Finish, Prefill, Reason, Verify
@@ -121,7 +121,7 @@ def test_cached_decoding_by_fixed_steps_is_uncached_decoding(any_model):
 
 @pytest.mark.parametrize("spec", [{}, UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}])
 def test_a_long_prompt_beside_short_ones_is_each_alone(spec, monkeypatch):
-    monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
+    monkeypatch.setattr(passes, "PREFILL_CHUNK", 8)
     model = tiny_model("llama", spec=spec)
     prompts = [prompt_ids(length, seed=length) for length in (30, 3, 17, 8)]
     batch = ids(model, prompts, block_size=5, threshold=0.5, max_new_tokens=22)
@@ -130,7 +130,7 @@ def test_a_long_prompt_beside_short_ones_is_each_alone(spec, monkeypatch):
 
 
 def test_a_long_prompt_can_be_left_after_any_chunk(llama, monkeypatch):
-    monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
+    monkeypatch.setattr(passes, "PREFILL_CHUNK", 8)
     events = list(nb.stream(llama, prompt_ids(30), strategy="ar", max_new_tokens=3))
     assert [event.prompt_tokens for event in events if isinstance(event, Prefill)] == [8, 16, 24, 30]
     assert [len(event.fixed) for event in events if isinstance(event, Prefill)] == [0, 0, 0, 1]

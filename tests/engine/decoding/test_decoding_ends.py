@@ -8,7 +8,7 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding import loop
-from nbdiff_engine.model.block_model import Session
+from nbdiff_engine.model.session import Session
 from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.trace.events import Commit, Finish, FinishReason, Prefill
 from tests.engine.answers import PROMPTS, ids

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import nbdiff_engine as nb
 from nbdiff_engine.evaluation.likelihood import Block, Draw, ar_likelihood, denoise_losses, diffusion_likelihood, draws
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from tests.reference import causal, logits_of
 from tests.tiny import FAST_DLLM, MASK, UNSHIFTED, prompt_ids, tiny_model
 from tests.training.packs import answer, packed

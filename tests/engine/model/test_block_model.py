@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import nbdiff_engine.model.block_model as block_model
+import nbdiff_engine.model.passes as passes
 from nbdiff_engine import BlockModel
-from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.model.kv_cache import SlotCache
 from tests.growing_cache import GrowingCache
 from tests.tiny import MASK, prompt_ids, tiny_model
@@ -90,7 +90,7 @@ def test_selected_rows_go_on_as_if_they_had_been_alone(llama, cache):
 def test_a_long_prefill_in_chunks_is_the_prefill(llama, monkeypatch):
     prompts = [prompt_ids(length, seed=length) for length in (50, 3, 21)]
     whole = llama.open(3, 64).prefill(prompts)
-    monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
+    monkeypatch.setattr(passes, "PREFILL_CHUNK", 8)
     session = llama.open(3, 64)
     close(session.prefill(prompts), whole)
     assert session.lengths == [50, 3, 21]
@@ -121,11 +121,6 @@ def test_the_head_is_computed_in_float32_under_bf16_weights(llama):
     logits = model.logits(hidden)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, hidden.float() @ network.lm_head.weight.float().T)
-
-
-def test_a_sliding_window_bounds_the_context():
-    assert tiny_model("qwen2", sliding_window=40, use_sliding_window=True, max_window_layers=0).context_length == 40
-    assert tiny_model("qwen2", sliding_window=40, use_sliding_window=False).context_length == 256
 
 
 LONG_CONTEXT = """
@@ -159,10 +154,10 @@ def test_masks_stay_small_at_32k_context():
 def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypatch):
     model = tiny_model("llama", spec={"context": context})
     masks: list[list[torch.Tensor]] = [[], []]
-    short = block_model.Session._aligned
+    short = Session._aligned
     body = model.body.forward
     for kind, aligned in enumerate((short, lambda *args: None)):
-        monkeypatch.setattr(block_model.Session, "_aligned", aligned)
+        monkeypatch.setattr(Session, "_aligned", aligned)
 
         def seeing(kind: int = kind, **kwargs):
             masks[kind].append(kwargs["attention_mask"].expand(len(kwargs["input_ids"]), -1, -1, -1))

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from nbdiff_engine.model.kv_cache import SlotCache
-from tests.tiny import tiny_model
+from tests.tiny import prompt_ids, tiny_model
+
+
+BOTH = range(2)  # rows
 
 
 @pytest.fixture
@@ -15,45 +18,66 @@ def cache() -> SlotCache:
 
 def seen(cache, starts: list[int], width: int) -> list[list[int]]:
     """Positions at which each row's keys are, in a forward; nothing is written."""
-    position, present = cache.prepare(starts, width)
+    position, present = cache.prepare(starts, width, range(len(starts)))
     position, present = position.expand(len(starts), -1), present.expand(len(starts), -1)
     return [sorted(position[row][present[row]].tolist()) for row in range(len(starts))]
 
 
 def test_a_forward_sees_what_is_committed_and_itself(cache):
     assert seen(cache, [0, 0], 3) == [[0, 1, 2]] * 2
-    cache.keep([3, 2])
+    cache.keep([3, 2], BOTH)
     assert cache.lengths == [3, 2]
     assert seen(cache, [3, 2], 2) == [[0, 1, 2, 3, 4], [0, 1, 2, 3]]
 
 
 def test_what_is_not_kept_is_not_seen_again(cache):
-    cache.prepare([0, 0], 4)
-    cache.keep([4, 4])
-    cache.prepare([4, 4], 3)
-    cache.keep([0, 0])
+    cache.prepare([0, 0], 4, BOTH)
+    cache.keep([4, 4], BOTH)
+    cache.prepare([4, 4], 3, BOTH)
+    cache.keep([0, 0], BOTH)
     assert cache.lengths == [4, 4]
     assert seen(cache, [4, 4], 1) == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_start_before_the_end_is_a_rollback(cache):
-    cache.prepare([0, 0], 6)
-    cache.keep([6, 6])
+    cache.prepare([0, 0], 6, BOTH)
+    cache.keep([6, 6], BOTH)
     assert seen(cache, [2, 6], 1) == [[0, 1, 2], [0, 1, 2, 3, 4, 5, 6]]
     assert cache.lengths == [2, 6]
 
 
 def test_selected_rows_keep_their_lengths(cache):
-    cache.prepare([0, 0], 4)
-    cache.keep([4, 2])
+    cache.prepare([0, 0], 4, BOTH)
+    cache.keep([4, 2], BOTH)
     cache.select([1])
     assert cache.lengths == [2]
     assert seen(cache, [2], 1) == [[0, 1, 2]]
 
 
 def test_it_is_aligned_where_all_rows_start_at_the_same_place(cache):
-    cache.prepare([0, 0], 4)
+    cache.prepare([0, 0], 4, BOTH)
     assert cache.aligned
-    cache.keep([4, 2])
-    cache.prepare([4, 2], 1)
+    cache.keep([4, 2], BOTH)
+    cache.prepare([4, 2], 1, BOTH)
     assert not cache.aligned
+
+
+def test_a_forward_may_be_of_a_part_of_the_rows(cache):
+    cache.prepare([0, 0], 4, BOTH)
+    cache.keep([4, 2], BOTH)
+    position, present = cache.prepare([2], 3, range(1, 2))
+    assert position[present].tolist() == [0, 1, 2, 3, 4]
+    cache.keep([3], range(1, 2))
+    assert cache.lengths == [4, 5]
+
+
+def test_the_buffer_grows_in_steps_and_keeps_its_content():
+    model = tiny_model("llama", max_position_embeddings=2048)
+    session = model.open(1, 2048)
+    prompt = prompt_ids(1200)
+    grown = session.prefill([prompt])  # chunks of 512 tokens: the buffer grows twice
+    assert session.cache.network_cache.layers[0].keys.shape[2] < 2048
+    whole = model.open(1, 2048)
+    whole.cache.capacity = 2048
+    assert torch.equal(grown, whole.prefill([prompt]))
+    assert session.cache.capacity == 1280 and whole.cache.capacity == 2048

@@ -1,0 +1,80 @@
+"""Pass: one row's part of a forward; `shared_forwards`: which rows share one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+# Queries per forward of a prefill. Limits the mask to CHUNK x context: 16 MB instead of 1 GB at 32k tokens.
+PREFILL_CHUNK = 512
+
+# Passes of at most this many tokens always share a forward. To read the weights once more takes longer than to compute
+# this many padding tokens.
+SHARED_WIDTH = 64
+# Longer passes share a forward if padding adds at most this share of tokens.
+_PADDING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One row's part of a forward.
+
+    tokens: the ids, the first at sequence position `start`. Tokens that were committed at or after `start` are
+    rolled back. block_size: tokens per block; the first block begins at `start`. wanted: the indices into `tokens`
+    whose logits are computed.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    noised: bool
+    block_size: int
+    wanted: Sequence[int]
+
+    @classmethod
+    def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True, start: int = 0) -> list[Self]:
+        """Read a prompt, or a part of one, from position `start` and keep it, with at most PREFILL_CHUNK tokens per
+        pass. The last pass wants the logits of the last token.
+
+        Causal unless block_size > 1. Chunks end on block borders, because one forward must read a whole block.
+        """
+        step = max(block_size, PREFILL_CHUNK // block_size * block_size)
+        chunks = []
+        for first in range(0, len(tokens), step):
+            part = tokens[first : first + step]
+            wanted = [len(part) - 1] if want_next and first + step >= len(tokens) else []
+            chunks.append(cls(part, start + first, False, block_size, wanted))
+        return chunks
+
+    @classmethod
+    def nothing(cls, at: int) -> Self:
+        """No token: a row that waits for the other rows. at: the length of its context."""
+        return cls((), at, False, 1, ())
+
+    @classmethod
+    def denoise(cls, block: Sequence[int], start: int, wanted: Sequence[int]) -> Self:
+        """Run a block bidirectionally over the committed context. The cache keeps nothing of it."""
+        return cls(block, start, True, len(block), wanted)
+
+    @classmethod
+    def commit(cls, block: Sequence[int], start: int, wanted: Sequence[int] | None = None) -> Self:
+        """Read a finished block as context and keep it. By default the logits of its last token are wanted."""
+        return cls(block, start, False, len(block), (len(block) - 1,) if wanted is None else wanted)
+
+
+def shared_forwards(widths: Sequence[int]) -> list[range]:
+    """Divide rows into runs of consecutive rows that share a forward. Rows without tokens are in no run.
+
+    widths: the number of tokens of each row's pass. A forward computes as many tokens for every row as for its widest,
+    so a row that decodes does not share a forward with a row that reads a long prompt.
+    """
+    runs: list[range] = []
+    for row, width in enumerate(widths):
+        if width == 0:
+            continue
+        if runs and runs[-1].stop == row:
+            together = [*widths[runs[-1].start : row], width]
+            widest = max(together)
+            if widest <= SHARED_WIDTH or widest * len(together) <= (1 + _PADDING) * sum(together):
+                runs[-1] = range(runs[-1].start, row + 1)
+                continue
+        runs.append(range(row, row + 1))
+    return runs
