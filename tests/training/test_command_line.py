@@ -95,5 +95,5 @@ def test_a_folder_that_holds_another_run_is_left_as_it_is(run, small):
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     code, _, errors = run("adapt", "--recipe", recipe, "--output", output, "--max-steps", 1)
     assert code == 2
-    assert "holds another run" in errors
+    assert "contains another run" in errors
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before

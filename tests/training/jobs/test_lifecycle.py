@@ -160,11 +160,11 @@ def test_two_slots_run_two_at_once(home, hold):
         ("failed missing_file: There is no file /nosuch.jsonl.", "missing file: There is no file"),
         ("failed disk_full: The checkpoint of step 4 cannot be written to c: the disk is full; x.", "disk full: The"),
         (
-            "failed nan_loss: The loss of step 4 is nan and its gradient's norm nan; the run is stopped and the "
+            "failed nan_loss: The loss of step 4 is nan and its gradient norm nan; the run is stopped and the "
             "checkpoint of step 2 is kept.",
             "NaN loss: The loss of step 4 is nan",
         ),
-        ("failed other: The run in c read 8 rows a step.", "The run in c read 8 rows a step."),
+        ("failed other: The run in c read 8 rows per step.", "The run in c read 8 rows per step."),
         ("crashed other: KeyError: 'optimizer'", "it ended with exit code 1; its last line: KeyError: 'optimizer'"),
         ("exit3 words:MemoryError: row 4, disk full", "it ended with exit code 3; its last line: MemoryError: row 4"),
         ("exit3 words:Bus error", "it ended with exit code 3; its last line: Bus error"),

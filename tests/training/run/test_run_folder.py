@@ -16,7 +16,7 @@ def recipe(tmp_path) -> Recipe:
 def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
     start(recipe, tmp_path / "run", resume=False)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="holds another run"):
+    with pytest.raises(RunError, match="contains another run"):
         start(recipe, tmp_path / "run", resume=False)
     other = recipe.model_copy(update={"seed": 1})
     with pytest.raises(RunError, match=r"started with other settings: seed \(0 then, 1 now\)"):
