@@ -322,7 +322,7 @@ class Author:
                 for index, sequence in enumerate(sequences)
                 if sequence[-1] in self.model.eos_token_ids and self._has_room(sequence)
             ]
-            # The answer has another seed than the question, because equal noise would make their first tokens correlated.
+            # Another seed than the question: equal noise would make the first tokens of both correlated.
             answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
             prompts = [sequences[index] + self.between for index in complete]
             answered = self._continuations(prompts, [numbers[index] for index in complete], answer_seed, tick)
