@@ -7,7 +7,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves
-from playground.training_tab.events import QUIET, News
+from playground.training_tab.events import QUIET, Updates
 from playground.training_tab.words import say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
@@ -62,13 +62,13 @@ class Compare:
         outputs = [self.said, self.shown, *self.figures, self.table]
         gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **QUIET)
 
-    def choices(self) -> News:
+    def choices(self) -> Updates:
         """The list of the jobs that have started."""
         started = [job for job in self.jobs.list() if (job.run / "recipe.yaml").is_file()]
         listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in started]
         return {self.chosen: gr.update(choices=listed)}
 
-    def compared(self, chosen: Any, log_scale: Any) -> News:
+    def compared(self, chosen: Any, log_scale: Any) -> Updates:
         """The figures and the table of the chosen runs."""
         hidden = {self.shown: gr.update(visible=False)}
         names = chosen if isinstance(chosen, list) else []

@@ -7,4 +7,4 @@ QUEUED = {"api_visibility": "private", "show_progress": "minimal", "concurrency_
 
 # The new value, or a gr.update, of each component that changes. Gradio accepts no empty dict for an event with several
 # outputs: return gr.skip() instead.
-News = dict[Any, Any]
+Updates = dict[Any, Any]

@@ -23,7 +23,7 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
-from playground.training_tab.events import QUEUED, QUIET, News
+from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.fields import Field, groups
 from playground.training_tab.words import say
 from training.jobs import Jobs, TrainingJob
@@ -215,7 +215,7 @@ class JobForm:
             settings,
         )
 
-    def described(self, *form: Any) -> News:
+    def described(self, *form: Any) -> Updates:
         """The block schedule and the command line for the form, or an error in one sentence."""
         try:
             asked = self.asked(*form)
@@ -225,11 +225,11 @@ class JobForm:
             return {self.growth: self._growth_only(form), self.command: "", self.said: say(str(error), error=True)}
         return {self.growth: growth, self.command: command, self.said: ""}
 
-    def _described_quietly(self, *form: Any) -> News:
+    def _described_quietly(self, *form: Any) -> Updates:
         """The same, but the sentence beside the buttons stays."""
-        return {part: news for part, news in self.described(*form).items() if part is not self.said}
+        return {part: updates for part, updates in self.described(*form).items() if part is not self.said}
 
-    def choose(self, preset: Any) -> News:
+    def choose(self, preset: Any) -> Updates:
         """Fill the form with the values of a preset."""
         try:
             recipe = preset_of(str(preset))
@@ -243,7 +243,7 @@ class JobForm:
             self.said: "",
         }
 
-    def fill(self, recipe: Recipe, preset: str, name: str, base: str | None, data: str | None) -> News:
+    def fill(self, recipe: Recipe, preset: str, name: str, base: str | None, data: str | None) -> Updates:
         """Fill the form with the settings of an existing run. base, data: values of the form."""
         preset = preset_for(recipe, preset)
         return {
@@ -252,7 +252,7 @@ class JobForm:
             **self._filled(recipe, base, data),
         }
 
-    def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> News:
+    def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> Updates:
         parts = self.parts
         return {
             parts.base: gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
@@ -263,7 +263,7 @@ class JobForm:
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
         }
 
-    def uploaded(self, path: Any) -> News:
+    def uploaded(self, path: Any) -> Updates:
         """Store an uploaded file and select it as the data."""
         if not path:
             return gr.skip()
@@ -278,14 +278,14 @@ class JobForm:
             self.said: say(f"{name} is uploaded ({size / 1e6:.2g} MB)."),
         }
 
-    def estimated(self, *form: Any) -> News:
+    def estimated(self, *form: Any) -> Updates:
         """Estimate the memory and time of the run."""
         try:
             return {self.said: say(estimates.estimated(self.asked(*form).recipe()).in_words())}
         except NBDiffError as error:
             return {self.said: say(str(error), error=True)}
 
-    def previewed(self, *form: Any) -> News:
+    def previewed(self, *form: Any) -> Updates:
         """Show what the run would read: documents, noised copies, and the attention mask."""
         from training.planning.preview import preview  # imports torch, which is slow; not needed to build the page
 
@@ -297,7 +297,7 @@ class JobForm:
         shown = f'<pre tabindex="0" aria-label="Preview of the data">{html.escape(text)}</pre>'
         return {self.preview_shown: gr.update(value=shown, visible=True), self.said: ""}
 
-    def as_yaml(self, *form: Any) -> News:
+    def as_yaml(self, *form: Any) -> Updates:
         """The complete recipe as YAML, for a file."""
         try:
             return {self._yaml: self.asked(*form).recipe().to_yaml(), self.said: ""}
@@ -313,7 +313,7 @@ class JobForm:
         estimates.save(recipe, job.folder)
         return job
 
-    def bases(self, now: Any) -> News:
+    def bases(self, now: Any) -> Updates:
         """Update the list of bases. now: the selected base, which stays."""
         return {self.parts.base: gr.update(choices=self.access.bases(), value=now)}
 

@@ -47,9 +47,9 @@ class Opening:
         self.worker = worker
         self.jobs = jobs
 
-    def open(self, identity: Any, which: Any) -> OpenedCheckpoint:
+    def open(self, job_id: Any, which: Any) -> OpenedCheckpoint:
         """Load a checkpoint. which: a step or FINAL. Raises NBDiffError, one sentence, if it cannot be loaded."""
-        job = self.jobs.get(str(identity))
+        job = self.jobs.get(str(job_id))
         try:
             run_id = self.worker.submit([RunPart("open", lambda: self._frames(job, which))])
         except QueueFullError as error:

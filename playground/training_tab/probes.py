@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from playground.training_tab import curves
-from playground.training_tab.events import QUIET, News
+from playground.training_tab.events import QUIET, Updates
 from training.run.log_lines import Probe, ProbeAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."
@@ -33,14 +33,14 @@ class Probes:
 
     @property
     def outputs(self) -> list[Any]:
-        """The components that `news` changes."""
+        """The components that `updates` changes."""
         return [self.section, self.at, self.text, self.figure, self.probes]
 
     def wire(self) -> None:
         """Register the event of the slider."""
         self.at.input(self.show, [self.at, self.probes], [self.text, self.figure], trigger_mode="always_last", **QUIET)
 
-    def news(self, probes: Sequence[Probe]) -> News:
+    def updates(self, probes: Sequence[Probe]) -> Updates:
         """Show the probes of a run, with the newest one selected."""
         count = len(probes)
         if not count:
@@ -49,7 +49,7 @@ class Probes:
         shown_ = self.show(count, probes)
         return {self.section: gr.update(visible=True), self.at: slider, self.probes: tuple(probes), **shown_}
 
-    def show(self, at: Any, probes: Sequence[Probe]) -> News:
+    def show(self, at: Any, probes: Sequence[Probe]) -> Updates:
         """Show one probe. at: its number, from 1."""
         if not probes:
             return {self.text: gr.skip()}

@@ -10,7 +10,7 @@ from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
 from playground.training_tab.asked import LONGEST_NAME
 from playground.training_tab.compare import Compare
-from playground.training_tab.events import QUEUED, QUIET, News
+from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
 from playground.training_tab.opening import Opening
 from playground.training_tab.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
@@ -98,7 +98,7 @@ class TrainingTab:
 
     # -- handlers ----------------------------------------------------------------------------------------
 
-    def start(self, *form: Any) -> News:
+    def start(self, *form: Any) -> Updates:
         """Start a job and show it, or show an error in one sentence."""
         form_said, watch = self.form.said, self.watch
         try:
@@ -113,10 +113,10 @@ class TrainingTab:
             watch.said: "",
         }
 
-    def duplicate(self, identity: Any) -> News:
+    def duplicate(self, job_id: Any) -> Updates:
         """Fill the form with the settings of a job."""
         try:
-            job = self.jobs.get(str(identity))
+            job = self.jobs.get(str(job_id))
             recipe = recipe_of(job)
             # The form names jobs and uploads by their ids, not by their paths.
             base, data = self.form.access.named(recipe.base), self.form.access.named(recipe.data.source)
@@ -125,35 +125,35 @@ class TrainingTab:
             return {self.watch.said: say(str(error), error=True)}
         return {**filled, self.tabs: gr.update(selected=NEW), self.watch.said: ""}
 
-    def open(self, identity: Any, which: Any) -> News:
+    def open(self, job_id: Any, which: Any) -> Updates:
         """Open a checkpoint in the Decode tab."""
         try:
-            opened = self.opening.open(identity, which)
+            opened = self.opening.open(job_id, which)
         except NBDiffError as error:
             return {self.watch.said: say(str(error), error=True)}
         return {self.opened: opened, self.watch.said: say("Opened in the Decode tab.")}
 
-    def restored(self, address: Any) -> News:
+    def restored(self, address: Any) -> Updates:
         """When the page opens: show the job that the URL names. address: its id, "-" for the tab alone, or empty."""
         text = address if isinstance(address, str) else ""
         if not text:
             return {self.watch.list: gr.update(choices=self._choices())}
         known = any(job.id == text for job in self.jobs.list())
-        identity = text if known else None
+        job_id = text if known else None
         return {
             self.outer_tabs: gr.update(selected="training"),
-            self.watch.list: self._listed(identity),
-            self.watch.chosen: identity,
+            self.watch.list: self._listed(job_id),
+            self.watch.chosen: job_id,
             self.timer: gr.Timer(active=True),
             **({self.tabs: gr.update(selected=WATCH)} if known else {}),
         }
 
-    def _entered(self, base: Any) -> News:
+    def _entered(self, base: Any) -> Updates:
         return {self.timer: gr.Timer(active=True), **self.form.bases(base), **self.compare.choices()}
 
-    def _listed(self, identity: str | None) -> Any:
+    def _listed(self, job_id: str | None) -> Any:
         choices = self._choices()
-        return gr.update(choices=choices, value=identity, visible=bool(choices))
+        return gr.update(choices=choices, value=job_id, visible=bool(choices))
 
     def _choices(self) -> list[tuple[str, str]]:
         return [(choice(job), job.id) for job in self.jobs.list()]

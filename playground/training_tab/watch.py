@@ -14,7 +14,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves, estimates, words
-from playground.training_tab.events import QUIET, News
+from playground.training_tab.events import QUIET, Updates
 from playground.training_tab.opening import FINAL
 from playground.training_tab.probes import Probes
 from training.jobs import Jobs, TrainingJob, states
@@ -183,8 +183,8 @@ class Watch:
         on_click(self.save, self.jobs.save_now)
         on_click(self.stop, self.jobs.stop)
         on_click(self.resume, self.jobs.resume)
-        on_click(self.move_up, lambda identity: self._move(identity, -1))
-        on_click(self.move_down, lambda identity: self._move(identity, +1))
+        on_click(self.move_up, lambda job_id: self._move(job_id, -1))
+        on_click(self.move_down, lambda job_id: self._move(job_id, +1))
         on_click(self.confirm_delete, self.jobs.delete)
         self.delete.click(lambda: {self.confirmation: gr.update(visible=True)}, None, self.confirmation, **QUIET)
         self.cancel_delete.click(lambda: self._said(""), None, [self.said, self.confirmation], **QUIET)
@@ -197,30 +197,30 @@ class Watch:
 
     # -- requests of visitors ----------------------------------------------------------------------------
 
-    def _acted(self, act: Callable[[str], object]) -> Callable[[Any], News]:
+    def _acted(self, act: Callable[[str], object]) -> Callable[[Any], Updates]:
         """A handler that calls `act` with the id of the selected job, shows its error, and hides the confirmation."""
 
-        def handler(identity: Any) -> News:
+        def handler(job_id: Any) -> Updates:
             try:
-                act(self.jobs.get(str(identity)).id)
+                act(self.jobs.get(str(job_id)).id)
             except NBDiffError as error:
                 return self._said(words.say(str(error), error=True))
             return self._said("")
 
         return handler
 
-    def _said(self, sentence: str) -> News:
+    def _said(self, sentence: str) -> Updates:
         """Show a sentence above the panel and hide the confirmation of Delete."""
         return {self.said: sentence, self.confirmation: gr.update(visible=False)}
 
-    def _move(self, identity: str, by: int) -> None:
-        place = self.jobs.get(identity).queue_place
+    def _move(self, job_id: str, by: int) -> None:
+        place = self.jobs.get(job_id).queue_place
         if place is not None:
-            self.jobs.move(identity, max(1, place + by))
+            self.jobs.move(job_id, max(1, place + by))
 
     # -- updates -----------------------------------------------------------------------------------------
 
-    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> News:
+    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> Updates:
         """The changes since `seen`, for `outputs`."""
         jobs = self.jobs.list()[:MOST_LISTED]
         job = next((job for job in jobs if job.id == chosen), None)
@@ -229,20 +229,20 @@ class Watch:
         now = Seen(listed, gone=job is None and bool(chosen), panel=panel)
         if now == seen:
             return gr.skip()
-        news: News = {self.seen: now}
+        updates: Updates = {self.seen: now}
         if seen is None or (now.listed, now.gone) != (seen.listed, seen.gone):
             # The visitor may have selected another job since this tick was sent: reset only a job that is gone.
             changed = {"value": None} if now.gone else {}
             if jobs and not chosen and seen is None:  # a page that has just opened shows the newest job
                 changed = {"value": jobs[0].id}
-            news[self.list] = gr.update(choices=list(listed), visible=bool(listed), **changed)
-            news[self.none_yet] = gr.update(visible=not listed)
+            updates[self.list] = gr.update(choices=list(listed), visible=bool(listed), **changed)
+            updates[self.none_yet] = gr.update(visible=not listed)
         if job is None:
-            return news | {self.panel: gr.update(visible=False)}
+            return updates | {self.panel: gr.update(visible=False)}
         before = seen.panel if seen and seen.panel and seen.panel.job == job.id else None
         if before is None:
-            news[self.panel] = gr.update(visible=True)
-        return news | self._panel_changes(job, before, panel, bool(log_scale))
+            updates[self.panel] = gr.update(visible=True)
+        return updates | self._panel_changes(job, before, panel, bool(log_scale))
 
     def _panel_state(self, job: TrainingJob, jobs: Sequence[TrainingJob], log_scale: bool) -> SeenPanel:
         metrics = _stamp(job.run / "metrics.jsonl")
@@ -259,35 +259,35 @@ class Watch:
             probes=_stamp(job.run / "probes.jsonl"),
         )
 
-    def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> News:
+    def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> Updates:
         def new(part: str) -> bool:
             return before is None or getattr(before, part) != getattr(now, part)
 
-        news: News = {}
+        updates: Updates = {}
         metrics = self.jobs.metrics(job.id) if new("curves") or new("head") else []
         if new("head"):
-            news[self.head] = words.head(job, metrics, estimates.load(job.folder))
+            updates[self.head] = words.head(job, metrics, estimates.load(job.folder))
         if new("curves"):
-            news[self.losses] = curves.losses(metrics, log_scale)
-            news[self.block_size] = curves.block_size(metrics)
-            news[self.rate] = curves.rate(metrics)
+            updates[self.losses] = curves.losses(metrics, log_scale)
+            updates[self.block_size] = curves.block_size(metrics)
+            updates[self.rate] = curves.rate(metrics)
         if new("buttons"):
-            news |= self._buttons(*now.buttons)
+            updates |= self._buttons(*now.buttons)
         if new("checkpoints"):
             first = now.checkpoints[0][1] if now.checkpoints else None
-            news[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
+            updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
         if new("held_out"):
-            news[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
+            updates[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
         if new("log"):
-            news[self.log] = now.log
+            updates[self.log] = now.log
         if new("settings"):
-            news[self.command] = self._command(job)
-            news[self.settings] = _text(job.run / "recipe.yaml")
+            updates[self.command] = self._command(job)
+            updates[self.settings] = _text(job.run / "recipe.yaml")
         if new("probes"):
-            news |= self.probes.news(self.jobs.probes(job.id))
-        return news
+            updates |= self.probes.updates(self.jobs.probes(job.id))
+        return updates
 
-    def _buttons(self, state: str, place: int | None, waiting: int) -> News:
+    def _buttons(self, state: str, place: int | None, waiting: int) -> Updates:
         """Enable the buttons that are valid in this state. place: in the queue, from 1. waiting: jobs in the queue."""
         shown = place is not None and waiting > 1
         return {
