@@ -78,7 +78,7 @@ def with_trace(asked: dict[str, Any], **changed: Any) -> dict[str, Any]:
         (lambda asked: with_trace(asked, model="nosuch"), "No model 'nosuch' is loaded"),
         (lambda asked: with_trace(asked, prompt_ids=[5] * 9000), "prompt has more than"),
         (lambda asked: with_trace(asked, prompt_ids=[10**9]), "1000000000"),
-        (lambda asked: with_trace(asked, settings={"strategy": "ar", "shell": "x"}), "does not know"),
+        (lambda asked: with_trace(asked, settings={"strategy": "ar", "shell": "x"}), "does not have"),
         (lambda asked: {**asked, "settings": {"max_new_tokens": 10**6}}, "this server allows at most 512"),
         (lambda asked: {**asked, "settings": {"threshold": 7}}, "threshold is 7"),
         (lambda asked: {**asked, "changes": [[999, 5]]}, "Position 999 is not on the canvas"),

@@ -244,7 +244,7 @@ def test_a_race_goes_out_and_comes_back(browser: Browser, tmp_path: Path) -> Non
     ("change", "sentence"),
     [
         (lambda race: "{", "This file is not JSON; it may have been cut off."),
-        (lambda race: [1], "This file holds no race and no trace"),
+        (lambda race: [1], "This file contains neither a race nor a trace"),
         (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
         (lambda race: {**race, "lanes": []}, "This race has no lanes."),
         (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "its last event is not its only finish"),

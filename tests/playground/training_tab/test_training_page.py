@@ -114,7 +114,7 @@ def test_a_mistake_is_said_a_setting_becomes_part_of_the_command_and_a_job_is_de
     browser: Browser, server: Server, held: Path
 ) -> None:
     with opened(browser, server) as page:
-        page.get_by_role("button", name="Every setting").click()
+        page.get_by_role("button", name="All settings").click()
         page.locator("#set-blocks-b_max input").fill("0")
         expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
         page.locator("#set-blocks-b_max input").fill("8")

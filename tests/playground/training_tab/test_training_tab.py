@@ -144,7 +144,7 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
         ({"max_steps": 1.5}, "The number of steps is 1.5"),
         ({"base": "no-such-model"}, "'no-such-model' is no bundled model"),
         ({"base": "owner/model"}, "the hub is off"),
-        ({"data": "upload:../../x"}, "This upload is not here"),
+        ({"data": "upload:../../x"}, "This upload no longer exists"),
     ],
 )
 def test_a_mistake_is_one_sentence_beside_the_button(form: JobForm, changed: dict[str, Any], said: str) -> None:
@@ -196,7 +196,7 @@ def test_an_upload_is_kept_under_a_name_of_the_servers_own(form: JobForm, tmp_pa
     file = tmp_path / "my $(data).jsonl"
     file.write_text('{"text": "hello"}\n')
     news = form.uploaded(str(file))
-    assert "my $(data).jsonl is here" in news[form.said]
+    assert "my $(data).jsonl is uploaded" in news[form.said]
     path = Path(form.asked(*filled(data=news[form.parts.data]["value"])).recipe().data.source)
     assert path.is_relative_to(tmp_path / "uploads")
     assert path.name == "my___data_.jsonl"
