@@ -10,7 +10,7 @@ import nbdiff_engine.model.block_model as block_model
 from nbdiff_engine.decoding.loop import decode
 from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.trace.events import Denoise, Finish, Prefill, Reason, Verify
-from tests.engine.answers import PROMPTS, ids, timeless
+from tests.engine.answers import PROMPTS, ids, without_time
 from tests.growing_cache import GrowingCache
 from tests.reference import naive_ar, naive_block_causal, naive_block_diffusion
 from tests.tiny import FAMILIES, FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
@@ -47,7 +47,7 @@ def test_block_causal_checkpoints_on_an_absolute_grid(family, block_size, shift)
 def test_block_size_one_is_ar_event_by_event(any_model):
     for prompt in PROMPTS:
         one, ar = (
-            [timeless(event) for event in nb.stream(any_model, prompt, max_new_tokens=20, **how)]
+            [without_time(event) for event in nb.stream(any_model, prompt, max_new_tokens=20, **how)]
             for how in ({"block_size": 1}, {"strategy": "ar"})
         )
         assert one == ar
