@@ -199,7 +199,7 @@ def test_a_start_belongs_to_one_prompt(model):
         nb.prepare(model, ["a", "b"], start=Start())
 
 
-def test_a_cut_trace_is_read_only_with_whole_false(model):
+def test_a_cut_trace_loads_only_with_whole_false(model):
     data = traced(model, strategy="ar").to_json()
     data["events"] = data["events"][:4]
     assert len(Trace.from_json(data, whole=False).events) == 4

@@ -44,7 +44,7 @@ def test_block_causal_checkpoints_on_an_absolute_grid_match_naive_decoding(famil
         assert decoded == naive_block_causal(model, prompt, 19, block_size, 0.6, shift)
 
 
-def test_block_size_one_is_ar_event_by_event(any_model):
+def test_block_size_one_gives_the_events_of_ar(any_model):
     for prompt in PROMPTS:
         one, ar = (
             [without_time(event) for event in nb.stream(any_model, prompt, max_new_tokens=20, **how)]
@@ -148,13 +148,13 @@ DRAFTS = [
 
 @pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("block_size", [1, 2, 5, 8])
-def test_greedy_self_speculation_is_greedy_ar(any_model, block_size, draft):
+def test_greedy_self_speculation_matches_greedy_ar(any_model, block_size, draft):
     ar = ids(any_model, PROMPTS, strategy="ar", max_new_tokens=30)
     assert ids(any_model, PROMPTS, strategy="self_speculative", block_size=block_size, max_new_tokens=30, **draft) == ar
 
 
 @pytest.mark.parametrize("block_size", [2, 4, 8, 16, 32])
-def test_self_speculation_on_the_trained_checkpoint_is_ar_and_accepts_drafts(golden_model, golden_cases, block_size):
+def test_self_speculation_on_the_trained_checkpoint_matches_ar_and_accepts_drafts(golden_model, golden_cases, block_size):
     prompts = [case["prompt_ids"] for case in golden_cases]
     ar = nb.generate(golden_model, prompts, strategy="ar", max_new_tokens=96)
     fast = nb.generate(golden_model, prompts, strategy="self_speculative", block_size=block_size, max_new_tokens=96)
@@ -174,7 +174,7 @@ SAMPLINGS = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_sampled_self_speculation_is_sampled_ar_seed_by_seed(golden_model, golden_cases, sampling):
+def test_sampled_self_speculation_matches_sampled_ar_for_each_seed(golden_model, golden_cases, sampling):
     for seed in range(8):
         prompt = golden_cases[seed]["prompt_ids"]
         common = {"seed": seed, "max_new_tokens": 48, **sampling}
@@ -184,7 +184,7 @@ def test_sampled_self_speculation_is_sampled_ar_seed_by_seed(golden_model, golde
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS[:2])
-def test_sampled_self_speculation_is_sampled_ar_in_every_family(any_model, sampling):
+def test_sampled_self_speculation_matches_sampled_ar_in_every_family(any_model, sampling):
     for seed in range(2):
         common = {"seed": seed, "max_new_tokens": 16, **sampling}
         ar = ids(any_model, PROMPTS, strategy="ar", **common)

@@ -17,7 +17,7 @@ from tests.tiny import MASK, prompt_ids, tiny_model
 
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
-def test_a_seed_repeats_and_another_does_not(llama, strategy):
+def test_the_same_seed_repeats_an_answer_and_another_does_not(llama, strategy):
     first, again, other = (
         ids(llama, PROMPTS[0], strategy=strategy, temperature=2.0, max_new_tokens=40, seed=seed) for seed in (7, 7, 8)
     )

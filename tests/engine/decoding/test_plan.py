@@ -57,7 +57,7 @@ def test_only_a_block_larger_than_trained_gives_a_note(llama):
     assert str(note) == f"block size 9 is larger than the 8 that {llama.name} was trained for; expect worse text"
 
 
-def test_the_mask_is_never_predicted_and_an_eos_may_be_ignored(golden_model):
+def test_the_mask_is_forbidden_and_an_eos_can_be_ignored(golden_model):
     plan = planned(golden_model)
     assert plan.sampler.forbidden == (golden_model.spec.mask_token_id,)
     assert plan.eos_token_ids == golden_model.eos_token_ids != frozenset()

@@ -64,7 +64,7 @@ def calls_of(monkeypatch, stop_at: int | None = None) -> list:
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_an_interrupted_run_resumes_and_gives_the_same_report(model, path, monkeypatch, batch_size):
-    whole = json.loads(json.dumps(run(model, batch_size=batch_size).to_json()))
+    uninterrupted = json.loads(json.dumps(run(model, batch_size=batch_size).to_json()))
     calls_of(monkeypatch, stop_at=8)  # three warm-ups, then five answers
     with pytest.raises(KeyboardInterrupt):
         run(model, path, batch_size=batch_size)
@@ -74,7 +74,7 @@ def test_an_interrupted_run_resumes_and_gives_the_same_report(model, path, monke
     again = json.loads(json.dumps(run(model, path, resume=True, batch_size=batch_size).to_json()))
     assert path.read_text().splitlines()[: len(kept)] == kept
     assert len(calls) == 3 + 3 * len(running.batches_of(PROBLEMS, [[1]] * len(PROBLEMS), batch_size)) - 5
-    assert without_times(again) == without_times(whole)
+    assert without_times(again) == without_times(uninterrupted)
 
 
 def test_a_finished_run_that_is_resumed_decodes_nothing_and_gives_the_same_report(model, path, monkeypatch):

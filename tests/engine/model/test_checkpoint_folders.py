@@ -47,15 +47,15 @@ def test_an_interrupted_download_is_resumed(tmp_path, monkeypatch):
     import huggingface_hub
     from huggingface_hub import constants
 
-    whole = GOLDEN / "tiny-block-diffusion"
+    complete = GOLDEN / "tiny-block-diffusion"
     cached = tmp_path / "cached"
     cached.mkdir()
-    shutil.copy(whole / "config.json", cached)
+    shutil.copy(complete / "config.json", cached)
     local_only = []
 
     def snapshot_download(hub_id, local_files_only=False, **options):
         local_only.append(local_files_only)
-        return str(cached if local_files_only else whole)
+        return str(cached if local_files_only else complete)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))

@@ -66,7 +66,7 @@ def test_top_p_samples_only_the_smallest_set_of_that_mass(top_p, vocabulary):
     counts = draw(logits, 4_000, temperature=1.0, top_p=top_p)
     assert set(counts.nonzero()[:, 0].tolist()) <= set(ids[:size].tolist())
     expected = torch.zeros(vocabulary).index_copy(0, ids[:size], ordered[:size] / ordered[:size].sum()) * 4_000
-    bins = 20  # neighbouring ids together, so that every cell has its expectation of five
+    bins = 20  # neighbouring ids share a bin, so that each bin has an expectation of at least 5
     assert chi_square_p(counts.view(bins, -1).sum(1), expected.view(bins, -1).sum(1)) > 0.001
 
 
@@ -112,7 +112,7 @@ def test_a_forbidden_token_has_no_probability_at_all():
     assert made.margin == pytest.approx([0.0])
 
 
-def test_the_margin_is_the_lead_of_the_best_token_whichever_was_sampled():
+def test_the_margin_is_the_lead_of_the_best_token_even_if_another_was_sampled():
     logits = torch.randn(9, 30, generator=torch.Generator().manual_seed(8)) * 2
     expected = [row[-1] - row[-2] for row in (sorted(each) for each in logits.softmax(-1).tolist())]
     for settings in ({}, {"temperature": 3.0}, {"temperature": 0.5, "top_k": 3}):

@@ -86,7 +86,7 @@ def test_a_damaged_file_is_refused(tmp_path, content, sentence):
         nb.Trace.load(path)
 
 
-def test_a_trace_cut_short_is_refused(golden_model, tmp_path):
+def test_a_truncated_trace_is_refused(golden_model, tmp_path):
     data = nb.generate(golden_model, "What is the capital of Peru?").trace.to_json()
     for events in ([], data["events"][:-1], [["surprise", 0, 0.0]], [["denoise", 0]]):
         path = tmp_path / "short.json"
