@@ -154,7 +154,9 @@ def test_greedy_self_speculation_matches_greedy_ar(any_model, block_size, draft)
 
 
 @pytest.mark.parametrize("block_size", [2, 4, 8, 16, 32])
-def test_self_speculation_on_the_trained_checkpoint_matches_ar_and_accepts_drafts(golden_model, golden_cases, block_size):
+def test_self_speculation_on_the_trained_checkpoint_matches_ar_and_accepts_drafts(
+    golden_model, golden_cases, block_size
+):
     prompts = [case["prompt_ids"] for case in golden_cases]
     ar = nb.generate(golden_model, prompts, strategy="ar", max_new_tokens=96)
     fast = nb.generate(golden_model, prompts, strategy="self_speculative", block_size=block_size, max_new_tokens=96)
