@@ -77,7 +77,7 @@ def test_rows_in_different_phases_and_of_different_widths_share_a_forward(llama,
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_selected_rows_go_on_as_if_they_had_been_alone(llama, cache):
+def test_selected_rows_continue_as_if_alone(llama, cache):
     prompts = [prompt_ids(4, seed=1), prompt_ids(12, seed=2), prompt_ids(7, seed=3)]
     session = llama.open(3, 64, cache)
     session.prefill(prompts)
@@ -87,7 +87,7 @@ def test_selected_rows_go_on_as_if_they_had_been_alone(llama, cache):
     close(logits[1], uncached(llama, prompts[1] + [7, 8])[-2:])
 
 
-def test_a_long_prefill_in_chunks_is_the_prefill(llama, monkeypatch):
+def test_a_long_prefill_in_chunks_equals_one_prefill(llama, monkeypatch):
     prompts = [prompt_ids(length, seed=length) for length in (50, 3, 21)]
     whole = llama.open(3, 64).prefill(prompts)
     monkeypatch.setattr(block_model, "PREFILL_CHUNK", 8)
@@ -96,13 +96,14 @@ def test_a_long_prefill_in_chunks_is_the_prefill(llama, monkeypatch):
     assert session.lengths == [50, 3, 21]
 
 
-def test_eager_attention_is_given_a_mask_it_understands():
+def test_eager_attention_gives_the_logits_of_sdpa():
     sdpa, eager = (tiny_model("llama", attention=attention) for attention in ("sdpa", "eager"))
+    found = []
     for model in (sdpa, eager):
         session = model.open(1, 64)
         session.prefill([prompt_ids(9)])
-        model.seen = session.denoise([[5, MASK, MASK, 7]])
-    close(eager.seen, sdpa.seen)
+        found.append(session.denoise([[5, MASK, MASK, 7]]))
+    close(found[1], found[0])
 
 
 def test_the_head_is_computed_in_float32_under_bf16_weights(llama):
@@ -123,7 +124,7 @@ def test_the_head_is_computed_in_float32_under_bf16_weights(llama):
     assert torch.equal(logits, hidden.float() @ network.lm_head.weight.float().T)
 
 
-def test_a_sliding_window_bounds_the_context():
+def test_a_sliding_window_limits_the_context():
     assert tiny_model("qwen2", sliding_window=40, use_sliding_window=True, max_window_layers=0).context_length == 40
     assert tiny_model("qwen2", sliding_window=40, use_sliding_window=False).context_length == 256
 
@@ -156,7 +157,7 @@ def test_masks_stay_small_at_32k_context():
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypatch):
+def test_the_short_mask_of_aligned_rows_equals_the_full_mask(context, monkeypatch):
     model = tiny_model("llama", spec={"context": context})
     masks: list[list[torch.Tensor]] = [[], []]
     short = block_model.Session._aligned
@@ -164,11 +165,11 @@ def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypa
     for kind, aligned in enumerate((short, lambda *args: None)):
         monkeypatch.setattr(block_model.Session, "_aligned", aligned)
 
-        def seeing(kind: int = kind, **kwargs):
+        def recorded(kind: int = kind, **kwargs):
             masks[kind].append(kwargs["attention_mask"].expand(len(kwargs["input_ids"]), -1, -1, -1))
             return body(**kwargs)
 
-        monkeypatch.setattr(model.body, "forward", seeing)
+        monkeypatch.setattr(model.body, "forward", recorded)
         for rows in (1, 3):
             session = model.open(rows, 64)
             session.prefill([prompt_ids(9, seed=row) for row in range(rows)])
