@@ -21,7 +21,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The playground as `python app.py` starts it, but patient with a tab that a busy machine keeps from polling."""
+    """The playground as `python app.py` starts it, with longer leases: on a busy machine a tab may poll late."""
     with serving(tmp_path_factory.mktemp("server"), "--lease-seconds", "120", "--wall-seconds", "600") as server:
         yield server
 

@@ -68,14 +68,14 @@ def test_answers_are_samples_of_the_base_at_temperature_1(golden_model, prompts,
     settings = of(seed=7, prompts=str(prompts))
     texts = [prompt for _, prompt in read_prompts(settings)]
     in_turn = [texts[number % 3] for number in range(COUNT)]
-    asked = [encode(golden_model, text)[1] for text in in_turn]
+    encoded = [encode(golden_model, text)[1] for text in in_turn]
     outputs = nb.generate(
         golden_model, in_turn, strategy="ar", temperature=1.0, seed=7, max_new_tokens=TOKENS, trace=False
     )
     found = documents(write(golden_model, settings, tmp_path, batch_size=4))
     assert found == [
         (ids + output.token_ids, [[len(ids), len(ids) + len(output.token_ids)]])
-        for ids, output in zip(asked, outputs, strict=True)
+        for ids, output in zip(encoded, outputs, strict=True)
     ]
     endings = {output.finish_reason: ids[-1] for (ids, _), output in zip(found, outputs, strict=True)}
     assert endings["length"] != EOS  # no EOS is appended to a cut answer

@@ -102,7 +102,7 @@ def stepping(jobs: Jobs, job: TrainingJob, step: int = 1) -> TrainingJob:
     return until(lambda: (found := jobs.get(job.id)).step >= step and found)
 
 
-def assert_unbroken(jobs: Jobs, job: TrainingJob) -> None:
+def assert_uninterrupted(jobs: Jobs, job: TrainingJob) -> None:
     """The job has finished, and its log equals the log of an uninterrupted run."""
     job = jobs.get(job.id)
     assert job.state == "finished", (job, jobs.log_tail(job.id), jobs.transitions(job.id))

@@ -1,4 +1,4 @@
-"""`python -m training jobs`: the same jobs, from a terminal."""
+"""The command `python -m training jobs`."""
 
 import json
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.jobs.conftest import (
     ENDLESS,
-    assert_unbroken,
+    assert_uninterrupted,
     column,
     in_state,
     processes_of,
@@ -100,7 +100,7 @@ def kill_rounds(home: Path, submitted: Path, rounds: int, seed: int) -> None:
     assert len(ids) >= 2
     assert set(ids) <= {job.id for job in found}
     for job in found:
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
     assert not list((home / "jobs").glob("double"))
     until(lambda: not processes_of(home))
 
@@ -160,7 +160,7 @@ def test_processes_that_submit_and_poll_at_once_start_each_job_once(home):
     for job in found:
         assert starts(job) == 1
         assert [state for state, _, _ in jobs.transitions(job.id)].count("starting") == 1
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
     assert not list((home / "jobs").glob("double"))
 
 
@@ -173,7 +173,7 @@ def test_processes_that_resume_one_job_at_once_start_it_once(home, hold):
     hold.unlink()
     in_state(jobs, job, "finished")
     assert starts(job) == 2
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
 def test_several_stops_at_once_send_one_signal(home):
@@ -226,7 +226,7 @@ def test_after_random_stops_resumes_saves_and_moves_every_job_can_finish(home):
 
     until(all_finished, 400)
     for job in jobs.list():
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
     assert not list((home / "jobs").glob("double"))
 
 

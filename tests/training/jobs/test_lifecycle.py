@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.jobs.conftest import (
     ENDLESS,
-    assert_unbroken,
+    assert_uninterrupted,
     column,
     damage,
     in_state,
@@ -36,7 +36,7 @@ def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home, hold):
     assert in_state(jobs, second, "finished").finished
     assert [job.name for job in jobs.list()] == ["second", "first"]
     for job in (first, second):
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
         assert states_of(jobs, job) == ["queued", "starting", "running", "finished"]
     until(lambda: not processes_of(home))
 
@@ -74,7 +74,7 @@ def test_stop_saves_and_a_resumed_job_has_the_losses_of_an_uninterrupted_run(job
     assert "--resume" in jobs.command(job.id)
     assert jobs.resume(job.id).state == "starting"
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
     with pytest.raises(JobError, match="is finished"):
         jobs.resume(job.id)
 
@@ -142,7 +142,7 @@ def test_two_slots_run_two_at_once(home, hold):
     hold.unlink()
     for job in found:
         in_state(jobs, job, "finished")
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
 
 
 # -- ends ------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_run_killed_before_it_wrote_its_recipe_starts_from_step_0(jobs, hold):
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
 def test_after_a_kill_a_damaged_checkpoint_and_a_cut_log_line_are_ignored(jobs, hold):
@@ -237,7 +237,7 @@ def test_after_a_kill_a_damaged_checkpoint_and_a_cut_log_line_are_ignored(jobs, 
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
 # -- reused pids, lost runners -----------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_a_process_that_reuses_the_pid_is_not_killed(jobs, home, hold):
-    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 1")))  # held: it would fail without the folder, which is moved below
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 1")))  # held: its folder is moved below
     lose_the_runner(home, job)
     damage(home, job, pid_started=column(home, job, "pid_started") - 100)
     stranger = psutil.Process(job.pid)
@@ -296,7 +296,7 @@ def test_a_killed_runner_is_replaced_and_the_queue_goes_on(jobs, home, hold):
     hold.unlink()
     until(lambda: (following.run / "final").exists())  # without any call to `jobs`
     in_state(jobs, following, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
 def test_a_stop_without_a_runner_is_recorded_as_stopped(jobs, home):

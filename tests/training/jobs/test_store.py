@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.jobs.conftest import (
     ENDLESS,
-    assert_unbroken,
+    assert_uninterrupted,
     damage,
     in_state,
     processes_of,
@@ -74,7 +74,7 @@ def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, hold, colu
     hold.unlink()
     for job in (running, good):
         in_state(jobs, job, "finished")
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
     assert bad.folder.exists()
     jobs.get(bad.id).to_json()
     jobs.delete(bad.id)
@@ -89,7 +89,7 @@ def test_the_processes_of_a_damaged_row_are_killed_and_the_job_can_be_resumed(jo
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
 def test_a_row_whose_id_is_a_path_is_ignored(jobs, home, tmp_path):
@@ -188,7 +188,7 @@ def test_a_full_disk_is_the_stored_reason_and_jobs_resume_when_there_is_space(fu
     for each in (following, job):
         jobs.resume(each.id)
     in_state(jobs, following, "finished")
-    assert_unbroken(jobs, following)
+    assert_uninterrupted(jobs, following)
     # It resumes from the last complete checkpoint, waits after step 15, and has removed the later lines of the log.
     until(lambda: jobs.get(job.id).state == "running" and jobs.metrics(job.id)[-1].step == 15)
     jobs.stop(job.id)
