@@ -110,9 +110,7 @@ def test_on_a_disk_without_space_the_last_checkpoint_is_kept(one_megabyte):
 def test_the_files_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=2)
     store.save(1, writer())
-    monkeypatch.setattr(
-        checkpointing.shutil, "rmtree", lambda *args, **kwargs: None
-    )  # a killed process removes nothing
+    monkeypatch.setattr(checkpointing.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill removes nothing
 
     def killed(folder):
         (folder / "model.bin").write_text("half")
