@@ -37,8 +37,8 @@ def lane(name: str, events: list[Any], pieces: dict[str, str], **settings: Any) 
         "pieces": pieces,
         "events": events,
     }
-    beside = {"context": "token_causal", "token_shift": True, "metrics": None, "text": ""}
-    return {"name": name, "about": "for a test", "trace": trace, **beside}
+    fields = {"context": "token_causal", "token_shift": True, "metrics": None, "text": ""}
+    return {"name": name, "about": "for a test", "trace": trace, **fields}
 
 
 def small_race() -> dict[str, Any]:
@@ -144,4 +144,4 @@ def move_to(page: Page, time: float) -> None:
         if clock(page) >= time:
             return
         page.keyboard.press("ArrowRight")
-    raise AssertionError("the clock did not get there")
+    raise AssertionError(f"the clock did not reach {time} s")

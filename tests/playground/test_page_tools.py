@@ -34,7 +34,7 @@ def test_the_figures_show_the_race_on_the_stage(page: Page) -> None:
         expect(figures.locator(".legend").first).to_contain_text(name)
 
 
-def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: Page) -> None:
+def test_a_link_restores_all_settings_of_a_run(browser: Browser, server: Server, page: Page) -> None:
     page.get_by_label("Ignore end-of-text").check()
     run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
     page.get_by_role("button", name="Copy link").click()

@@ -19,19 +19,25 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # Removes the text before </think> from all messages except the last.
-FORGETFUL = (
+DROPS_THOUGHTS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{{ m['content'] if loop.last else m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # The generation prompt ends with <think>, which the template does not write before a finished answer.
-OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+OPENS_THOUGHT = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 TRIMMED = CHATML.replace("m['content']", "m['content'] | trim")
 PLAIN = (
     "{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Bot: ' }}{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}Bot: {% endif %}"
 )
-TEMPLATES = {"chatml": CHATML, "forgetful": FORGETFUL, "opening": OPENING, "trimmed": TRIMMED, "plain": PLAIN}
+TEMPLATES = {
+    "chatml": CHATML,
+    "drops thoughts": DROPS_THOUGHTS,
+    "opens thought": OPENS_THOUGHT,
+    "trimmed": TRIMMED,
+    "plain": PLAIN,
+}
 LOADED = AutoTokenizer.from_pretrained(GOLDEN / "tiny-block-diffusion")
 
 

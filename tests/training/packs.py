@@ -40,10 +40,10 @@ def packed(*documents: Document, length: int = 64, rows: int = 1, seed: int = 0,
     return packer.batch(Cursor(), rows, len(documents))[0]
 
 
-def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
+def random_batch(seed: int, context: str = "token_causal", **options) -> Batch:
     """Two or three rows of random documents (plain text, one answer, several turns), noised with a random block size.
 
-    how: more arguments of Noising.
+    options: more arguments of Noising.
     """
     draw = random.Random(seed)
     documents = []
@@ -58,6 +58,6 @@ def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
     packer = Packer(ListSource(tuple(documents)), 64, seed, 8)
     packer.order = lambda epoch: range(len(documents))
     rows, _ = packer.batch(Cursor(), draw.randrange(2, 4), len(documents))
-    settings = {"ending_ids": frozenset([EOS]), **how}
+    settings = {"ending_ids": frozenset([EOS]), **options}
     block_size = draw.choice([1, 2, 3, 8, 16])
     return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)

@@ -68,7 +68,7 @@ def test_resume_needs_only_the_folder(run, small):
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(run, small, arguments, sentence):
+def test_bad_input_gives_one_sentence_and_exit_code_2(run, small, arguments, sentence):
     recipe, output = small
     arguments = [str(recipe) if each == "SMALL" else each for each in arguments]
     if "adapt" in arguments and "--resume" not in arguments:
@@ -81,7 +81,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, small, arguments, senten
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", '{"prompt": "a", "completion": "b"\n', '{"prompt": "a"}\n'])
-def test_bad_data_is_one_sentence_and_exit_code_2(run, small, tmp_path, text):
+def test_bad_data_gives_one_sentence_and_exit_code_2(run, small, tmp_path, text):
     recipe, output = small
     (tmp_path / "bad.jsonl").write_text(text)
     code, out, errors = run("adapt", "--recipe", recipe, "--output", output, "--data", tmp_path / "bad.jsonl")

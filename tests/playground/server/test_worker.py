@@ -180,7 +180,7 @@ def test_stop_acts_within_one_forward(worker: Worker, slow: StepLane) -> None:
     assert worker.poll(run, "v", 0).message == "Stopped."
 
 
-def test_a_queued_run_says_how_many_are_ahead_and_can_be_stopped(worker: Worker, slow: StepLane) -> None:
+def test_a_queued_run_has_its_place_in_the_queue_and_can_be_stopped(worker: Worker, slow: StepLane) -> None:
     worker.submit([slow.lane()])
     slow.forward()
     second, third = worker.submit([quick()]), worker.submit([quick()])

@@ -10,8 +10,8 @@ from nbdiff_engine.decoding import prompts
 from tests.training.encoders import (
     ANSWER,
     CHATML,
+    DROPS_THOUGHTS,
     EOS,
-    FORGETFUL,
     LOADED,
     MASK,
     PLAIN,
@@ -81,7 +81,7 @@ def test_a_tokenizer_that_begins_texts_with_a_space_adds_none_before_an_answer()
 # Turns.
 
 
-@pytest.mark.parametrize("name", ["chatml", "opening", "trimmed"])
+@pytest.mark.parametrize("name", ["chatml", "opens thought", "trimmed"])
 def test_a_turn_is_an_answer_through_its_eos(name):
     encoder = encoder_with(TEMPLATES[name])
     assert turns_of(encoder, encoder.encode_pair(PROMPT, ANSWER)) == [ANSWER + "<|im_end|>"]
@@ -121,7 +121,7 @@ def test_a_greeting_of_the_assistant_is_context():
 
 
 def test_if_the_template_changes_earlier_answers_only_the_last_is_a_turn_and_a_warning_is_logged(caplog):
-    encoder = encoder_with(FORGETFUL)
+    encoder = encoder_with(DROPS_THOUGHTS)
     messages = conversation("Hello", "hm</think>Hi.", "Peru?", "easy</think>Lima.")
     with caplog.at_level(logging.WARNING):
         document = encoder.encode_messages(messages)

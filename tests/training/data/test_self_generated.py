@@ -262,12 +262,12 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
 
 def test_every_form_of_a_line_is_read(golden_model, tmp_path):
     path = tmp_path / "prompts.jsonl"
-    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
-    talk.append({"role": "user", "content": "2 + 2?"})
-    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": talk}]
+    messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
+    messages.append({"role": "user", "content": "2 + 2?"})
+    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": messages}]
     path.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
     found = documents(write(golden_model, of(prompts=str(path)), tmp_path))
-    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", talk]):
+    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", messages]):
         assert ids[: turns[0][0]] == encode(golden_model, prompt)[1]
         assert turns == [[turns[0][0], len(ids)]]
 

@@ -53,8 +53,12 @@ def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
 
 
 def test_sharegpt_conversations_are_read(tmp_path, encoder):
-    talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-    source = written(tmp_path / "a.json", [{"conversations": talk}])
+    messages = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "b"},
+    ]
+    source = written(tmp_path / "a.json", [{"conversations": messages}])
     train, _ = open_source(DataSettings.of(source=source), encoder)
     assert train[0] == encoder.encode_messages(conversation("a", "b", system="Be brief."))
 

@@ -204,14 +204,20 @@ def test_after_random_stops_resumes_saves_and_moves_every_job_can_finish(home):
 
     def random_calls(seed: int) -> Callable[[], None]:
         def act() -> None:
-            draw, mine = random.Random(seed), Jobs(home, grace=2)
+            draw, own_jobs = random.Random(seed), Jobs(home, grace=2)
             for _ in range(25):
-                job = draw.choice(mine.list())
+                job = draw.choice(own_jobs.list())
                 with contextlib.suppress(JobError):
-                    draw.choice([mine.stop, mine.resume, mine.resume, mine.save_now, lambda id: mine.move(id, 1)])(
-                        job.id
-                    )
-                assert sum(each.state in LIVE for each in mine.list()) <= 1
+                    draw.choice(
+                        [
+                            own_jobs.stop,
+                            own_jobs.resume,
+                            own_jobs.resume,
+                            own_jobs.save_now,
+                            lambda id: own_jobs.move(id, 1),
+                        ]
+                    )(job.id)
+                assert sum(each.state in LIVE for each in own_jobs.list()) <= 1
                 time.sleep(draw.uniform(0, 0.1))
 
         return act

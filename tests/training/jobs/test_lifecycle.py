@@ -26,7 +26,7 @@ def states_of(jobs: Jobs, job) -> list[str]:
     return [state for state, _, _ in jobs.transitions(job.id)]
 
 
-def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home, hold):
+def test_the_next_job_starts_when_a_job_has_finished(jobs, home, hold):
     first, second = jobs.submit(spec(about="held 5"), "first"), jobs.submit(spec(), "second")
     assert (first.state, second.state, second.queue_place) == ("starting", "queued", 1)
     assert first.folder == home / "jobs" / first.id
@@ -41,7 +41,7 @@ def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home, hold):
     until(lambda: not processes_of(home))
 
 
-def test_nothing_is_written_before_something_is_submitted(home):
+def test_no_file_is_written_before_the_first_submission(home):
     jobs = Jobs()
     assert jobs.home == home
     assert jobs.list() == []
@@ -95,7 +95,7 @@ def test_child_processes_of_a_trainer_end_with_it(jobs, home):
     until(lambda: not processes_of(home))
 
 
-def test_save_now_saves_and_goes_on(jobs, hold):
+def test_save_now_saves_and_the_run_continues(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 2")), 2)
     jobs.save_now(job.id)
     until(lambda: jobs.checkpoints(job.id))
@@ -288,7 +288,7 @@ def test_after_a_reboot_the_state_is_lost_and_not_failed(jobs, home):
     jobs.stop(job.id)
 
 
-def test_a_killed_runner_is_replaced_and_the_queue_goes_on(jobs, home, hold):
+def test_a_killed_runner_is_replaced_and_the_queue_continues(jobs, home, hold):
     job, following = jobs.submit(spec(40, "held 5")), jobs.submit(spec(3))
     stepping(jobs, job)
     lose_the_runner(home, job)

@@ -64,7 +64,7 @@ def full_disk(tmp_path, monkeypatch):
     ],
     ids=lambda columns: str(columns)[:60],
 )
-def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, hold, columns):
+def test_a_damaged_row_becomes_a_failed_job_and_the_queue_continues(jobs, home, hold, columns):
     running = jobs.submit(spec(4, "held 1"))
     bad, good = jobs.submit(spec(2)), jobs.submit(spec(2))
     damage(home, bad, **columns)

@@ -100,7 +100,7 @@ def test_adapters_are_float32_on_a_bfloat16_base(tmp_path, tied):
     assert all_have_gradients(model.network)
 
 
-def test_before_the_first_step_an_adapted_network_computes_what_its_base_does(tmp_path):
+def test_before_the_first_step_an_adapted_network_has_the_logits_of_its_base(tmp_path):
     folder = write_base(tmp_path)
     model, _ = adapted(folder)
     torch.testing.assert_close(logits(model.network), logits(nb.load(folder).network))
@@ -118,7 +118,7 @@ def test_rank_alpha_dropout_and_targets_are_those_of_the_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("targets", ["v_proj", ("v_proj",)])
-def test_one_target_may_be_a_string(tmp_path, targets):
+def test_a_single_target_can_be_a_string(tmp_path, targets):
     _, adapters = adapted(write_base(tmp_path), Lora(rank=2, targets=targets))
     assert sum(hasattr(each, "lora_A") for each in adapters.modules()) == 2
 
@@ -140,7 +140,7 @@ def test_quantisation_without_lora_raises_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merged_network_computes_what_the_adapted_one_did(tmp_path, family, tied):
+def test_a_merged_network_has_the_logits_of_the_adapted_one(tmp_path, family, tied):
     folder = write_base(tmp_path / "base", family, tie_word_embeddings=tied)
     model, adapters = adapted(folder)
     perturb(model.network)

@@ -34,7 +34,7 @@ def test_the_vocabulary_size_is_the_tokenizers_and_not_the_configs(tokenizer):
     assert model.network.generation_config.eos_token_id == 0
 
 
-def test_the_weights_depend_on_the_seed_alone(tokenizer):
+def test_the_weights_depend_only_on_the_seed(tokenizer):
     one, again, other = (
         new_model(Network(config=SHAPE), tokenizer, seed, "new").network.lm_head.weight for seed in (1, 1, 2)
     )

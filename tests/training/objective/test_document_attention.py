@@ -64,14 +64,14 @@ def test_any_number_of_key_value_heads(cut, heads):
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [{"complementary": True}, {"at_least_one": True}, {"multiple": 32}, {"shift": 0}, {"ending_ids": frozenset()}],
     ids=str,
 )
-def test_every_way_of_noising(cut, how):
+def test_every_option_of_noising(cut, options):
     network = tiny_model("qwen3").network
     for seed in (5, 6, 7):
-        assert_same(network, random_batch(seed, **how))
+        assert_same(network, random_batch(seed, **options))
 
 
 def test_an_annealed_mask(cut):

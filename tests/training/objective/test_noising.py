@@ -12,8 +12,8 @@ from training.objective.noising import IGNORED, Noising, noise
 PLAIN = Document(tuple(range(3, 33)), None)
 
 
-def noised(rows, block_size=8, seed=0, context="token_causal", **how):
-    settings = {"ending_ids": frozenset([EOS]), **how}
+def noised(rows, block_size=8, seed=0, context="token_causal", **options):
+    settings = {"ending_ids": frozenset([EOS]), **options}
     return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)
 
 

@@ -36,7 +36,7 @@ def test_sigterm_saves_a_checkpoint_and_ends_the_run(recipe, uninterrupted, tmp_
     assert losses(tmp_path / "run") == uninterrupted
 
 
-def test_sigusr1_saves_a_checkpoint_and_the_run_goes_on(recipe, uninterrupted, tmp_path):
+def test_sigusr1_saves_a_checkpoint_and_the_run_continues(recipe, uninterrupted, tmp_path):
     recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
     checkpoints = CheckpointStore(tmp_path / "run" / "checkpoints", keep=9)
     seen = {0: [each.step for each in checkpoints.all()]}

@@ -65,8 +65,8 @@ def test_a_preview_packs_and_noises_as_the_run_does(recipe):
 def test_noise_depends_only_on_the_seed(recipe):
     model, source, _ = open_without_weights(recipe)
     packed, _ = packer_of(recipe, model, source).batch(Cursor(), 2)
-    how = Preview.of(recipe, 8).noising
-    one, again, other = (noised(packed, how, recipe, seed_of(recipe, "noise", step, 0)) for step in (3, 3, 4))
+    noising = Preview.of(recipe, 8).noising
+    one, again, other = (noised(packed, noising, recipe, seed_of(recipe, "noise", step, 0)) for step in (3, 3, 4))
     assert same(one, again)
     assert not same(one, other)
     assert seed_of(recipe, "noise", 1, 11) != seed_of(recipe, "noise", 11, 1)
