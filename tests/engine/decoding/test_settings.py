@@ -61,7 +61,7 @@ def test_the_json_of_the_policies_contains_their_settings():
         ({"seed": 2**63}, "seed is 9223372036854775808; it must be from 0 to 2^63 - 1."),
         ({"block_size": "0"}, "block_size is 0; it must be at least 1."),
         ({"block_size": 2000}, "block_size is 2000; it must be at most 1024."),
-        ({"max_new_tokens": True}, "max_new_tokens is True; give a value, not a yes or no."),
+        ({"max_new_tokens": True}, "max_new_tokens is True; expected a value, not true or false."),
         ({"strategy": 5}, "strategy is 5; choose one of ar, block_diffusion, self_speculative."),
     ],
     ids=str,

@@ -198,7 +198,9 @@ def test_a_full_disk_gives_one_sentence_and_keeps_the_journal(model, path, monke
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journals.os, "fsync", full)
-    with pytest.raises(nb.NBDiffError, match="No space left on device; what stands there is kept, and --resume"):
+    with pytest.raises(
+        nb.NBDiffError, match="No space left on device; the answers written so far are kept, and --resume"
+    ):
         run(model, path)
     monkeypatch.undo()
     run(model, path, resume=True)
