@@ -1,4 +1,4 @@
-"""The Models tab: the loaded models and their sources, and loading of more within the operator's limits."""
+"""The Models tab: list the loaded models, and load or unload models within the operator's limits."""
 
 import secrets
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class ModelsTab:
         self.message = gr.Markdown("", elem_id="model-news")
         self.lists = [self.table, self.which]
         outputs = [self.message, *self.lists, self.changed]
-        # The worker loads models too, one run at a time, so that no lane decodes, and is timed, meanwhile.
+        # The worker also loads models. It does one run at a time, so no lane is timed meanwhile.
         gr.on(
             [load.click, name.submit],
             self.load,
@@ -130,5 +130,5 @@ def _cells(of: ModelFacts) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """A sentence as Markdown that shows it as plain text: it may hold what a visitor has typed."""
+    """A sentence as Markdown that shows it as plain text: it may contain text from a visitor."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~$&:" else letter for letter in text)

@@ -19,14 +19,14 @@ import nbdiff_engine as nb
 from nbdiff_engine.tasks import sandbox
 from tests.tiny import FAMILIES, tiny_model, trained_model
 
-torch.set_num_threads(1)  # models this small only lose by more
+torch.set_num_threads(1)  # more threads make models this small slower
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Neither this user's jobs and caches nor the speed of this machine decide what a test finds."""
+def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty NBDIFF_HOME and a long sandbox limit: no file of the user and no slow machine changes a result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBDIFF_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(sandbox, "SECONDS", 100)  # a busy machine may take two seconds to start a process
@@ -35,15 +35,15 @@ def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """Host and port of every address that this process looks up from now on, as it does to connect."""
+    """(host, port) of every address that this process looks up from here on. A connection starts with a lookup."""
     found: list[tuple] = []
     look_up = socket.getaddrinfo
 
-    def noted(host: object, port: object, *args: object, **kwargs: object) -> list:
+    def recorded(host: object, port: object, *args: object, **kwargs: object) -> list:
         found.append((host, port))
         return look_up(host, port, *args, **kwargs)
 
-    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    monkeypatch.setattr(socket, "getaddrinfo", recorded)
     return found
 
 
@@ -61,7 +61,7 @@ def golden_cases() -> list[dict]:
 
 @pytest.fixture(scope="session", params=[*FAMILIES, "llama fused", "qwen3 fused", "nano"])
 def any_model(request: pytest.FixtureRequest) -> nb.BlockModel:
-    """A tiny random model of each family, two of them fused as well, and the bundled one, fused."""
+    """A tiny random model of each family, llama and qwen3 also fused, and the bundled model fused."""
     if request.param == "nano":
         return trained_model()
     family, *fused = request.param.split()
@@ -70,5 +70,5 @@ def any_model(request: pytest.FixtureRequest) -> nb.BlockModel:
 
 @pytest.fixture(scope="session")
 def llama() -> nb.BlockModel:
-    """A tiny random Llama, for what does not depend on the family."""
+    """A tiny random Llama, for tests that do not depend on the family."""
     return tiny_model("llama")

@@ -9,13 +9,13 @@ from transformers import DynamicCache, PreTrainedConfig
 
 
 class GrowingCache:
-    """transformers' DynamicCache and, per row, the position that each of its columns holds (-1: none)."""
+    """transformers' DynamicCache and the token position of each of its columns, per row (-1: unused)."""
 
-    aligned = False  # a reference takes no short cut
+    aligned = False  # always use the full mask
     divisible = False
 
     def __init__(self, config: PreTrainedConfig, rows: int, max_length: int, device: torch.device):
-        """max_length: not needed here, as the cache grows."""
+        """max_length: unused, because the cache grows."""
         self.device = device
         self.lengths = [0] * rows
         self.columns = torch.empty(rows, 0, dtype=torch.long, device=device)
@@ -45,6 +45,6 @@ class GrowingCache:
 
 
 def _used(columns: Tensor) -> int:
-    """How many leading columns are needed to keep every column that some row uses."""
+    """Number of columns up to the last one that any row uses."""
     used = (columns >= 0).any(dim=0).nonzero()
     return int(used[-1]) + 1 if len(used) else 0

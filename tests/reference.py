@@ -1,6 +1,6 @@
-"""Naive decoders: no cache, no batch, the whole sequence through the network at every step.
+"""Naive decoders: no cache and no batch; every step runs the network on the whole sequence.
 
-Written from the method's description alone, so that they can disagree with the engine.
+They follow the description of the method and share no decoding code with the engine, so errors in the engine show.
 """
 
 from collections.abc import Callable, Collection
@@ -42,8 +42,8 @@ def naive_block_diffusion(
 ) -> list[int]:
     """Greedy NBDiff decoding: context-causal, shifted, blocks from the prompt's end.
 
-    rule: a confidence threshold, or what chooses rows of the masked positions' probabilities. skip_after: the answer
-    ends at this token, and what stands behind it in its block is left masked.
+    rule: a confidence threshold, or a function from the probabilities [masked, V] to the rows to fix. skip_after: the
+    answer ends at this token id, and later positions of its block stay masked.
     """
     mask_id = model.spec.mask_token_id
     ids = list(prompt)
@@ -72,7 +72,7 @@ def naive_block_diffusion(
 
 
 def above(probs: torch.Tensor, threshold: float) -> set[int]:
-    """The confidence rule: the most confident position, and every other strictly above the threshold."""
+    """The confidence rule: the most confident position, and all positions strictly above the threshold."""
     confidence = probs.max(-1).values
     return {int(confidence.argmax())} | {n for n in range(len(probs)) if confidence[n] > threshold}
 
@@ -80,9 +80,10 @@ def above(probs: torch.Tensor, threshold: float) -> set[int]:
 def naive_block_causal(
     model: BlockModel, prompt: list[int], count: int, block_size: int, threshold: float, shift: int
 ) -> list[int]:
-    """Greedy decoding of a block-causal checkpoint on an absolute grid, the prompt's tail in the first block.
+    """Greedy decoding of a block-causal checkpoint. Blocks start at multiples of block_size in the whole sequence.
 
-    shift 0: SDAR, BD3-LM. shift 1: Fast-dLLM v2, where a block that starts empty opens with the AR token.
+    The first block may start with the end of the prompt. shift 0: SDAR, BD3-LM. shift 1: Fast-dLLM v2, where the AR
+    token is the first token of a block that contains no prompt token.
     """
     mask_id = model.spec.mask_token_id
     ids = list(prompt)

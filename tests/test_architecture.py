@@ -1,6 +1,6 @@
-"""The rules of ARCHITECTURE: imports point one way, importing stays cheap, files stay short, tests mirror the packages.
+"""Rules for the code: one direction of imports, cheap imports, short files, tests that mirror the packages.
 
-CONTRIBUTING.md has the same rules in words.
+CONTRIBUTING.md explains the same rules.
 """
 
 import ast
@@ -18,20 +18,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("nbdiff_engine", "training", "playground")
 
-# What no file of a package may import, wherever in the file.
-ABOVE = {
+# Forbidden imports of every file in a package, also inside functions.
+FORBIDDEN = {
     "nbdiff_engine": {"training", "playground", "benchmarks", "app", "gradio", "plotly"},
     "training": {"playground", "benchmarks", "app", "gradio", "plotly"},
     "playground": {"benchmarks", "app", "torch", "transformers"},
     "benchmarks": {"playground", "app", "gradio"},
     "app.py": {"nbdiff_engine", "training", "benchmarks", "torch", "transformers", "gradio"},
 }
-# Packages whose __init__ may import: their public names are imported from there.
+# Packages whose __init__ may import, because it re-exports public names.
 RE_EXPORTING = {"nbdiff_engine", "nbdiff_engine/tasks", "training", "training/jobs", "playground"}
-MOST_LINES = 400
-OF_WEIGHT = 100  # a longer module of the engine or of training has a test file of its name
+MAX_LINES = 400
+LONG_MODULE = 100  # a longer module of the engine or of training has its own test file
 
-# The modules of weight that a file of another name tests, and that file.
+# Long modules that are tested in a file of another name.
 TESTED_BY = {
     "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
@@ -86,12 +86,12 @@ MODULES = {module_name(path): path for path in python_files(*PACKAGES)}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of everything a file imports, in functions and for type checkers too; `import m` has no name."""
+    """(module, name) of every import in a file, also in functions and under TYPE_CHECKING; no name for `import m`."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{relative(path)}: write the whole name of the package, no relative import"
+            assert node.level == 0, f"{relative(path)}: relative import; write the full name of the package"
             yield from ((node.module, alias.name) for alias in node.names)
 
 
@@ -100,48 +100,50 @@ def top_level(path: Path) -> set[str]:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """The modules of the packages that a file imports: `from a.b import c` is a.b.c where that is a module."""
+    """Modules of PACKAGES that a file imports; `from a.b import c` gives a.b.c if that is a module, else a.b."""
     found = (module if f"{module}.{name}" not in MODULES else f"{module}.{name}" for module, name in imports(path))
     return {module for module in found if module in MODULES}
 
 
-def room(module: str) -> str:
-    """A folder of a package, or a file of a package's root."""
+def subpackage(module: str) -> str:
+    """The first two parts of a module's name: a folder of a package, or a file directly in the package."""
     return ".".join(module.split(".")[:2])
 
 
-def assert_no_circle(graph: dict[str, set[str]]) -> None:
+def assert_no_cycle(graph: dict[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+        pytest.fail(f"an import cycle: {' <- '.join(error.args[1])}")
 
 
 # -- imports ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_imports_never_point_up(path: Path) -> None:
-    assert not top_level(path) & ABOVE[relative(path).split("/")[0]]
+def test_no_file_has_a_forbidden_import(path: Path) -> None:
+    assert not top_level(path) & FORBIDDEN[relative(path).split("/")[0]]
 
 
-def test_files_import_in_no_circle() -> None:
+def test_files_have_no_import_cycle() -> None:
     graph = {name: imported_modules(path) - {name} for name, path in MODULES.items()}
-    assert sum(map(len, graph.values())) > len(graph)  # the imports are seen
-    assert_no_circle(graph)
+    assert sum(map(len, graph.values())) > len(graph)  # the parser found the imports
+    assert_no_cycle(graph)
 
 
-def test_rooms_import_in_no_circle() -> None:
+def test_subpackages_have_no_import_cycle() -> None:
     graph: dict[str, set[str]] = {}
     for name, path in MODULES.items():
-        graph.setdefault(room(name), set()).update({room(each) for each in imported_modules(path)} - {room(name)})
+        graph.setdefault(subpackage(name), set()).update(
+            {subpackage(each) for each in imported_modules(path)} - {subpackage(name)}
+        )
     assert len(graph) > 20
-    assert_no_circle(graph)
+    assert_no_cycle(graph)
 
 
-def test_a_circle_is_found() -> None:
-    with pytest.raises(pytest.fail.Exception, match="a circle of imports"):
-        assert_no_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+def test_an_import_cycle_is_found() -> None:
+    with pytest.raises(pytest.fail.Exception, match="an import cycle"):
+        assert_no_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
@@ -166,31 +168,31 @@ def test_only_the_adapter_imports_the_evaluation_harness() -> None:
         assert adapter in path.parents or "lm_eval" not in top_level(path)
 
 
-# -- what an import costs ---------------------------------------------------------------------------------
+# -- cost of an import ------------------------------------------------------------------------------------
 
 
 def loaded_by(module: str) -> set[str]:
-    """Top-level names of all modules that a fresh process has after one import."""
+    """Top-level names of all modules in a fresh process after it imports `module`."""
     program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     return {name.split(".")[0] for name in json.loads(done.stdout)}
 
 
-def test_importing_the_engine_pulls_in_no_page_and_no_quantiser() -> None:
+def test_importing_the_engine_loads_no_page_and_no_optional_package() -> None:
     loaded = loaded_by("nbdiff_engine")
     assert "nbdiff_engine" in loaded
     assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "datasets", "lm_eval", "playground", "training"}
 
 
-def test_the_runner_of_a_job_stays_small() -> None:
-    """It lives as long as its trainer."""
+def test_the_runner_of_a_job_loads_no_large_package() -> None:
+    """The runner keeps its memory until its trainer ends."""
     loaded = loaded_by("training.jobs.runner")
     assert "training" in loaded
     assert not loaded & {"torch", "transformers", "datasets", "gradio", "accelerate", "peft", "numpy", "pydantic"}
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=relative)
-def test_a_package_says_what_it_holds_and_imports_nothing(folder: Path) -> None:
+def test_a_package_has_a_short_docstring_and_imports_nothing(folder: Path) -> None:
     init = tree(folder / "__init__.py")
     prose = (ast.get_docstring(init) or "").split(">>>")[0].strip()  # an example may follow
     assert 1 <= len(prose.splitlines()) <= 3
@@ -202,15 +204,15 @@ def test_a_package_says_what_it_holds_and_imports_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=relative)
-def test_files_stay_readable(path: Path) -> None:
-    assert lines(path) <= MOST_LINES
+def test_files_stay_short(path: Path) -> None:
+    assert lines(path) <= MAX_LINES
 
 
-def test_app_is_only_an_entry() -> None:
+def test_app_is_only_an_entry_point() -> None:
     assert lines(ROOT / "app.py") < 80
 
 
-def test_nothing_is_unpickled_and_nothing_goes_through_a_shell() -> None:
+def test_no_code_unpickles_or_starts_a_shell() -> None:
     for path in SOURCES:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call):
@@ -221,35 +223,35 @@ def test_nothing_is_unpickled_and_nothing_goes_through_a_shell() -> None:
                 )
 
 
-def test_no_path_of_a_machine_is_written_down() -> None:
-    folder_of_a_machine = re.compile(r"(?<![\w.-])/(?:work|home|root|mnt|Users)/\w")
+def test_no_file_contains_a_path_of_one_machine() -> None:
+    machine_path = re.compile(r"(?<![\w.-])/(?:work|home|root|mnt|Users)/\w")
     texts = {".py", ".md", ".toml", ".txt", ".yaml", ".js", ".css", ".html", ".json", ".jsonl"}
     folders = (*PACKAGES, "assets", "benchmarks", "docs", "tests")
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.suffix in texts]
     found += [path for path in ROOT.iterdir() if path.is_file() and (path.suffix in texts or path.name == "Makefile")]
     assert len(found) > len(SOURCES)
     for path in found:
-        assert not folder_of_a_machine.search(path.read_text(encoding="utf-8")), relative(path)
+        assert not machine_path.search(path.read_text(encoding="utf-8")), relative(path)
 
 
 # -- tests ------------------------------------------------------------------------------------------------
 
 
-def mirror_of(folder: str) -> str:
-    """Where the tests of a package's folder are: those of nbdiff_engine/model in tests/engine/model."""
+def folder_of_tests(folder: str) -> str:
+    """The test folder of a package's folder: tests/engine/model for nbdiff_engine/model."""
     return f"tests/{folder.replace('nbdiff_engine', 'engine')}"
 
 
-def test_tests_lie_where_their_subject_lies() -> None:
-    known = {mirror_of(relative(path.parent)) for path in MODULES.values()} | {"tests", "tests/benchmarks"}
+def test_tests_mirror_the_package_folders() -> None:
+    known = {folder_of_tests(relative(path.parent)) for path in MODULES.values()} | {"tests", "tests/benchmarks"}
     assert {relative(path.parent) for path in TESTS if path.name.startswith("test_")} <= known
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in python_files("nbdiff_engine", "training") if lines(path) > OF_WEIGHT], ids=relative
+    "path", [path for path in python_files("nbdiff_engine", "training") if lines(path) > LONG_MODULE], ids=relative
 )
-def test_a_module_of_weight_has_its_test_file(path: Path) -> None:
-    own = f"{mirror_of(relative(path.parent))}/test_{path.name}"
+def test_a_long_module_has_a_test_file(path: Path) -> None:
+    own = f"{folder_of_tests(relative(path.parent))}/test_{path.name}"
     assert (ROOT / TESTED_BY.get(relative(path), own)).is_file()
 
 
@@ -257,14 +259,14 @@ def test_the_table_of_other_test_files_has_no_needless_entry() -> None:
     for module in TESTED_BY:
         path = ROOT / module
         assert path.is_file()
-        assert not (ROOT / mirror_of(relative(path.parent)) / f"test_{path.name}").exists()
+        assert not (ROOT / folder_of_tests(relative(path.parent)) / f"test_{path.name}").exists()
 
 
 # -- the map ----------------------------------------------------------------------------------------------
 
 
 def mapped() -> set[str]:
-    """The files that docs/code-map.md names: indented lines begin with names inside the folder above them."""
+    """The files that docs/code-map.md names. An indented line starts with files of the folder named above it."""
     found, folder = set(), ""
     for line in (ROOT / "docs" / "code-map.md").read_text(encoding="utf-8").splitlines():
         if re.match(r"[\w./]+/( |$)", line):
@@ -275,7 +277,7 @@ def mapped() -> set[str]:
     return found
 
 
-def test_the_code_map_names_every_module_and_only_what_is_there() -> None:
+def test_the_code_map_names_every_module_and_only_existing_files() -> None:
     modules = {relative(path) for path in MODULES.values() if path.name != "__init__.py"}
     assert modules - mapped() == set()
     assert [name for name in mapped() if not (ROOT / name).exists()] == []

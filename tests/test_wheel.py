@@ -1,4 +1,4 @@
-"""The built wheel in an environment of its own: commands and page, run from a folder that holds no checkout."""
+"""The built wheel in a new virtual environment: commands and page, started in a folder outside the checkout."""
 
 import json
 import os
@@ -24,14 +24,14 @@ SOURCES = (*PACKAGES, "assets", "pyproject.toml", "setup.py", "requirements.txt"
 
 
 def source_files(folder: str) -> set[str]:
-    """Every file below a folder of the checkout, caches apart, as a path inside that folder."""
+    """Every file below a folder of the checkout except caches, as a path relative to that folder."""
     found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(ROOT / folder).as_posix() for path in found}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: a build inside the checkout would keep files there that have since been renamed."""
+    """Built from a copy, because the build folder of a checkout may contain files that were renamed later."""
     folder = tmp_path_factory.mktemp("build")
     (folder / "source").mkdir()
     for name in SOURCES:
@@ -47,7 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Installed:
-    """An environment that holds the wheel, and a folder with nothing of the project in it to run commands from."""
+    """A virtual environment with the wheel, and a folder without project files in which commands start."""
 
     def __init__(self, folder: Path, wheel: Path):
         self.folder = folder / "elsewhere"
@@ -56,10 +56,10 @@ class Installed:
         self.bin = folder / "venv" / "bin"
         pip("--python", str(self.bin / "python"), "install", "--no-index", "--no-deps", "--quiet", str(wheel))
         self.packages = Path(self.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-        # The dependencies are those of the test environment. A folder that a .pth file names is searched for modules;
-        # its own .pth files, by which an editable install of this project may be there, are not read.
-        there = [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
-        (self.packages / "dependencies.pth").write_text("".join(f"{each}\n" for each in there))
+        # The dependencies come from the test environment. Python searches the folders that a .pth file names, but does
+        # not read .pth files inside them, so an editable install of this project is not found.
+        site_packages = [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
+        (self.packages / "dependencies.pth").write_text("".join(f"{each}\n" for each in site_packages))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Installed:
         return {**kept, "HF_HUB_OFFLINE": "1", "NBDIFF_HOME": str(self.folder / "home")}
 
     def run(self, program: str, *arguments: str) -> str:
-        """Standard output of a program of the environment."""
+        """Run a program of the environment and return its standard output."""
         done = subprocess.run(
             [str(self.bin / program), *arguments],
             cwd=self.folder,
@@ -90,7 +90,7 @@ def pip(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_wheel_holds_every_file_of_the_packages_and_of_assets(wheel: Path) -> None:
+def test_the_wheel_contains_every_file_of_the_packages_and_of_assets(wheel: Path) -> None:
     expected = {f"{package}/{path}" for package in PACKAGES for path in source_files(package)}
     expected |= {f"nbdiff_engine/assets/{path}" for path in source_files("assets")}
     with zipfile.ZipFile(wheel) as archive:
@@ -98,8 +98,8 @@ def test_the_wheel_holds_every_file_of_the_packages_and_of_assets(wheel: Path) -
     assert found == expected
 
 
-def test_modules_assets_and_sandbox_are_the_wheels(installed: Installed) -> None:
-    """The sandbox is a file of the package that is started by its path, to judge problems of the domain `code`."""
+def test_modules_assets_and_sandbox_come_from_the_wheel(installed: Installed) -> None:
+    """A problem of the domain `code` starts the sandbox, which is a file of the package, by its path."""
     program = (
         "import json, nbdiff_engine.bundled_files as files, training, playground\n"
         "from nbdiff_engine.tasks import check, held_out\n"
@@ -127,7 +127,7 @@ def test_recipes_are_listed(installed: Installed) -> None:
 
 
 def test_the_trainer_of_a_job_finds_the_package(installed: Installed) -> None:
-    """Runner and trainer are processes that start in the job's folder. The trainer refuses the data."""
+    """Runner and trainer are processes in the job's folder. The trainer starts and refuses the data."""
     data = installed.folder / "data.jsonl"
     data.write_text('{"neither_text_nor_messages": 1}\n')
     program = (
@@ -145,10 +145,10 @@ def test_the_trainer_of_a_job_finds_the_package(installed: Installed) -> None:
 
 @pytest.mark.parametrize("program", [["nbdiff-playground"], ["python", "-m", "playground"]])
 def test_the_page_names_its_options(installed: Installed, program: list[str]) -> None:
-    said = installed.run(*program, "--help")
-    assert said.startswith(f"usage: {' '.join(program)} ")
+    usage = installed.run(*program, "--help")
+    assert usage.startswith(f"usage: {' '.join(program)} ")
     for command in COMMANDS:
-        assert command in said
+        assert command in usage
 
 
 def test_the_page_is_served(installed: Installed) -> None:
@@ -162,7 +162,7 @@ def test_the_page_is_served(installed: Installed) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the machine has
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without the proxy of the machine
     try:
         end = time.monotonic() + 100
         while "is on http" not in log.read_text():

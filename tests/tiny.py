@@ -1,4 +1,4 @@
-"""Tiny random models of every family the engine is held to, and prompts for them."""
+"""Tiny random models of every tested family, and prompts for them."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbdiff_engine import BlockModel, DiffusionSpec, load
 
-FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.model.fused_forward` knows
+FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.model.fused_forward` supports
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
 VOCABULARY = 48
 MASK = 1
@@ -25,7 +25,7 @@ SHAPE = {
     "pad_token_id": 0,
     "bos_token_id": None,
     "eos_token_id": None,
-    # Wide weights: predictions are peaked and depend on what is attended to, so a wrong mask shows.
+    # Large weights give peaked predictions that depend on the attended tokens, so a wrong mask changes the output.
     "initializer_range": 0.4,
 }
 
@@ -41,7 +41,7 @@ def tiny_model(
     fused: bool = False,
     **shape: Any,
 ) -> BlockModel:
-    """A random model of `family` with a spec of NBDiff's kind; `spec` and `shape` override fields of either."""
+    """A random model of `family` with an NBDiff spec. `spec` overrides fields of the spec, `shape` of the config."""
     config = AutoConfig.for_model(family, **{**SHAPE, **shape})
     config._attn_implementation = attention
     torch.manual_seed(seed)
@@ -51,7 +51,7 @@ def tiny_model(
 
 
 def trained_model() -> BlockModel:
-    """The bundled model in float32, made to answer without end and from token ids, as the random ones do."""
+    """The bundled model in float32, without EOS and without a tokenizer, like the random models."""
     nano = load("nano", dtype="float32", fused=False)
     model = BlockModel(nano.network, None, nano.spec, "nano", fused=True)
     model.__dict__["eos_token_ids"] = frozenset()
@@ -59,7 +59,7 @@ def trained_model() -> BlockModel:
 
 
 def with_context(model: BlockModel, context: str) -> BlockModel:
-    """The same network under another context attention."""
+    """The same network with another `context` in its spec."""
     return BlockModel(model.network, None, model.spec.model_copy(update={"context": context}), model.name)
 
 

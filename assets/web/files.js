@@ -15,14 +15,14 @@ function parseRace(text, tables) {
   } catch {
     throw new FileProblem("This file is not JSON; it may have been cut off.");
   }
-  if (!isRecord(data)) throw new FileProblem("This file holds no race and no trace.");
+  if (!isRecord(data)) throw new FileProblem("This file contains neither a race nor a trace.");
   if (data.format === "nbdiff-trace") {
     checkTrace(data);
     const name = tables.strategies.find((each) => each.name === data.settings.strategy)?.label ?? "Trace";
     const lane = { name, about: String(data.model ?? ""), trace: data, context: null, token_shift: null, text: "" };
     return { format: "nbdiff-race", version: 1, title: "Imported trace", verdict: "", lanes: [lane] };
   }
-  if (data.format !== "nbdiff-race") throw new FileProblem("This file holds no race and no trace: it has no entry “format” that says so.");
+  if (data.format !== "nbdiff-race") throw new FileProblem("This file contains neither a race nor a trace: its entry “format” is missing or unknown.");
   if (data.version !== 1) throw new FileProblem(`This race has version ${brief(data.version)}; this page reads version 1.`);
   const { lanes } = data;
   if (!Array.isArray(lanes) || !lanes.length) throw new FileProblem("This race has no lanes.");
@@ -52,42 +52,42 @@ function isRecord(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-const isWhole = (value) => Number.isSafeInteger(value);
-const isShare = (value) => typeof value === "number" && value >= 0 && value <= 1;
-const isPlace = (value) => isWhole(value) && value < MOST_POSITIONS;
+const isInteger = (value) => Number.isSafeInteger(value);
+const isProbability = (value) => typeof value === "number" && value >= 0 && value <= 1;
+const isPosition = (value) => isInteger(value) && value < MOST_POSITIONS;
 
 function isFixed(each) {
   if (!Array.isArray(each) || each.length !== 5) return false;
   const [position, token, p, reason, others] = each;
-  return isPlace(position) && isWhole(token) && isShare(p) && typeof reason === "string" && Array.isArray(others)
-    && others.every((pair) => Array.isArray(pair) && isWhole(pair[0]) && isShare(pair[1]));
+  return isPosition(position) && isInteger(token) && isProbability(p) && typeof reason === "string" && Array.isArray(others)
+    && others.every((pair) => Array.isArray(pair) && isInteger(pair[0]) && isProbability(pair[1]));
 }
 
 function isPending(each) {
-  return Array.isArray(each) && each.length === 3 && isPlace(each[0]) && isWhole(each[1]) && isShare(each[2]);
+  return Array.isArray(each) && each.length === 3 && isPosition(each[0]) && isInteger(each[1]) && isProbability(each[2]);
 }
 
 const isFixedList = (list) => Array.isArray(list) && list.every(isFixed);
 
 // By kind: whether the fields after kind, row and time are valid.
 const SHAPES = {
-  prefill: (f) => f.length === 2 && isWhole(f[0]) && f[0] >= 0 && isFixedList(f[1]),
-  denoise: (f) => f.length === 6 && f.slice(0, 4).every(isPlace) && isFixedList(f[4]) && Array.isArray(f[5]) && f[5].every(isPending),
-  commit: (f) => f.length === 4 && f.slice(0, 3).every(isPlace) && isFixedList(f[3]),
-  verify: (f) => f.length === 5 && f.slice(0, 4).every(isPlace) && isFixedList(f[4]),
-  edit: (f) => f.length === 3 && isPlace(f[0]) && f[0] >= 0 && Array.isArray(f[1])
-    && f[1].every((token) => token === null || isWhole(token)) && Array.isArray(f[2]) && f[2].every(isPlace),
-  finish: (f) => f.length === 2 && typeof f[0] === "string" && Array.isArray(f[1]) && f[1].every(isWhole),
+  prefill: (f) => f.length === 2 && isInteger(f[0]) && f[0] >= 0 && isFixedList(f[1]),
+  denoise: (f) => f.length === 6 && f.slice(0, 4).every(isPosition) && isFixedList(f[4]) && Array.isArray(f[5]) && f[5].every(isPending),
+  commit: (f) => f.length === 4 && f.slice(0, 3).every(isPosition) && isFixedList(f[3]),
+  verify: (f) => f.length === 5 && f.slice(0, 4).every(isPosition) && isFixedList(f[4]),
+  edit: (f) => f.length === 3 && isPosition(f[0]) && f[0] >= 0 && Array.isArray(f[1])
+    && f[1].every((token) => token === null || isInteger(token)) && Array.isArray(f[2]) && f[2].every(isPosition),
+  finish: (f) => f.length === 2 && typeof f[0] === "string" && Array.isArray(f[1]) && f[1].every(isInteger),
 };
 
-// Throws FileProblem for an unfinished trace, and for events that are invalid or in an impossible order.
+// Throws FileProblem for an unfinished trace, and for events that are invalid or in a wrong order.
 function checkTrace(trace) {
   const damaged = (what) => new FileProblem(`This trace is damaged: ${what}.`);
   if (!isRecord(trace) || trace.format !== "nbdiff-trace") throw new FileProblem("This race is damaged: a lane has no trace.");
   if (![1, 2].includes(trace.version)) throw new FileProblem(`This trace has version ${brief(trace.version)}; this page reads versions 1 and 2.`);
   if (!isRecord(trace.settings)) throw damaged("it has no settings");
   if (!isRecord(trace.pieces) || !Object.values(trace.pieces).every((text) => typeof text === "string")) throw damaged("it has no texts");
-  if (!Array.isArray(trace.prompt_ids) || !trace.prompt_ids.every(isWhole)) throw damaged("it has no prompt");
+  if (!Array.isArray(trace.prompt_ids) || !trace.prompt_ids.every(isInteger)) throw damaged("it has no prompt");
   if (!Array.isArray(trace.events) || !trace.events.length) throw damaged("it has no events");
   let [reach, before] = [0, 0];
   trace.events.forEach((event, k) => {
@@ -96,7 +96,7 @@ function checkTrace(trace) {
     if (!Object.hasOwn(SHAPES, kind) || !SHAPES[kind](fields)) throw damaged(`event ${k} is not a valid “${brief(kind)}”`);
     if (typeof time !== "number" || !(time >= before) || time === Infinity) throw damaged(`the time of event ${k} is before that of the event before it`);
     before = time;
-    if ((kind === "finish") !== (k === trace.events.length - 1)) throw damaged("its last event is not its only finish");
+    if ((kind === "finish") !== (k === trace.events.length - 1)) throw damaged("it must have one finish event, at the end");
     if (kind === "edit" && fields[0] > reach) throw damaged("an edit is outside the answer");
     if (kind === "edit") reach = fields[0] + fields[1].length;
     if (["denoise", "commit", "verify"].includes(kind)) {

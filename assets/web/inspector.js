@@ -24,7 +24,7 @@ class Inspector {
     this.pinned = false;
     this.changes = new Map(); // by position: {token, text}; token: an id, a typed string, or null for a mask
     this.isPaused = false;
-    this.part("replace").addEventListener("click", () => this.#ask());
+    this.part("replace").addEventListener("click", () => this.#toggleReplacement());
     this.part("replacement").addEventListener("submit", (event) => this.#replace(event));
     this.part("remask").addEventListener("click", () => this.#change({ token: null, text: null }));
     this.part("pinguess").addEventListener("click", () => this.#fixPrediction());
@@ -122,18 +122,18 @@ class Inspector {
     const { width, height, left, right, top, bottom } = SPARK;
     const x = (index) => (points.length === 1 ? width / 2 : left + (index / (points.length - 1)) * (width - left - right));
     const y = (p) => top + (1 - p) * (height - top - bottom);
-    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMinYMid meet" });
+    const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", preserveAspectRatio: "xMinYMid meet" });
     svg.setAttribute("aria-label", `Confidence: ${points.map(([, p]) => percent(p)).join(", ")}`);
-    for (const p of [0, 0.5, 1]) svg.append(drawn("line", { class: "rule", x1: 0, x2: width, y1: y(p), y2: y(p) }));
+    for (const p of [0, 0.5, 1]) svg.append(makeSvg("line", { class: "rule", x1: 0, x2: width, y1: y(p), y2: y(p) }));
     const limit = limitOf(state.settings, entry);
     if (typeof limit === "number") {
-      svg.append(drawn("line", { class: "limit", x1: 0, x2: width, y1: y(limit), y2: y(limit) }));
+      svg.append(makeSvg("line", { class: "limit", x1: 0, x2: width, y1: y(limit), y2: y(limit) }));
     }
-    svg.append(drawn("polyline", { class: "curve", points: points.map(([, p], i) => `${x(i)},${y(p)}`).join(" ") }));
+    svg.append(makeSvg("polyline", { class: "curve", points: points.map(([, p], i) => `${x(i)},${y(p)}`).join(" ") }));
     points.forEach(([at, p, token], i) => {
       const last = i === points.length - 1 && entry.fixed && at === entry.at;
-      const dot = drawn("circle", { class: last ? "dot fixed" : "dot", cx: x(i), cy: y(p), r: last ? 4.5 : 3 });
-      const title = drawn("title", {});
+      const dot = makeSvg("circle", { class: last ? "dot fixed" : "dot", cx: x(i), cy: y(p), r: last ? 4.5 : 3 });
+      const title = makeSvg("title", {});
       title.textContent = `${inline(state.textOf(token))} at ${percent(p)}`;
       dot.append(title);
       svg.append(dot);
@@ -185,10 +185,10 @@ class Inspector {
       this.part("policy").value = chosen;
       this.#field();
     }
-    const there = Boolean(entry) && !entry.rejected;
-    this.part("replace").disabled = !there;
-    this.part("remask").disabled = !there || (!entry.fixed && !this.changes.has(this.position)) || settings.strategy === "ar";
-    this.part("pinguess").disabled = !there || entry.fixed || entry.token === null;
+    const exists = Boolean(entry) && !entry.rejected;
+    this.part("replace").disabled = !exists;
+    this.part("remask").disabled = !exists || (!entry.fixed && !this.changes.has(this.position)) || settings.strategy === "ar";
+    this.part("pinguess").disabled = !exists || entry.fixed || entry.token === null;
     this.part("changes").replaceChildren(...[...this.changes].map(([position, { text }]) => {
       const item = make("li", "", text === null ? `${position}: masked again` : `${position}: “${inline(text)}”`);
       const undo = make("button", "undo", "×");
@@ -231,7 +231,7 @@ class Inspector {
     return wanted;
   }
 
-  #ask() {
+  #toggleReplacement() {
     const form = this.part("replacement");
     form.hidden = !form.hidden;
     if (form.hidden) return;

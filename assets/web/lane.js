@@ -123,7 +123,7 @@ class Lane {
       const fixed = state.lengths[k] - state.masked[k];
       this.badge(state.widest > 1 ? `${fixed} fixed, ${state.masked[k]} masked` : plural(fixed, "token"), "running");
     }
-    else this.badge("at the start");
+    else this.badge("not started");
     const metrics = over && this.metrics ? this.metrics : this.#soFar(k);
     for (const [key, , , value] of FIGURES) {
       const text = value(metrics);

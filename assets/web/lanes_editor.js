@@ -1,7 +1,7 @@
-// The lanes of the next run, as native form controls. `props.value` holds {lanes, models, most, tables, serial}.
+// The lanes of the next run, as native form controls. `props.value` is {lanes, models, most, tables, serial}.
 //
-// The fields of a lane are made from tables.settings, which Python reads from DecodeSettings. Python checks what is
-// typed here. An empty field means: the checkpoint's value.
+// The fields of a lane are made from tables.settings, which Python reads from DecodeSettings. Python checks the
+// values. For an empty field, the checkpoint's value is used.
 
 const { strategies, policies, settings } = props.value.tables;
 // A policy reads one setting. The form shows that setting in one control, "parameter", beside the policy.
@@ -92,7 +92,7 @@ function control(setting, lane) {
     node = named(make("input", { type: "checkbox" }), name, "on");
     node.checked = lane[name] ?? setting.default;
   } else if (kind === "texts") {
-    node = named(make("textarea", { rows: 1, placeholder: "one a line" }), name, (lane[name] ?? []).join("\n"));
+    node = named(make("textarea", { rows: 1, placeholder: "one per line" }), name, (lane[name] ?? []).join("\n"));
   } else {
     node = numberInput(name, setting, lane[name]);
   }

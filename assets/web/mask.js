@@ -12,7 +12,7 @@ class MaskView {
 
   draw(lane) {
     if (!this.open) return;
-    const pass = lane?.state && lane.k >= 0 ? passOf(lane.state, lane.k) : null;
+    const pass = lane?.state && lane.k >= 0 ? forwardOf(lane.state, lane.k) : null;
     this.part("figure").hidden = !pass;
     this.part("caption").textContent = pass ? `${lane.name}. ${pass.words}` : "There is no forward here yet.";
     if (!pass) return;
@@ -49,13 +49,13 @@ class MaskView {
   }
 }
 
-// The row or column of the mask that a drawn one shows.
-function at(index, shown, whole) {
-  return shown === whole ? index : Math.floor(((index + 0.5) * whole) / shown);
+// The index in the mask of a drawn row or column. shown: drawn rows or columns; total: rows or columns of the mask.
+function at(index, shown, total) {
+  return shown === total ? index : Math.floor(((index + 0.5) * total) / shown);
 }
 
 // The forward of event k, or the last one before it, as {queries, context, sees(query, key), label, words}; or null.
-function passOf(state, k) {
+function forwardOf(state, k) {
   let event = state.events[k];
   if (["finish", "edit"].includes(event[0])) {
     event = state.events.slice(0, k).findLast(([kind]) => kind !== "finish" && kind !== "edit");
@@ -63,15 +63,15 @@ function passOf(state, k) {
   if (!event) return null;
   const [kind, , , ...rest] = event;
   const prompt = (state.header.prompt_ids ?? []).length;
-  const whole = state.header.context === "block_causal";
+  const blockCausal = state.header.context === "block_causal";
   const causal = (query, key) => key <= query;
   const all = () => true;
   if (kind === "prefill") {
     const size = state.settings.block_size ?? 1;
     const blocks = (query, key) => Math.floor(key / size) <= Math.floor(query / size);
     return {
-      queries: Math.max(1, rest[0]), context: 0, sees: whole ? blocks : causal, label: plural(rest[0], "prompt token"),
-      words: whole ? "Prefill: each prompt token attends to its whole block and to all blocks before it."
+      queries: Math.max(1, rest[0]), context: 0, sees: blockCausal ? blocks : causal, label: plural(rest[0], "prompt token"),
+      words: blockCausal ? "Prefill: each prompt token attends to its whole block and to all blocks before it."
         : "Prefill: each prompt token attends to itself and to the tokens before it.",
     };
   }
@@ -87,7 +87,7 @@ function passOf(state, k) {
     return { ...base, sees: all, words };
   }
   if (queries === 1) return { ...base, sees: all, words: `AR step: the new token attends to ${before} and to itself.` };
-  if (kind === "commit" && whole) {
+  if (kind === "commit" && blockCausal) {
     return { ...base, sees: all, words: `Commit: every token of the finished block ${block + 1} attends to ${before} and the whole block.` };
   }
   const name = kind === "verify" ? "Verification" : "Commit";

@@ -2,17 +2,17 @@
 //
 // Python sends the metrics of a finished lane. These are for a replay before its end, and for an imported file.
 
-// events: packed, in order, the whole answer or a part of it. null: not known yet, or nothing to divide by.
+// events: packed, in order, of a complete or an unfinished answer. A metric is null if it is unknown or divides by 0.
 function measure(events) {
   let [denoise, commit, drafted, accepted, kept] = [0, 0, 0, 0, 0];
-  let [begun, prefillEnd] = [0, 0];
-  let given = 1; // output tokens that the prefill decodes, not a forward of decoding
+  let [startTime, prefillEnd] = [0, 0];
+  let prefillTokens = 1; // output tokens that the prefill decodes, not a forward of decoding
   let [first, block] = [null, null];
   for (const [kind, , time, ...rest] of events) {
     const fixed = fixedOf(kind, rest);
     if (kind === "prefill") {
       prefillEnd = time;
-      given = Math.max(given, fixed.length);
+      prefillTokens = Math.max(prefillTokens, fixed.length);
     }
     if (kind === "denoise") denoise += 1;
     if (kind === "commit" || kind === "verify") {
@@ -23,10 +23,10 @@ function measure(events) {
       drafted += rest[2] - rest[1] - 1;
       accepted += rest[3];
     }
-    if (kind === "edit") { // a fork: only what follows counts
-      [denoise, commit, drafted, accepted, given] = [0, 0, 0, 0, 0];
+    if (kind === "edit") { // a fork: only later events count
+      [denoise, commit, drafted, accepted, prefillTokens] = [0, 0, 0, 0, 0];
       [first, block] = [null, null];
-      begun = prefillEnd = time;
+      startTime = prefillEnd = time;
       kept = rest[0] + rest[1].filter((token) => token !== null).length;
     }
     if (fixed.length && (kept > 0 || fixed.some(([position]) => position === 0))) first ??= time;
@@ -36,18 +36,18 @@ function measure(events) {
   const now = last ? last[2] : 0;
   const tokens = finished ? Math.max(last[4].length - kept, 0) : null;
   const [forwards, span] = [denoise + commit, now - prefillEnd];
-  const made = Math.max(tokens - given, 0);
+  const decodedTokens = Math.max(tokens - prefillTokens, 0);
   return {
     output_tokens: tokens,
-    prefill_seconds: last ? prefillEnd - begun : null,
+    prefill_seconds: last ? prefillEnd - startTime : null,
     decode_seconds: last ? span : null,
     decode_forwards: forwards,
     denoise_forwards: denoise,
     commit_forwards: commit,
-    tokens_per_forward: finished && forwards ? made / forwards : null,
-    tokens_per_second: finished && forwards && span > 0 ? made / span : null,
-    seconds_to_first_token: first !== null ? first - begun : finished ? now - begun : null,
-    seconds_to_first_block: block !== null ? block - begun : finished ? now - begun : null,
+    tokens_per_forward: finished && forwards ? decodedTokens / forwards : null,
+    tokens_per_second: finished && forwards && span > 0 ? decodedTokens / span : null,
+    seconds_to_first_token: first !== null ? first - startTime : finished ? now - startTime : null,
+    seconds_to_first_block: block !== null ? block - startTime : finished ? now - startTime : null,
     drafted,
     accepted,
   };

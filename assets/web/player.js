@@ -121,8 +121,8 @@ class Player {
     }
     this.label = "";
     this.#replayable();
-    const whole = this.lanes.length > 0 && this.lanes.every((lane) => lane.finished);
-    if (whole && !STILL.matches) this.#fromTheStart();
+    const complete = this.lanes.length > 0 && this.lanes.every((lane) => lane.finished);
+    if (complete && !STILL.matches) this.#fromTheStart();
     else this.scrubber.seek(this.scrubber.duration);
     this.on.ended?.();
   }
@@ -223,8 +223,8 @@ class Player {
     this.part("transport").hidden = this.live || !has;
     const all = ["blocks", "drafts", "edits"].filter((what) => this.lanes.some((lane) => lane.state?.has[what]));
     for (const item of this.root.querySelectorAll("[data-when]")) item.hidden = has && !all.includes(item.dataset.when);
-    const whole = this.lanes.some((lane) => lane.finished) && !this.live;
-    for (const key of ["exportjson", "exporthtml"]) this.part(key).disabled = !whole;
+    const exportable = this.lanes.some((lane) => lane.finished) && !this.live;
+    for (const key of ["exportjson", "exporthtml"]) this.part(key).disabled = !exportable;
   }
 
   #see(view) {

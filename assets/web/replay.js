@@ -1,4 +1,4 @@
-// Replays the race that this HTML file holds, without a server or a network.
+// Replays the race in this HTML file, without a server or a network.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const applyScheme = () => document.body.classList.toggle("dark", dark.matches);

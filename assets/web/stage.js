@@ -17,7 +17,7 @@ const player = new Player(element.querySelector("[data-stage]"), {
   ended: () => trigger("ended"),
   fork: (payload) => trigger("fork", payload),
   imported: (race) => trigger("imported", { race }),
-  sources: () => asked("sources", {}),
+  sources: () => callServer("sources", {}),
 }, props.value.tables);
 
 let following = null; // the id of the live run, or null
@@ -28,7 +28,7 @@ function status(text) {
 }
 
 // The result of a function of the server; null without an answer.
-async function asked(name, data) {
+async function callServer(name, data) {
   try {
     return (await server[name](data)) ?? null;
   } catch {
@@ -36,7 +36,7 @@ async function asked(name, data) {
   }
 }
 
-// A new value: a run to follow, a race to replay, or an error, which does not change the lanes.
+// Handle a new value: a run to follow, a race to replay, or an error, which does not change the lanes.
 function receive(value) {
   if (!value) return;
   player.say("error", value.error);
@@ -63,7 +63,7 @@ async function follow(run, keep) {
   let cursor = 0;
   let failures = 0;
   while (following === run) {
-    const reply = await asked("poll", { run, viewer, cursor });
+    const reply = await callServer("poll", { run, viewer, cursor });
     if (following !== run) return;
     if (!reply) {
       failures += 1;
@@ -101,7 +101,7 @@ function leave() {
   following = null;
 }
 
-// The browser shows the page again, from its cache: leave() has ended the lease on the run meanwhile.
+// The browser shows the page again from its cache. leave() has ended the lease on the run.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted && player.live) end("This run was stopped when the page was left.", false, "stopped");
 });

@@ -21,7 +21,7 @@ function lastUpTo(list, limit, key) {
   return low - 1;
 }
 
-const itself = (value) => value;
+const identity = (value) => value;
 const atOf = (entry) => entry.at;
 const firstOf = (pair) => pair[0];
 
@@ -111,7 +111,7 @@ class TraceState {
 
   // The index of the last event at or before a time in seconds; -1 before the first.
   eventAt(time) {
-    return lastUpTo(this.times, time + 1e-9, itself);
+    return lastUpTo(this.times, time + 1e-9, identity);
   }
 
   // The entry of a position after event k; null outside the canvas.

@@ -56,7 +56,7 @@ function make(tag, className = "", text = "") {
   return node;
 }
 
-function drawn(tag, attributes) {
+function makeSvg(tag, attributes) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   return node;
@@ -73,7 +73,7 @@ function why(entry, settings, textOf, together = []) {
       return sampled ? `The next token of AR${sampled}; its probability is ${p}.`
         : `The most likely next token of AR, with probability ${p}.`;
     case "over_threshold":
-      return `${p} is above the threshold${given(settings.threshold)}.`;
+      return `${p} is above the threshold${withSpace(settings.threshold)}.`;
     case "most_confident":
       return mostConfident(entry, settings, p);
     case "top_k":
@@ -85,7 +85,7 @@ function why(entry, settings, textOf, together = []) {
     case "over_factor":
       return byFactor(settings.factor, p, together);
     case "over_margin":
-      return `Its margin over the second-best token, ${share(lead(entry))}, is above the margin${given(settings.margin)}.`;
+      return `Its margin over the second-best token, ${share(marginOf(entry))}, is above the margin${withSpace(settings.margin)}.`;
     case "within_entropy_bound":
       return "Among the positions with the lowest entropy of its pass, as many as the bound"
         + `${typeof settings.entropy_bound === "number" ? ` of ${settings.entropy_bound} nats` : ""} allows; at least one.`;
@@ -107,11 +107,11 @@ function why(entry, settings, textOf, together = []) {
   }
 }
 
-function given(limit) {
+function withSpace(limit) {
   return typeof limit === "number" ? ` ${limit}` : "";
 }
 
-function lead(entry) {
+function marginOf(entry) {
   return Math.max(0, entry.p - (entry.others?.[0]?.[1] ?? 0));
 }
 
@@ -120,8 +120,8 @@ function mostConfident(entry, settings, p) {
   const end = ", and every pass fixes at least one token.";
   const { threshold, factor, margin } = settings;
   if (settings.unmasking === "margin") {
-    return typeof margin === "number" && lead(entry) <= margin
-      ? `Its margin over the second-best token, ${share(lead(entry))}, is not above the margin ${margin}, but the largest of its pass${end}`
+    return typeof margin === "number" && marginOf(entry) <= margin
+      ? `Its margin over the second-best token, ${share(marginOf(entry))}, is not above the margin ${margin}, but the largest of its pass${end}`
       : `Its margin over the second-best token is the largest of its pass${end}`;
   }
   if (settings.unmasking === "factor") {

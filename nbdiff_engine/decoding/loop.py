@@ -18,8 +18,8 @@ from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.decoding.self_speculative import self_speculative
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
 from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
+from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent
 

@@ -83,7 +83,7 @@ def _encode_conversation(model: BlockModel, turns: Sequence[Any]) -> tuple[str, 
 
 def _require_text(text: str) -> None:
     if not is_text(text):
-        raise PromptError("The prompt is not valid text: it holds half of a surrogate pair.")
+        raise PromptError("The prompt is not valid text: it contains half of a surrogate pair.")
 
 
 def _tokenizer(model: BlockModel):
@@ -102,7 +102,7 @@ def _check(model: BlockModel, ids: list[int]) -> None:
         )
     if model.spec is not None and model.spec.mask_token_id in ids:
         raise PromptError(
-            f"The prompt holds the MASK token (id {model.spec.mask_token_id}), which stands for a hole to fill; "
+            f"The prompt holds the MASK token (id {model.spec.mask_token_id}), which marks positions to fill; "
             "take it out."
         )
     if len(ids) >= model.context_length:

@@ -161,7 +161,7 @@ class DecodeSettings(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError(f"{info.field_name} is {value}; give a value, not a yes or no")
+            raise ValueError(f"{info.field_name} is {value}; expected a value, not true or false")
         return value
 
     @field_validator("temperature")
@@ -185,7 +185,9 @@ class DecodeSettings(BaseModel):
             if not text:
                 raise ValueError("a stop string is empty; leave it out instead")
             if not is_text(text):
-                raise ValueError(f"the stop string {brief(text)} is not valid text: it holds half of a surrogate pair")
+                raise ValueError(
+                    f"the stop string {brief(text)} is not valid text: it contains half of a surrogate pair"
+                )
         return value
 
 

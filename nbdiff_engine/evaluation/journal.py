@@ -118,8 +118,8 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise NBDiffError(
-                f"The answers cannot be kept in {self.path}: {error.strerror}; what stands there is kept, and "
-                "--resume goes on from it."
+                f"The answers cannot be kept in {self.path}: {error.strerror}; the answers written so far "
+                "are kept, and --resume continues from them."
             ) from error
 
 

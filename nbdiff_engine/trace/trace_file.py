@@ -267,13 +267,13 @@ _MOST_POSITIONS = 1 << 20  # of an answer; limits the memory of a replay
 
 def _whole(value: Any) -> int:
     if type(value) is not int:  # a bool is not allowed
-        raise ValueError(f"{brief(value)} stands where a whole number belongs")
+        raise ValueError(f"{brief(value)} is not an integer")
     return value
 
 
 def _share(value: Any, most: float = 1.0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-        raise ValueError(f"{brief(value)} stands where a number from 0 to {most:g} belongs")
+        raise ValueError(f"{brief(value)} is not a number from 0 to {most:g}")
     return value
 
 

@@ -1,1 +1,1 @@
-"""The Decode tab: lanes that answer one prompt, their replay on the stage, forks, import and export."""
+"""The Decode tab: lanes that decode one prompt, their replay, forks, import and export."""

@@ -44,7 +44,7 @@ _READ_LINK = "() => [location.hash.startsWith('#run=') ? location.hash.slice(5) 
 
 
 class Shown(BaseModel):
-    """The parts of the stage's value that say what it shows."""
+    """The fields of the stage's value that describe what it shows now."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -57,12 +57,12 @@ class DecodeTab:
     """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
     def __init__(self, loaded: LoadedModels, model: BlockModel, worker: Worker, options: ServerOptions):
-        """model: of the presets; the model that the server was started with."""
+        """model: the one that the server was started with; the presets use it."""
         self.loaded = loaded
         self.worker = worker
         self.options = options
-        beside = next((name for name in loaded.names() if name == f"{model.name}-ar"), None)
-        self.presets = presets(model, beside)
+        ar_name = next((name for name in loaded.names() if name == f"{model.name}-ar"), None)
+        self.presets = presets(model, ar_name)
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class DecodeTab:
         self.stage = race_stage.build(_message(race=recorded, recorded=True), transport(self.worker))
         self.figures, self.map_lane = build_figures(recorded)
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
-        self.asked = gr.State("")  # the prompt of the current run
+        self.run_prompt = gr.State("")  # the prompt of the current run
         self._wire(blocks)
         return self.editor
 
@@ -123,14 +123,14 @@ class DecodeTab:
             [self.run_button.click, self.prompt.submit],
             self.start,
             [stage, *form],
-            [stage, self.stop_button, self.asked],
+            [stage, self.stop_button, self.run_prompt],
             **PRIVATE,
         )
         self.stop_button.click(self.stop, stage, None, **PRIVATE)
         self.preset.input(self.choose, self.preset, self.editor, **PRIVATE)
         stage.ended(
             self.ended,
-            [stage, self.on_stage, self.asked, self.switches, chat.turns],
+            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns],
             [self.stop_button, self.on_stage, *chat.outputs, *drawn],
             **PRIVATE,
         )
@@ -154,7 +154,7 @@ class DecodeTab:
             [stage, self.prompt, self.editor, self.limit, self.switches, self.opened],
             js=_READ_LINK,
             **PRIVATE,
-        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.asked], **PRIVATE)
+        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **PRIVATE)
 
     # -- requests of visitors ----------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class DecodeTab:
             value = self._submit(request, title=prompt)
         except (NBDiffError, QueueFullError) as error:
             return {self.stage: _refused(shown, error)}
-        return {self.stage: value, self.stop_button: gr.update(interactive=True), self.asked: prompt}
+        return {self.stage: value, self.stop_button: gr.update(interactive=True), self.run_prompt: prompt}
 
     def fork(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Continue a changed trace in a new lane beside those on the stage."""
@@ -190,7 +190,7 @@ class DecodeTab:
             self.worker.stop(run_id)
 
     def ended(
-        self, shown: Any, before: Race | None, asked: str, switches: Any, so_far: list[KeptTurn]
+        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn]
     ) -> dict[Any, Any]:
         """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
         stage = _shown(shown)
@@ -200,11 +200,11 @@ class DecodeTab:
             return stop
         if stage.run is None:  # a race that was loaded, not decoded
             return {**stop, **self._drawn(before)}
-        done = race_of(self.worker.log(stage.run), asked)
+        done = race_of(self.worker.log(stage.run), prompt)
         if stage.keep and before is not None:
             done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
         elif KEEP in _on(switches):
-            so_far = conversation.added(so_far, asked, done)
+            so_far = conversation.added(so_far, prompt, done)
         return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
@@ -272,7 +272,7 @@ def _message(**fields: Any) -> dict[str, Any]:
 
 
 def _refused(shown: Any, error: Exception) -> dict[str, Any]:
-    """The stage as it is, with the sentence of the error."""
+    """The stage without a change, with the sentence of the error."""
     stage = _shown(shown)
     return _message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=str(error))
 

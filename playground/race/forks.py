@@ -1,6 +1,6 @@
-"""A fork: a recorded lane that a visitor changes at one of its steps, and that is decoded from there again.
+"""A fork: a visitor changes a recorded lane at one of its events, and a new lane decodes the rest again.
 
-The page sends the trace up to that step, so runs, the recorded race and imported files are forked in the same way.
+The page sends the trace up to that event, so runs, the recorded race and imported files are forked in the same way.
 Everything in the request is checked.
 """
 
@@ -37,25 +37,25 @@ class ForkRequest(BaseModel):
 def check_fork(loaded: LoadedModels, data: Any, options: ServerOptions) -> CheckedRun:
     """The fork as a checked run of one lane. Raises NBDiffError, one sentence."""
     try:
-        asked = ForkRequest.model_validate(data)
+        request = ForkRequest.model_validate(data)
     except ValidationError as error:
         raise SettingError(f"The fork cannot be read: {first_problem(error).rstrip('.')}.") from error
-    if len(asked.trace.get("events") or ()) > _MOST_EVENTS:
+    if len(request.trace.get("events") or ()) > _MOST_EVENTS:
         raise SettingError(f"The trace has more than {_MOST_EVENTS:,} events, the most that a fork may have.")
-    trace = Trace.from_json(asked.trace, whole=False)
+    trace = Trace.from_json(request.trace, whole=False)
     if len(trace.prompt_ids) > options.max_prompt_chars:
         raise SettingError(f"The trace's prompt has more than {options.max_prompt_chars:,} tokens.")
     model = loaded.get(trace.model)
-    settings = _settings(trace, asked.settings)
+    settings = _settings(trace, request.settings)
     if settings["max_new_tokens"] > options.max_new_tokens:
         raise SettingError(
             f"max_new_tokens is {settings['max_new_tokens']:,}; this server allows at most {options.max_new_tokens:,}."
         )
-    changes = _changes(model, trace, asked.changes)
+    changes = _changes(model, trace, request.changes)
     edit, start = fork(trace, len(trace.events), changes)
     job = prepare(model, list(trace.prompt_ids), start=start, **settings)
     step = len(trace.events)
-    name = f"Fork of {asked.name or 'a trace'} at event {step}"
+    name = f"Fork of {request.name or 'a trace'} at event {step}"
     line = about(job) + (f", {len(changes)} changed by hand" if changes else "")
     events = partial(continued, trace.events, edit, job)
     title = LaneTitle(name, line)
@@ -66,16 +66,16 @@ def _settings(trace: Trace, wanted: dict[str, Any]) -> dict[str, Any]:
     known = DecodeSettings.model_fields
     for name in (*trace.settings, *wanted):
         if name not in known:
-            raise SettingError(f"The trace has a setting {name!r}, which this engine does not know.")
+            raise SettingError(f"The trace has a setting {name!r}, which this engine does not have.")
     settings = {**trace.settings, **{name: value for name, value in wanted.items() if value is not None}}
     checked = DecodeSettings.of(**settings)
     return checked.model_dump()
 
 
-def _changes(model: BlockModel, trace: Trace, asked: list[tuple[int, int | str | None]]) -> dict[int, int | None]:
+def _changes(model: BlockModel, trace: Trace, requested: list[tuple[int, int | str | None]]) -> dict[int, int | None]:
     """The changes by position. Text becomes one or more tokens, on successive positions."""
     changes: dict[int, int | None] = {}
-    for position, new in asked:
+    for position, new in requested:
         if not isinstance(new, str):
             changes[position] = new
             continue

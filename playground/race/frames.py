@@ -1,10 +1,10 @@
-"""Frames: the reports of a lane while it decodes. The log of a run holds them, and the page gets each as JSON.
+"""Frames: the reports of a lane while it decodes. They are kept in the log of the run and sent to the page as JSON.
 
 The events have the trace format (docs/trace-format.md), so the page, an exported file and the replay file read the
 same arrays. A lane reports, in order, one LaneOpened, a LaneEvent for each event, and one LaneDone. The last frame of a
 run is its Summary.
 
-Token texts are strings from the tokenizer and may hold any characters. Never parse them as markup.
+Token texts are strings from the tokenizer and may contain any character. Never parse them as markup.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class Summary:
 def lane_frames(
     name: str, about: str, job: DecodeJob, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
-    """Decode a checked request of one prompt. Closing the generator stops within one forward.
+    """Decode a checked request with one prompt. After `close`, the generator stops within one forward.
 
     events: opens the stream of events; None: `job.events`. A fork has a different stream.
     """

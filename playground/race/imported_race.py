@@ -1,4 +1,4 @@
-"""A race that a visitor has imported from a file: it is checked here before figures are drawn.
+"""Check a race that a visitor has imported from a file, before its figures are drawn.
 
 The page has checked and shown it already. The server does not rely on that check.
 """

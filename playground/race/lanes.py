@@ -52,11 +52,11 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
         raise SettingError("No lane is switched on; switch on at least one.")
     if len(spec.lanes) > options.max_lanes:
         raise SettingError(f"{len(spec.lanes)} lanes are requested; this server allows at most {options.max_lanes}.")
-    letters = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
-    if letters > options.max_prompt_chars:
+    length = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
+    if length > options.max_prompt_chars:
         with_turns = " with the earlier turns" if spec.history else ""
         raise PromptError(
-            f"The prompt{with_turns} is {letters:,} characters long; this server takes at most "
+            f"The prompt{with_turns} is {length:,} characters long; this server takes at most "
             f"{options.max_prompt_chars:,}."
         )
     if spec.max_new_tokens > options.max_new_tokens:
@@ -83,7 +83,7 @@ def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
 
 
 def warm_up(model: BlockModel) -> None:
-    """Decode a few tokens with every strategy, so that the times of the first run hold no first-time costs."""
+    """Decode a few tokens with every strategy, so that the times of the first run do not include one-time costs."""
     for strategy in strategies(model):
         generate(model, "Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True)
 

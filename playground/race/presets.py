@@ -3,7 +3,7 @@
 from nbdiff_engine import BlockModel
 from playground.race.run_spec import LaneSpec
 
-FIRST = "Three ways"
+FIRST = "All strategies"
 SMALL_BLOCK = 16
 
 
@@ -16,18 +16,18 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     ar = LaneSpec(model=name, strategy="ar")
     if spec is None:
         return {"AR only": [ar]}
-    as_ar = spec.commits_as_ar
+    has_ar = spec.commits_as_ar
     small, trained = min(SMALL_BLOCK, spec.block_size), spec.block_size
 
     def diffusion(**settings: object) -> LaneSpec:
         return LaneSpec(model=name, strategy="block_diffusion", **{"block_size": small, **settings})
 
     drafted = LaneSpec(model=name, strategy="self_speculative", block_size=small)
-    beside_ar = [ar] if as_ar else []
-    found = {
-        FIRST: [*beside_ar, diffusion(threshold=0.9), *([drafted] if as_ar else [])],
-        "The paper's setting": [*beside_ar, diffusion(block_size=trained, threshold=0.9)],
-        "Fast": [*beside_ar, diffusion(threshold=0.6)],
+    ar_if_any = [ar] if has_ar else []
+    all_presets = {
+        FIRST: [*ar_if_any, diffusion(threshold=0.9), *([drafted] if has_ar else [])],
+        "The paper's setting": [*ar_if_any, diffusion(block_size=trained, threshold=0.9)],
+        "Fast": [*ar_if_any, diffusion(threshold=0.6)],
         "Policies": [
             diffusion(unmasking="confidence", threshold=0.9),
             diffusion(unmasking="factor", factor=1.0),
@@ -35,15 +35,15 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
             diffusion(unmasking="entropy_bound", entropy_bound=0.1),
             diffusion(unmasking="fixed_steps", steps_per_block=4),
         ],
-        "One token per step": [*beside_ar, diffusion(unmasking="top_k", tokens_per_step=1)],
+        "One token per step": [*ar_if_any, diffusion(unmasking="top_k", tokens_per_step=1)],
         "Block sizes": [diffusion(block_size=size, threshold=0.9) for size in (1, 4, 16, 32) if size <= trained],
     }
-    if as_ar:
-        found["Lossless"] = [ar, drafted]
-        found["Sampled, same seed"] = [
+    if has_ar:
+        all_presets["Lossless"] = [ar, drafted]
+        all_presets["Sampled, same seed"] = [
             ar.model_copy(update={"temperature": 0.8, "seed": 1}),
             drafted.model_copy(update={"temperature": 0.8, "seed": 1}),
         ]
     if ar_model is not None:
-        found["Before and after adaptation"] = [LaneSpec(model=ar_model, strategy="ar"), *beside_ar, diffusion()]
-    return found
+        all_presets["Before and after adaptation"] = [LaneSpec(model=ar_model, strategy="ar"), *ar_if_any, diffusion()]
+    return all_presets

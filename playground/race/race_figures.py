@@ -110,12 +110,12 @@ def confidence_map(lane: RaceLane) -> go.Figure:
 
 
 def _fixed(event: DecodeEvent) -> Sequence[Fixed]:
-    """The tokens that an event fixed. An edit or a finish is no forward and fixes none."""
+    """The tokens that an event fixed. An edit or a finish is not a forward and fixes none."""
     return () if isinstance(event, Edit | Finish) else event.fixed
 
 
 def _placed(edit: Edit) -> set[int]:
-    """The positions, from the start of the edit on, that hold a token after it."""
+    """The positions, from the start of the edit on, that have a token after it."""
     return {edit.start + offset for offset, token in enumerate(edit.tokens) if token is not None}
 
 
@@ -129,7 +129,7 @@ def _width(events: Sequence[DecodeEvent]) -> int:
 def _counts_after(events: Sequence[DecodeEvent]) -> Iterator[tuple[DecodeEvent, int]]:
     """Each event, with the number of fixed output tokens after it."""
     width = _width(events)
-    at: set[int] = set()  # positions that hold a final token
+    at: set[int] = set()  # positions with a final token
     for event in events:
         if isinstance(event, Edit):
             at = {position for position in at if position < event.start}

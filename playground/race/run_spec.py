@@ -16,8 +16,8 @@ from nbdiff_engine.decoding.settings import Strategy
 from nbdiff_engine.errors import first_problem
 from playground.server.tables import LANE_SETTINGS
 
-_LINK_CHARS = 20_000  # a longer link is not from this page
-_LINK_BYTES = 200_000  # nor is a link with more data than this
+_LINK_CHARS = 20_000  # more than any link of this page
+_LINK_BYTES = 200_000  # decompressed; more than any link of this page
 
 Whole = Annotated[int, Field(strict=True)]
 # What the page may send for each kind of setting. The engine checks the values.
@@ -53,7 +53,7 @@ class LaneSpec(_LaneSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _whole_floats(cls, value: Any) -> Any:
+    def _floats_to_integers(cls, value: Any) -> Any:
         """16.0 becomes 16: JavaScript has one type for all numbers."""
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -85,7 +85,7 @@ class RunSpec(BaseModel):
 
     @field_validator("max_new_tokens", mode="before")
     @classmethod
-    def _given(cls, value: Any) -> Any:
+    def _max_new_tokens(cls, value: Any) -> Any:
         if value is None:
             raise ValueError("max_new_tokens is empty; give a whole number")
         return int(value) if isinstance(value, float) and value.is_integer() else value

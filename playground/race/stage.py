@@ -39,7 +39,7 @@ class StageValue:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The component's value. A new `serial` each time lets the page notice a message that equals the last one."""
+        """The component's value. `serial` is new each time, so that the page notices an equal message."""
         return {
             "run": self.run,
             "race": None if self.race is None else self.race.to_json(),
@@ -69,7 +69,7 @@ def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTM
         apply_default_css=False,
         elem_id="stage",
     )
-    # When the tab closes, stage.js sends a beacon, which needs this id. The browser cancels calls of server functions
-    # then, but not a beacon.
+    # When the tab closes, the browser cancels calls of server functions, but not a beacon. stage.js needs this id for
+    # its beacon.
     component.props["component_id"] = component._id
     return component

@@ -79,15 +79,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs for each strategy")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of an answer")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     model = nb.load("nano")
     nb.choose_threads(model)
     costs = {}
     for strategy in STRATEGIES:
-        settings = {"strategy": strategy, "max_new_tokens": asked.tokens, "ignore_eos": True}
+        settings = {"strategy": strategy, "max_new_tokens": options.tokens, "ignore_eos": True}
         if strategy != "ar":
             settings["block_size"] = BLOCK_SIZE
-        costs[strategy] = compare(model, settings, asked.pairs)
+        costs[strategy] = compare(model, settings, options.pairs)
     print(json.dumps(costs))
 
 

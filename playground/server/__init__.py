@@ -1,1 +1,1 @@
-"""What the tabs share: the worker, the loaded models, the transport to the browser, the replay file."""
+"""Code that all tabs use: the worker, the loaded models, the transport to the browser, the replay file."""

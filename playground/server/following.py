@@ -1,4 +1,4 @@
-"""Wait for a run of the worker inside the server, by polling as a page does."""
+"""Wait on the server for a run of the worker. It polls like a page."""
 
 import secrets
 import time

@@ -21,12 +21,12 @@ from playground.options import ServerOptions
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
 _BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # on average, with the layers that stay in 16 bit
-_SPARE = 1.15  # memory of weights, one forward and its cache, over that of the weights; a lower bound
+_SPARE = 1.15  # memory of the weights, one forward and its cache, divided by that of the weights; a lower bound
 _LONGEST_NAME = 400
 
 
 @dataclass(slots=True)
-class _Held:
+class _Entry:
     """A loaded model. source: folder or hub id, which identify it; origin: the same in words for visitors.
 
     users: the number of runs that decode with it now.
@@ -58,12 +58,12 @@ class ModelFacts:
 class LoadedModels:
     """The loaded models by name; the first one is the model that the server was started with. Thread-safe.
 
-    warm: names of models that have decoded once, so that first-time costs are over.
+    warm: names of models that have decoded once; their next run has no one-time costs.
     """
 
     options: ServerOptions
     warm: set[str] = field(default_factory=set)
-    _models: dict[str, _Held] = field(default_factory=dict)
+    _models: dict[str, _Entry] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -89,21 +89,21 @@ class LoadedModels:
 
     def facts(self) -> list[ModelFacts]:
         with self._lock:
-            return [_facts(name, held) for name, held in self._models.items()]
+            return [_facts(name, entry) for name, entry in self._models.items()]
 
     @contextmanager
     def using(self, name: str) -> Iterator[BlockModel]:
         """Keep a model loaded while it decodes on the calling thread, and set the fastest number of threads for it."""
         with self._lock:
             model = self.get(name)
-            held = self._models[name]
-            held.users += 1
+            entry = self._models[name]
+            entry.users += 1
         try:
             choose_threads(model)
             yield model
         finally:
             with self._lock:
-                held.users -= 1
+                entry.users -= 1
 
     # -- changing ----------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class LoadedModels:
                 number += 1
                 name = f"{model.name} ({number})"
             model.name = name
-            self._models[name] = _Held(model, source, origin, quantization)
+            self._models[name] = _Entry(model, source, origin, quantization)
             return name
 
     def load(self, asked: str, quantization: str | None = None) -> str:
@@ -130,14 +130,14 @@ class LoadedModels:
             name = f"{name} ({quantization})"
         return self._loaded(where, name, origin, asked, quantization)
 
-    def load_made_here(self, folder: Path, name: str, origin: str) -> str:
+    def load_trained(self, folder: Path, name: str, origin: str) -> str:
         """Load a checkpoint that this server has trained; it may lie outside the roots. Returns its name."""
         return self._loaded(folder, name, origin, name, None)
 
     def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
         with self._lock:
-            for known, held in self._models.items():
-                if (held.source, held.quantization) == (str(where), quantization):
+            for known, entry in self._models.items():
+                if (entry.source, entry.quantization) == (str(where), quantization):
                     return known
             if len(self._models) >= self.options.max_models:
                 raise SettingError(
@@ -230,8 +230,8 @@ def first_models(options: ServerOptions) -> LoadedModels:
     return loaded
 
 
-def _facts(name: str, held: _Held) -> ModelFacts:
-    model, spec = held.model, held.model.spec
+def _facts(name: str, entry: _Entry) -> ModelFacts:
+    model, spec = entry.model, entry.model.spec
     tensors: list[Any] = [*model.network.parameters(), *model.network.buffers()]
     kinds = {"8bit": "8 bit", "4bit": "4 bit"}
     dtype = str(model.dtype).removeprefix("torch.")
@@ -242,9 +242,9 @@ def _facts(name: str, held: _Held) -> ModelFacts:
         about += ", commits like AR" if spec.commits_as_ar else ""
     return ModelFacts(
         name=name,
-        origin=held.origin,
+        origin=entry.origin,
         parameters=model.parameters,
-        dtype=kinds.get(held.quantization, dtype),
+        dtype=kinds.get(entry.quantization, dtype),
         memory=sum(each.numel() * each.element_size() for each in tensors),
         device=str(model.device),
         context_length=model.context_length,

@@ -1,4 +1,4 @@
-"""The frames of a run that loads a model. Loading is a run, so that no lane decodes, and is timed, meanwhile."""
+"""The frames of a run that loads a model. Loading is a run, so that no lane is timed meanwhile."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The model could not be loaded; `sentence` says why. An exception would be reported as a fault of the server."""
+    """The model could not be loaded; `sentence` has the reason. An exception would be reported as a server error."""
 
     sentence: str
 

@@ -65,7 +65,7 @@ def replay_html(race: dict[str, Any]) -> str:
 
 
 def _embeddable(data: dict[str, Any]) -> str:
-    """JSON inside a script element. Token texts may hold "</script>", which would end it, so "<" is escaped."""
+    """JSON inside a script element. Token texts may contain "</script>", which would end it, so "<" is escaped."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 

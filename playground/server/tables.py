@@ -10,7 +10,7 @@ from nbdiff_engine.decoding.settings import SETTING_FIELDS, policies_as_json
 
 # The name of each strategy on the page, in the order in which a form offers them.
 STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
-# Settings of a whole run, or of programs only: a lane has all the others.
+# Settings of the run, or only for programs. A lane has all other settings.
 NOT_OF_A_LANE = frozenset({"max_new_tokens", "stop", "skip_after_eos", "ignore_eos", "trace"})
 LANE_SETTINGS: dict[str, SettingField] = {
     name: each for name, each in SETTING_FIELDS.items() if name not in NOT_OF_A_LANE
@@ -18,11 +18,11 @@ LANE_SETTINGS: dict[str, SettingField] = {
 
 
 def player_tables() -> dict[str, Any]:
-    """What the race player reads, as plain JSON values: {"strategies": [{name, label}], "policies": [...]}."""
+    """The tables for the race player, as plain JSON values: {"strategies": [{name, label}], "policies": [...]}."""
     strategies = [{"name": name, "label": label} for name, label in STRATEGY_NAMES.items()]
     return {"strategies": strategies, "policies": policies_as_json()}
 
 
 def form_tables() -> dict[str, Any]:
-    """What the lane form reads: the player's tables, and "settings", the fields of a lane in their order."""
+    """The tables for the lane form: the player's tables, and "settings", the fields of a lane in their order."""
     return {**player_tables(), "settings": [each.to_json() for each in LANE_SETTINGS.values()]}

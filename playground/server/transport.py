@@ -22,20 +22,20 @@ class Poll(BaseModel):
 def transport(worker: Worker) -> tuple[Callable, ...]:
     """The functions that stage.js calls as server.poll, server.leave and server.sources."""
 
-    # These are coroutines, although they never wait: for a plain function Gradio takes a thread of its pool per call.
+    # These are coroutines, although they never wait: Gradio would run a plain function in a thread of its pool.
     async def poll(message: Any) -> dict[str, Any]:
         try:
-            asked = Poll.model_validate(message)
+            request = Poll.model_validate(message)
         except ValidationError:
             return UNKNOWN.to_json()
-        return worker.poll(asked.run, asked.viewer, asked.cursor).to_json()
+        return worker.poll(request.run, request.viewer, request.cursor).to_json()
 
     async def leave(message: Any) -> None:
         try:
-            asked = Poll.model_validate(message)
+            request = Poll.model_validate(message)
         except ValidationError:
             return
-        worker.leave(asked.run, asked.viewer)
+        worker.leave(request.run, request.viewer)
 
     async def sources(message: Any = None) -> dict[str, str]:
         return replay_file.sources()

@@ -5,7 +5,7 @@ parts do not share the processor, and appends every frame to the log of the run.
 poll the log; each poll renews the reader's lease. A run without a valid lease is stopped, at the latest one forward
 later.
 
-The worker does not know models: a part of a run is a function that opens a generator of frames, and a frame is an
+The worker does not depend on models: a part of a run is a function that opens a generator of frames, and a frame is an
 object with `to_json`.
 """
 
@@ -39,7 +39,7 @@ class Frame(Protocol):
 
 
 class QueueFullError(ValueError):
-    """The queue holds as many runs as this server allows."""
+    """The queue has as many runs as this server allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Worker:
         warm_up: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """warm_up: called on the decoding thread before the first run, so that its times hold no first-time costs."""
+        """warm_up: called on the decoding thread before the first run, so that its times include no one-time costs."""
         self.limits = limits or Limits()
         self._warm_up = warm_up
         self._clock = clock
@@ -147,7 +147,7 @@ class Worker:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop every run and the thread. Returns when the current forward is done."""
+        """Stop all runs and the thread. Returns after the current forward."""
         with self._changed:
             self._closed = True
             for run in self._runs.values():
@@ -222,7 +222,7 @@ class Worker:
         if self._warm_up is not None:
             try:
                 self._warm_up()
-            except Exception:  # the first run meets the same error and reports it to its visitor
+            except Exception:  # the first run raises the same error, which the visitor sees
                 logger.exception("the warm-up failed")
         while (run := self._next()) is not None:
             try:
@@ -307,8 +307,8 @@ class Worker:
         now = self._clock()
         for run in [run for run in self._waiting if self._has_no_viewer(run, now)]:
             self._end(run, "stopped", "No viewer was connected.")
-        over = [run for run in self._runs.values() if not run.live]
-        surplus = len(over) - self.limits.keep_runs
-        for age, run in enumerate(over):
+        ended = [run for run in self._runs.values() if not run.live]
+        surplus = len(ended) - self.limits.keep_runs
+        for age, run in enumerate(ended):
             if age < surplus or now - run.since > self.limits.keep_seconds:
                 del self._runs[run.id]

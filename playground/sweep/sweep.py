@@ -1,8 +1,8 @@
 """A sweep: one prompt, or held-out problems, decoded with several settings, usually several block sizes.
 
-Block size 1 is AR if the checkpoint commits like AR; then AR always runs, as the baseline. The settings take turns on
-each problem, and the first setting changes from problem to problem, so that other load on the machine slows all of them
-alike. Answers are checked outside the measured time.
+Block size 1 is AR if the checkpoint commits like AR; then AR always runs, as the baseline. For each
+problem, all settings decode one after the other. Each problem starts with another setting, so other load on the machine
+affects all settings equally. Answers are checked outside the measured time.
 """
 
 import csv
@@ -84,7 +84,7 @@ class SweepSetting:
     series: str
     block_size: int
     strategy: str
-    asked: DecodeSettings
+    decode_settings: DecodeSettings
 
     @property
     def label(self) -> str:
@@ -114,9 +114,9 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
     parts, settings, notes = [], [], []
     for model in models:
         own = _settings(model, spec, several=len(models) > 1)
-        asked = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
-        prompts = [encode(model, each)[1] for each in asked]
-        jobs = [prepare(model, prompts[0], **setting.asked.model_dump(exclude_unset=True)) for setting in own]
+        questions = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
+        prompts = [encode(model, each)[1] for each in questions]
+        jobs = [prepare(model, prompts[0], **setting.decode_settings.model_dump(exclude_unset=True)) for setting in own]
         for note in [each for job in jobs for each in job.plan.notes][:1]:
             notes.append(f"{note.model} was trained for blocks of {note.trained}; expect worse text from larger ones.")
         parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
@@ -136,9 +136,9 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     if spec.thresholds and spec.policies:
         raise SettingError("A sweep can compare thresholds or policies, not both; choose one of the two.")
     lines = len(set(spec.models)) * max(len(set(spec.thresholds)), len(set(spec.policies)), 1)
-    asked = lines * len(set(spec.block_sizes))
-    if asked > 2 * MOST_SETTINGS:  # AR is in every series here; check_sweep counts it once
-        raise SettingError(f"{asked} settings are requested; a sweep has at most {MOST_SETTINGS}.")
+    count = lines * len(set(spec.block_sizes))
+    if count > 2 * MOST_SETTINGS:  # AR is in every series here; check_sweep counts it once
+        raise SettingError(f"{count} settings are requested; a sweep has at most {MOST_SETTINGS}.")
     for policy in spec.policies:
         if policy not in POLICY_CHOICES:
             raise SettingError(f"The policy is {brief(policy)}; choose one of {', '.join(POLICY_CHOICES)}.")
@@ -188,8 +188,8 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
         for size in sorted(set(spec.block_sizes)):
             if size == 1 and has_ar:
                 continue
-            asked = DecodeSettings.of(strategy=strategy, block_size=size, **keywords, **common)
-            settings.append(SweepSetting(model, series, size, strategy, asked))
+            decode_settings = DecodeSettings.of(strategy=strategy, block_size=size, **keywords, **common)
+            settings.append(SweepSetting(model, series, size, strategy, decode_settings))
     return settings
 
 
@@ -209,7 +209,7 @@ def _frames(
     verdicts: dict[tuple[int, str], Verdict] = {}
     reported = time.monotonic()
     answers = answers_in_turn(
-        model, [each.asked for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
+        model, [each.decode_settings for each in settings], [[each] for each in prompts], warm_up_tokens=_WARM_TOKENS
     )
     with loaded.using(model.name), closing(answers):
         for each in answers:

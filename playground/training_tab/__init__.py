@@ -1,1 +1,1 @@
-"""The Training tab: a form to start jobs, a place to watch them, and one to compare them."""
+"""The Training tab: start training jobs, watch them, compare their runs."""

@@ -1,4 +1,4 @@
-"""What the form asks for: a preset, and the settings that differ from it; checked, it is a recipe and a job's spec."""
+"""The values of the form: a preset and the settings that differ from it. They give a recipe and the spec of a job."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ LONGEST_NAME = 80
 
 @cache
 def form_fields() -> tuple[Field, ...]:
-    """The fields of the form, in the order in which their values are handed about."""
+    """The fields of the form, in the order of their values."""
     return tuple(fields())
 
 
 @cache
 def preset_of(name: str) -> Recipe:
-    """A shipped recipe. Raises RecipeError for any other name: a form is no way to a file."""
+    """A bundled recipe. Raises RecipeError for any other name, because a visitor must not read files with it."""
     if name not in bundled_recipes():
         raise RecipeError(f"There is no recipe {brief(name)}; choose one of {', '.join(bundled_recipes())}.")
     return Recipe.read(name)
@@ -31,7 +31,7 @@ def preset_of(name: str) -> Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A form's values. base, data: as the run is to read them, or None for the preset's own."""
+    """The values of a form. base, data: a name, path or hub id; None: those of the preset. settings: by dotted name."""
 
     preset: str
     base: str | None
@@ -50,7 +50,7 @@ class Asked:
         quantization: Any,
         values: Sequence[Any],
     ) -> "Asked":
-        """Read a form. values: those of `form_fields`. Raises RecipeError, one sentence."""
+        """Read a form. values: in the order of `form_fields`. Raises RecipeError, one sentence."""
         recipe = preset_of(str(preset))
         settings = _changed(recipe, bool(lora), quantization, values)
         if recipe.kind == "pretrain":
@@ -58,7 +58,7 @@ class Asked:
         return cls(str(preset), base, data, _steps(max_steps), settings)
 
     def recipe(self) -> Recipe:
-        """Every setting, resolved. Raises RecipeError for the first that is wrong."""
+        """The complete recipe. Raises RecipeError for the first wrong setting."""
         return Recipe.read(
             self.preset,
             as_overrides(self.settings),
@@ -68,7 +68,7 @@ class Asked:
         )
 
     def spec(self) -> JobSpec:
-        """The same as a job's spec."""
+        """The spec of a job with these values."""
         return JobSpec.of(
             recipe=self.preset,
             settings=dict(self.settings),
@@ -80,13 +80,13 @@ class Asked:
 
 
 def shown_values(recipe: Recipe) -> list[Any]:
-    """A recipe's values as the form's fields show them."""
+    """The values of a recipe as the form shows them, in the order of `form_fields`."""
     values = flat(recipe)
     return [field.shown(values[field.name]) for field in form_fields()]
 
 
 def preset_for(recipe: Recipe, name: str) -> str:
-    """The preset that a recipe is best told from: the one that it was started with, or one of its kind."""
+    """The preset for a duplicate of a run: the recipe it was started with, or a bundled one of the same kind."""
     known = bundled_recipes()
     if name in known:
         return name
@@ -101,7 +101,7 @@ def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any
         if (section == "lora" and not lora) or (section == "network" and recipe.kind != "pretrain"):
             continue
         value = field.read(given)
-        # A section that the preset lacks is made by its settings: one of them has to be named.
+        # If the preset has no LoRA section, at least one LoRA setting must be given to create it.
         new = field.name == "lora.rank" and recipe.lora is None
         if new or not _same(value, before[field.name]):
             changed[field.name] = value
@@ -115,7 +115,7 @@ def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any
 
 def _same(value: Any, before: Any) -> bool:
     if isinstance(value, float) and isinstance(before, float):
-        return abs(value - before) <= 1e-6 * abs(before)  # the form shows six digits
+        return abs(value - before) <= 1e-6 * abs(before)  # the form shows six significant digits
     return value == before and isinstance(value, bool) == isinstance(before, bool)
 
 
@@ -130,7 +130,7 @@ def _steps(given: Any) -> int | None:
 
 
 def checked_name(name: Any, preset: str) -> str:
-    """A job's name, the preset's where there is none. Raises RecipeError for one that is no line of text."""
+    """The name of a job; the name of the preset if it is empty. Raises RecipeError if it is not one short line."""
     text = name.strip() if isinstance(name, str) else ""
     if len(text) > LONGEST_NAME or not text.isprintable():
         raise RecipeError(f"The job's name is {brief(text)}; give one line of at most {LONGEST_NAME} characters.")

@@ -1,6 +1,6 @@
 """The figures of training: losses, learning rate, block size, held-out losses and probes, of one run or of several.
 
-Pure functions of a run's logs. A long run is thinned to what a screen can show; the last step is always there.
+Pure functions of the logs of a run. A long run is reduced to MOST_POINTS points, always with the last step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from training.run.log_lines import Evaluation, Probe, StepFigures
 Line = TypeVar("Line")
 Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
 
-MOST_POINTS = 400  # of a line
+MOST_POINTS = 400  # per line of a figure
 _HEIGHT = 260  # pixels
-_NATS = "nats a token"
+_NATS = "nats per token"
 
 
 def growth(blocks: BlockGrowth | None, max_steps: int) -> go.Figure:
-    """The block size over a run, before it runs. None: an AR model, blocks of one token."""
+    """The planned block size over a run. None: an AR model, with blocks of one token."""
     stages = ((0, 1),) if blocks is None else blocks.over(max_steps).stages
     within = [(first, size) for first, size in stages if first <= max_steps]
     steps = [first + 1 for first, _ in within] + [max_steps]
@@ -36,10 +36,10 @@ def growth(blocks: BlockGrowth | None, max_steps: int) -> go.Figure:
 
 
 def losses(metrics: Sequence[StepFigures], log: bool = False) -> go.Figure:
-    """Both losses of a run, step by step."""
+    """The MDM loss and the AR loss of each step."""
     figure = _figure("Step", f"Loss ({_NATS})")
     shown = thinned(metrics)
-    # Blocks of one token have nothing masked: no loss, not a loss of nothing.
+    # With blocks of one token no token is masked. The log then has an MDM loss of 0, which is not a measured loss.
     mdm = [(line.step, line.loss_mdm) for line in shown if line.loss_mdm]
     ar = [(line.step, line.loss_ar) for line in shown if line.loss_ar is not None]
     for number, (name, points) in enumerate((("Masked tokens (MDM)", mdm), ("Next tokens (AR)", ar))):
@@ -50,7 +50,7 @@ def losses(metrics: Sequence[StepFigures], log: bool = False) -> go.Figure:
 
 
 def rate(metrics: Sequence[StepFigures]) -> go.Figure:
-    """The learning rate of a run."""
+    """The learning rate of each step."""
     figure = _figure("Step", "Learning rate", 200)
     shown = thinned(metrics)
     if shown:
@@ -63,7 +63,7 @@ def rate(metrics: Sequence[StepFigures]) -> go.Figure:
 
 
 def block_size(metrics: Sequence[StepFigures]) -> go.Figure:
-    """The block size that a run has trained with."""
+    """The block size of each step."""
     figure = _figure("Step", "Block size (tokens)", 200)
     shown = [line for line in thinned(metrics) if line.block_size is not None]
     sizes = [line.block_size for line in shown]
@@ -76,7 +76,7 @@ def block_size(metrics: Sequence[StepFigures]) -> go.Figure:
 
 
 def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
-    """Held-out losses of masked tokens, a line a block size; at block size 1 that of next tokens, which is AR."""
+    """The held-out MDM loss, one line for each block size; at block size 1, the AR loss."""
     figure = _figure("Step", f"Loss ({_NATS})")
     shown = thinned(evaluations)
     sizes = sorted({size for line in evaluations for size in line.losses})
@@ -92,7 +92,7 @@ def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
 
 
 def probed(probes: Sequence[Probe], at: int | None = None) -> go.Figure:
-    """Tokens per forward and accuracy of a run's probes over its steps. at: the step that is being looked at."""
+    """Tokens per forward and accuracy of the probes over the steps. at: the step to mark with a vertical line."""
     figure = _figure("Step", "Tokens per forward")
     shown = thinned(probes)
     steps, tokens = [probe.step for probe in shown], [probe.tokens_per_forward for probe in shown]
@@ -120,8 +120,8 @@ def probed(probes: Sequence[Probe], at: int | None = None) -> go.Figure:
     return figure
 
 
-def laid_over(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: str, log: bool = False) -> go.Figure:
-    """One figure of several runs, a line a run. runs: name to its metrics."""
+def overlaid(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: str, log: bool = False) -> go.Figure:
+    """One figure of several runs, one line for each run. runs: metrics by name of the run."""
     figure = _figure("Step", title)
     for number, (name, metrics) in enumerate(runs.items()):
         points = [(line.step, value) for line in thinned(metrics) if (value := getattr(line, key))]
@@ -133,7 +133,7 @@ def laid_over(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: s
 
 
 def thinned(lines: Sequence[Line]) -> list[Line]:
-    """At most MOST_POINTS lines, evenly taken, the first and the last among them."""
+    """At most MOST_POINTS lines at even distances, with the first and the last one."""
     if len(lines) <= MOST_POINTS:
         return list(lines)
     last = len(lines) - 1
@@ -142,14 +142,14 @@ def thinned(lines: Sequence[Line]) -> list[Line]:
 
 def _figure(x_title: str, y_title: str, height: int = _HEIGHT) -> go.Figure:
     figure = blank(x_title, y_title)
-    # uirevision: what a visitor has zoomed into stays so while points are added.
+    # uirevision: a constant value keeps the visitor's zoom when points are added.
     figure.update_layout(height=height, uirevision="kept", margin={"l": 8, "r": 8, "t": 12, "b": 8})
     figure.update_xaxes(rangemode="tozero")
     return figure
 
 
 def _sized(figure: go.Figure, sizes: Sequence[int]) -> None:
-    """A linear axis from 0 with the sizes that occur as its ticks, or those of them that do not crowd."""
+    """A linear axis from 0 whose ticks are the block sizes; without sizes whose labels would overlap."""
     found = sorted(set(sizes))
     largest = found[-1] if found else 1
     ticks = [size for size in found if size == largest or (size >= largest / 16 and size <= largest * 0.6)]

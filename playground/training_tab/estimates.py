@@ -1,4 +1,4 @@
-"""What a run will need: as training.planning estimates it, in a sentence or two, and kept beside the job for later."""
+"""Memory and time that a run needs: the estimate of training.planning in words, and as a file in the job's folder."""
 
 import json
 import threading
@@ -10,12 +10,13 @@ from playground.training_tab.quantities import duration, memory
 from training.recipe.recipe import Recipe
 
 FILE = "estimate.json"
-_speeds: dict[tuple, float] = {}  # of matrix products, measured once: a job that runs would slow it down
+# FLOP/s of matrix products by machine. Measured once, because a running job would lower the result.
+_speeds: dict[tuple, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """Memory, time and size of a run on one machine; a job's estimate.json holds these fields."""
+    """Memory, time and size of a run on one machine; the fields of a job's estimate.json."""
 
     device: str
     model: str
@@ -25,10 +26,10 @@ class RunEstimate:
     max_steps: int
     peak_memory: float  # bytes
     machine_memory: float | None  # bytes
-    seconds: float | None  # at least
+    seconds: float | None  # a lower bound
 
     def in_words(self) -> str:
-        """For a reader."""
+        """Two or three sentences for the page."""
         fits = ""
         if self.machine_memory:
             enough = self.peak_memory < 0.9 * self.machine_memory
@@ -38,14 +39,14 @@ class RunEstimate:
         time = "" if self.seconds is None else f" Time: at least {duration(self.seconds)}."
         return (
             f"Memory: about {memory(self.peak_memory)}{fits}.{time} {self.model}, "
-            f"{self.parameters / 1e6:,.1f} million weights, {share} of them trained; "
+            f"{self.parameters / 1e6:,.1f} million parameters, {share} of them trained; "
             f"{self.max_steps:,} steps of {self.tokens_per_step:,} tokens."
         )
 
 
 def estimated(recipe: Recipe) -> RunEstimate:
     """The estimate of a run on this machine. Raises NBDiffError, one sentence."""
-    from training.planning import estimate  # with torch behind it; the page is built before
+    from training.planning import estimate  # imports torch, which is slow; not needed to build the page
 
     device = "cuda" if estimate.memory_of_machine("cuda") else "cpu"
     machine = (device, recipe.precision, recipe.base)
@@ -66,8 +67,8 @@ def estimated(recipe: Recipe) -> RunEstimate:
     )
 
 
-def keep(recipe: Recipe, folder: Path) -> None:
-    """Write an estimate into a job's folder, in a thread of its own."""
+def save(recipe: Recipe, folder: Path) -> None:
+    """Write the estimate into the folder of a job, in a separate thread. After an error, there is no file."""
 
     def work() -> None:
         try:
@@ -78,8 +79,8 @@ def keep(recipe: Recipe, folder: Path) -> None:
     threading.Thread(target=work, name="estimate", daemon=True).start()
 
 
-def kept(folder: Path) -> RunEstimate | None:
-    """The estimate of a job, where it has one."""
+def load(folder: Path) -> RunEstimate | None:
+    """The estimate in the folder of a job, or None."""
     try:
         return RunEstimate(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The form of a new job: preset, base, data and every setting, with what they come to shown beside them."""
+"""The form of a new job: preset, base, data and all settings; beside them, the block schedule and the command."""
 
 import html
 import shlex
@@ -23,14 +23,14 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
-from playground.training_tab.events import QUEUED, QUIET, News
+from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.fields import Field, groups
 from playground.training_tab.words import say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
 
 FIRST = "smoke"
-PREVIEWED = 3  # documents
+PREVIEWED = 3  # documents in the preview
 _DOWNLOAD = """(text, name) => {
     if (!text) return;
     const link = document.createElement("a");
@@ -43,7 +43,7 @@ _DOWNLOAD = """(text, name) => {
 
 @dataclass(slots=True)
 class Parts:
-    """The components of the form. values: those of `form_fields`, in their order."""
+    """The components of the form. values: one for each of `form_fields`, in that order."""
 
     preset: gr.Dropdown
     base: gr.Dropdown
@@ -55,7 +55,7 @@ class Parts:
     values: list[Any] = field(default_factory=list)
 
     def all(self) -> list[Any]:
-        """In the order in which handlers take them."""
+        """The inputs of the handlers, in the order of their arguments."""
         return [
             self.preset,
             self.base,
@@ -71,35 +71,35 @@ class Parts:
 class JobForm:
     """The form's handlers. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, shelf: LoadedModels, options: ServerOptions, jobs: Jobs):
+    def __init__(self, loaded: LoadedModels, options: ServerOptions, jobs: Jobs):
         self.jobs = jobs
         self.options = options
-        self.access = Access(shelf, options, jobs)
+        self.access = Access(loaded, options, jobs)
 
     # -- layout ------------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Lay out the form; its parts are `parts`, `start`, `said`."""
+        """Lay out the form in the Blocks being built."""
         recipe = preset_of(FIRST)
         with gr.Row(elem_id="job-form"):
             with gr.Column(scale=3, min_width=320):
-                self._build_first(recipe)
-                with gr.Accordion("Every setting", open=False, elem_id="every-setting"):
+                self._build_main(recipe)
+                with gr.Accordion("All settings", open=False, elem_id="every-setting"):
                     self._build_fields(recipe)
             with gr.Column(scale=2, min_width=320):
-                self._build_beside(recipe)
+                self._build_actions(recipe)
         self.preview_shown = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-preview", visible=False)
         self._wire()
 
-    def _build_first(self, recipe: Recipe) -> None:
-        names = sorted(bundled_recipes(), key=_first)
+    def _build_main(self, recipe: Recipe) -> None:
+        names = sorted(bundled_recipes(), key=_order)
         preset = gr.Dropdown(names, value=FIRST, label="Recipe", info=recipe.about, elem_id="job-preset")
         with gr.Row():
             base = gr.Dropdown(
                 self.access.bases(),
                 value=recipe.base,
                 label="Base model",
-                info="an AR checkpoint, or one adapted before",
+                info="an AR checkpoint or an adapted one",
                 allow_custom_value=True,
                 min_width=220,
                 elem_id="job-base",
@@ -108,7 +108,7 @@ class JobForm:
                 _own_data(),
                 value=recipe.data.source,
                 label="Data",
-                info="corpus, an upload, a path in an allowed folder, or a hub id",
+                info="the corpus, an upload, a path in an allowed folder, or a hub id",
                 allow_custom_value=True,
                 min_width=220,
                 elem_id="job-data",
@@ -132,8 +132,8 @@ class JobForm:
             quantization = gr.Radio(
                 list(QUANTIZATIONS),
                 value=_quantization(recipe),
-                label="Frozen base",
-                info="fewer bits need LoRA",
+                label="Precision of the base model",
+                info="8 bit and 4 bit need LoRA",
                 min_width=240,
                 elem_id="job-bits",
             )
@@ -141,19 +141,19 @@ class JobForm:
 
     def _build_fields(self, recipe: Recipe) -> None:
         shown = dict(zip((each.name for each in form_fields()), shown_values(recipe)))
-        made: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
         with gr.Tabs(overflow_behavior="wrap"):
             for title, members in groups(list(form_fields())).items():
                 with gr.Tab(title):
                     if title == "New network":
-                        gr.Markdown("Only a recipe that trains from scratch makes a network.")
+                        gr.Markdown("Only a recipe that trains from scratch uses these settings.")
                     with gr.Row(elem_classes="settings"):
                         for each in members:
-                            made[each.name] = _component(each, shown[each.name])
-        self.parts.values = [made[each.name] for each in form_fields()]
+                            inputs[each.name] = _component(each, shown[each.name])
+        self.parts.values = [inputs[each.name] for each in form_fields()]
 
-    def _build_beside(self, recipe: Recipe) -> None:
-        gr.Markdown("#### How the block size grows")
+    def _build_actions(self, recipe: Recipe) -> None:
+        gr.Markdown("#### Block size in the run")
         self.growth = gr.Plot(
             curves.growth(recipe.blocks, recipe.optimisation.max_steps),
             show_label=False,
@@ -167,10 +167,10 @@ class JobForm:
             self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         self.command = gr.Code(
-            # Without a language: the colours of one are too pale to be read. Wrapped, since a scroller has no keys.
+            # No language: its syntax colours have too little contrast. Wrapped: scrolling would need a mouse.
             "",
             language=None,
-            label="The same from a shell",
+            label="Shell command for the same run",
             interactive=False,
             lines=1,
             wrap_lines=True,
@@ -199,7 +199,7 @@ class JobForm:
     # -- handlers ----------------------------------------------------------------------------------------
 
     def asked(self, *form: Any) -> Asked:
-        """The form as it is to run. Raises NBDiffError, one sentence."""
+        """Read the form, with base and data resolved to what the run reads. Raises NBDiffError, one sentence."""
         preset, base, data, _, max_steps, lora, quantization, *values = form
         asked = Asked.of(preset, None, None, max_steps, lora, quantization, values)
         recipe = preset_of(asked.preset)
@@ -215,22 +215,22 @@ class JobForm:
             settings,
         )
 
-    def described(self, *form: Any) -> News:
-        """The growth of the form as it is, its command line, or a sentence on what is wrong with it."""
+    def described(self, *form: Any) -> Updates:
+        """The block schedule and the command line for the form, or an error in one sentence."""
         try:
             asked = self.asked(*form)
             growth = _growth(asked.recipe())
             command = shlex.join(self.jobs.command(asked.spec()))
         except NBDiffError as error:
-            return {self.growth: self._growth_alone(form), self.command: "", self.said: say(str(error), error=True)}
+            return {self.growth: self._growth_only(form), self.command: "", self.said: say(str(error), error=True)}
         return {self.growth: growth, self.command: command, self.said: ""}
 
-    def _described_quietly(self, *form: Any) -> News:
-        """The same, where the sentence beside the buttons is to stay."""
-        return {part: news for part, news in self.described(*form).items() if part is not self.said}
+    def _described_quietly(self, *form: Any) -> Updates:
+        """The same, but the sentence beside the buttons stays."""
+        return {part: updates for part, updates in self.described(*form).items() if part is not self.said}
 
-    def choose(self, preset: Any) -> News:
-        """A preset's values in every field, and its own growth."""
+    def choose(self, preset: Any) -> Updates:
+        """Fill the form with the values of a preset."""
         try:
             recipe = preset_of(str(preset))
         except NBDiffError as error:
@@ -243,8 +243,8 @@ class JobForm:
             self.said: "",
         }
 
-    def fill(self, recipe: Recipe, preset: str, name: str, base: str | None, data: str | None) -> News:
-        """The form with the settings of a run that there is already; base, data as a form names them."""
+    def fill(self, recipe: Recipe, preset: str, name: str, base: str | None, data: str | None) -> Updates:
+        """Fill the form with the settings of an existing run. base, data: values of the form."""
         preset = preset_for(recipe, preset)
         return {
             self.parts.preset: gr.update(value=preset, info=preset_of(preset).about),
@@ -252,7 +252,7 @@ class JobForm:
             **self._filled(recipe, base, data),
         }
 
-    def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> News:
+    def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> Updates:
         parts = self.parts
         return {
             parts.base: gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
@@ -263,8 +263,8 @@ class JobForm:
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
         }
 
-    def uploaded(self, path: Any) -> News:
-        """Keep what was uploaded, and choose it."""
+    def uploaded(self, path: Any) -> Updates:
+        """Store an uploaded file and select it as the data."""
         if not path:
             return gr.skip()
         try:
@@ -275,19 +275,19 @@ class JobForm:
         choices = [*_own_data(), (f"{name} (uploaded)", value)]
         return {
             self.parts.data: gr.update(choices=choices, value=value),
-            self.said: say(f"{name} is here, {size / 1e6:.2g} MB."),
+            self.said: say(f"{name} is uploaded ({size / 1e6:.2g} MB)."),
         }
 
-    def estimated(self, *form: Any) -> News:
-        """Memory and time of the form's run."""
+    def estimated(self, *form: Any) -> Updates:
+        """Estimate the memory and time of the run."""
         try:
             return {self.said: say(estimates.estimated(self.asked(*form).recipe()).in_words())}
         except NBDiffError as error:
             return {self.said: say(str(error), error=True)}
 
-    def previewed(self, *form: Any) -> News:
-        """What the run reads: documents, noised copies, and the mask."""
-        from training.planning.preview import preview  # with torch behind it; the page is built before
+    def previewed(self, *form: Any) -> Updates:
+        """Show what the run would read: documents, noised copies, and the attention mask."""
+        from training.planning.preview import preview  # imports torch, which is slow; not needed to build the page
 
         try:
             text = preview(self.asked(*form).recipe(), PREVIEWED)
@@ -297,28 +297,28 @@ class JobForm:
         shown = f'<pre tabindex="0" aria-label="Preview of the data">{html.escape(text)}</pre>'
         return {self.preview_shown: gr.update(value=shown, visible=True), self.said: ""}
 
-    def as_yaml(self, *form: Any) -> News:
-        """The recipe with every setting, for a file."""
+    def as_yaml(self, *form: Any) -> Updates:
+        """The complete recipe as YAML, for a file."""
         try:
             return {self._yaml: self.asked(*form).recipe().to_yaml(), self.said: ""}
         except NBDiffError as error:
             return {self._yaml: "", self.said: say(str(error), error=True)}
 
     def submit(self, *form: Any) -> TrainingJob:
-        """Start what the form asks for; the job. Raises NBDiffError, one sentence."""
+        """Submit the form as a job; returns the job. Raises NBDiffError, one sentence."""
         asked = self.asked(*form)
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
         job = self.jobs.submit(asked.spec(), name)
-        estimates.keep(recipe, job.folder)
+        estimates.save(recipe, job.folder)
         return job
 
-    def bases(self, now: Any) -> News:
-        """The list of bases as it is now, with the chosen one kept."""
+    def bases(self, now: Any) -> Updates:
+        """Update the list of bases. now: the selected base, which stays."""
         return {self.parts.base: gr.update(choices=self.access.bases(), value=now)}
 
-    def _growth_alone(self, form: Sequence[Any]) -> Any:
-        """The growth where nothing else of the form has to be right; as it was where it is wrong itself."""
+    def _growth_only(self, form: Sequence[Any]) -> Any:
+        """The block schedule without base and data, which may be wrong. If a setting is wrong, the figure stays."""
         try:
             preset, _, _, _, max_steps, lora, quantization, *values = form
             return _growth(Asked.of(preset, None, None, max_steps, lora, quantization, values).recipe())
@@ -327,7 +327,7 @@ class JobForm:
 
 
 def _component(each: Field, value: Any) -> Any:
-    """The input of a setting; a label with its unit, and what it does."""
+    """The input component of a setting."""
     common = {"label": each.label, "info": each.info, "min_width": 230, "elem_id": f"set-{each.name.replace('.', '-')}"}
     if each.kind == "switch":
         return gr.Checkbox(value=bool(value), **common)
@@ -352,6 +352,6 @@ def _own_data() -> list[tuple[str, str]]:
     return [(words, name) for name, words in OWN_DATA.items()]
 
 
-def _first(name: str) -> tuple[bool, bool, str]:
-    """The recipes for a small machine first."""
+def _order(name: str) -> tuple[bool, bool, str]:
+    """Sort key: the recipes for a small machine come first."""
     return name != FIRST, not name.startswith("nano"), name

@@ -1,4 +1,4 @@
-"""From a checkpoint, of a running job too, to two lanes of the decode tab: its base, and what was made of it."""
+"""Open a checkpoint of a job, also of a running one, in the Decode tab: a lane for its base and one for its model."""
 
 import secrets
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 
 FINAL = "final"
-_THRESHOLD = 0.9  # where a new checkpoint's own spec has none yet
+_THRESHOLD = 0.9  # if the spec of the checkpoint has none
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The last frame of an opening. lanes: those of the Decode tab."""
+    """The last frame of a run that opens a checkpoint. lanes: for the Decode tab."""
 
     lanes: tuple[LaneSpec, ...]
 
@@ -33,23 +33,23 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class OpenedCheckpoint:
-    """What the decode tab is to show. serial: tells one opening from the next, of the same checkpoint too."""
+    """The lanes for the Decode tab. serial: differs each time, so that Gradio notices the same checkpoint again."""
 
     lanes: tuple[LaneSpec, ...]
     serial: str
 
 
 class Opening:
-    """Loads checkpoints on the worker's thread, as the tab of models does: no lane's clock runs meanwhile."""
+    """Loads checkpoints on the worker's thread, as the Models tab does, so that no lane is timed meanwhile."""
 
-    def __init__(self, shelf: LoadedModels, worker: Worker, jobs: Jobs):
-        self.shelf = shelf
+    def __init__(self, loaded: LoadedModels, worker: Worker, jobs: Jobs):
+        self.loaded = loaded
         self.worker = worker
         self.jobs = jobs
 
-    def open(self, identity: Any, which: Any) -> OpenedCheckpoint:
-        """Lanes for the decode tab. Raises NBDiffError, one sentence, where the checkpoint cannot be had."""
-        job = self.jobs.get(str(identity))
+    def open(self, job_id: Any, which: Any) -> OpenedCheckpoint:
+        """Load a checkpoint. which: a step or FINAL. Raises NBDiffError, one sentence, if it cannot be loaded."""
+        job = self.jobs.get(str(job_id))
         try:
             run_id = self.worker.submit([RunPart("open", lambda: self._frames(job, which))])
         except QueueFullError as error:
@@ -63,28 +63,28 @@ class Opening:
         return OpenedCheckpoint(opened.lanes, secrets.token_hex(4))
 
     def _frames(self, job: TrainingJob, which: Any) -> Iterator[Frame]:
-        """The frames of loading; a refusal is one of them, or the worker would call it a fault of the server."""
+        """Load a checkpoint and its base. An error becomes a frame, because an exception looks like a server error."""
         try:
             adapted = self._load(job, which)
             yield Loaded(adapted)
-            guarded_warm_up(self.shelf, adapted)
+            guarded_warm_up(self.loaded, adapted)
             yield Opened(tuple(self._lanes(job, adapted)))
         except NBDiffError as error:
             yield Refused(str(error))
 
     def _load(self, job: TrainingJob, which: Any) -> str:
-        """The checkpoint on the shelf; its name there."""
-        from training.run.exporting import export, final_of, newest_or  # with torch behind it
+        """Load a checkpoint; returns its name on this server."""
+        from training.run.exporting import export, final_of, newest_or  # imports torch, which is slow
 
         if which == FINAL:
-            return self.shelf.load_made_here(final_of(job.run), job.name, f"job {job.name}")
+            return self.loaded.load_trained(final_of(job.run), job.name, f"job {job.name}")
         checkpoint = newest_or(self.jobs.checkpoints(job.id), which)
         folder = export(job.run, checkpoint, job.folder / "opened")
-        return self.shelf.load_made_here(folder, f"{job.name}, step {checkpoint.step}", f"job {job.name}")
+        return self.loaded.load_trained(folder, f"{job.name}, step {checkpoint.step}", f"job {job.name}")
 
     def _lanes(self, job: TrainingJob, adapted: str) -> list[LaneSpec]:
-        """The base beside the adapted model, one token at a time where the base cannot be had."""
-        spec = self.shelf.get(adapted).spec
+        """A lane for the base and one for the adapted model. Without a base, the adapted model decodes AR."""
+        spec = self.loaded.get(adapted).spec
         base = self._base(job)
         first = LaneSpec(model=base or adapted, strategy="ar")
         if spec is None:
@@ -94,18 +94,18 @@ class Opening:
         return [second] if base is None and not spec.commits_as_ar else [first, second]
 
     def _base(self, job: TrainingJob) -> str | None:
-        """The name on the shelf of what the job started from; None where it cannot be loaded, which costs a lane."""
+        """Load the base of a job; returns its name on this server, or None if it cannot be loaded."""
         try:
             name = Recipe.read(str(job.run / "recipe.yaml")).base
             if name is None:
                 return None
             if name in bundled_models():
-                return self.shelf.load(name)
-            for known in self.shelf.names():
-                if self.shelf.source(known) == name:
+                return self.loaded.load(name)
+            for known in self.loaded.names():
+                if self.loaded.source(known) == name:
                     return known
-            # The job's own base was allowed when the job was started.
+            # The access rules were checked when the job was started.
             folder = Path(name)
-            return self.shelf.load_made_here(folder, folder.name, "base of a job") if folder.is_dir() else None
+            return self.loaded.load_trained(folder, folder.name, "base of a job") if folder.is_dir() else None
         except NBDiffError:
             return None

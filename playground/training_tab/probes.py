@@ -1,4 +1,4 @@
-"""What a run could do at each of its checkpoints: the same prompts denoised, with a slider over training time."""
+"""The probes of a run: the same prompts decoded at each checkpoint, with a slider over the checkpoints."""
 
 import html
 from collections.abc import Sequence
@@ -7,24 +7,24 @@ from typing import Any
 import gradio as gr
 
 from playground.training_tab import curves
-from playground.training_tab.events import QUIET, News
+from playground.training_tab.events import QUIET, Updates
 from training.run.log_lines import Probe, ProbeAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."
-_PASSES = 9  # shades that tell earlier tokens from later ones
+_LAST_SHADE = 9  # the CSS classes p0 to p9 are the shades of the forwards
 
 
 class Probes:
-    """A slider, what the probe wrote at that step, and how TPF and accuracy have grown."""
+    """A slider, the answers at that checkpoint, and a figure of TPF and accuracy over the steps."""
 
     def build(self) -> None:
         """Lay it out in the Blocks being built."""
         with gr.Column(visible=False, elem_id="job-probes") as self.section:
-            gr.Markdown("#### The same prompts, denoised at every checkpoint")
+            gr.Markdown("#### Probes: the same prompts at every checkpoint")
             with gr.Row():
                 with gr.Column(min_width=320):
                     self.at = gr.Slider(
-                        0, 1, value=0, step=1, label="Checkpoint of the probe", elem_id="probe-at", buttons=[]
+                        0, 1, value=0, step=1, label="Probe at checkpoint", elem_id="probe-at", buttons=[]
                     )
                     self.text = gr.HTML(_NOTHING, js_on_load=None, apply_default_css=False, elem_id="probe-text")
                 with gr.Column(min_width=320):
@@ -33,15 +33,15 @@ class Probes:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `news` writes to."""
+        """The components that `updates` changes."""
         return [self.section, self.at, self.text, self.figure, self.probes]
 
     def wire(self) -> None:
-        """Listen to the slider."""
+        """Register the event of the slider."""
         self.at.input(self.show, [self.at, self.probes], [self.text, self.figure], trigger_mode="always_last", **QUIET)
 
-    def news(self, probes: Sequence[Probe]) -> News:
-        """The probes of a run, the newest one shown."""
+    def updates(self, probes: Sequence[Probe]) -> Updates:
+        """Show the probes of a run, with the newest one selected."""
         count = len(probes)
         if not count:
             return {self.section: gr.update(visible=False), self.text: _NOTHING, self.probes: ()}
@@ -49,8 +49,8 @@ class Probes:
         shown_ = self.show(count, probes)
         return {self.section: gr.update(visible=True), self.at: slider, self.probes: tuple(probes), **shown_}
 
-    def show(self, at: Any, probes: Sequence[Probe]) -> News:
-        """The probe of one checkpoint."""
+    def show(self, at: Any, probes: Sequence[Probe]) -> Updates:
+        """Show one probe. at: its number, from 1."""
         if not probes:
             return {self.text: gr.skip()}
         place = min(max(int(at or 1), 1), len(probes)) - 1
@@ -61,7 +61,7 @@ class Probes:
 
 
 def shown(probe: Probe, place: int, count: int) -> str:
-    """One checkpoint's probe as HTML. What the model wrote is escaped, token by token."""
+    """A probe as HTML. The decoded text is escaped. place: from 0."""
     facts = [
         f"Step {probe.step:,}",
         f"checkpoint {place + 1} of {count}",
@@ -72,13 +72,14 @@ def shown(probe: Probe, place: int, count: int) -> str:
     answers = "".join(_answer(each) for each in probe.answers)
     return (
         f'<div class="probe"><p role="status">{html.escape(", ".join(facts))}</p>{answers}'
-        "<p class='legend'>Darker: fixed in an earlier forward. Tokens of one shade in a block came at once.</p></div>"
+        "<p class='legend'>Darker: fixed in an earlier forward. "
+        "Tokens with the same shade in a block were fixed in the same forward.</p></div>"
     )
 
 
 def _answer(answer: ProbeAnswer) -> str:
     tokens = "".join(
-        f'<span class="p{min(forward, _PASSES)}" title="forward {forward + 1}">{html.escape(text)}</span>'
+        f'<span class="p{min(forward, _LAST_SHADE)}" title="forward {forward + 1}">{html.escape(text)}</span>'
         for text, forward in answer.tokens
     )
     return (

@@ -2,14 +2,14 @@
 
 from training.planning import durations
 
-ALMOST = 1.0  # seconds below which nothing is worth a figure
+ALMOST = 1.0  # seconds; a shorter time is shown as "under 1 s"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """A time in words, such as "50 min"."""
     return "under 1 s" if seconds < ALMOST else durations.duration(seconds)
 
 
 def memory(size: float) -> str:
-    """Bytes in words."""
+    """A number of bytes in words, such as "1.2 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

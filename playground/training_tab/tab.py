@@ -1,4 +1,4 @@
-"""The training tab: a form to start jobs, a place to watch them, and one to compare them."""
+"""The Training tab: start training jobs, watch them, compare their runs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
 from playground.training_tab.asked import LONGEST_NAME
 from playground.training_tab.compare import Compare
-from playground.training_tab.events import QUEUED, QUIET, News
+from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
 from playground.training_tab.opening import Opening
 from playground.training_tab.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
@@ -23,7 +23,7 @@ _READ_ADDRESS = """() => {
     const found = /^#job=(.+)$/.exec(location.hash);
     return [found ? decodeURIComponent(found[1]) : location.hash === "#training" ? "-" : ""];
 }"""
-# A page that opens selects its first tab by itself, and must not lose its address by that.
+# Gradio also selects a tab when the page opens; the fragment of the URL must stay then.
 _LEAVE = """() => {
     if (navigator.userActivation && !navigator.userActivation.hasBeenActive) return;
     if (!/^#(job=|training$)/.test(location.hash)) return;
@@ -32,17 +32,17 @@ _LEAVE = """() => {
 
 
 class TrainingTab:
-    """`build` lays it out in the Blocks being built, `wire` ties it to the tabs that it is one of."""
+    """`build` lays it out in the Blocks being built; `wire` registers the events that need other tabs."""
 
-    def __init__(self, shelf: LoadedModels, worker: Worker, options: ServerOptions, jobs: Jobs):
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions, jobs: Jobs):
         self.jobs = jobs
-        self.form = JobForm(shelf, options, jobs)
+        self.form = JobForm(loaded, options, jobs)
         self.watch = Watch(jobs)
         self.compare = Compare(jobs)
-        self.opening = Opening(shelf, worker, jobs)
+        self.opening = Opening(loaded, worker, jobs)
 
     def build(self, opened: gr.State) -> None:
-        """opened: gets an OpenedCheckpoint when a checkpoint is to be raced."""
+        """opened: set to an OpenedCheckpoint when the visitor opens a checkpoint."""
         self.opened = opened
         with gr.Tabs(elem_id="training-tabs") as self.tabs:
             with gr.Tab("New job", id=NEW):
@@ -76,9 +76,9 @@ class TrainingTab:
         )
 
     def wire(self, blocks: gr.Blocks, tabs: gr.Tabs, own: gr.Tab, others: list[gr.Tab]) -> None:
-        """Look at the jobs while the tab is shown, and show it at once where the page's address says so.
+        """Update the jobs while the tab is shown, and select the tab if the fragment of the URL names it or a job.
 
-        tabs: those of the page, of which `own` is this one and `others` are the rest.
+        tabs: all tabs of the page. own: this tab. others: the rest.
         """
         form, watch = self.form, self.watch
         self.outer_tabs = tabs
@@ -98,8 +98,8 @@ class TrainingTab:
 
     # -- handlers ----------------------------------------------------------------------------------------
 
-    def start(self, *form: Any) -> News:
-        """Start a job and turn to it, or say in one sentence why not."""
+    def start(self, *form: Any) -> Updates:
+        """Start a job and show it, or show an error in one sentence."""
         form_said, watch = self.form.said, self.watch
         try:
             job = self.form.submit(*form)
@@ -113,54 +113,54 @@ class TrainingTab:
             watch.said: "",
         }
 
-    def duplicate(self, identity: Any) -> News:
-        """The form with the settings of a job's run."""
+    def duplicate(self, job_id: Any) -> Updates:
+        """Fill the form with the settings of a job."""
         try:
-            job = self.jobs.get(str(identity))
+            job = self.jobs.get(str(job_id))
             recipe = recipe_of(job)
-            # By the ids that the server made, not by their paths.
+            # The form names jobs and uploads by their ids, not by their paths.
             base, data = self.form.access.named(recipe.base), self.form.access.named(recipe.data.source)
-            filled = self.form.fill(recipe, job.spec.recipe, f"{job.name} again"[:LONGEST_NAME], base, data)
+            filled = self.form.fill(recipe, job.spec.recipe, f"{job.name} copy"[:LONGEST_NAME], base, data)
         except NBDiffError as error:
             return {self.watch.said: say(str(error), error=True)}
         return {**filled, self.tabs: gr.update(selected=NEW), self.watch.said: ""}
 
-    def open(self, identity: Any, which: Any) -> News:
-        """Have a checkpoint raced in the decode tab."""
+    def open(self, job_id: Any, which: Any) -> Updates:
+        """Open a checkpoint in the Decode tab."""
         try:
-            opened = self.opening.open(identity, which)
+            opened = self.opening.open(job_id, which)
         except NBDiffError as error:
             return {self.watch.said: say(str(error), error=True)}
-        return {self.opened: opened, self.watch.said: say("Opened in the tab Decode.")}
+        return {self.opened: opened, self.watch.said: say("Opened in the Decode tab.")}
 
-    def restored(self, address: Any) -> News:
-        """The job that the page's address names, on a page that has just been opened."""
+    def restored(self, address: Any) -> Updates:
+        """When the page opens: show the job that the URL names. address: its id, "-" for the tab alone, or empty."""
         text = address if isinstance(address, str) else ""
         if not text:
             return {self.watch.list: gr.update(choices=self._choices())}
         known = any(job.id == text for job in self.jobs.list())
-        identity = text if known else None
+        job_id = text if known else None
         return {
             self.outer_tabs: gr.update(selected="training"),
-            self.watch.list: self._listed(identity),
-            self.watch.chosen: identity,
+            self.watch.list: self._listed(job_id),
+            self.watch.chosen: job_id,
             self.timer: gr.Timer(active=True),
             **({self.tabs: gr.update(selected=WATCH)} if known else {}),
         }
 
-    def _entered(self, base: Any) -> News:
+    def _entered(self, base: Any) -> Updates:
         return {self.timer: gr.Timer(active=True), **self.form.bases(base), **self.compare.choices()}
 
-    def _listed(self, identity: str | None) -> Any:
+    def _listed(self, job_id: str | None) -> Any:
         choices = self._choices()
-        return gr.update(choices=choices, value=identity, visible=bool(choices))
+        return gr.update(choices=choices, value=job_id, visible=bool(choices))
 
     def _choices(self) -> list[tuple[str, str]]:
         return [(choice(job), job.id) for job in self.jobs.list()]
 
 
 def recipe_of(job: TrainingJob) -> Recipe:
-    """The settings that a job runs with, or will: its run's own, else those that it was submitted with."""
+    """The recipe of a job: that of its run, or of its folder before the run has started, or of its spec."""
     for folder in (job.run, job.folder):
         if (folder / "recipe.yaml").is_file():
             return Recipe.read(str(folder / "recipe.yaml"))

@@ -1,7 +1,7 @@
-"""Watching jobs: the list, and of the chosen one its state, curves, log and settings, brought up to date by a timer.
+"""The list of jobs, and a panel with the state, curves, log and settings of the selected one. A timer updates them.
 
-Everything shown is read from the job and from its run's folder, never from the form or from the page, so that a
-reload shows the same. A tick sends only what has changed since the last one.
+All data comes from the job and the folder of its run, so a reload of the page shows the same. A tick sends only the
+parts that have changed.
 """
 
 import shlex
@@ -14,18 +14,18 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves, estimates, words
-from playground.training_tab.events import QUIET, News
+from playground.training_tab.events import QUIET, Updates
 from playground.training_tab.opening import FINAL
 from playground.training_tab.probes import Probes
 from training.jobs import Jobs, TrainingJob, states
 
 TICK_SECONDS = 1.0
-LOG_LINES = 14  # as many as the box shows: the newest are what is looked for
+LOG_LINES = 14  # the newest lines, as many as the box shows
 MOST_LISTED = 300
 _NONE_YET = "There is no job yet. Start one under **New job**."
 _STOPPABLE = {states.QUEUED, states.STARTING, states.RUNNING}
 _DELETABLE = states.ENDED | {states.QUEUED}
-# The job's place in the address: what a reload, or a link, shows again.
+# The id of the job in the fragment of the URL: a reload or a link shows the job again.
 KEEP_ADDRESS = """(id) => {
     const url = new URL(location.href);
     url.hash = id ? "job=" + encodeURIComponent(id) : "training";
@@ -39,7 +39,7 @@ Stamp = tuple[int, int] | None  # time and size of a file
 
 @dataclass(frozen=True, slots=True)
 class SeenPanel:
-    """The panel as a page shows it, part by part, told by what each part is made from."""
+    """What a page shows in the panel. For each part, a value that differs if the part must be drawn again."""
 
     job: str
     head: tuple[Any, ...]
@@ -54,7 +54,7 @@ class SeenPanel:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a page has been sent; a tick sends what differs. gone: the chosen job is not there any more."""
+    """What a page shows now; a tick sends the differences. gone: the selected job does not exist any more."""
 
     listed: tuple[tuple[str, str], ...]
     gone: bool
@@ -62,7 +62,7 @@ class Seen:
 
 
 class Watch:
-    """The list and the panel. `build` lays them out; `tick` says what has changed."""
+    """The list and the panel. `build` lays them out; `tick` returns the changes."""
 
     def __init__(self, jobs: Jobs):
         self.jobs = jobs
@@ -81,7 +81,7 @@ class Watch:
                 with gr.Column(visible=False, elem_id="job") as self.panel:
                     self._build_panel()
         self.seen = gr.State(None)
-        # The list's value as handlers read it: Gradio refuses one that the list has just lost, or not got yet.
+        # The selected id for the handlers. Gradio raises an error for a value that is not in the choices of the list.
         self.chosen = gr.Textbox(visible=False)
         self._wire()
 
@@ -92,13 +92,15 @@ class Watch:
             self.stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, elem_id="job-stop")
             self.resume = gr.Button("Resume", size="sm", min_width=80, elem_id="job-resume")
             self.duplicate = gr.Button("Duplicate", size="sm", min_width=90, elem_id="job-duplicate")
-            self.sooner = gr.Button("Sooner", size="sm", min_width=80, elem_id="job-sooner")
-            self.later = gr.Button("Later", size="sm", min_width=80, elem_id="job-later")
+            self.move_up = gr.Button("Move up", size="sm", min_width=100, elem_id="job-sooner")
+            self.move_down = gr.Button("Move down", size="sm", min_width=100, elem_id="job-later")
             self.delete = gr.Button("Delete", size="sm", min_width=80, elem_id="job-delete")
-        with gr.Row(visible=False, elem_classes="asking", elem_id="job-sure") as self.sure:
-            gr.Markdown("This removes the job, its log and all of its checkpoints.")
-            self.really = gr.Button("Delete for good", variant="stop", size="sm", min_width=120, elem_id="job-really")
-            self.rather_not = gr.Button("Keep it", size="sm", min_width=90, elem_id="job-keep")
+        with gr.Row(visible=False, elem_classes="asking", elem_id="job-sure") as self.confirmation:
+            gr.Markdown("This deletes the job, its log and all its checkpoints.")
+            self.confirm_delete = gr.Button(
+                "Delete permanently", variant="stop", size="sm", min_width=120, elem_id="job-really"
+            )
+            self.cancel_delete = gr.Button("Cancel", size="sm", min_width=90, elem_id="job-keep")
         with gr.Row(elem_classes="asking"):
             self.checkpoint = gr.Dropdown(
                 [],
@@ -107,18 +109,18 @@ class Watch:
                 scale=3,
                 elem_id="job-checkpoint",
                 interactive=True,
-                allow_custom_value=True,  # one that has been replaced meanwhile is refused in a sentence of ours
+                allow_custom_value=True,  # a checkpoint may be deleted meanwhile; then `open` shows an error
             )
-            self.open = gr.Button("Open in playground", variant="primary", min_width=170, scale=1, elem_id="job-open")
+            self.open = gr.Button("Open in Decode tab", variant="primary", min_width=170, scale=1, elem_id="job-open")
         with gr.Row():
             with gr.Column(min_width=320):
-                gr.Markdown("#### Loss of each step")
+                gr.Markdown("#### Training loss")
                 self.losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
                 self.log_scale = gr.Checkbox(
                     label="Logarithmic", container=False, min_width=120, elem_id="job-log-scale"
                 )
             with gr.Column(min_width=320):
-                gr.Markdown("#### Held-out loss for every block size")
+                gr.Markdown("#### Held-out loss by block size")
                 self.held_out = gr.Plot(show_label=False, container=False, elem_id="job-held-out")
         with gr.Row():
             with gr.Column(min_width=320):
@@ -143,7 +145,7 @@ class Watch:
 
     @property
     def outputs(self) -> list[Any]:
-        """What a tick writes to."""
+        """The components that `tick` changes."""
         return [
             self.seen,
             self.list,
@@ -153,8 +155,8 @@ class Watch:
             self.save,
             self.stop,
             self.resume,
-            self.sooner,
-            self.later,
+            self.move_up,
+            self.move_down,
             self.delete,
             self.checkpoint,
             self.losses,
@@ -169,80 +171,80 @@ class Watch:
 
     @property
     def inputs(self) -> list[Any]:
-        """What a tick reads."""
+        """The inputs of `tick`."""
         return [self.chosen, self.seen, self.log_scale]
 
     def _wire(self) -> None:
-        def acting(button: gr.Button, act: Callable[[str], object]) -> None:
-            button.click(self._acted(act), self.chosen, [self.said, self.sure], **QUIET).then(
+        def on_click(button: gr.Button, act: Callable[[str], object]) -> None:
+            button.click(self._acted(act), self.chosen, [self.said, self.confirmation], **QUIET).then(
                 self.tick, self.inputs, self.outputs, **QUIET
             )
 
-        acting(self.save, self.jobs.save_now)
-        acting(self.stop, self.jobs.stop)
-        acting(self.resume, self.jobs.resume)
-        acting(self.sooner, lambda identity: self._move(identity, -1))
-        acting(self.later, lambda identity: self._move(identity, +1))
-        acting(self.really, self.jobs.delete)
-        self.delete.click(lambda: {self.sure: gr.update(visible=True)}, None, self.sure, **QUIET)
-        self.rather_not.click(lambda: self._said(""), None, [self.said, self.sure], **QUIET)
+        on_click(self.save, self.jobs.save_now)
+        on_click(self.stop, self.jobs.stop)
+        on_click(self.resume, self.jobs.resume)
+        on_click(self.move_up, lambda job_id: self._move(job_id, -1))
+        on_click(self.move_down, lambda job_id: self._move(job_id, +1))
+        on_click(self.confirm_delete, self.jobs.delete)
+        self.delete.click(lambda: {self.confirmation: gr.update(visible=True)}, None, self.confirmation, **QUIET)
+        self.cancel_delete.click(lambda: self._said(""), None, [self.said, self.confirmation], **QUIET)
         self.list.change(None, self.list, self.chosen, js=KEEP_ADDRESS, api_visibility="private").then(
             self.tick, self.inputs, self.outputs, **QUIET
         )
-        self.list.input(lambda: self._said(""), None, [self.said, self.sure], **QUIET)
+        self.list.input(lambda: self._said(""), None, [self.said, self.confirmation], **QUIET)
         self.log_scale.input(self.tick, self.inputs, self.outputs, **QUIET)
         self.probes.wire()
 
-    # -- what a visitor asks -----------------------------------------------------------------------------
+    # -- requests of visitors ----------------------------------------------------------------------------
 
-    def _acted(self, act: Callable[[str], object]) -> Callable[[Any], News]:
-        """A handler that does something to the chosen job; the sentence of a refusal, and the question gone."""
+    def _acted(self, act: Callable[[str], object]) -> Callable[[Any], Updates]:
+        """A handler that calls `act` with the id of the selected job, shows its error, and hides the confirmation."""
 
-        def handler(identity: Any) -> News:
+        def handler(job_id: Any) -> Updates:
             try:
-                act(self.jobs.get(str(identity)).id)
+                act(self.jobs.get(str(job_id)).id)
             except NBDiffError as error:
                 return self._said(words.say(str(error), error=True))
             return self._said("")
 
         return handler
 
-    def _said(self, sentence: str) -> News:
-        """A sentence above the panel, and no question whether to delete."""
-        return {self.said: sentence, self.sure: gr.update(visible=False)}
+    def _said(self, sentence: str) -> Updates:
+        """Show a sentence above the panel and hide the confirmation of Delete."""
+        return {self.said: sentence, self.confirmation: gr.update(visible=False)}
 
-    def _move(self, identity: str, by: int) -> None:
-        place = self.jobs.get(identity).queue_place
+    def _move(self, job_id: str, by: int) -> None:
+        place = self.jobs.get(job_id).queue_place
         if place is not None:
-            self.jobs.move(identity, max(1, place + by))
+            self.jobs.move(job_id, max(1, place + by))
 
-    # -- what has changed --------------------------------------------------------------------------------
+    # -- updates -----------------------------------------------------------------------------------------
 
-    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> News:
-        """What differs from `seen`, for `outputs`."""
+    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> Updates:
+        """The changes since `seen`, for `outputs`."""
         jobs = self.jobs.list()[:MOST_LISTED]
         job = next((job for job in jobs if job.id == chosen), None)
-        panel = None if job is None else self._look(job, jobs, bool(log_scale))
+        panel = None if job is None else self._panel_state(job, jobs, bool(log_scale))
         listed = tuple((words.choice(each), each.id) for each in jobs)
         now = Seen(listed, gone=job is None and bool(chosen), panel=panel)
         if now == seen:
             return gr.skip()
-        news: News = {self.seen: now}
+        updates: Updates = {self.seen: now}
         if seen is None or (now.listed, now.gone) != (seen.listed, seen.gone):
-            # A choice that was made after this tick was sent must stand: only what is gone is taken back.
+            # The visitor may have selected another job since this tick was sent: reset only a job that is gone.
             changed = {"value": None} if now.gone else {}
-            if jobs and not chosen and seen is None:  # a page that has just come here sees the newest
+            if jobs and not chosen and seen is None:  # a page that has just opened shows the newest job
                 changed = {"value": jobs[0].id}
-            news[self.list] = gr.update(choices=list(listed), visible=bool(listed), **changed)
-            news[self.none_yet] = gr.update(visible=not listed)
+            updates[self.list] = gr.update(choices=list(listed), visible=bool(listed), **changed)
+            updates[self.none_yet] = gr.update(visible=not listed)
         if job is None:
-            return news | {self.panel: gr.update(visible=False)}
+            return updates | {self.panel: gr.update(visible=False)}
         before = seen.panel if seen and seen.panel and seen.panel.job == job.id else None
         if before is None:
-            news[self.panel] = gr.update(visible=True)
-        return news | self._panel_news(job, before, panel, bool(log_scale))
+            updates[self.panel] = gr.update(visible=True)
+        return updates | self._panel_changes(job, before, panel, bool(log_scale))
 
-    def _look(self, job: TrainingJob, jobs: Sequence[TrainingJob], log_scale: bool) -> SeenPanel:
+    def _panel_state(self, job: TrainingJob, jobs: Sequence[TrainingJob], log_scale: bool) -> SeenPanel:
         metrics = _stamp(job.run / "metrics.jsonl")
         estimate = _stamp(job.folder / estimates.FILE)
         return SeenPanel(
@@ -257,49 +259,49 @@ class Watch:
             probes=_stamp(job.run / "probes.jsonl"),
         )
 
-    def _panel_news(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> News:
+    def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> Updates:
         def new(part: str) -> bool:
             return before is None or getattr(before, part) != getattr(now, part)
 
-        news: News = {}
+        updates: Updates = {}
         metrics = self.jobs.metrics(job.id) if new("curves") or new("head") else []
         if new("head"):
-            news[self.head] = words.head(job, metrics, estimates.kept(job.folder))
+            updates[self.head] = words.head(job, metrics, estimates.load(job.folder))
         if new("curves"):
-            news[self.losses] = curves.losses(metrics, log_scale)
-            news[self.block_size] = curves.block_size(metrics)
-            news[self.rate] = curves.rate(metrics)
+            updates[self.losses] = curves.losses(metrics, log_scale)
+            updates[self.block_size] = curves.block_size(metrics)
+            updates[self.rate] = curves.rate(metrics)
         if new("buttons"):
-            news |= self._buttons(*now.buttons)
+            updates |= self._buttons(*now.buttons)
         if new("checkpoints"):
             first = now.checkpoints[0][1] if now.checkpoints else None
-            news[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
+            updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
         if new("held_out"):
-            news[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
+            updates[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
         if new("log"):
-            news[self.log] = now.log
+            updates[self.log] = now.log
         if new("settings"):
-            news[self.command] = self._command(job)
-            news[self.settings] = _text(job.run / "recipe.yaml")
+            updates[self.command] = self._command(job)
+            updates[self.settings] = _text(job.run / "recipe.yaml")
         if new("probes"):
-            news |= self.probes.news(self.jobs.probes(job.id))
-        return news
+            updates |= self.probes.updates(self.jobs.probes(job.id))
+        return updates
 
-    def _buttons(self, state: str, place: int | None, waiting: int) -> News:
-        """Those that a job in this state takes. place: in the queue of so many that are waiting."""
+    def _buttons(self, state: str, place: int | None, waiting: int) -> Updates:
+        """Enable the buttons that are valid in this state. place: in the queue, from 1. waiting: jobs in the queue."""
         shown = place is not None and waiting > 1
         return {
             self.save: gr.update(interactive=state == states.RUNNING),
             self.stop: gr.update(interactive=state in _STOPPABLE),
             self.resume: gr.update(interactive=state in states.RESUMABLE),
-            self.sooner: gr.update(visible=shown, interactive=shown and place > 1),
-            self.later: gr.update(visible=shown, interactive=shown and place < waiting),
+            self.move_up: gr.update(visible=shown, interactive=shown and place > 1),
+            self.move_down: gr.update(visible=shown, interactive=shown and place < waiting),
             self.delete: gr.update(interactive=state in _DELETABLE),
         }
 
     def _checkpoints(self, job: TrainingJob) -> tuple[tuple[str, str], ...]:
-        """The checkpoints that can be opened, in words and as they are named."""
-        final = [("Finished model", FINAL)] if (job.run / "final" / "config.json").is_file() else []
+        """The checkpoints that can be opened: (label, value)."""
+        final = [("Final model", FINAL)] if (job.run / "final" / "config.json").is_file() else []
         steps = [each.step for each in reversed(self.jobs.checkpoints(job.id))]
         return (*final, *((f"Step {step:,}", str(step)) for step in steps))
 
@@ -311,7 +313,7 @@ class Watch:
 
 
 def _stamp(path: Path) -> Stamp:
-    """What tells whether a file has changed."""
+    """A value that differs if the file has changed; None without a file."""
     try:
         facts = path.stat()
     except OSError:

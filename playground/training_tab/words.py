@@ -1,4 +1,4 @@
-"""What the tab says of a job, in words and in the little HTML around them. Names and reasons are escaped."""
+"""Sentences and figures about a job as text and HTML. Names and reasons are escaped."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from playground.training_tab.quantities import duration, memory
 from training.jobs import TrainingJob, states
 from training.run.log_lines import StepFigures
 
-# Badge colours by kind, with words in them that stay readable on light and on dark pages.
+# CSS classes of the badge by state of the job.
 _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad", "lost": "bad", "stopping": "wait"}
-_RECENT = 20  # steps that speed is taken from
+_RECENT = 20  # log lines to measure the speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class Tile:
     note: str = ""
 
     def to_html(self) -> str:
-        """Escaped."""
+        """The tile as HTML, escaped."""
         note = f"<small>{html.escape(self.note)}</small>" if self.note else ""
         return f'<div class="tile"><dt>{html.escape(self.title)}</dt><dd>{html.escape(self.value)}{note}</dd></div>'
 
 
 def say(words: str, error: bool = False) -> str:
-    """A sentence beside the buttons; read out by screen readers."""
+    """A sentence beside the buttons as HTML; screen readers announce it."""
     if not words:
         return ""
     role = "alert" if error else "status"
@@ -37,14 +37,14 @@ def say(words: str, error: bool = False) -> str:
 
 
 def choice(job: TrainingJob) -> str:
-    """A job as a line of the list."""
+    """The label of a job in the list."""
     step = f"{job.step:,} of {job.max_steps:,}" if job.max_steps else f"step {job.step:,}"
     reason = f" · {_cut(job.reason)}" if job.reason and job.state not in (states.FINISHED, states.RUNNING) else ""
     return f"{job.name} · {job.state} · {step}{reason}"
 
 
 def head(job: TrainingJob, metrics: Sequence[StepFigures], estimated: RunEstimate | None) -> str:
-    """State, progress and figures of a job."""
+    """State, progress and figures of a job as HTML."""
     tone = _TONES.get(job.state, "calm")
     share = min(1.0, job.step / job.max_steps) if job.max_steps else 0.0
     reason = f'<p class="reason">{html.escape(job.reason)}</p>' if job.reason else ""
@@ -66,17 +66,17 @@ def _tiles(job: TrainingJob, metrics: Sequence[StepFigures], estimated: RunEstim
     last = metrics[-1] if metrics else None
     if last:
         tiles += [
-            Tile("Tokens/s", f"{speed(metrics):,.0f}", f"{last.tokens_seen or 0:,} tokens read"),
+            Tile("Tokens/s", f"{speed(metrics):,.0f}", f"{last.tokens_seen or 0:,} tokens seen"),
             Tile("Block size", f"{last.block_size or 1}"),
-            # Blocks of one token have nothing masked.
-            Tile("Loss, masked", f"{last.loss_mdm:.3f}" if last.loss_mdm else "-"),
-            Tile("Loss, next", f"{last.loss_ar or 0:.3f}"),
+            # With blocks of one token, no token is masked.
+            Tile("MDM loss", f"{last.loss_mdm:.3f}" if last.loss_mdm else "-"),
+            Tile("AR loss", f"{last.loss_ar or 0:.3f}"),
         ]
     return tiles + _against_estimate(job, last, estimated)
 
 
 def _against_estimate(job: TrainingJob, last: StepFigures | None, estimated: RunEstimate | None) -> list[Tile]:
-    """What a run takes, and beside it what was estimated and how far that was off."""
+    """Memory and time of a run, with the estimate and its error."""
     tiles = []
     memory_estimated = None if estimated is None else estimated.peak_memory
     if last and last.peak_memory:
@@ -88,10 +88,10 @@ def _against_estimate(job: TrainingJob, last: StepFigures | None, estimated: Run
         if job.max_steps and last.step == job.max_steps:
             note = _error(time_estimated, last.seconds, duration)
         else:
-            note = f"{duration(time_estimated)} at least" if time_estimated else ""
+            note = f"at least {duration(time_estimated)}" if time_estimated else ""
         tiles.append(Tile("Time", duration(last.seconds), note))
     elif time_estimated:
-        tiles.append(Tile("Time", f"{duration(time_estimated)} at least", "estimated"))
+        tiles.append(Tile("Time", f"at least {duration(time_estimated)}", "estimated"))
     return tiles
 
 
@@ -102,13 +102,13 @@ def _error(estimated: float | None, measured: float, in_words: Callable[[float],
 
 
 def speed(metrics: Sequence[StepFigures]) -> float:
-    """Clean tokens a second over the last steps."""
+    """Clean tokens per second, the mean over the last log lines."""
     recent = [line.tokens_per_second for line in metrics[-_RECENT:] if line.tokens_per_second]
     return sum(recent) / len(recent) if recent else 0.0
 
 
 def remaining(job: TrainingJob, metrics: Sequence[StepFigures]) -> float | None:
-    """Seconds that the run still takes at its present speed; None while that is not known, or it does not run."""
+    """Seconds until the end at the current speed; None if it is unknown or the job is not running."""
     recent = [line for line in metrics[-_RECENT:] if line.seconds is not None]
     if job.state != states.RUNNING or len(recent) < 2 or not job.max_steps:
         return None

@@ -66,7 +66,7 @@ def test_a_split_has_all_parts_and_restores_the_engine(strategy, batch):
 
 
 class StandInTime:
-    """The `time` of a module: it passes only while somebody sleeps."""
+    """A stand-in for the module `time`. Its clock advances only in `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -50,7 +50,7 @@ def test_a_stopped_curve_resumes(measured, tmp_path):
     assert measured == [5, 10, 20]
 
 
-def test_a_checkpoint_whose_line_a_kill_cut_is_measured_again(measured, tmp_path):
+def test_a_checkpoint_with_an_incomplete_line_is_measured_again(measured, tmp_path):
     list(points_of_run(tmp_path, [], SETTINGS))
     text = (tmp_path / KEPT).read_text()
     (tmp_path / KEPT).write_text(text[:-20])
@@ -96,7 +96,7 @@ def test_the_small_run_is_trained_once_and_never_overwrites_another(monkeypatch,
         train(output, 9, 4)
 
 
-def test_an_interrupted_small_run_says_how_to_resume(monkeypatch, tmp_path):
+def test_the_error_of_an_interrupted_small_run_explains_how_to_resume(monkeypatch, tmp_path):
     def start(recipe: Recipe, output, resume):
         raise Interrupted("stopped after step 5, which is saved; --resume continues from there", 130)
 

@@ -1,4 +1,4 @@
-"""Prompts for the tiny models, and what is compared of their answers."""
+"""Prompts for the tiny models, and the parts of answers that tests compare."""
 
 from dataclasses import replace
 
@@ -13,5 +13,5 @@ def ids(model: nb.BlockModel, prompt, **settings):
     return [each.token_ids for each in output] if isinstance(output, list) else output.token_ids
 
 
-def timeless(event):
+def without_time(event):
     return replace(event, time=0.0)

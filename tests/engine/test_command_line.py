@@ -1,4 +1,4 @@
-"""`python -m nbdiff_engine`: text live, JSON whole, and one sentence with exit code 2 for bad input."""
+"""`python -m nbdiff_engine`: text or JSON output, and one sentence with exit code 2 for bad input."""
 
 import json
 import subprocess
@@ -78,14 +78,14 @@ def test_raw_text_has_no_template(run):
 
 
 def test_every_decode_setting_is_an_option(run, golden_model):
-    """The trace is one by another name: a file to write it to."""
+    """`trace` is also an option, but takes the path of a file."""
     code, out, _ = run("generate", "--help")
     assert code == 0
     for name, field in DecodeSettings.model_fields.items():
         assert f"--{name.replace('_', '-')} " in out
         if name != "trace":
-            said = field.description[0].upper() + field.description[1:] + "."
-            assert "".join(said.split()) in "".join(out.split())
+            sentence_of_field = field.description[0].upper() + field.description[1:] + "."
+            assert "".join(sentence_of_field.split()) in "".join(out.split())
     options = ["--tokens-per-step", "2", "--unmasking", "top_k", "--stop", "x", "--stop", "y", "--ignore-eos"]
     answer = json.loads(run("generate", QUESTION, "--model", MODEL, "--json", "--max-new-tokens", "9", *options)[1])
     expected = nb.generate(
@@ -108,7 +108,7 @@ def test_models_lists_the_bundled_names(run):
     assert "nano" in run("models")[1]
 
 
-def test_a_block_above_the_trained_size_is_a_warning(run):
+def test_a_block_above_the_trained_size_gives_a_warning(run):
     code, out, err = run("generate", QUESTION, "--model", MODEL, "--block-size", "48")
     assert code == 0
     assert out.strip()
@@ -134,7 +134,7 @@ def test_a_block_above_the_trained_size_is_a_warning(run):
         (["--temperature", "1e39"], "temperature is 1e+39"),
     ],
 )
-def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
+def test_bad_options_give_one_sentence_and_exit_code_2(run, arguments, sentence):
     code, out, err = run("generate", QUESTION, *(["--model", MODEL] if "--model" not in arguments else []), *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
@@ -143,14 +143,14 @@ def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
 
 
 @pytest.mark.parametrize("arguments", [["generate"], ["nosuch"], []])
-def test_a_command_that_is_none_is_one_line_and_exit_code_2(run, arguments):
+def test_an_unknown_or_incomplete_command_gives_one_line_and_exit_code_2(run, arguments):
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
 
 
 @pytest.mark.parametrize("prompt", ["", "<mask>", "x " * 3000, "a\udcff"])
-def test_bad_prompts_are_one_sentence_and_exit_code_2(run, prompt):
+def test_bad_prompts_give_one_sentence_and_exit_code_2(run, prompt):
     code, out, err = run("generate", prompt, "--model", MODEL)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: The prompt")

@@ -1,4 +1,4 @@
-"""Errors as sentences: what pydantic found wrong, values on one line, and text that can be written down."""
+"""Error sentences: pydantic's errors in words, values on one short line, and text that can be encoded."""
 
 from typing import Literal
 
@@ -55,14 +55,14 @@ def test_the_first_problem_is_one_sentence(fields, sentence):
     assert problem(**fields) == sentence
 
 
-def test_what_is_missing_is_named_and_other_kinds_repeat_the_value():
+def test_a_missing_field_is_named_and_other_errors_repeat_the_value():
     with pytest.raises(ValidationError) as caught:
         Form.model_validate({})
     assert first_problem(caught.value) == "'name' is missing"
     assert problem(width="wide").startswith("width is 'wide': input should be a valid integer")
 
 
-def test_a_range_in_words_replaces_the_missed_bound():
+def test_a_range_in_words_replaces_the_violated_bound():
     ranges = {"share": "above 0 and finite"}
     assert problem(ranges, share=-1) == "share is -1; it must be above 0 and finite"
     assert problem(ranges, share=float("inf")) == "share is inf; it must be above 0 and finite"
@@ -77,7 +77,7 @@ def test_a_value_is_repeated_on_one_short_line():
     assert brief_text("abcdef", 5) == "ab..."
 
 
-def test_half_of_a_surrogate_pair_is_no_text():
+def test_half_of_a_surrogate_pair_is_not_text():
     assert is_text("ä \U0001f600")
     assert not is_text("a\ud800")
 

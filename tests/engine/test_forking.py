@@ -1,4 +1,4 @@
-"""Forks: with nothing changed they give what the trace gave; with a token changed, what a naive canvas gives."""
+"""Forks: without a change they decode the same answer; with a changed token they match a naive decoder."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.reference import causal, logits_of
 from tests.tiny import FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
 
 PROMPT = "Tell me a story in the forest with Mia, a purple wagon and a mouse."
-WAYS = [
+SETTINGS = [
     {"strategy": "ar"},
     {"strategy": "block_diffusion", "block_size": 16},
     {"strategy": "block_diffusion", "block_size": 8, "sub_block_size": 4, "threshold": 0.95},
@@ -32,8 +32,8 @@ def traced(model: nb.BlockModel, prompt=PROMPT, **settings) -> Trace:
     return nb.generate(model, prompt, trace=True, max_new_tokens=40, **settings).trace
 
 
-def go_on(model: nb.BlockModel, trace: Trace, after: int, changes=None, **settings) -> Trace:
-    """The fork, decoded to its end, through its file format."""
+def decode_fork(model: nb.BlockModel, trace: Trace, after: int, changes=None, **settings) -> Trace:
+    """Decode a fork to its end. Its trace must survive its file format."""
     edit, start = fork(trace, after, changes or {})
     job = nb.prepare(model, list(trace.prompt_ids), start=start, **{**trace.settings, **settings})
     made = job.trace(0, list(continued(trace.events[:after], edit, job)))
@@ -42,8 +42,8 @@ def go_on(model: nb.BlockModel, trace: Trace, after: int, changes=None, **settin
 
 
 def outline(events):
-    """What was fixed where and why. Reading a context at once rounds otherwise than reading it bit by bit, so
-    probabilities differ in their last digits."""
+    """Position, token and reason of every fixed token. Probabilities are left out: one prefill of the whole context
+    rounds differently from many small forwards."""
     return [
         (type(event), getattr(event, "block", None), [(each.position, each.token, each.reason) for each in event.fixed])
         for event in events
@@ -51,44 +51,44 @@ def outline(events):
     ]
 
 
-@pytest.mark.parametrize("settings", WAYS, ids=str)
-def test_a_fork_that_changes_nothing_gives_the_very_same(model, settings):
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_fork_without_a_change_gives_the_same_answer(model, settings):
     trace = traced(model, **settings)
     for after in range(1, len(trace.events) + 1):
-        forked = go_on(model, trace, after)
+        forked = decode_fork(model, trace, after)
         assert forked.token_ids == trace.token_ids, after
-        in_a_draft = settings["strategy"] == "self_speculative" and isinstance(trace.events[after - 1], Denoise)
-        if not in_a_draft:  # a draft is made anew
+        after_draft = settings["strategy"] == "self_speculative" and isinstance(trace.events[after - 1], Denoise)
+        if not after_draft:  # the fork drafts again
             assert outline(forked.events) == outline(trace.events), after
 
 
-@pytest.mark.parametrize("settings", WAYS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_fork_can_be_forked(model, settings):
     trace = traced(model, **settings)
     half = len(trace.events) // 2
-    once = go_on(model, trace, half)
-    twice = go_on(model, once, len(once.events) - 2)
+    once = decode_fork(model, trace, half)
+    twice = decode_fork(model, once, len(once.events) - 2)
     assert twice.token_ids == trace.token_ids
     assert sum(isinstance(event, Edit) for event in twice.events) == 2
 
 
 @pytest.mark.parametrize("spec", [UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}], ids=str)
 def test_other_kinds_of_checkpoints_fork_too(spec):
-    """Unshifted, block-causal, blocks at absolute positions with the prompt's tail in the first."""
+    """Unshifted, block-causal, and blocks at absolute positions, where the first starts with prompt tokens."""
     model = tiny_model("llama", spec=spec)
     trace = traced(model, prompt_ids(11), strategy="block_diffusion", block_size=4, threshold=0.4)
     for after in range(1, len(trace.events) + 1):
-        assert go_on(model, trace, after).token_ids == trace.token_ids, after
-    changed = go_on(model, trace, len(trace.events), {9: 7})
+        assert decode_fork(model, trace, after).token_ids == trace.token_ids, after
+    changed = decode_fork(model, trace, len(trace.events), {9: 7})
     assert changed.token_ids[9] == 7
     kept = next(event.start for event in changed.events if isinstance(event, Edit))
     assert 5 <= kept <= 9
     assert changed.token_ids[:kept] == trace.token_ids[:kept]
 
 
-def test_another_threshold_from_here_on(model):
+def test_a_fork_can_decode_with_another_threshold(model):
     trace = traced(model, strategy="block_diffusion", block_size=16, unmasking="top_k")
-    forked = go_on(model, trace, 4, unmasking="confidence", threshold=0.5)
+    forked = decode_fork(model, trace, 4, unmasking="confidence", threshold=0.5)
     assert forked.settings["threshold"] == 0.5
     assert len(forked.events) < len(trace.events) / 2
     assert forked.events[4].tokens == tuple(canvas_after(trace, 4))
@@ -101,9 +101,9 @@ def canvas_after(trace: Trace, after: int) -> list[int | None]:
     return list(canvas.tokens)
 
 
-def test_a_changed_token_of_the_block_in_work_stays_and_the_rest_is_decoded_around_it(model):
+def test_a_changed_token_in_an_unfinished_block_stays_and_the_rest_is_decoded(model):
     trace = traced(model, strategy="block_diffusion", block_size=16, unmasking="top_k")
-    forked = go_on(model, trace, 4, {3: 77})
+    forked = decode_fork(model, trace, 4, {3: 77})
     edit = forked.events[4]
     assert isinstance(edit, Edit)
     expected = canvas_after(trace, 4)
@@ -116,7 +116,7 @@ def test_a_changed_token_of_the_block_in_work_stays_and_the_rest_is_decoded_arou
 
 
 def naive_block(model: nb.BlockModel, prompt: list[int], block: list[int | None]) -> list[int]:
-    """The block filled one most confident token a step, the whole sequence through the network each time."""
+    """Fill the most confident position at each step; every step runs the network on the whole sequence."""
     mask = model.spec.mask_token_id
     ids = [*prompt, *(mask if token is None else token for token in block)]
     allowed = causal(len(ids))
@@ -131,35 +131,34 @@ def naive_block(model: nb.BlockModel, prompt: list[int], block: list[int | None]
 
 def test_a_masked_token_is_decoded_again(model):
     trace = traced(model, strategy="block_diffusion", block_size=16)
-    whole = len(trace.events)
-    forked = go_on(model, trace, whole, {5: None})
-    assert forked.token_ids[:16] == trace.token_ids[:16]  # what it was sure of, it is sure of again
+    forked = decode_fork(model, trace, len(trace.events), {5: None})
+    assert forked.token_ids[:16] == trace.token_ids[:16]  # it predicts the same token again
 
 
-def test_a_change_in_a_finished_block_masks_what_stood_behind_it(model):
+def test_a_change_in_a_finished_block_masks_the_tokens_after_it(model):
     trace = traced(model, strategy="block_diffusion", block_size=16)
     edit, start = fork(trace, len(trace.events), {4: 77})
     assert edit.tokens == (*trace.token_ids[:4], 77, *[None] * 11)
     assert (start.number, start.step) == (0, 0)
 
 
-def test_later_blocks_go_with_a_change(model):
+def test_a_change_drops_the_later_blocks(model):
     trace = traced(model, strategy="block_diffusion", block_size=8)
     edit, start = fork(trace, len(trace.events), {10: 77})
     assert edit.start == 8
     assert start.committed == trace.token_ids[:8]
     assert start.number == 1
     assert len(edit.tokens) == 8
-    forked = go_on(model, trace, len(trace.events), {10: 77})
+    forked = decode_fork(model, trace, len(trace.events), {10: 77})
     assert forked.token_ids[:8] == trace.token_ids[:8]
     assert forked.token_ids[10] == 77
 
 
 @pytest.mark.parametrize("strategy", ["ar", "self_speculative"])
-def test_ar_goes_on_behind_a_change_as_if_it_had_written_it(model, strategy):
+def test_ar_continues_after_a_change_as_after_its_own_tokens(model, strategy):
     trace = traced(model, strategy=strategy)
     after = len(trace.events)
-    forked = go_on(model, trace, after, {3: 77, 4: 78})
+    forked = decode_fork(model, trace, after, {3: 77, 4: 78})
     assert forked.token_ids[:5] == (*trace.token_ids[:3], 77, 78)
     prefix = [*trace.prompt_ids, *forked.token_ids[:5]]
     expected = nb.generate(model, prefix, strategy="ar", max_new_tokens=35).token_ids
@@ -167,9 +166,9 @@ def test_ar_goes_on_behind_a_change_as_if_it_had_written_it(model, strategy):
     assert all(event.block >= 0 for event in forked.events if isinstance(event, Commit | Verify))
 
 
-def test_the_figures_of_a_fork_are_of_what_it_decoded(model):
+def test_the_metrics_of_a_fork_count_only_what_it_decoded(model):
     trace = traced(model, strategy="ar")
-    forked = go_on(model, trace, len(trace.events), {19: 77})
+    forked = decode_fork(model, trace, len(trace.events), {19: 77})
     metrics = forked.metrics
     assert metrics.output_tokens == len(forked.token_ids) - 20
     assert metrics.decode_forwards == metrics.output_tokens
@@ -188,10 +187,10 @@ def test_the_figures_of_a_fork_are_of_what_it_decoded(model):
         ({0: None}, "The first token of a block cannot be masked"),
     ],
 )
-def test_what_cannot_be_changed_is_said_in_one_sentence(model, changes, sentence):
+def test_an_invalid_change_gives_one_sentence(model, changes, sentence):
     trace = traced(model, strategy="block_diffusion", block_size=8)
     with pytest.raises(nb.SettingError) as caught:
-        go_on(model, trace, len(trace.events), changes)
+        decode_fork(model, trace, len(trace.events), changes)
     assert sentence in str(caught.value)
 
 
@@ -200,7 +199,7 @@ def test_a_start_belongs_to_one_prompt(model):
         nb.prepare(model, ["a", "b"], start=Start())
 
 
-def test_a_trace_may_be_cut_and_is_then_no_whole_one(model):
+def test_a_cut_trace_loads_only_with_whole_false(model):
     data = traced(model, strategy="ar").to_json()
     data["events"] = data["events"][:4]
     assert len(Trace.from_json(data, whole=False).events) == 4
@@ -234,7 +233,7 @@ def test_a_trace_of_version_1_is_read(model):
 
 
 @pytest.mark.parametrize("strategy", ["ar", "self_speculative"])
-def test_an_end_among_the_given_tokens_is_the_end(model, strategy):
+def test_an_eos_among_the_changed_tokens_ends_the_answer(model, strategy):
     trace = traced(model, strategy=strategy)
     eos = min(model.eos_token_ids)
     edit, start = fork(trace, len(trace.events), {4: eos, 5: 77, 6: 78})

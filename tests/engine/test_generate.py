@@ -1,4 +1,4 @@
-"""The front door: prompts, batches, what stops an answer, live text, and warnings."""
+"""`generate` and `stream`: kinds of prompts, batches, stop strings, streamed text, and warnings."""
 
 import warnings
 
@@ -50,8 +50,8 @@ def test_a_stop_string_ends_the_answer_and_is_cut_off(golden_model, strategy):
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
 @pytest.mark.parametrize("stop", [(), ("the",), (". ", "key")])
-def test_live_text_joins_to_the_text(golden_model, strategy, stop):
-    for temperature in (0.0, 1.5):  # at 1.5 there are broken characters in it
+def test_streamed_pieces_join_to_the_text(golden_model, strategy, stop):
+    for temperature in (0.0, 1.5):  # at 1.5 the text contains broken characters
         job = nb.prepare(
             golden_model, STORY, strategy=strategy, stop=stop, temperature=temperature, seed=1, max_new_tokens=90
         )
@@ -66,7 +66,7 @@ def test_a_block_larger_than_trained_is_decoded_with_a_warning(golden_model):
 
 
 @pytest.mark.parametrize("call", [nb.generate, nb.stream])
-def test_the_warning_is_of_the_line_that_called_and_prepare_returns_it(golden_model, call):
+def test_the_warning_names_the_calling_line_and_prepare_returns_it(golden_model, call):
     with pytest.warns(UserWarning, match="expect worse text") as caught:
         call(golden_model, "Hello", block_size=48, max_new_tokens=4)
     assert [each.filename for each in caught] == [__file__]
@@ -79,6 +79,6 @@ def test_the_warning_is_of_the_line_that_called_and_prepare_returns_it(golden_mo
     assert str(note).startswith("block size 48 is larger than the 32 that")
 
 
-def test_a_model_is_what_load_returns():
+def test_a_name_is_refused_where_a_model_is_expected():
     with pytest.raises(nb.SettingError, match="load one with"):
         nb.generate("nano", "Hello")

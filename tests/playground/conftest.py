@@ -21,15 +21,15 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The playground as `python app.py` starts it, but patient with a tab that a busy machine keeps from polling."""
+    """The playground as `python app.py` starts it, with longer leases: on a busy machine a tab may poll late."""
     with serving(tmp_path_factory.mktemp("server"), "--lease-seconds", "120", "--wall-seconds", "600") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose forwards the fixture `gate` can hold, and whose model decodes a script tag. Its leases are long: a
-    run stops only when a closed tab has told the server."""
+    """A server whose model decodes a script tag. The fixture `gate` controls its forwards. Leases are long, so that a
+    run stops only when the closed tab has sent its beacon."""
     folder = tmp_path_factory.mktemp("held")
     model = hostile.write(folder / "model")
     limits = ("--lease-seconds", "600", "--wall-seconds", "600")
@@ -57,8 +57,8 @@ def held_page(browser: Any, held_server: Server) -> Iterator[Any]:
 
 @pytest.fixture
 def gate(held_server: Server) -> Iterator[Gate]:
-    """A shut gate: a forward runs only if the test permits it. Request it after `held_page`: then it opens before the
-    tab closes."""
+    """A gate that holds each forward until the test permits it. Request it after `held_page`, so that it opens before
+    the tab closes."""
     client = pytest.importorskip("gradio_client").Client(held_server.url, verbose=False)
     client.predict("Hello", "", "ar", 1, api_name="/generate")  # waits until the runs of earlier tests have ended
     gate = Gate(held_server.output.with_name("gate"))

@@ -48,8 +48,8 @@ def watch_connections(record: Path) -> None:
 
 
 def hold_forwards(gate: Path) -> None:
-    """Let every forward wait for its permit, a file in the folder `gate`, for as long as there is such a folder."""
-    from nbdiff_engine.model.session import Session
+    """While the folder `gate` exists, make each forward wait for a file in it, and delete that file."""
+    from nbdiff_engine.model.block_model import Session
 
     run = Session.run
 

@@ -13,7 +13,7 @@ SAVED = (20, 40)
 
 
 def write(folder: Path, steps: int = STEPS) -> Path:
-    """Forty steps of the smoke recipe; its checkpoints are the bundled model."""
+    """A run of the smoke recipe. Its checkpoints, after steps 20 and 40, are the bundled model."""
     recipe = Recipe.read("smoke", optimisation__max_steps=steps)
     schedule = recipe.blocks.over(steps)
     folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ BROWSER_TEST = [
     pytest.mark.browser,
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no Chromium here"),
 ]
-PATIENCE = 120_000  # ms until a test gives up; the machine may be busy
+PATIENCE = 120_000  # ms until a test fails; the machine may be busy
 sync_api.expect.set_options(timeout=PATIENCE)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HOSTILE = '</script><img src=x onerror="window.hacked=1">'
@@ -37,8 +37,8 @@ def lane(name: str, events: list[Any], pieces: dict[str, str], **settings: Any) 
         "pieces": pieces,
         "events": events,
     }
-    beside = {"context": "token_causal", "token_shift": True, "metrics": None, "text": ""}
-    return {"name": name, "about": "for a test", "trace": trace, **beside}
+    fields = {"context": "token_causal", "token_shift": True, "metrics": None, "text": ""}
+    return {"name": name, "about": "for a test", "trace": trace, **fields}
 
 
 def small_race() -> dict[str, Any]:
@@ -117,15 +117,15 @@ def page_of(browser: Browser, folder: Path, html: str, **context: Any) -> Iterat
     path.write_text(html, encoding="utf-8")
     page = browser.new_context(**{"reduced_motion": "reduce", **context}).new_page()
     page.set_default_timeout(PATIENCE)
-    asked, complaints = [], []
-    page.on("request", lambda request: request.url.startswith(("file:", "blob:")) or asked.append(request.url))
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    requests, console_errors = [], []
+    page.on("request", lambda request: request.url.startswith(("file:", "blob:")) or requests.append(request.url))
+    page.on("console", lambda message: message.type in ("error", "warning") and console_errors.append(message.text))
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(path.as_uri())
     try:
         yield page
-        assert asked == []
-        assert complaints == []
+        assert requests == []
+        assert console_errors == []
     finally:
         page.context.close()
 
@@ -144,4 +144,4 @@ def move_to(page: Page, time: float) -> None:
         if clock(page) >= time:
             return
         page.keyboard.press("ArrowRight")
-    raise AssertionError("the clock did not get there")
+    raise AssertionError(f"the clock did not reach {time} s")

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app.py"
 PATCHED_APP = Path(__file__).with_name("patched_app.py")
-PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy elsewhere
-STARTS = 3  # another process may take a port between its choice and its use
+PATIENCE = 120.0  # seconds until a test fails; the machine may be busy
+STARTS = 3  # another process may take the port before the server binds it
 
 # Connects to the server without the proxy of the machine.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -37,12 +37,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Controls the forwards of a server that patched_app.py has started with this folder as its gate."""
+    """Controls the forwards of a server that runs patched_app.py with NBDIFF_TEST_GATE=folder."""
 
     folder: Path
 
     def shut(self) -> None:
-        """From now on, each forward needs a permit."""
+        """Make each forward wait for a permit."""
         self.folder.mkdir()
 
     def let(self, forwards: int) -> None:
@@ -51,7 +51,7 @@ class Gate:
             (self.folder / secrets.token_hex(8)).touch()
 
     def open(self) -> None:
-        """Let all forwards run again. Does nothing to an open gate."""
+        """Let all forwards run again. An open gate stays open."""
         if self.folder.exists():
             shutil.rmtree(self.folder.rename(self.folder.with_name(secrets.token_hex(8))))
 
@@ -75,7 +75,7 @@ def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 @contextmanager
 def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) -> Iterator[Server]:
-    """A server that answers, ended on the way out. Its output is kept in `folder`."""
+    """A server that is ready for requests; it is stopped at the end. Its output is in `folder`/server.log."""
     for _ in range(STARTS):
         server = _start(folder / "server.log", app, arguments, environment)
         try:
@@ -95,21 +95,21 @@ def _start(output: Path, app: Path, arguments: Sequence[str], environment: dict[
             env={**os.environ, **environment},
             stdout=file,
             stderr=subprocess.STDOUT,
-            # A shell starts background jobs, and so their children, with SIGINT ignored. The server must receive it.
+            # A background job of a shell ignores SIGINT, and its children inherit that. The server must receive SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     return Server(f"http://127.0.0.1:{port}", process, output)
 
 
 def _answers(server: Server) -> bool:
-    """Wait until it is up; False where its port was taken by then."""
+    """Wait until the server is ready. Returns False if another process has taken its port."""
     end = time.monotonic() + PATIENCE
-    while "is on http" not in (said := server.output.read_text()):
+    while "is on http" not in (log := server.output.read_text()):
         if server.process.poll() is not None:
-            said = server.output.read_text()
-            assert "cannot be bound" in said, said
+            log = server.output.read_text()
+            assert "cannot be bound" in log, log
             return False
-        assert time.monotonic() < end, said
+        assert time.monotonic() < end, log
         time.sleep(0.05)
     return True
 

@@ -41,15 +41,15 @@ def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() 
         (["--model-root", "/no/such/folder"], "--model-root is /no/such/folder, which is no folder."),
     ],
 )
-def test_a_bad_option_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+def test_a_bad_option_gives_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
     assert_refused(run_app(*arguments), sentence)
 
 
-def test_an_unknown_model_is_one_sentence_and_exit_code_2() -> None:
+def test_an_unknown_model_gives_one_sentence_and_exit_code_2() -> None:
     assert_refused(run_app("--model", "nosuch", "--port", str(free_port())), "No model 'nosuch'")
 
 
-def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2() -> None:
+def test_a_used_port_gives_one_sentence_and_exit_code_2() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -89,14 +89,14 @@ def test_a_space_needs_no_login(tmp_path: Path) -> None:
 
 def test_the_readme_describes_a_space() -> None:
     _, front, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    said = yaml.safe_load(front)
-    assert (said["sdk"], said["app_file"], said["python_version"]) == ("gradio", "app.py", "3.11")
-    assert said["sdk_version"].startswith("6.")
-    assert (ROOT / said["app_file"]).exists()
+    metadata = yaml.safe_load(front)
+    assert (metadata["sdk"], metadata["app_file"], metadata["python_version"]) == ("gradio", "app.py", "3.11")
+    assert metadata["sdk_version"].startswith("6.")
+    assert (ROOT / metadata["app_file"]).exists()
     assert (ROOT / "requirements.txt").exists()
 
 
-def test_training_is_for_this_machine_or_for_those_who_log_in() -> None:
+def test_training_is_on_for_this_machine_only_unless_a_login_is_set() -> None:
     assert ServerOptions().trains
     assert not ServerOptions(training=False).trains
     assert not ServerOptions(host="0.0.0.0", login="ada:secret").trains
@@ -107,7 +107,7 @@ def test_training_is_for_this_machine_or_for_those_who_log_in() -> None:
 
 
 @pytest.mark.parametrize("login", ["ada", "ada:", ":secret", ""])
-def test_half_a_login_is_refused(login: str) -> None:
+def test_an_incomplete_login_is_refused(login: str) -> None:
     with pytest.raises(StartError, match="name:password"):
         ServerOptions(login=login)
 
@@ -126,13 +126,13 @@ WEB = ROOT / "assets" / "web"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in WEB.iterdir() if path.suffix in (".html", ".css")))
 def test_nothing_in_a_template_is_evaluated(name: str) -> None:
-    """Gradio parses these files by Handlebars, and then as a JavaScript template literal."""
+    """Gradio parses these files with Handlebars, then as a JavaScript template literal."""
     text = (WEB / name).read_text()
     assert not any(sign in text for sign in ("`", "${", "{{", "\\"))
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in WEB.glob("*.js")))
-def test_no_text_is_painted_as_html(name: str) -> None:
+def test_no_script_inserts_text_as_html(name: str) -> None:
     source = (WEB / name).read_text()
     assert not any(
         sink in source for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
@@ -149,7 +149,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Server]:
-    # Gradio's requests to its own server must not go through a proxy of the environment either.
+    # Gradio's requests to its own server must not use the proxy of the environment.
     proxy = {"HTTP_PROXY": "http://proxy.invalid:3128", "HTTPS_PROXY": "http://proxy.invalid:3128"}
     folder = tmp_path_factory.mktemp("server")
     with serving(
@@ -206,7 +206,7 @@ def visitor(server: Server) -> Visitor:
     return Visitor(server)
 
 
-def test_a_run_is_decoded_for_whoever_polls_it(visitor: Visitor) -> None:
+def test_a_run_is_decoded_while_a_visitor_polls_it(visitor: Visitor) -> None:
     lanes = [LANE, {"model": "nano-ar", "strategy": "ar"}, {**LANE, "on": False}]
     run = visitor.run("What is the capital of Germany?", lanes=lanes)["run"]
     frames, cursor, state = [], 0, "queued"
@@ -289,7 +289,7 @@ def client(server: Server):
     return gradio_client.Client(server.url, verbose=False)
 
 
-def test_programs_can_ask_for_an_answer_and_its_trace(client) -> None:
+def test_an_api_call_returns_an_answer_and_its_trace(client) -> None:
     assert client.predict(api_name="/models") == ["nano", "nano-ar"]
     settings = {"block_size": 16, "threshold": 0.9}
     out = client.predict(
@@ -313,7 +313,7 @@ def test_programs_can_ask_for_an_answer_and_its_trace(client) -> None:
         (("Hi", "nano", "ar", 10**6), "this server allows at most 512"),
     ],
 )
-def test_a_program_gets_the_same_sentences(client, arguments: tuple, sentence: str) -> None:
+def test_a_wrong_api_call_raises_the_same_sentences(client, arguments: tuple, sentence: str) -> None:
     with pytest.raises(Exception, match=sentence):
         client.predict(*arguments, api_name="/generate")
 
@@ -331,20 +331,20 @@ def test_no_file_of_the_repository_is_served(server: Server) -> None:
 
 
 def test_the_server_has_connected_to_no_other_machine(visitor: Visitor, server: Server, calls: Path) -> None:
-    """Late in this module: the server has started, shown its page, decoded, and refused requests."""
+    """Late in this module: the server has served its page, decoded, and refused requests."""
     assert server.get()
     assert not calls.exists(), calls.read_text()
     assert "Traceback" not in server.output.read_text()
 
 
-def test_an_interrupt_ends_the_server_quietly(server: Server) -> None:
-    """This test ends the server of the module."""
+def test_sigint_ends_the_server_without_a_traceback(server: Server) -> None:
+    """Stops the server of this module."""
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(timeout=PATIENCE) == 0
     assert "Traceback" not in server.output.read_text()
 
 
-def test_the_watch_on_connections_does_see_them(tmp_path: Path) -> None:
+def test_a_connection_is_recorded_and_refused(tmp_path: Path) -> None:
     from tests.playground import patched_app
 
     kept = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo

@@ -46,7 +46,7 @@ def test_run_replaces_the_recorded_race(page: Page) -> None:
 # -- a run -------------------------------------------------------------------------------------------------
 
 
-def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None:
+def test_every_lane_shows_its_text_and_its_figures(page: Page) -> None:
     run(page, STORY)
     page.locator("[data-range]").press("End")
     for lane in lanes(page):
@@ -66,7 +66,7 @@ def test_every_lane_ends_with_text_and_its_figures_inside_it(page: Page) -> None
 def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="no-preference") as page:
         page.locator("[data-play]").click()
-        page.locator("[data-range]").press("Home")  # the recorded race is paused from here on
+        page.locator("[data-range]").press("Home")  # pauses the recorded race
         page.evaluate("window.offered.length = 0")
         run(page, STORY)
         until_replaying(page)
@@ -76,7 +76,7 @@ def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Serv
             expect(lane.locator(".token:visible")).to_have_count(0)
 
 
-def test_a_token_says_why_it_was_fixed(page: Page) -> None:
+def test_the_inspector_shows_why_a_token_was_fixed(page: Page) -> None:
     run(page, STORY)
     page.locator("[data-range]").press("End")
     lanes(page)[1].locator(".token").nth(3).hover()
@@ -106,7 +106,7 @@ def test_shift_and_enter_runs_and_an_example_fills_the_prompt(page: Page) -> Non
 # -- lanes and presets -------------------------------------------------------------------------------------
 
 
-def test_what_is_set_in_a_lane_is_what_it_decodes_with(page: Page) -> None:
+def test_a_lane_decodes_with_its_settings(page: Page) -> None:
     run(page, STORY, block_size="4", parameter="0.7")
     page.locator("[data-range]").press("End")
     diffusion = lanes(page)[1]
@@ -115,7 +115,7 @@ def test_what_is_set_in_a_lane_is_what_it_decodes_with(page: Page) -> None:
     expect(lanes(page)[0].locator(".token.opens")).to_have_count(0)
 
 
-def test_a_lane_takes_another_policy_and_asks_for_its_parameter(page: Page) -> None:
+def test_the_parameter_field_of_a_lane_depends_on_its_policy(page: Page) -> None:
     set_lane(page, 1, "unmasking", "fixed_steps")
     expect(lane_form(page, 1).locator("[data-parameter-label]")).to_have_text("Steps per block")
     set_lane(page, 1, "parameter", "4")
@@ -123,7 +123,7 @@ def test_a_lane_takes_another_policy_and_asks_for_its_parameter(page: Page) -> N
     expect(lanes(page)[1]).to_contain_text("4 steps a block")
 
 
-def test_a_lane_is_switched_off_added_and_given_another_model(page: Page) -> None:
+def test_lanes_are_switched_off_added_and_given_another_model(page: Page) -> None:
     form = lane_form(page, 2)
     form.get_by_role("checkbox").uncheck()
     page.get_by_role("button", name="Add a lane").click()
@@ -169,13 +169,13 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
         ("x" * 9000, {}, "The prompt is 9,000 characters long"),
     ],
 )
-def test_bad_input_is_said_in_the_page(page: Page, prompt: str, fields: dict[str, str], sentence: str) -> None:
+def test_bad_input_gives_a_message_in_the_page(page: Page, prompt: str, fields: dict[str, str], sentence: str) -> None:
     ask(page, prompt, **fields)
     expect(page.get_by_role("alert").filter(visible=True)).to_contain_text(sentence)
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
-def test_a_message_goes_with_the_next_good_run(page: Page) -> None:
+def test_an_error_message_disappears_with_the_next_run(page: Page) -> None:
     ask(page, STORY, parameter="7")
     expect(page.get_by_role("alert").filter(visible=True)).to_be_visible()
     run(page, STORY, parameter="0.9")

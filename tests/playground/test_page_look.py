@@ -28,7 +28,7 @@ pytestmark = BROWSER_TEST
 # -- names, sizes, colours ---------------------------------------------------------------------------------
 
 
-def test_everything_has_its_name(page: Page) -> None:
+def test_headings_and_controls_have_their_names(page: Page) -> None:
     expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_be_editable()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
@@ -43,11 +43,11 @@ def test_everything_has_its_name(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width", [380, 1920])
-def test_nothing_sticks_out_sideways(browser: Browser, server: Server, width: int) -> None:
+def test_the_page_has_no_horizontal_scroll_bar(browser: Browser, server: Server, width: int) -> None:
     with opened(browser, server, viewport={"width": width, "height": 900}) as page:
         run(page, "Write a Python function solve that returns the sorted list of the negative numbers in a list.")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        # At one moment: the race is being replayed, and what is above the lanes changes its height.
+        # Measured in one call: during the replay the height of the elements above the lanes changes.
         tops = page.locator("[data-lanes] > *").evaluate_all(
             "all => all.map((each) => each.getBoundingClientRect().top)"
         )
@@ -77,7 +77,7 @@ nodes => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_tokens_can_be_read_at_every_confidence(browser: Browser, server: Server, scheme: str) -> None:
+def test_tokens_have_enough_contrast_at_every_confidence(browser: Browser, server: Server, scheme: str) -> None:
     with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
         run(page, STORY)
         tokens = lanes(page)[1].locator(".token")
@@ -101,7 +101,7 @@ def test_axe_finds_nothing_serious_on_any_tab(browser: Browser, server: Server, 
             assert serious == [], tab
 
 
-def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, server: Server) -> None:
+def test_with_reduced_motion_nothing_moves(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="reduce") as page:
         run(page)
         token = lanes(page)[0].locator(".token").first
@@ -127,7 +127,7 @@ def test_lanes_fill_while_the_model_works_and_stop_ends_it(held_page: Page, gate
     expect(tokens).to_have_count(4)
 
 
-def test_a_mistake_while_a_run_is_live_leaves_it_alone(held_page: Page, gate: Gate) -> None:
+def test_an_error_in_the_form_does_not_change_the_live_run(held_page: Page, gate: Gate) -> None:
     ask(held_page, STORY)
     expect(status(held_page)).to_have_text("AR is decoding.")
     ask(held_page, "")
@@ -139,7 +139,7 @@ def test_a_mistake_while_a_run_is_live_leaves_it_alone(held_page: Page, gate: Ga
     expect(status(held_page)).to_have_text("Stopped.")
 
 
-def test_masks_are_seen_before_the_tokens(held_page: Page, gate: Gate) -> None:
+def test_masks_are_shown_before_the_tokens(held_page: Page, gate: Gate) -> None:
     lane_form(held_page, 0).get_by_role("checkbox").uncheck()
     # No confidence is above 1, so each pass fixes one token, and the rest of the block stays masked.
     ask(held_page, "What is the capital of Germany?", block_size="8", parameter="1")
@@ -151,17 +151,17 @@ def test_masks_are_seen_before_the_tokens(held_page: Page, gate: Gate) -> None:
     expect(diffusion.locator(".token.mask:visible")).to_have_count(0)
 
 
-def test_a_sweep_says_how_far_it_is(held_page: Page, gate: Gate) -> None:
+def test_a_sweep_shows_its_progress(held_page: Page, gate: Gate) -> None:
     held_page.get_by_role("tab", name="Block sizes").click()
     held_page.get_by_role("spinbutton", name="Problems").fill("1")
     held_page.locator("#sweep-run").click()
-    said = held_page.locator("#sweep-said")
-    expect(said).to_contain_text(re.compile(r"Warming up: 0 of \d answers"))
+    progress = held_page.locator("#sweep-said")
+    expect(progress).to_contain_text(re.compile(r"Warming up: 0 of \d answers"))
     held_page.locator("#sweep-stop").click()
-    expect(said).to_contain_text("Stopped.")
+    expect(progress).to_contain_text("Stopped.")
 
 
-def test_a_token_that_is_a_script_is_shown_and_not_run(held_page: Page) -> None:
+def test_a_token_with_a_script_tag_is_shown_as_text(held_page: Page) -> None:
     run(held_page, hostile.PROMPT)
     for lane in lanes(held_page):
         expect(lane.locator(".token").first).to_have_text(hostile.TOKEN)
@@ -169,7 +169,7 @@ def test_a_token_that_is_a_script_is_shown_and_not_run(held_page: Page) -> None:
     assert held_page.evaluate("window.hacked") is None
 
 
-def test_closing_the_tab_gives_the_model_to_the_next(
+def test_closing_a_tab_stops_its_run_and_the_next_run_starts(
     browser: Browser, held_server: Server, held_page: Page, gate: Gate
 ) -> None:
     with opened(browser, held_server) as first:
@@ -177,8 +177,8 @@ def test_closing_the_tab_gives_the_model_to_the_next(
         expect(status(first)).to_have_text("AR is decoding.")
         ask(held_page, "What is the capital of Germany?")
         expect(status(held_page)).to_have_text("Queued: 1 run before this one.")
-    # The run of the closed tab ends with the forward that is running when the server gets the beacon. Without the
-    # beacon it would take about sixty forwards for each lane.
+    # When the server receives the beacon of the closed tab, its run ends after the current forward. Without the beacon
+    # it would take about sixty forwards per lane.
     for _ in range(20):
         gate.let(1)
         with contextlib.suppress(AssertionError):

@@ -26,7 +26,7 @@ pytestmark = BROWSER_TEST
 # -- figures, files, links, forks --------------------------------------------------------------------------
 
 
-def test_the_figures_are_of_the_race_on_the_stage(page: Page) -> None:
+def test_the_figures_show_the_race_on_the_stage(page: Page) -> None:
     run(page, STORY)
     figures = page.locator("#figures")
     expect(figures.locator(".js-plotly-plot")).to_have_count(3)
@@ -34,7 +34,7 @@ def test_the_figures_are_of_the_race_on_the_stage(page: Page) -> None:
         expect(figures.locator(".legend").first).to_contain_text(name)
 
 
-def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: Page) -> None:
+def test_a_link_restores_all_settings_of_a_run(browser: Browser, server: Server, page: Page) -> None:
     page.get_by_label("Ignore end-of-text").check()
     run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
     page.get_by_role("button", name="Copy link").click()
@@ -49,13 +49,13 @@ def test_a_link_restores_the_whole_run(browser: Browser, server: Server, page: P
         expect(lanes(other)[1].locator(".token:visible")).to_have_count(20)
 
 
-def test_a_broken_link_is_said_and_the_page_works(browser: Browser, server: Server) -> None:
+def test_a_broken_link_gives_a_message_and_the_page_works(browser: Browser, server: Server) -> None:
     with opened(browser, server, at="#run=nonsense") as page:
         expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("This link cannot be read")
         run(page, STORY)
 
 
-def test_a_race_goes_out_as_json_and_html_and_comes_back(page: Page, tmp_path: Path) -> None:
+def test_a_race_is_exported_as_json_and_html_and_imported(page: Page, tmp_path: Path) -> None:
     run(page, STORY)
     for button, name in (("Export JSON", "race.json"), ("Export HTML", "race.html")):
         with page.expect_download() as waiting:
@@ -68,13 +68,13 @@ def test_a_race_goes_out_as_json_and_html_and_comes_back(page: Page, tmp_path: P
     page.locator("[data-range]").press("End")
     expect(lanes(page)[1]).to_contain_text("Max")
     expect(page.locator("#figures .js-plotly-plot")).to_have_count(3)
-    alone = page.context.new_page()
-    alone.goto((tmp_path / "race.html").as_uri())
-    alone.locator("[data-range]").press("End")
-    expect(alone.get_by_role("region", name="Block diffusion", exact=True)).to_contain_text("Max")
+    replay = page.context.new_page()
+    replay.goto((tmp_path / "race.html").as_uri())
+    replay.locator("[data-range]").press("End")
+    expect(replay.get_by_role("region", name="Block diffusion", exact=True)).to_contain_text("Max")
 
 
-def test_a_fork_goes_on_from_a_changed_token_in_a_new_lane(page: Page) -> None:
+def test_a_fork_continues_after_a_changed_token_in_a_new_lane(page: Page) -> None:
     run(page, "What is the capital of Germany?")
     page.locator("[data-range]").press("End")
     lanes(page)[1].locator(".token").nth(3).click()
@@ -128,7 +128,7 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
     assert lines[0].startswith("model,series,setting,block_size")
 
 
-def test_a_sweep_of_one_prompt_shows_the_answers_and_a_mistake_is_said(page: Page) -> None:
+def test_a_sweep_of_one_prompt_shows_its_answers_and_refuses_an_empty_prompt(page: Page) -> None:
     page.get_by_role("tab", name="Block sizes").click()
     page.get_by_label("Prompts", exact=True).click()
     page.get_by_role("option", name="My prompt").click()
@@ -142,7 +142,7 @@ def test_a_sweep_of_one_prompt_shows_the_answers_and_a_mistake_is_said(page: Pag
 # -- models ------------------------------------------------------------------------------------------------
 
 
-def test_the_models_tab_says_what_is_loaded_and_loads_more(page: Page) -> None:
+def test_the_models_tab_lists_the_loaded_models_and_loads_more(page: Page) -> None:
     page.get_by_role("tab", name="Models").click()
     table = page.locator("#models")
     expect(table).to_contain_text("nano-ar")

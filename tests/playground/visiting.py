@@ -35,8 +35,8 @@ FIGURES = ("Output tokens/s", "Tokens per forward", "Forwards", "Prefill", "Firs
 NAMES = ("AR", "Block diffusion", "Self-speculation")
 
 
-# The labels of the play button in order: a replay that starts by itself may have ended when a test looks.
-REMEMBER = """
+# Records the labels of the play button: an automatic replay may have ended before a test reads the label.
+RECORD_PLAY_LABELS = """
 window.offered = [];
 new MutationObserver((records) => {
   for (const { target } of records) {
@@ -56,19 +56,19 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
     shared = next((each for each in browser.contexts if kinds.get(each) == kind), None) or browser.new_context(**kind)
     kinds[shared] = kind
     page = shared.new_page()
-    page.add_init_script(REMEMBER)
+    page.add_init_script(RECORD_PLAY_LABELS)
     page.set_default_timeout(PATIENCE)
-    outside, complaints = [], []
+    outside, console_errors = [], []
     page.on("request", lambda request: note_request(request.url, server, outside))
     page.on("websocket", lambda socket: outside.append(socket.url))
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: message.type in ("error", "warning") and console_errors.append(message.text))
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(at if at.startswith("http") else server.url + "/" + at)
     page.get_by_role("region", name="AR", exact=True).wait_for()
     try:
         yield page
         assert outside == []
-        assert complaints == []
+        assert console_errors == []
     finally:
         page.close()
 
@@ -79,7 +79,7 @@ def note_request(url: str, server: Server, outside: list[str]) -> None:
 
 
 def ask(page: Page, prompt: str | None = None, max_new_tokens: str | None = None, **lane: str) -> None:
-    """Fill in and run. lane: fields of the block diffusion lane, by their names in a LaneSpec."""
+    """Fill in the form and click Run. lane: fields of the block diffusion lane, named as in LaneSpec."""
     if prompt is not None:
         page.get_by_role("textbox", name="Prompt").fill(prompt)
     if max_new_tokens is not None:
@@ -114,7 +114,7 @@ def lanes(page: Page) -> list[sync_api.Locator]:
 
 
 def forget_status(page: Page) -> None:
-    """Overwrite the status of the run before, so that "Finished." is that of the next run."""
+    """Overwrite the status, so that a later "Finished." is that of the next run."""
     page.locator("[data-status]").evaluate("node => { node.textContent = 'Asked by a test.'; }")
 
 

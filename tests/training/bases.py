@@ -1,4 +1,4 @@
-"""AR checkpoints to adapt: of any family, dtype and shape, and with tokenizers of several kinds."""
+"""Random AR checkpoints of any family, dtype and shape, and changes to their tokenizers."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ENTRIES = 961  # of the golden tokenizer; EOS is 0, MASK is 1
 def write_base(
     folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 0, **shape: Any
 ) -> Path:
-    """A random checkpoint without a spec. Its tokenizer is the golden one, mask token and all."""
+    """A random checkpoint without a spec, with the golden tokenizer and its mask token."""
     fields = {**SHAPE, "vocab_size": ENTRIES, "eos_token_id": 0, "initializer_range": 0.1, **shape}
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **fields), dtype=dtype).save_pretrained(folder)
@@ -25,9 +25,9 @@ def write_base(
 
 
 def rename_entries(folder: Path, names: dict[str, str], template: str | None = None) -> PreTrainedTokenizerBase:
-    """Rename entries of a checkpoint's tokenizer, <mask> among them, and leave it without a mask token.
+    """Rename entries of a checkpoint's tokenizer, including <mask>, and remove its mask token.
 
-    A new name in pointed or square brackets is a special token, as reserved entries are.
+    A new name in angle or square brackets becomes a special token, as reserved entries are.
     """
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from training.__main__ import main
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the command line in this process; exit code, standard output, standard error."""
+    """Run the command line in this process. Returns exit code, standard output, standard error."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
@@ -24,7 +24,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """Each run in this process starts as the first of its process: accelerate keeps precision and devices for good."""
+    """Reset accelerate's state around each test: it keeps precision and devices for the life of the process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

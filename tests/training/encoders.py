@@ -1,4 +1,4 @@
-"""Tokenizers with chat templates of several kinds, and what decoding reads of a prompt through them."""
+"""Tokenizers with several kinds of chat templates, and the prompt tokens that decoding would use."""
 
 import copy
 import json
@@ -18,20 +18,26 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Reasoning before </think> is kept in the last message alone.
-FORGETFUL = (
+# Removes the text before </think> from all messages except the last.
+DROPS_THOUGHTS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{{ m['content'] if loop.last else m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# The generation prompt opens a thought, which the template does not write for an answer that is given.
-OPENING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+# The generation prompt ends with <think>, which the template does not write before a finished answer.
+OPENS_THOUGHT = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 TRIMMED = CHATML.replace("m['content']", "m['content'] | trim")
 PLAIN = (
     "{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Bot: ' }}{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}Bot: {% endif %}"
 )
-TEMPLATES = {"chatml": CHATML, "forgetful": FORGETFUL, "opening": OPENING, "trimmed": TRIMMED, "plain": PLAIN}
+TEMPLATES = {
+    "chatml": CHATML,
+    "drops thoughts": DROPS_THOUGHTS,
+    "opens thought": OPENS_THOUGHT,
+    "trimmed": TRIMMED,
+    "plain": PLAIN,
+}
 LOADED = AutoTokenizer.from_pretrained(GOLDEN / "tiny-block-diffusion")
 
 
@@ -49,7 +55,7 @@ def encoder_with(template: str | None, **options) -> Encoder:
 
 
 def decoded_prompt(encoder: Encoder, prompt) -> list[int]:
-    """What the engine would read for a prompt."""
+    """The token ids of a prompt as the engine encodes it."""
     model = types.SimpleNamespace(
         name="tiny",
         tokenizer=encoder.tokenizer,
@@ -65,8 +71,8 @@ def turns_of(encoder: Encoder, document) -> list[str]:
     return [encoder.tokenizer.decode(document.ids[start:stop]) for start, stop in document.turns]
 
 
-def said(*texts: str, system: str | None = None) -> list[dict[str, str]]:
-    """A conversation of the user and the assistant by turns."""
+def conversation(*texts: str, system: str | None = None) -> list[dict[str, str]]:
+    """A conversation: the texts are by the user and the assistant in turn."""
     roles = ("user", "assistant")
     opening = [] if system is None else [{"role": "system", "content": system}]
     return opening + [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts)]

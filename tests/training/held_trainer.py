@@ -1,8 +1,8 @@
-"""The trainer itself, which does no more steps than a file allows: a run that is to be killed must not finish before.
+"""The real trainer, limited to the number of steps in a file, so that a run cannot finish before the test kills it.
 
     NBDIFF_TEST_LIMIT=file python tests/training/held_trainer.py adapt --recipe ... --output ...
 
-The file holds a number of steps, and may be written anew while the run waits.
+The file contains the number of steps. While the run waits, the test can write a larger number.
 """
 
 import os
@@ -15,22 +15,22 @@ from training.run.run_folder import RunFolder
 
 
 def allow(limit: Path, steps: int) -> None:
-    """Let the runs of this file go on to a step."""
-    beside = limit.with_name(limit.name + ".part")
-    beside.write_text(str(steps), encoding="utf-8")
-    os.replace(beside, limit)
+    """Allow the runs that read this file to train up to step `steps`."""
+    unfinished = limit.with_name(limit.name + ".part")
+    unfinished.write_text(str(steps), encoding="utf-8")
+    os.replace(unfinished, limit)
 
 
 def hold(limit: Path) -> None:
-    """Have the run of this process wait after the step that the file names."""
-    log = RunFolder.log_step
+    """Make the run of this process wait after the step in the file."""
+    log_step = RunFolder.log_step
 
-    def held(self: RunFolder, figures: StepFigures) -> None:
-        log(self, figures)
+    def log_and_wait(self: RunFolder, figures: StepFigures) -> None:
+        log_step(self, figures)
         while figures.step >= int(limit.read_text(encoding="utf-8")):
             time.sleep(0.01)
 
-    RunFolder.log_step = held
+    RunFolder.log_step = log_and_wait
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small packed rows to try the objective on."""
+"""Small packed rows for tests of noising and of the losses."""
 
 import random
 from dataclasses import dataclass
@@ -28,20 +28,23 @@ class ListSource:
 
 
 def answer(prompt: int, completion: int, seed: int = 0) -> Document:
-    """A document of a prompt and an answer of so many tokens, EOS last."""
+    """A random document: `prompt` tokens, then `completion` tokens that end with EOS."""
     ids = [each for each in prompt_ids(prompt + completion + 99, seed) if each != EOS][: prompt + completion - 1]
     return Document((*ids, EOS), ((prompt, prompt + completion),))
 
 
 def packed(*documents: Document, length: int = 64, rows: int = 1, seed: int = 0, largest_block: int = 8) -> Packed:
-    """One batch that holds each of some documents once, in their order."""
+    """A batch with each document once, in the given order."""
     packer = Packer(ListSource(documents), length, seed, largest_block)
     packer.order = lambda epoch: range(len(documents))
     return packer.batch(Cursor(), rows, len(documents))[0]
 
 
-def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
-    """Two or three rows of random documents: plain text, one answer, or several turns; noised at a random size."""
+def random_batch(seed: int, context: str = "token_causal", **options) -> Batch:
+    """Two or three rows of random documents (plain text, one answer, several turns), noised with a random block size.
+
+    options: more arguments of Noising.
+    """
     draw = random.Random(seed)
     documents = []
     for number in range(draw.randrange(2, 9)):
@@ -55,6 +58,6 @@ def random_batch(seed: int, context: str = "token_causal", **how) -> Batch:
     packer = Packer(ListSource(tuple(documents)), 64, seed, 8)
     packer.order = lambda epoch: range(len(documents))
     rows, _ = packer.batch(Cursor(), draw.randrange(2, 4), len(documents))
-    settings = {"ending_ids": frozenset([EOS]), **how}
+    settings = {"ending_ids": frozenset([EOS]), **options}
     block_size = draw.choice([1, 2, 3, 8, 16])
     return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)

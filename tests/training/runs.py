@@ -14,7 +14,7 @@ WORDS = ("red", "blue", "old", "new", "small", "cat", "dog", "bird", "house", "t
 
 
 def small_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """A random AR checkpoint that is unsure of everything, saved to `folder`."""
+    """A random AR checkpoint with small weights, saved to `folder`: its next-token probabilities are nearly equal."""
     return write_base(folder, family, seed=seed, initializer_range=0.05)
 
 

@@ -1,26 +1,26 @@
-"""`python -m training`: what scripts rely on, and one sentence with exit code 2 for bad input."""
+"""`python -m training`: its output for scripts, and one sentence with exit code 2 for bad input."""
 
 import pytest
 
 from tests.training.runs import losses, small_base, small_data, small_recipe, written
 
 
-def said(errors: str) -> str:
-    """What standard error says is wrong, without the lines of a log."""
+def error_lines(errors: str) -> str:
+    """The error lines of standard error, without log lines."""
     return "\n".join(line for line in errors.splitlines() if line.startswith("error: "))
 
 
 @pytest.fixture
 def small(tmp_path):
-    """A recipe file of six steps, and where its run may go."""
+    """A recipe file of six steps, and a folder for its run."""
     recipe = small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"))
     return written(recipe, tmp_path / "recipe.yaml"), tmp_path / "run"
 
 
-def test_adapt_prints_where_the_finished_model_is(run, small):
+def test_adapt_prints_the_path_of_the_finished_model(run, small):
     recipe, output = small
     code, out, errors = run("adapt", "--recipe", recipe, "--output", output, "--max-steps", 2)
-    assert (code, said(errors)) == (0, "")
+    assert (code, error_lines(errors)) == (0, "")
     assert out == f"{output / 'final'}\n"
     assert len(losses(output)) == 2
 
@@ -33,17 +33,17 @@ def test_set_base_and_data_override_the_recipe(run, small, tmp_path):
         *("--set", "optimisation.learning_rate=5e-3", "--set", "blocks.b_max=4"),
     )
     assert code == 0
-    written_down = (output / "recipe.yaml").read_text()
+    stored = (output / "recipe.yaml").read_text()
     for line in (f"source: {more}", "learning_rate: 0.005", "b_max: 4", "max_steps: 1"):
-        assert line in written_down
+        assert line in stored
 
 
 def test_resume_needs_only_the_folder(run, small):
     recipe, output = small
     assert run("adapt", "--recipe", recipe, "--output", output)[0] == 0
-    whole = losses(output)
+    before = losses(output)
     assert run("adapt", "--resume", "--output", output)[0] == 0
-    assert losses(output) == whole
+    assert losses(output) == before
 
 
 @pytest.mark.parametrize(
@@ -68,32 +68,32 @@ def test_resume_needs_only_the_folder(run, small):
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(run, small, arguments, sentence):
+def test_bad_input_gives_one_sentence_and_exit_code_2(run, small, arguments, sentence):
     recipe, output = small
     arguments = [str(recipe) if each == "SMALL" else each for each in arguments]
     if "adapt" in arguments and "--resume" not in arguments:
         arguments += ["--output", str(output)]
     code, out, errors = run(*arguments)
     assert (code, out) == (2, "")
-    assert sentence in said(errors)
-    assert said(errors).count("error: ") == 1
+    assert sentence in error_lines(errors)
+    assert error_lines(errors).count("error: ") == 1
     assert not output.exists()
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", '{"prompt": "a", "completion": "b"\n', '{"prompt": "a"}\n'])
-def test_bad_data_is_one_sentence_and_exit_code_2(run, small, tmp_path, text):
+def test_bad_data_gives_one_sentence_and_exit_code_2(run, small, tmp_path, text):
     recipe, output = small
     (tmp_path / "bad.jsonl").write_text(text)
     code, out, errors = run("adapt", "--recipe", recipe, "--output", output, "--data", tmp_path / "bad.jsonl")
-    assert (code, out, said(errors).count("error: ")) == (2, "", 1)
+    assert (code, out, error_lines(errors).count("error: ")) == (2, "", 1)
     assert not output.exists()
 
 
-def test_a_folder_that_holds_another_run_is_left_as_it_is(run, small):
+def test_a_folder_of_another_run_is_refused_and_not_changed(run, small):
     recipe, output = small
     assert run("adapt", "--recipe", recipe, "--output", output, "--max-steps", 1)[0] == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     code, _, errors = run("adapt", "--recipe", recipe, "--output", output, "--max-steps", 1)
     assert code == 2
-    assert "holds another run" in errors
+    assert "contains another run" in errors
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before

@@ -60,7 +60,7 @@ def _more_legs(rng: Random) -> Draft:
     more, fewer = (one, other) if counts[0] > counts[1] else (other, one)
     prompt = rng.choice(MORE_LEGS).format(e=one, f=other)
     answer = f"{_sentence(_LEGS, one)} {_sentence(_LEGS, other)} So {more} has more legs."
-    # the checked words are the answer's last sentence, because its first two name both animals
+    # only the last sentence of the answer is checked, because the first two name both animals
     facts = {"answer": f"{more} has more legs", "others": [f"{fewer} has more legs"]}
     return Draft(f"legs of {min(one, other)} and {max(one, other)}", Problem("knowledge", prompt, answer, facts))
 

@@ -26,7 +26,7 @@ _PLAIN_SHARE = 0.1  # share of bare sums such as "What is 12 + 5 - 4?"
 _PLAIN = ("What is {sum}?", "Compute {sum}.", "How much is {sum}?")
 
 Equation = tuple[str, int, str, int, int]  # the words before it, left, operation, right, result
-Worked = tuple[str, list[Equation]]  # the prompt with numbers but open slots for people and things; the equations
+Worked = tuple[str, list[Equation]]  # the prompt with numbers, its slots for people and things unfilled; the equations
 
 
 def draw(rng: Random) -> Draft:
@@ -62,7 +62,7 @@ def _drafted(rng: Random, worked: Worked) -> Draft:
 
 
 def _written(equations: list[Equation]) -> str:
-    """Up to two equations follow their words; more follow only "First" and "Then", to keep the answer short."""
+    """One or two equations keep their words. With more, the words are "First" and "Then", for a short answer."""
     words = [lead for lead, *_ in equations]
     leads = words if len(words) <= 2 else ["First", *["Then"] * (len(words) - 1)]
     return " ".join(
@@ -173,7 +173,7 @@ def _puzzle(rng: Random, puzzle: Puzzle) -> Worked | None:
     known = dict(numbers)
     for (left, operation, right), lead in zip(puzzle.plan, puzzle.leads):
         for name in (left, right):
-            if puzzle.numbers.get(name) == "above":  # larger than the number that is subtracted from it
+            if puzzle.numbers.get(name) == "above":  # larger than `right`, which is subtracted from it
                 numbers[name] = known[name] = known[right] + _change(rng)
         first = known[left]
         second = known[right] if right in known else int(right)

@@ -34,5 +34,5 @@ def draw(rng: Random) -> Draft:
     sentences = (opening + PLACES[place], trouble, ANIMALS[animal], rescue, COLOURS[colour])
     answer = " ".join(sentences).format(**slots)
     facts = {"must": [name, animal, f"{colour} {thing}"]}
-    # the wording is not part of the key: a combination of person, animal, thing and place in a test is never in train
+    # the wording is not part of the key, so a combination of person, animal, thing and place is in only one split
     return Draft(f"{name} {animal} {colour} {thing} {place}", Problem("story", asked.format(**slots), answer, facts))

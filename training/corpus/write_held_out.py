@@ -13,7 +13,7 @@ FIELDS = ("domain", "prompt", "answer", "facts")  # without the rule, which is t
 
 
 def held_out_problems(per_domain: int = PER_DOMAIN) -> list[Problem]:
-    """The first problems of each domain's test split with seed 0; a problem whose prompt repeats is skipped."""
+    """The first problems of each domain's test split with seed 0, without problems whose prompt occurred before."""
     problems: dict[str, Problem] = {}
     for number, domain in enumerate(DOMAINS, start=1):
         for index in count():

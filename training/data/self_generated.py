@@ -310,47 +310,47 @@ class Author:
         seed = self.settings.seed
         if self.prompts:
             prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
-            sequences = self._continued(prompts, numbers, seed, tick)
+            sequences = self._continuations(prompts, numbers, seed, tick)
             return [
                 Document(tuple(sequence), ((len(prompt), len(sequence)),))
                 for prompt, sequence in zip(prompts, sequences, strict=True)
             ]
-        sequences = self._continued([self.opening] * len(numbers), numbers, seed, tick)
+        sequences = self._continuations([self.opening] * len(numbers), numbers, seed, tick)
         if self.between is not None:
-            asked = [
+            complete = [
                 index
                 for index, sequence in enumerate(sequences)
                 if sequence[-1] in self.model.eos_token_ids and self._has_room(sequence)
             ]
-            # The answer has another seed than the question: equal noise would make their first tokens dependent.
+            # Another seed than the question: equal noise would make the first tokens of both correlated.
             answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
-            prompts = [sequences[index] + self.between for index in asked]
-            answered = self._continued(prompts, [numbers[index] for index in asked], answer_seed, tick)
-            for index, sequence in zip(asked, answered, strict=True):
+            prompts = [sequences[index] + self.between for index in complete]
+            answered = self._continuations(prompts, [numbers[index] for index in complete], answer_seed, tick)
+            for index, sequence in zip(complete, answered, strict=True):
                 sequences[index] = sequence
         return [Document(tuple(sequence), None) for sequence in sequences]
 
     def _has_room(self, question: list[int]) -> bool:
         return len(question) + len(self.between) < self.model.context_length
 
-    def _continued(
+    def _continuations(
         self, prompts: list[list[int]], numbers: Sequence[int], seed: int, tick: Callable[[DecodeEvent], object]
     ) -> list[list[int]]:
-        """Each prompt followed by the tokens that the model writes after it, through its EOS if there is one."""
+        """Each prompt followed by the tokens that the model writes after it, including its EOS if there is one."""
         if not prompts:
             return []
-        how = self.settings.self_data
+        sampling = self.settings.self_data
         job = prepare(
             self.model,
             prompts,
             strategy="ar",
-            temperature=how.temperature,
-            max_new_tokens=how.max_new_tokens,
+            temperature=sampling.temperature,
+            max_new_tokens=sampling.max_new_tokens,
             seed=seed,
             trace=False,
         )
         sampler = DocumentSampler(
-            temperature=how.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
+            temperature=sampling.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
         )
         sequences = [list(prompt) for prompt in job.prompts]
         for event in decode(self.model, job.prompts, replace(job.plan, sampler=sampler)):

@@ -1,4 +1,4 @@
-"""LoRA on a frozen base, with the mask token's embedding trained beside it. peft is imported where it is used."""
+"""LoRA on a frozen base, whose embedding of MASK is also trained. peft is imported only if it is used."""
 
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ ALL_LINEAR = "all-linear"
 
 
 def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed: int) -> "PeftModel":
-    """Put adapters into `network`, in place; the PeftModel around it. Adapters are float32, whatever the base is in.
+    """Add adapters to `network`, in place, and return the PeftModel around it. Adapters are float32 for every base.
 
-    The embedding of MASK is the one row of the base that is trained: the base has never seen it. Where the
-    head is tied to the embedding, its row is the same one.
+    Of the base, only the embedding of MASK is trained, because the base was not trained with MASK. If the head is
+    tied to the embedding, its row for MASK is trained too. Raises RecipeError if LoRA does not fit the network.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -43,15 +43,15 @@ def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed:
 
 
 def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
-    """The plain network with what was trained folded into its weights, in `dtype`. `adapters` is used up.
+    """The network without PEFT layers, with the adapters merged into its weights, in `dtype`.
 
-    The sum of a weight and its adapter is taken in float32 and rounded once, one layer at a time. A quantised base
-    is loaded again as it was before: folded into 4-bit weights, the sum would be rounded to 4 bits once more.
+    `adapters` cannot be used afterwards. Each layer's sum of weight and adapter is computed in float32 and rounded
+    once. A quantised base is loaded again unquantised, because a merge into 4-bit weights would round the sum to 4 bit.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if recipe.quantization is not None:
-        adapters = _on_plain_base(model, recipe)
+        adapters = _on_unquantised_base(model, recipe)
     with torch.no_grad():
         for layer in adapters.modules():
             if isinstance(layer, BaseTunerLayer):
@@ -62,8 +62,8 @@ def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: to
     return adapters.unload().to(dtype)
 
 
-def _on_plain_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":
-    """The trained adapters on the unquantised base, on the CPU."""
+def _on_unquantised_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":
+    """The unquantised base on the CPU, with the trained adapters."""
     objective = recipe.objective
     plain = load_base(recipe.base, device="cpu")
     plain = with_spec(plain, recipe.blocks.b_max, objective.context, objective.token_shift)
@@ -77,7 +77,7 @@ def _on_plain_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":
 
 
 def _targets(network: PreTrainedModel, lora: Lora) -> str | list[str]:
-    """The recipe's targets, each of which must be the name of a layer inside the network."""
+    """The recipe's targets. Raises RecipeError if one is not the name of a linear layer other than the head."""
     if lora.targets == ALL_LINEAR:
         return ALL_LINEAR
     targets = [lora.targets] if isinstance(lora.targets, str) else list(lora.targets)
@@ -87,11 +87,11 @@ def _targets(network: PreTrainedModel, lora: Lora) -> str | list[str]:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and not any(module is each for each in outer)
     }
-    known = dict.fromkeys(name.rsplit(".", 1)[-1] for name in inner)
+    choices = dict.fromkeys(name.rsplit(".", 1)[-1] for name in inner)
     for target in targets or [""]:
         if not any(name == target or name.endswith(f".{target}") for name in inner):
             raise RecipeError(
-                f"lora.targets names {brief(target)}, and no layer is called that; "
-                f"choose {ALL_LINEAR} or some of {', '.join(known)}."
+                f"lora.targets names {brief(target)}, and no layer has that name; "
+                f"choose {ALL_LINEAR} or some of {', '.join(choices)}."
             )
     return targets

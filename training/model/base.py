@@ -1,4 +1,4 @@
-"""The network that is trained: loaded or made, given a MASK token, and written as a checkpoint that loads back."""
+"""The network that is trained: it is loaded, gets a MASK token, and is saved as a checkpoint."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,13 +14,13 @@ from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from training.errors import RecipeError
 
 MASK_TOKEN = "<|mask|>"
-# Names that tokenizers give to entries held in reserve.
+# Usual names of the reserved entries of a tokenizer.
 _RESERVED = re.compile(r"[<\[]\W*(unused|reserved|extra_id|placeholder|dummy|special)[\w ]*?\d+\W*[>\]]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A network being trained and what decoding must know of it. spec: None while it is AR alone."""
+    """A network in training, with what decoding needs besides it. spec: None for a model without block diffusion."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -33,16 +33,16 @@ class TrainedModel:
 
     @classmethod
     def of(cls, described: CheckpointDescription, network: PreTrainedModel) -> Self:
-        """A checkpoint's network, its weights read or on the meta device, with what is known of the checkpoint.
+        """A network with the description of its checkpoint. network: with weights, or on the meta device.
 
         Raises RecipeError for a checkpoint without a tokenizer.
         """
         tokenizer = described.tokenizer
         if tokenizer is None:
             raise RecipeError(
-                f"{described.label} has no tokenizer that loads here, so its training data cannot be encoded."
+                f"{described.label} has no tokenizer that can be loaded, so training data cannot be encoded."
             )
-        own = tokenizer.eos_token_id
+        tokenizer_eos = tokenizer.eos_token_id
         return cls(
             network=network,
             tokenizer=tokenizer,
@@ -50,23 +50,23 @@ class TrainedModel:
             name=described.label,
             dtype=trained_dtype(described.saved_dtype),
             context_length=described.full_attention_length,
-            # The first is the one that is written where a document has none.
-            eos_token_ids=tuple(sorted(described.eos_token_ids, key=lambda each: (each != own, each))),
+            # The first is appended to a document without an EOS.
+            eos_token_ids=tuple(sorted(described.eos_token_ids, key=lambda each: (each != tokenizer_eos, each))),
             bos_before_template=described.bos_before_template,
         )
 
     @property
     def own_mask(self) -> int | None:
-        """The id of MASK that the checkpoint came with: its spec's, else its tokenizer's; None where it has none."""
+        """The id of the checkpoint's MASK: that of its spec, else that of its tokenizer; None if it has neither."""
         if self.spec is not None:
             return self.spec.mask_token_id
         own = self.tokenizer.mask_token_id
         return None if own == self.tokenizer.unk_token_id else own
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write weights, config and tokenizer as a checkpoint, in safetensors.
+        """Write weights (as safetensors), config and tokenizer as a checkpoint. The network does not change.
 
-        dtype: of the weights as written; None leaves them as they are. The network itself does not change.
+        dtype: of the saved weights; None: that of the network.
         """
         network, config = self.network, self.network.config
         before = (config.dtype, getattr(config, CONFIG_KEY, None))
@@ -74,7 +74,7 @@ class TrainedModel:
             setattr(config, CONFIG_KEY, self.spec.model_dump(mode="json"))
         try:
             network.save_pretrained(folder, state_dict=_cast(network.state_dict(), dtype))
-            # save_pretrained writes the live network's dtype, whatever the tensors it was given are in.
+            # save_pretrained writes the network's dtype into the config, not that of the state_dict.
             config.dtype = dtype or before[0]
             config.save_pretrained(folder)
         finally:
@@ -88,7 +88,7 @@ class TrainedModel:
     def _save_tokenizer(self, folder: Path) -> None:
         template = self.tokenizer.chat_template
         if self.bos_before_template and isinstance(template, str) and not self._template_writes_bos():
-            # The family's loader writes the BOS; a stock checkpoint has only its template to say so.
+            # For this family, our loader adds the BOS. In the saved checkpoint the template must write it.
             self.tokenizer.chat_template = "{{ bos_token }}" + template
         try:
             self.tokenizer.save_pretrained(folder)
@@ -96,20 +96,20 @@ class TrainedModel:
             self.tokenizer.chat_template = template
 
     def _template_writes_bos(self) -> bool:
-        """Whether there is no BOS to write, or a prompt begins with it already."""
+        """Whether the template needs no BOS: a prompt already begins with it, or the tokenizer has none."""
         bos = self.tokenizer.bos_token
         if bos is None:
             return True
         turns = [{"role": "user", "content": "?"}]
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except Exception:  # whatever a template raises: it is the checkpoint's own program
+        except Exception:  # the template is a program of the checkpoint and may raise any exception
             return False
         return text.startswith(bos)
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """The tensors in `dtype`. Names that share one tensor share one again, or tied weights would be saved twice."""
+    """The tensors in `dtype`. Tied weights stay tied, so that they are saved once."""
     if dtype is None:
         return state
     done: dict[tuple[int, torch.Size], torch.Tensor] = {}
@@ -123,36 +123,39 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> dict[str
 def load_base(
     name: str, dtype: torch.dtype | None = None, quantization: str | None = None, device: str = "auto"
 ) -> TrainedModel:
-    """An AR checkpoint, or one already adapted, through the engine's own loader.
+    """Load an AR checkpoint, or an already adapted one, with the loader of the engine.
 
-    dtype: of the network; None is the checkpoint's own, bfloat16 instead of float16.
+    dtype: of the network; None: `trained_dtype` of the checkpoint's dtype.
     Raises CheckpointError as `nbdiff_engine.load` does, and RecipeError for a checkpoint without a tokenizer.
     """
     described = nb.describe(name)
     text = str(dtype or trained_dtype(described.saved_dtype)).removeprefix("torch.")
     loaded = nb.load(described, dtype=text, device=device, quantization=quantization, for_training=True)
-    # A published checkpoint's own names of tensors would otherwise come back in what is saved as a stock model.
+    # Otherwise save_pretrained would use the tensor names of the loaded checkpoint, not those of transformers.
     loaded.network._weight_conversions = None
     return TrainedModel.of(described, loaded.network)
 
 
 def trained_dtype(saved: str) -> torch.dtype:
-    """The dtype in which a checkpoint is trained and saved again: its own, but bfloat16 instead of float16, whose range
-    is too small for training, and float32 instead of float64."""
+    """The dtype for training and saving a checkpoint of dtype `saved`.
+
+    bfloat16 replaces float16, whose range is too small for training; all other dtypes become float32.
+    """
     return torch.bfloat16 if saved in ("float16", "bfloat16") else torch.float32
 
 
 def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: bool) -> TrainedModel:
-    """The same network as a block-diffusion model: MASK chosen, spec complete.
+    """The same network as a block-diffusion model, with a MASK and a complete spec.
 
-    A checkpoint that has a spec already keeps its MASK, threshold and policy.
+    A checkpoint with a spec keeps its MASK, threshold and policy. Raises RecipeError if its blocks are at absolute
+    positions.
     """
     fields = model.spec.model_dump() if model.spec else {"mask_token_id": choose_mask_token(model)}
     grid = model.spec.block_grid if model.spec else "prompt_end"
     if grid != "prompt_end":
         raise RecipeError(
-            f"{model.name} lays its blocks at absolute positions; adaptation lays them from the prompt's end. "
-            "Start from its AR base instead."
+            f"The blocks of {model.name} are at absolute positions, but adaptation starts them at the prompt's end; "
+            "use its AR base instead."
         )
     fields |= {
         "block_size": block_size,
@@ -165,11 +168,11 @@ def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: b
 
 
 def choose_mask_token(model: TrainedModel) -> int:
-    """The id of MASK in a checkpoint that has none; the tokenizer then knows it as its mask token.
+    """Choose the id of MASK, and make it the mask token of the tokenizer.
 
-    The tokenizer's own mask token, else an unused row of the embedding, else a reserved entry of the tokenizer,
-    else a new row. Apart from the first, which the base may know, it starts at the mean embedding. Nothing
-    here is random: a resumed run of adapters makes the same base again.
+    It is the checkpoint's own MASK, else an unused row of the embedding, else a reserved entry of the tokenizer, else a
+    new row. The embedding of the last three is set to the mean of the others. Nothing is random, so a resumed run of
+    adapters gets the same base. Raises RecipeError if the tokenizer gives MASK the id of another token.
     """
     tokenizer, network = model.tokenizer, model.network
     rows = network.get_input_embeddings().weight.shape[0]
@@ -185,32 +188,32 @@ def choose_mask_token(model: TrainedModel) -> int:
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
     mask = tokenizer.mask_token_id
     if any(id_ == mask for text, id_ in vocabulary.items() if text != tokenizer.mask_token):
-        raise RecipeError(f"The tokenizer of {model.name} has gaps in its ids and gives MASK one that is taken.")
+        raise RecipeError(f"The tokenizer of {model.name} has gaps in its ids and gives MASK the id of another token.")
     if mask >= rows:
         _add_rows(network, mask + 1)
     else:
         weight = network.get_input_embeddings().weight
         with torch.no_grad():
-            others = weight.sum(dim=0, dtype=torch.float32) - weight[mask].float()
-            weight[mask] = (others / (rows - 1)).to(weight.dtype)
+            sum_of_others = weight.sum(dim=0, dtype=torch.float32) - weight[mask].float()
+            weight[mask] = (sum_of_others / (rows - 1)).to(weight.dtype)
     return mask
 
 
 def _reserved_entries(model: TrainedModel) -> list[str]:
-    """Entries of the tokenizer that nothing uses, lowest id first.
+    """Reserved entries of the tokenizer that are really unused, lowest id first.
 
-    Names are no proof: a chat template may write its roles with entries that are called unused.
+    The name is not enough: a chat template may mark its roles with entries named "unused".
     """
     tokenizer = model.tokenizer
     template = str(tokenizer.chat_template or "")
-    taken = {text for text in tokenizer.special_tokens_map.values() if isinstance(text, str)}
-    taken |= set(tokenizer.convert_ids_to_tokens(list(model.eos_token_ids)))
+    used = {text for text in tokenizer.special_tokens_map.values() if isinstance(text, str)}
+    used |= set(tokenizer.convert_ids_to_tokens(list(model.eos_token_ids)))
     entries = sorted((id_, text) for text, id_ in tokenizer.get_vocab().items() if _RESERVED.fullmatch(text))
-    return [text for _, text in entries if text not in template and text not in taken]
+    return [text for _, text in entries if text not in template and text not in used]
 
 
 def _add_rows(network: PreTrainedModel, rows: int) -> None:
-    """Grow the vocabulary to `rows`. New rows of the embedding, and of an untied head, are the mean of the old ones."""
+    """Grow the vocabulary to `rows`. New rows of the embedding and of an untied head are the mean of the old rows."""
     before = network.get_input_embeddings().weight.shape[0]
     network.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():

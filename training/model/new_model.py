@@ -1,4 +1,4 @@
-"""A new AR model for `pretrain`: a byte-level BPE tokenizer from the training data, and a network from a config."""
+"""A new AR model for `pretrain`: a BPE tokenizer trained on the data, and a network from a config."""
 
 from collections.abc import Iterable
 
@@ -22,9 +22,9 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE whose digits stand apart, so that numbers are spelt one way only.
+    """A byte-level BPE tokenizer in which every digit is one token, so that a number has only one encoding.
 
-    MASK has its entry from the start: adapting the model later changes no shape.
+    It already has MASK, so that a later adaptation changes no shapes.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -49,7 +49,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def new_model(settings: Network, tokenizer: PreTrainedTokenizerBase, seed: int, name: str) -> TrainedModel:
-    """A random network of the recipe's config. Its vocabulary is the tokenizer's, whatever the config says."""
+    """A randomly initialised network from the recipe's config. The vocabulary size is that of the tokenizer.
+
+    Raises RecipeError if transformers cannot make a network from the config.
+    """
     eos = tokenizer.eos_token_id
     fields = {"max_position_embeddings": 1024, "tie_word_embeddings": True, **settings.config}
     fields |= {"vocab_size": len(tokenizer), "eos_token_id": eos, "pad_token_id": eos, "bos_token_id": None}

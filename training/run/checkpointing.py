@@ -1,7 +1,7 @@
-"""Checkpoints that a crash cannot spoil: written beside, synced, then renamed, with a manifest of every file.
+"""Checkpoints that a crash cannot damage: files are written to a temporary folder, synced, and the folder is renamed.
 
-A folder `step-00000100` that has its name holds every byte it should; what a kill leaves behind keeps another
-name and is swept away by the next run. Nothing is pickled: tensors are safetensors, the rest is JSON.
+A folder named `step-00000100` is therefore complete. A killed save leaves only a folder with a temporary name, which
+the next run removes. Nothing is pickled: tensors are in safetensors, the rest in JSON.
 """
 
 import errno
@@ -26,23 +26,23 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A whole checkpoint on disk."""
+    """A complete checkpoint on disk."""
 
     folder: Path
     step: int  # steps done
 
 
 class CheckpointStore:
-    """The checkpoints of one run, newest `keep` of them."""
+    """The checkpoints of one run. Only the newest `keep` are kept."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
         self.keep = keep
 
     def save(self, step: int, write: Callable[[Path], None]) -> Checkpoint:
-        """Save what `write` puts into the folder that it is given.
+        """Call `write` with a temporary folder, and publish that folder as the checkpoint of `step`.
 
-        Raises RunError where the disk is full or cannot be written; earlier checkpoints are untouched then.
+        Raises RunError if the disk is full or cannot be written; earlier checkpoints do not change then.
         """
         target = self.folder / f"step-{step:08d}"
         try:
@@ -54,13 +54,13 @@ class CheckpointStore:
             raise RunError(
                 f"The checkpoint of step {step} cannot be written to {self.folder}: {reason}; {kept}."
             ) from error
-        whole = self.all()
-        for old in whole[: -self.keep]:
+        saved = self.all()
+        for old in saved[: -self.keep]:
             shutil.rmtree(old.folder, ignore_errors=True)
-        return whole[-1]
+        return saved[-1]
 
     def drop_after(self, chosen: Checkpoint) -> None:
-        """Remove what is newer than the checkpoint a run goes on from: damaged, or it would have been chosen."""
+        """Remove the checkpoints newer than the one a run resumes from: `newest` skipped them as damaged."""
         for each in self.all():
             if each.step > chosen.step:
                 shutil.rmtree(each.folder, ignore_errors=True)
@@ -74,36 +74,36 @@ class CheckpointStore:
         return sorted(found, key=lambda each: each.step)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files are all as its manifest says; damaged ones are passed over."""
+        """The newest checkpoint whose files match its manifest; None if there is none."""
         return next((each for each in reversed(self.all()) if is_whole(each.folder)), None)
 
 
 def publish(target: Path, write: Callable[[Path], None]) -> None:
-    """Make a folder appear at `target` whole or not at all. An older one there is replaced.
+    """Create the folder `target` with what `write` puts into it, complete or not at all. An older one is replaced.
 
-    Raises OSError as the file system does; nothing is left of the attempt then.
+    Raises OSError if the file system does; the unfinished folder is removed then.
     """
-    beside = target.with_name(target.name + _UNFINISHED)
-    shutil.rmtree(beside, ignore_errors=True)
+    unfinished = target.with_name(target.name + _UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        write(beside)
-        files = sorted(path for path in beside.rglob("*") if path.is_file())
-        for path in [*files, write_manifest(beside, files)]:
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        for path in [*files, write_manifest(unfinished, files)]:
             _sync(path)
-        _sync(beside)
+        _sync(unfinished)
         if target.exists():
             retired = target.with_name(target.name + ".retired")
             shutil.rmtree(retired, ignore_errors=True)
             target.rename(retired)
-            beside.rename(target)
+            unfinished.rename(target)
             shutil.rmtree(retired, ignore_errors=True)
         else:
-            beside.rename(target)
+            unfinished.rename(target)
         _sync(target.parent)
     except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        # The libraries written in Rust raise exceptions of their own for what the file system says.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        # safetensors and tokenizers raise their own exceptions for an error of the file system.
         code = None if isinstance(error, OSError) else _OS_ERROR.search(str(error))
         if code:
             raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
@@ -111,7 +111,7 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted saves have left in a run's folder."""
+    """Remove the temporary folders that interrupted saves left in a run's folder."""
     for pattern in (f"*{_UNFINISHED}", "*.retired"):
         for path in folder.rglob(pattern):
             shutil.rmtree(path, ignore_errors=True)
@@ -129,9 +129,9 @@ def _sync(path: Path) -> None:
 
 
 def save_optimizer(path: Path, optimizers: Mapping[str, torch.optim.Optimizer], names: Mapping[int, str]) -> None:
-    """Write the state of optimisers. names: id of a parameter to its name.
+    """Write the state of optimisers. names: `id()` of a parameter to its name.
 
-    A tensor is stored as `optimizer/parameter/entry`, a number as a tensor without dimensions.
+    The key of a tensor is `optimizer/parameter/entry`. A number is stored as a tensor without dimensions.
     """
     tensors: dict[str, Tensor] = {}
     for label, optimizer in optimizers.items():
@@ -145,7 +145,7 @@ def save_optimizer(path: Path, optimizers: Mapping[str, torch.optim.Optimizer], 
 def load_optimizer(
     path: Path, optimizers: Mapping[str, torch.optim.Optimizer], parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Read what `save_optimizer` wrote, onto each parameter's device: a fused AdamW wants its steps there, too."""
+    """Read what `save_optimizer` wrote, to each parameter's device. A fused AdamW needs its step counts there too."""
     for key, tensor in load_file(path).items():
         label, rest = key.split("/", 1)
         name, entry = rest.rsplit("/", 1)

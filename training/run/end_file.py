@@ -1,6 +1,6 @@
-"""end.json in a run's folder: how its latest start ended. Written by the trainer, read by a job's runner.
+"""end.json in a run's folder: how the last process of the run ended. The trainer writes it; a job's runner reads it.
 
-It imports nothing but the standard library, so that the runner stays small.
+This module imports no library outside this project, so that the runner needs little memory.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ END = "end.json"
 
 
 class Outcome(StrEnum):
-    """finished: the model in final/ is whole. failed: an error of ours, one sentence. crashed: any other exception."""
+    """finished: final/ is complete. failed: an NBDiffError, with one sentence. crashed: any other exception."""
 
     FINISHED = "finished"
     STOPPED = "stopped"
@@ -31,12 +31,12 @@ class Ending:
 
     outcome: Outcome
     kind: FailureKind | None = None  # of a failure or a crash
-    step: int | None = None  # of a stopped run: its last step, which is saved; None if it could not save
-    message: str = ""  # what the trainer printed as its error
+    step: int | None = None  # the saved last step of a stopped run; None if it could not save
+    message: str = ""  # the error that the trainer printed
 
 
 def read_ending(run: Path) -> Ending | None:
-    """The ending in a run's folder; None where the trainer has written none that can be read."""
+    """The ending in a run's folder; None if there is no end.json, or it cannot be read."""
     try:
         fields = json.loads((run / END).read_bytes())
         kind, step, message = fields["kind"], fields["step"], fields["message"]
@@ -49,12 +49,12 @@ def read_ending(run: Path) -> Ending | None:
 
 @contextlib.contextmanager
 def ending_written(run: Path, resume: bool, ending_of: Callable[[BaseException], Ending]) -> Iterator[None]:
-    """Write down how the run in the block ends. The ending of an earlier start is removed first.
+    """Write how the run inside the `with` block ends. An older end.json is removed first.
 
-    It makes no folder, and leaves one alone that holds another run or other files. Of the processes of a run, the
-    first one writes. A disk without room for the file is no error: the run ends as it would have.
+    Only the process of rank 0 writes. No folder is created, and a folder with another run or other files is not
+    changed. If the file cannot be written, this is ignored, so that the error of the run is not hidden.
     """
-    writes = int(os.environ.get("RANK", "0")) == 0 and _is_this_runs(run, resume)
+    writes = int(os.environ.get("RANK", "0")) == 0 and _belongs_to_run(run, resume)
     if writes:
         with contextlib.suppress(OSError):
             (run / END).unlink()
@@ -70,24 +70,25 @@ def ending_written(run: Path, resume: bool, ending_of: Callable[[BaseException],
             _write(run / END, ending)
 
 
-def _is_this_runs(run: Path, resume: bool) -> bool:
+def _belongs_to_run(folder: Path, resume: bool) -> bool:
+    """Whether a folder is that of the run to resume, or empty or absent for a new run."""
     try:
         if resume:
-            return (run / "recipe.yaml").is_file()
-        return not run.exists() or all(path.name == END for path in run.iterdir())
+            return (folder / "recipe.yaml").is_file()
+        return not folder.exists() or all(path.name == END for path in folder.iterdir())
     except OSError:  # a file, or a folder that cannot be read
         return False
 
 
 def _write(path: Path, ending: Ending) -> None:
-    """Write the file whole or not at all."""
-    beside = path.with_name(path.name + ".part")
+    """Write the file completely or not at all."""
+    part = path.with_name(path.name + ".part")
     try:
-        with beside.open("w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8") as file:
             file.write(json.dumps(asdict(ending)) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(part, path)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            part.unlink()

@@ -1,4 +1,4 @@
-"""From the exception that ends a run to what end.json says of it."""
+"""From the exception that ends a run to the content of end.json."""
 
 import errno
 
@@ -16,13 +16,13 @@ _OS_KINDS = {
     errno.EFBIG: FailureKind.DISK_FULL,
     errno.ENOMEM: FailureKind.OUT_OF_MEMORY,
 }
-# The one place where the words of a message decide: PyTorch raises a plain RuntimeError where its CPU allocator, the
-# CUDA driver or cuBLAS has no memory left.
-_TORCH_WITHOUT_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# PyTorch raises a plain RuntimeError if its CPU allocator, the CUDA driver or cuBLAS is out of memory, so only the
+# message can be checked.
+_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def ending_of(error: BaseException) -> Ending:
-    """The ending of a run that an exception has left."""
+    """The ending of a run that was ended by an exception."""
     if isinstance(error, Interrupted):
         return Ending(Outcome.STOPPED, step=error.step, message=str(error))
     if isinstance(error, KeyboardInterrupt):
@@ -34,17 +34,17 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def kind_of(error: BaseException) -> FailureKind:
-    """Why a run failed, as the exception says, or else one of those that caused it."""
+    """Why a run failed: the kind of the exception, or of the first of its causes that has one."""
     cause: BaseException | None = error
     while cause is not None:
-        kind = _own_kind(cause)
+        kind = _kind_without_cause(cause)
         if kind is not FailureKind.OTHER:
             return kind
         cause = cause.__cause__
     return FailureKind.OTHER
 
 
-def _own_kind(error: BaseException) -> FailureKind:
+def _kind_without_cause(error: BaseException) -> FailureKind:
     if isinstance(error, TrainingError):
         return error.kind
     if isinstance(error, SettingError):
@@ -55,6 +55,6 @@ def _own_kind(error: BaseException) -> FailureKind:
         return _OS_KINDS.get(error.errno, FailureKind.OTHER)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return FailureKind.OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_WITHOUT_MEMORY):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
         return FailureKind.OUT_OF_MEMORY
     return FailureKind.OTHER

@@ -1,4 +1,4 @@
-"""Held-out losses of a training run: per token, each objective by itself."""
+"""Held-out losses of a training run: MDM and AR loss per token, separately."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,7 @@ from training.run.log_lines import HeldOutLosses
 
 @torch.no_grad()
 def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> HeldOutLosses:
-    """Mean losses over batches.
-
-    `batches` are this process's own; the figures are those of all processes.
-    """
+    """Mean losses in nats per token. batches: those of this process; the means are over all processes."""
     was_training = objective.training
     objective.eval()
     sums = torch.zeros(4, dtype=torch.float64)
@@ -29,7 +26,7 @@ def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accele
 
 
 def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:
-    """Numbers added up over all processes."""
+    """Each number summed over all processes. sums: shape [N]."""
     if accelerator.num_processes == 1:
         return sums.tolist()
     return accelerator.reduce(sums.to(accelerator.device), "sum").tolist()

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, a checkpoint is saved, and the run ends. SIGUSR1: saved, and on it goes."""
+"""Signals. SIGTERM and Ctrl-C: finish the step, save a checkpoint and end the run. SIGUSR1: save and continue."""
 
 import signal
 from types import FrameType
@@ -7,43 +7,43 @@ from training.errors import RunError
 
 
 class Interrupted(RunError):
-    """A run was asked to stop and has saved a checkpoint after `step`. exit_code: as a shell reports the signal."""
+    """A signal stopped the run, and the checkpoint after `step` is saved. exit_code: as a shell reports the signal."""
 
     def __init__(self, step: int, exit_code: int):
-        super().__init__(f"stopped after step {step}, which is saved; --resume goes on from there")
+        super().__init__(f"stopped after step {step}, which is saved; use --resume to continue")
         self.step = step
         self.exit_code = exit_code
 
 
 class Interruption:
-    """While it is entered, the first signal is only noted; a second one acts as it always does."""
+    """A context manager in which the first SIGTERM or Ctrl-C is only recorded. A second one has its usual effect."""
 
     def __init__(self) -> None:
-        self.asked = 0  # the signal's number
-        self.save = False  # a checkpoint is asked for; whoever saves it takes this back
+        self.stop_signal = 0  # number of the signal that stops the run; 0: none yet
+        self.save_requested = False  # reset by the trainer
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: whoever runs it there stops it otherwise
+                self._before[number] = signal.signal(number, self._on_stop)
+            except ValueError:  # only the main thread can set signal handlers
                 return self
         if hasattr(signal, "SIGUSR1"):
-            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_save)
+            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = number
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_signal = number
         signal.signal(number, self._before[number])
 
-    def _note_save(self, number: int, frame: FrameType | None) -> None:
-        self.save = True
+    def _on_save(self, number: int, frame: FrameType | None) -> None:
+        self.save_requested = True
 
     def as_exit(self, step: int) -> Interrupted:
-        """What ends the run after it has been saved at `step`."""
-        return Interrupted(step, 128 + self.asked)
+        """The exception that ends the run after the checkpoint of `step` is saved."""
+        return Interrupted(step, 128 + self.stop_signal)

@@ -1,4 +1,4 @@
-"""From a recipe to a running Trainer: the network, its MASK, its data, its folder, its processes."""
+"""From a recipe to a Trainer: the network with its MASK, the data, the run's folder, and the processes."""
 
 import logging
 import os
@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = timedelta(hours=2)  # of processes that wait while the first one saves
+_GROUP_TIMEOUT = timedelta(hours=2)  # long, because the other processes wait while the first one saves
 
 
 def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None) -> Path:
-    """Run a recipe to its end; the folder of the finished model.
+    """Train a recipe to its end, and return the folder of the finished model.
 
     on_step: as in `Trainer`.
-    Raises NBDiffError of one kind or another, one sentence each, before anything is written where it can.
+    Raises NBDiffError with one sentence. Mistakes in the recipe or the data are found before anything is written,
+    where that is possible.
     """
     trainer = make_trainer(recipe, output, resume, on_step)
     try:
@@ -61,11 +62,11 @@ def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFig
 def make_trainer(
     recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None
 ) -> Trainer:
-    """The trainer of a run, with its network and data loaded and its folder made; nothing is trained yet.
+    """The trainer of a run, with the network and data loaded and the folder created; nothing is trained yet.
 
     Raises NBDiffError as `start` does.
     """
-    transformers_logging.disable_progress_bar()  # of shards that load and save; the run has its own bar
+    transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
     if recipe.threads:
@@ -86,25 +87,28 @@ def make_trainer(
 
 
 def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    """Processes, device and precision. What was really got is in the log's first line."""
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    """The Accelerator: processes, device and precision. The first line of the run's log shows them."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     try:
         accelerator = Accelerator(
             mixed_precision="bf16" if recipe.precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
             log_with=list(recipe.saving.trackers) or None,
             project_dir=str(folder.path / "trackers"),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_GROUP_TIMEOUT)],
         )
     except (ValueError, RuntimeError) as error:
         raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
-    if accelerator.num_processes != asked:
-        raise RunError(f"{asked} processes were asked for, and {accelerator.num_processes} started; use torchrun.")
+    if accelerator.num_processes != world_size:
+        raise RunError(
+            f"WORLD_SIZE is {world_size}, but {accelerator.num_processes} processes started; "
+            "start the run with torchrun."
+        )
     return accelerator
 
 
 def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedModel:
-    """The base as its checkpoint is, or a new network. name: of what is made."""
+    """The base as loaded from its checkpoint, or a new network. name: of the new network."""
     if recipe.kind == "pretrain":
         texts = tokenizer_texts(recipe)
         tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
@@ -120,31 +124,31 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
 
 
 def self_data_folder(recipe: Recipe, base: TrainedModel) -> Path:
-    """For `--data self`: the folder of the documents that the base writes in the arithmetic of this run."""
+    """For `--data self`: the cache folder of the documents, which depends on this run's dtype and quantisation."""
     dtype = base.dtype if recipe.lora else torch.float32  # as `load_network` loads it
     arithmetic = f"{dtype}, {recipe.quantization or 'not quantised'}"
     return cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
 
 
 def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
-    """For `--data self`: the file of documents that the base has written, now or in an earlier run.
+    """For `--data self`: the file of documents that the base writes now or wrote in an earlier run.
 
-    To be called before the network is adapted. writes: one process of a machine does; the others wait for the
-    file, since a barrier would run out of time.
+    Call this before the network is adapted. writes: true for one process per machine. The others wait for the file,
+    because a barrier would time out.
     """
     if recipe.data.source != SELF:
         return None
     folder = self_data_folder(recipe, base)
     if not writes:
         return wait_for_self_data(recipe.data, folder)
-    # MASK is chosen first: it may be a token that the base could write, and no document may hold it.
+    # MASK is chosen first, so that the base cannot write it: no document may contain MASK.
     spec = base.spec or DiffusionSpec(mask_token_id=choose_mask_token(base))
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
     return write_self_data(author, recipe.data, folder)
 
 
 def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | None"]:
-    """The network to train, with its MASK, and the PeftModel around it where LoRA is trained."""
+    """The network to train, with its MASK, and the PeftModel around it if LoRA is trained, else None."""
     if recipe.kind == "pretrain":
         return model, None
     objective = recipe.objective
@@ -157,10 +161,10 @@ def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "
 
 
 def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
-    """What a new tokenizer learns from: the first documents of the data, as text."""
+    """The training text of a new tokenizer: the first documents of the data."""
     count = recipe.network.tokenizer.documents
     if recipe.data.source == SELF:
-        raise RecipeError("A new network cannot write its own training data; give pretrain --data of another kind.")
+        raise RecipeError("data is 'self', but a new network cannot write its own training data; give other --data.")
     if recipe.data.source != CORPUS:
         rows = load_rows(recipe.data)
         layout = detect_format(rows.column_names, recipe.data)
@@ -179,7 +183,7 @@ def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
 def open_documents(
     recipe: Recipe, model: TrainedModel, self_written: Path | None = None
 ) -> tuple[DocumentSource, DocumentSource]:
-    """The documents to train on, and those to evaluate on. self_written: of `write_documents`."""
+    """The documents to train on, and the held-out ones. self_written: the result of `write_documents`."""
     if self_written is not None:
         return open_self(recipe.data, self_written)
     encoder = Encoder(

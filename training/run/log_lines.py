@@ -1,6 +1,6 @@
 """The lines of a run's logs: metrics.jsonl, evaluations.jsonl and probes.jsonl, each as a dataclass.
 
-The trainer writes them, and the queue and the page read them. It imports nothing heavy, because readers need no torch.
+The trainer writes them; the queue and the page read them. This module does not import torch, so readers start fast.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """One optimiser step: a line of metrics.jsonl. None: an older version did not write the value."""
+    """One optimiser step: a line of metrics.jsonl. None: the line is of an older version without this value."""
 
     step: int  # from 1
     loss: float | None = None  # mdm + ar_weight * ar, in nats; the loss whose gradient is taken
@@ -39,7 +39,7 @@ class StepFigures:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLosses:
-    """Mean cross-entropy in nats on held-out documents; None if there is no such token."""
+    """Mean cross-entropy in nats per token on held-out documents; None if there is no such token."""
 
     loss_mdm: float | None  # of masked tokens
     loss_ar: float | None  # of next tokens
@@ -76,7 +76,7 @@ class ProbeAnswer:
     text: str
     tokens_per_forward: float
     forwards: int
-    tokens: tuple[tuple[str, int], ...]  # text, and the pass of its block that fixed the token; 0: AR fixed it
+    tokens: tuple[tuple[str, int], ...]  # text, and the forward of its block that fixed the token; 0: fixed by AR
     trace: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:

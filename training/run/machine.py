@@ -1,4 +1,4 @@
-"""What a run asks of the machine that it runs on."""
+"""Checks and measurements of the machine of a run: peak memory, and the compiler."""
 
 import resource
 import shutil
@@ -10,7 +10,7 @@ from training.errors import RecipeError
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held: of the GPU where it trains on one, else of the machine."""
+    """The peak memory of this process in bytes: on the GPU if `device` is one, else in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -18,6 +18,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise RecipeError where torch.compile is asked for on a CPU without a C++ compiler."""
+    """Raise RecipeError if `device` is a CPU and there is no C++ compiler, which torch.compile needs there."""
     if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        raise RecipeError("compile is on, which needs a C++ compiler on a CPU, and there is none; set compile=false.")
+        raise RecipeError("compile is on, but there is no C++ compiler for the CPU; install g++, or set compile=false.")

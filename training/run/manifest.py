@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint's folder: every file with its size and content, so that a damaged one is recognised.
+"""The manifest of a checkpoint's folder: the size and SHA-256 of every file, to detect a damaged checkpoint.
 
-Kept apart from the tensors, so that what only looks at a folder need not import torch.
+This module does not import torch, so that programs which only check a folder start fast.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of the manifest is there with its size and content."""
+    """Whether every file of the manifest exists with its size and SHA-256."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all(facts_of(folder / name) == facts for name, facts in files.items())
@@ -22,7 +22,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def write_manifest(folder: Path, files: Iterable[Path]) -> Path:
-    """Write the manifest of a folder, which names these files of it; its path. Raises OSError as the disk does."""
+    """Write the manifest of these files of a folder, and return its path. Raises OSError if it cannot be written."""
     facts = {path.relative_to(folder).as_posix(): facts_of(path) for path in files}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": facts}, indent=1) + "\n", encoding="utf-8")
@@ -30,7 +30,7 @@ def write_manifest(folder: Path, files: Iterable[Path]) -> Path:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file. Raises OSError where it cannot be read."""
+    """The entry of a file in the manifest. Raises OSError if the file cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The model card of a run: what was trained on what, for how long, and what was measured, from the run's own logs."""
+"""The model card of a run: model, data, training time and held-out losses, from the recipe and the run's logs."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def model_card(
     last: StepFigures | None,
     evaluation: Evaluation | None,
 ) -> str:
-    """Markdown with the metadata block that hubs read. name: of what was made; last, evaluation: the run's last."""
+    """Markdown with the YAML metadata of the hub. name: of the trained model. last, evaluation: the last of the run."""
     base = Path(recipe.base).name if recipe.base and Path(recipe.base).exists() else recipe.base
     parameters = sum(each.numel() for each in model.network.parameters())
     what = "A block-diffusion language model" if model.spec else "An autoregressive language model"

@@ -1,4 +1,4 @@
-"""Optimisers by parameter, and the learning rate of a step as a function of the step alone."""
+"""The optimisers of the parameters, and the learning rate, which depends only on the settings and the step."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from training.recipe.recipe import Optimisation
 
 
 def make_optimizers(settings: Optimisation, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
-    """AdamW over all, or Muon over the matrices of the layers and AdamW over embeddings, head and vectors.
+    """AdamW for all parameters, or Muon for the matrices of the layers and AdamW for embeddings, head and vectors.
 
-    Muon's update is scaled to the size of AdamW's, so that one learning rate serves both.
+    Muon's update is scaled to the RMS of AdamW's, so that both use the same learning rate. Keys: "adamw", "muon".
     """
     muon = {}
     if settings.optimizer == "muon":

@@ -1,4 +1,4 @@
-"""The same few prompts, denoised by a run at each of its checkpoints: how a model learns to decode in parallel."""
+"""Probes: the same few prompts, decoded at every checkpoint of a run, to show how parallel decoding improves."""
 
 import logging
 import time
@@ -17,26 +17,26 @@ from training.run.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-SMALL = 50_000_000  # weights up to which a run is probed by default
-_DOMAINS = ("math", "knowledge")  # of short answers
-_OF_EACH = 4
-_SHOWN = 3
+SMALL = 50_000_000  # the most parameters with which a run is probed by default
+_DOMAINS = ("math", "knowledge")  # with short answers
+_PER_DOMAIN = 4
+_LOGGED_ANSWERS = 3
 _MAX_NEW_TOKENS = 32
 
 
 def probes_by_default(model: TrainedModel) -> bool:
-    """Whether a run of this model is probed where its recipe leaves that open: while it costs next to nothing."""
+    """Whether a run of this model is probed if its recipe does not set it: only a small model, as probes take time."""
     return sum(each.numel() for each in model.network.parameters()) <= SMALL
 
 
 def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
-    """Denoise the probes with the weights as they are, and append a line to the run's probes.jsonl.
+    """Decode the probes with the current weights, and append a line to the run's probes.jsonl.
 
-    Nothing that training depends on is changed: no random number is drawn, and the network is left as it was.
+    Training is not affected: no random number is drawn, and the state of the network is restored.
     """
     started = time.perf_counter()
     problems = probe_problems()
-    with _decoding(model) as decoder:
+    with _in_decoding_mode(model) as decoder:
         job = prepare(
             decoder,
             [problem.prompt for problem in problems],
@@ -47,16 +47,14 @@ def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
         events: list[list[DecodeEvent]] = [[] for _ in problems]
         for event in job.events():
             events[event.row].append(event)
-    outputs = [job.output(row, own) for row, own in enumerate(events)]
+    outputs = [job.output(row, row_events) for row, row_events in enumerate(events)]
+    logged = list(zip(problems, outputs, events))[:: _PER_DOMAIN // 2][:_LOGGED_ANSWERS]
     found = Probe(
         step=step,
         tokens_per_forward=pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
         accuracy=_accuracy(problems, outputs),
         problems=len(problems),
-        answers=tuple(
-            _shown(job, problem, output, own)
-            for problem, output, own in list(zip(problems, outputs, events))[:: _OF_EACH // 2][:_SHOWN]
-        ),
+        answers=tuple(_answer(job, problem, output, row_events) for problem, output, row_events in logged),
         seconds=time.perf_counter() - started,
     )
     folder.log_probe(found)
@@ -64,29 +62,29 @@ def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
 
 
 def probe_safely(folder: RunFolder, model: TrainedModel, step: int) -> None:
-    """`probe`, where a probe that fails is no reason to end a run."""
+    """Call `probe`, and only log an error: a failed probe must not end a run."""
     try:
         probe(folder, model, step)
-    except Exception as error:  # whatever a network of any family may raise when it is decoded
+    except Exception as error:  # a network of transformers may raise any exception in decoding
         logger.warning("the probes of step %d failed: %s", step, str(error).split("\n", 1)[0][:200])
 
 
 def probe_problems() -> list[Problem]:
-    """What is asked at each checkpoint. No training run of the project's corpus has seen any of them."""
-    return [problem for domain in _DOMAINS for problem in held_out(domain, _OF_EACH)]
+    """The problems of the probes. They are in the test split of the project's corpus, so no run trains on them."""
+    return [problem for domain in _DOMAINS for problem in held_out(domain, _PER_DOMAIN)]
 
 
 @contextmanager
-def _decoding(model: TrainedModel) -> Iterator[BlockModel]:
-    """The network under training as one that decodes, for a while."""
+def _in_decoding_mode(model: TrainedModel) -> Iterator[BlockModel]:
+    """Make the network in training usable for decoding inside the `with` block."""
     network = model.network
     was_training, attention = network.training, network.config._attn_implementation
-    # Compiled for the shapes of training; decoding would compile it again for each of its shapes.
+    # Compiled modules are replaced, because decoding would compile them again for each of its shapes.
     compiled = {module: call for module in network.modules() if (call := module._compiled_call_impl) is not None}
     try:
         for module in compiled:
             module._compiled_call_impl = None
-        if attention in ("flex_attention", DOCUMENTS):  # of training alone
+        if attention in ("flex_attention", DOCUMENTS):  # only training supports these
             network.set_attn_implementation("sdpa")
         yield BlockModel(network, model.tokenizer, model.spec, model.name, model.bos_before_template)
     finally:
@@ -102,7 +100,7 @@ def _accuracy(problems: Sequence[Problem], outputs: Sequence[Output]) -> float:
     return sum(map(bool, verdicts)) / len(verdicts)
 
 
-def _shown(job: DecodeJob, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
+def _answer(job: DecodeJob, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
     passes: dict[int, int] = {}
     for event in events:
         if not isinstance(event, Finish):

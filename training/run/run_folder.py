@@ -17,12 +17,12 @@ from training.run.checkpointing import sweep
 from training.run.end_file import END
 from training.run.log_lines import Evaluation, Probe, StepFigures
 
-# What a run may change when it resumes: how often it saves and logs changes none of its losses.
-_MAY_CHANGE = ("saving", "about", "threads")
+# Settings that may differ when a run resumes, because they do not affect its losses.
+_MAY_DIFFER = ("saving", "about", "threads")
 
 
 class RunFolder:
-    """Where a run lives. Lines are appended and flushed one by one, so a kill costs at most the last."""
+    """The files of a run. Each log line is appended and flushed at once, so a kill loses at most the last one."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -38,21 +38,21 @@ class RunFolder:
         return self.recipe_file.exists()
 
     def check(self, recipe: Recipe, resume: bool) -> None:
-        """Whether a new run can begin here, or this one go on. Writes nothing.
-
-        Raises RunError where the folder holds another run or other files.
-        """
+        """Raise RunError if a new run cannot start here, or if `recipe` cannot resume the run here. Writes nothing."""
         if resume:
             self._check_resumable(recipe)
         elif self.path.exists() and (not self.path.is_dir() or any(each.name != END for each in self.path.iterdir())):
-            what = "holds another run" if self.holds_a_run else "is not an empty folder"
-            raise RunError(f"The output {self.path} {what}; give another --output, or --resume to go on with a run.")
+            what = "contains another run" if self.holds_a_run else "is not an empty folder"
+            raise RunError(f"The output {self.path} {what}; give another --output, or use --resume to continue a run.")
 
     def create(self, recipe: Recipe) -> None:
-        """Make the folder and write the recipe down; remove what an interrupted save has left."""
+        """Create the folder, remove unfinished checkpoints and exports, and write the recipe.
+
+        Raises RunError if the folder cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            sweep(self.path)  # first: it may be what fills the disk
+            sweep(self.path)  # first, because unfinished checkpoints may fill the disk
             _replace(self.recipe_file, recipe.to_yaml())
         except OSError as error:
             raise RunError(f"The output {self.path} cannot be written: {error.strerror or error}.") from error
@@ -65,12 +65,12 @@ class RunFolder:
         changed = [
             f"{key} ({brief_text(str(before.get(key)), 40)} then, {brief_text(str(now.get(key)), 40)} now)"
             for key in sorted(before.keys() | now.keys())
-            if key.split(".")[0] not in _MAY_CHANGE and before.get(key) != now.get(key)
+            if key.split(".")[0] not in _MAY_DIFFER and before.get(key) != now.get(key)
         ]
         if changed:
             raise RunError(
                 f"The run in {self.path} was started with other settings: {'; '.join(changed[:3])}. "
-                "Resume it with its own, or start a new run."
+                "Resume it with its own settings, or start a new run."
             )
 
     # -- logs --------------------------------------------------------------------------------------------
@@ -85,7 +85,10 @@ class RunFolder:
         _append(self.probes, probe.to_json())
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run will go through again, and a line cut in half by a kill."""
+        """Remove the log lines after `step`, which a resumed run writes again, and a line that a kill left incomplete.
+
+        Raises RunError if a log cannot be written.
+        """
         for path in (self.metrics, self.evaluations, self.probes):
             if not path.exists():
                 continue
@@ -101,7 +104,10 @@ class RunFolder:
         save_file({name: each.detach().contiguous().cpu() for name, each in tensors.items()}, path)
 
     def load_tensors(self, folder: Path, name: str, parameters: Mapping[str, Tensor]) -> None:
-        """Copy tensors of a checkpoint into the parameters of the same names; all of them, or RunError."""
+        """Copy the tensors of a checkpoint into the parameters with the same names. Raises RunError if one is missing.
+
+        name: of the safetensors file; its shards are read too.
+        """
         found: dict[str, Tensor] = {}
         for path in sorted(folder.glob(name.replace(".safetensors", "*.safetensors"))):
             found |= load_file(path)
@@ -112,7 +118,7 @@ class RunFolder:
             for key, parameter in parameters.items():
                 parameter.copy_(found[key])
 
-    # -- the last of each log ----------------------------------------------------------------------------
+    # -- the last line of each log -----------------------------------------------------------------------
 
     def last_step(self) -> StepFigures | None:
         """The last line of metrics.jsonl."""
@@ -126,7 +132,7 @@ class RunFolder:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a log; a last line that a kill cut short is left out."""
+    """The JSON lines of a log, without a line that a kill left incomplete."""
     found = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -138,12 +144,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or leave it as it was."""
+    """Write a file completely, or leave it unchanged."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
@@ -155,7 +161,7 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `section.key`."""
+    """Nested settings as one mapping with keys `section.key`."""
     out: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Where a run is: what a checkpoint keeps beside tensors so that the run can go on from it."""
+"""The progress of a run: the part of a checkpoint that is not tensors, from which a run resumes."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,13 @@ from training.data.packing import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run must know to go on: kept in a checkpoint's state.json."""
+    """The content of a checkpoint's state.json."""
 
     step: int = 0  # steps done
     cursor: Cursor = field(default_factory=Cursor)
-    tokens_seen: int = 0  # clean tokens, padding left out
-    seconds: float = 0.0  # of training, over all sessions, evaluation and saving left out
-    rows_per_step: int = 0  # of all processes: a resumed run must read as many
+    tokens_seen: int = 0  # clean tokens, without padding
+    seconds: float = 0.0  # of training, over all starts of the run, without evaluation and saving
+    rows_per_step: int = 0  # over all processes; must be the same when the run resumes
 
     @classmethod
     def read(cls, path: Path) -> "Progress":

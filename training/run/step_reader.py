@@ -1,4 +1,4 @@
-"""What each step of a run trains on: packed rows, noised, as a function of the recipe, the step and a cursor."""
+"""The batches of each step: packed and noised rows, as a function of the recipe, the step and a cursor."""
 
 import random
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,20 +17,20 @@ from training.recipe.recipe import Recipe
 
 
 def packed_length(recipe: Recipe, model: TrainedModel) -> int:
-    """Tokens of a packed row: the recipe's, cut to the model's context."""
+    """Tokens of a packed row: the recipe's packed length, at most the model's context length."""
     return min(recipe.optimisation.packed_length, model.context_length)
 
 
 def packer_of(recipe: Recipe, model: TrainedModel, source: DocumentSource) -> Packer:
-    """How a run packs the documents of a source."""
+    """The Packer of a run for the documents of a source."""
     largest = recipe.blocks.b_max if recipe.kind == "adapt" else 1
     return Packer(source, packed_length(recipe, model), recipe.seed, largest)
 
 
 def noising_of(recipe: Recipe, model: TrainedModel, block_size: int, multiple: int = 1) -> Noising:
-    """How a run noises blocks of a size; pretraining is block size 1, where there is nothing to noise.
+    """The Noising of a run for a block size. Pretraining uses block size 1, with which nothing is noised.
 
-    multiple: the noised half is filled up with padding to a multiple of this.
+    multiple: the noised half is padded to a multiple of this length.
     """
     objective = recipe.objective
     return Noising(
@@ -45,30 +45,30 @@ def noising_of(recipe: Recipe, model: TrainedModel, block_size: int, multiple: i
 
 
 def noised(packed: Packed, how: Noising, recipe: Recipe, seed: int) -> Batch:
-    """Packed rows as a forward gets them: a function of the rows, the noising and the seed."""
+    """The input of a forward for packed rows: a function of the rows, the noising and the seed."""
     return noise(packed, how, torch.Generator().manual_seed(seed), recipe.objective.context)
 
 
 def seed_of(recipe: Recipe, *what: str | int) -> int:
-    """The seed of one random draw of a run, such as ("noise", step, micro-batch): 62 bits, independent of others."""
+    """The seed (62 bits) of one random draw of a run. what: the key of the draw, such as "noise", step, micro-batch."""
     return random.Random("/".join(map(str, (recipe.seed, *what)))).getrandbits(62)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step trains on."""
+    """The data of one optimiser step."""
 
     batches: list[Batch]  # micro-batches of all processes; process p takes p, p + processes, ...
     block_size: int
-    target_count: int  # the normaliser of both losses, at least 1
-    tokens: int  # clean tokens, padding left out
-    cursor: Cursor  # where the next step reads
+    target_count: int  # the sums of both losses are divided by it; at least 1
+    tokens: int  # clean tokens, without padding
+    cursor: Cursor  # where the next step starts to read
 
 
 class StepReader:
-    """Reads the steps of a run, in a thread that works on the next step while one is computed.
+    """Reads the data of a run's steps. A thread prepares the next step while the current one is computed.
 
-    To be used as a context manager, which ends the thread.
+    Use it as a context manager, which ends the thread.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class StepReader:
         processes: int,
         multiple: int,
     ):
-        """processes: of the run. multiple: as in `noising_of`."""
+        """processes: number of processes of the run. multiple: as in `noising_of`."""
         self.recipe = recipe
         self.model = model
         self.multiple = multiple
         steps = recipe.optimisation
-        self.forwards = steps.accumulation * processes  # of a step, of all processes
+        self.forwards = steps.accumulation * processes  # per step, over all processes
         self.rows_per_step = steps.rows * self.forwards
         self.schedule = recipe.blocks.over(steps.max_steps) if recipe.kind == "adapt" else None
         self.packer = packer_of(recipe, model, train)
         self.held_out = packer_of(recipe, model, held_out) if held_out is not None and len(held_out) else None
-        # One thread reads everything, since packers and tokenizers are not made for several.
+        # One thread reads everything, because packers and tokenizers are not thread-safe.
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._ahead: Future[Step] | None = None
+        self._prefetched: Future[Step] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -103,26 +103,29 @@ class StepReader:
         self._thread.shutdown()
 
     def take(self, step: int, cursor: Cursor) -> Step:
-        """What a step trains on, read from `cursor` on; the reading of the next step begins."""
-        ahead = self._ahead or self._thread.submit(self._read, step, cursor)
-        now = ahead.result()
+        """The data of a step, read from `cursor`. Starts to prefetch the next step.
+
+        Every call after the first must be for the step after that of the call before.
+        """
+        future = self._prefetched or self._thread.submit(self._read, step, cursor)
+        current = future.result()
         more = step + 1 < self.recipe.optimisation.max_steps
-        self._ahead = self._thread.submit(self._read, step + 1, now.cursor) if more else None
-        return now
+        self._prefetched = self._thread.submit(self._read, step + 1, current.cursor) if more else None
+        return current
 
     def held_out_rows(self) -> list[Packed]:
-        """The held-out documents that the recipe asks for, one row at a time; none where there are none."""
+        """The recipe's number of held-out documents in batches of one packed row; empty if there are none."""
         if self.held_out is None:
             return []
         documents = min(self.recipe.data.held_out, len(self.held_out.source))
         return self._thread.submit(lambda: list(self.held_out.all_rows(documents))).result()
 
     def noising(self, block_size: int) -> Noising:
-        """How this run noises blocks of a size."""
+        """The Noising of this run for a block size."""
         return noising_of(self.recipe, self.model, block_size, self.multiple)
 
     def _read(self, step: int, cursor: Cursor) -> Step:
-        """The micro-batches of a step, for all processes."""
+        """The data of a step: the micro-batches of all processes."""
         rows = self.recipe.optimisation.rows
         block_size = self.schedule.at(step) if self.schedule else 1
         packed, cursor = self.packer.batch(cursor, self.rows_per_step)

@@ -1,8 +1,8 @@
-"""The training loop: one short loop on accelerate.Accelerator for pretraining and for adaptation.
+"""The training loop, on accelerate.Accelerator, for pretraining and for adaptation.
 
-Everything random in a step comes from (seed, step, micro-batch), and everything read from the data comes from a
-cursor. So a run that resumes from a checkpoint goes through the very losses of an unbroken one, and a step on two
-processes is the step on one with twice the accumulation.
+The random numbers of a step depend only on (seed, step, micro-batch), and its data only on a cursor. So a resumed run
+has the same losses as an uninterrupted one, and a step on two processes equals a step on one process with twice the
+accumulation.
 """
 
 import logging
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """One run. Made once per process; every process of a distributed run makes the same one."""
+    """One run. Every process of a distributed run creates a Trainer with the same arguments."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Trainer:
         adapters: "PeftModel | None" = None,
         on_step: Callable[[StepFigures], object] | None = None,
     ):
-        """adapters: the PeftModel around `model.network` where LoRA is trained, which can merge it.
+        """adapters: the PeftModel around `model.network` if LoRA is trained.
 
-        on_step: called in every process after each step, once it is logged, evaluated and saved as far as it is to be.
-        What it raises ends the run.
+        on_step: called in every process at the end of each step, after its logging, evaluation and checkpoint, if it
+        has them. An exception that it raises ends the run.
         """
         self.recipe = recipe
         self.model = model
@@ -81,7 +81,7 @@ class Trainer:
             train,
             held_out,
             processes=accelerator.num_processes,
-            # FlexAttention is compiled for a length: the fewer there are, the better.
+            # FlexAttention is compiled again for every new length.
             multiple=128 if accelerator.device.type == "cuda" else 1,
         )
         self.parameters = {name: each for name, each in model.network.named_parameters() if each.requires_grad}
@@ -101,10 +101,13 @@ class Trainer:
     # -- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the end, and write `final/`. Raises RunError where the run cannot go on."""
+        """Train to the last step, and write `final/`.
+
+        Raises Interrupted after a signal, and RunError if the loss is not finite or a file cannot be written.
+        """
         recipe, steps, main = self.recipe, self.recipe.optimisation, self.accelerator.is_main_process
         if main:
-            self._announce()
+            self._log_start()
         bar = tqdm(
             total=steps.max_steps,
             initial=self.progress.step,
@@ -125,7 +128,7 @@ class Trainer:
                 last = done == steps.max_steps
                 if last or (recipe.saving.eval_every and done % recipe.saving.eval_every == 0):
                     self.evaluate()
-                stopped, saving = self._asked()
+                stopped, saving = self._requests()
                 if last or stopped or saving or done % recipe.saving.save_every == 0:
                     self.save()
                 if self.on_step is not None:
@@ -134,7 +137,7 @@ class Trainer:
                     raise self.interruption.as_exit(done)
         packer = self.reader.packer
         if packer.cut:
-            logger.warning("%d documents were longer than the packed length and lost their end", packer.cut)
+            logger.warning("%d documents were longer than the packed length and were cut", packer.cut)
         if packer.refused:
             logger.warning("%d times a document could not be used and was left out", packer.refused)
         self._write_final()
@@ -145,53 +148,55 @@ class Trainer:
         steps, step = self.recipe.optimisation, self.progress.step
         fraction = step / steps.max_steps
         ar_weight = self._ar_weight(fraction)
-        now = self.reader.take(step, self.progress.cursor)
-        count = now.target_count
+        data = self.reader.take(step, self.progress.cursor)
+        count = data.target_count
         rate = rate_at(steps, step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
         torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
         sums = torch.zeros(4, dtype=torch.float64)  # mdm sum, ar sum, masked tokens, ar targets
-        own = now.batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        own = data.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         for number, batch in enumerate(own):
             last = number == len(own) - 1
             part = number * self.accelerator.num_processes + self.accelerator.process_index
-            with self._synchronising_only(last):
+            with self._gradient_sync(last):
                 losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))
                 loss = (losses.mdm_sum + ar_weight * losses.ar_sum) / count
-                # A distributed wrapper averages gradients over processes; the loss is a sum over them.
+                # DistributedDataParallel averages gradients over processes, but the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums += losses.numbers()
         mdm_sum, ar_sum, masked, _ = summed(sums, self.accelerator)
         total = (mdm_sum + ar_weight * ar_sum) / count
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            self._refuse_to_go_on(step, total, norm)
+            self._stop_not_finite(step, total, norm)
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-        seen = self.progress.tokens_seen + now.tokens
-        self.progress = Progress(step + 1, now.cursor, seen, self.progress.seconds + seconds, self.reader.rows_per_step)
+        seen = self.progress.tokens_seen + data.tokens
+        self.progress = Progress(
+            step + 1, data.cursor, seen, self.progress.seconds + seconds, self.reader.rows_per_step
+        )
         return StepFigures(
             step=step + 1,
             loss=total,
             loss_mdm=mdm_sum / count,
             loss_ar=ar_sum / count,
-            block_size=now.block_size,
+            block_size=data.block_size,
             lr=rate,
             ar_weight=ar_weight,
             masked_tokens=int(masked),
             gradient_norm=norm,
             tokens_seen=self.progress.tokens_seen,
-            tokens_per_second=now.tokens / seconds,
+            tokens_per_second=data.tokens / seconds,
             seconds=self.progress.seconds,
             peak_memory=peak_memory(self.accelerator.device),
         )
 
     def _ar_weight(self, fraction: float) -> float:
-        """lambda at a fraction of the run."""
+        """The AR weight (lambda) at a fraction of the run."""
         if self.recipe.kind == "pretrain":
             return 1.0
         objective = self.recipe.objective
@@ -199,7 +204,7 @@ class Trainer:
         return objective.ar_weight + (end - objective.ar_weight) * fraction
 
     def _open_future(self, batch: Batch, fraction: float, step: int, part: int) -> torch.Tensor | None:
-        """For the mask-annealing ablation: which keys are seen from before them; None once all are."""
+        """`open_future` of `Objective.forward`, drawn for the mask-annealing ablation; None if all keys are visible."""
         share = self.recipe.objective.mask_annealing
         if share == 0 or fraction >= share or self.reader.schedule is None:
             return None
@@ -209,7 +214,7 @@ class Trainer:
     # -- evaluation, checkpoints, the end -----------------------------------------------------------------
 
     def evaluate(self) -> None:
-        """Both losses on held-out documents, for every block size of the schedule, as a line of evaluations.jsonl."""
+        """Log both held-out losses for every block size of the schedule, as a line of evaluations.jsonl."""
         rows = self.reader.held_out_rows()
         if not rows:
             return
@@ -219,13 +224,16 @@ class Trainer:
         for size in sizes:
             how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
             batches = [noised(each, how, self.recipe, seed) for each in rows]
-            mine = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
-            found[size] = evaluate(self.objective, mine, self.accelerator)
+            own = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
+            found[size] = evaluate(self.objective, own, self.accelerator)
         if self.accelerator.is_main_process:
             self.folder.log_evaluation(Evaluation(self.progress.step, found))
 
     def save(self) -> None:
-        """A checkpoint of this very moment, whole or not at all."""
+        """Save a checkpoint of the current step, completely or not at all, and run the probes.
+
+        Raises RunError if it cannot be written.
+        """
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             names = {id(each): name for name, each in self.parameters.items()}
@@ -244,11 +252,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint, or from the start where there is none."""
+        """Load the newest complete checkpoint; if there is none, the run starts at its first step.
+
+        Raises RunError if the number of rows per step differs from that of the run.
+        """
         newest = self.checkpoints.newest()
         if newest is None:
-            logger.warning("no whole checkpoint in %s: starting from the beginning", self.folder.path)
-            self._forget()
+            logger.warning("no complete checkpoint in %s: starting at the first step", self.folder.path)
+            self._drop_repeated_lines()
             return
         name = "model.safetensors" if self.adapters is None else "trained.safetensors"
         self.folder.load_tensors(newest.folder, name, self.parameters)
@@ -256,18 +267,18 @@ class Trainer:
         progress = Progress.read(newest.folder / "state.json")
         if progress.rows_per_step != self.reader.rows_per_step:
             raise RunError(
-                f"The run in {self.folder.path} read {progress.rows_per_step} rows a step, and on "
+                f"The run in {self.folder.path} read {progress.rows_per_step} rows per step, but on "
                 f"{self.accelerator.num_processes} process(es) it would read {self.reader.rows_per_step}; "
                 "resume it on as many processes as it was started on."
             )
         self.progress = progress
         if self.accelerator.is_main_process:
             self.checkpoints.drop_after(newest)
-        self._forget()
+        self._drop_repeated_lines()
         logger.info("resuming after step %d", self.progress.step)
 
-    def _forget(self) -> None:
-        """Drop what the logs say of steps that are to come again."""
+    def _drop_repeated_lines(self) -> None:
+        """Remove the log lines of steps that the run repeats."""
         if self.accelerator.is_main_process:
             self.folder.forget_after(self.progress.step)
         self.accelerator.wait_for_everyone()
@@ -287,8 +298,8 @@ class Trainer:
                 publish(self.folder.final, write)
             except OSError as error:
                 raise RunError(
-                    f"The finished model cannot be written to {self.folder.final}: {error.strerror or error}; its last "
-                    "checkpoint is whole. Make room and run again with --resume."
+                    f"The finished model cannot be written to {self.folder.final}: {error.strerror or error}; the last "
+                    "checkpoint is complete. Free disk space and run again with --resume."
                 ) from error
             logger.info("finished: %s", self.folder.final)
         self.accelerator.wait_for_everyone()
@@ -300,43 +311,43 @@ class Trainer:
     def _final_dtype(self) -> torch.dtype:
         return self.model.dtype if self.recipe.save_dtype == "auto" else getattr(torch, self.recipe.save_dtype)
 
-    # -- small matters ------------------------------------------------------------------------------------
+    # -- helpers ------------------------------------------------------------------------------------------
 
-    def _announce(self) -> None:
+    def _log_start(self) -> None:
         schedule = self.reader.schedule
         if schedule and schedule.stages[-1][0] >= self.recipe.optimisation.max_steps:
             first, size = schedule.stages[-1]
             logger.warning("blocks grow to %d at step %d, which this run does not reach", size, first + 1)
         trained = sum(each.numel() for each in self.parameters.values())
-        whole = sum(each.numel() for each in self.model.network.parameters())
+        total = sum(each.numel() for each in self.model.network.parameters())
         logger.info(
             "%s %s: %d of %d parameters, %d process(es) of %s, %s, %d threads each",
             self.recipe.kind,
             self.model.name,
             trained,
-            whole,
+            total,
             self.accelerator.num_processes,
             self.accelerator.distributed_type.value,
             self.accelerator.device,
             torch.get_num_threads(),
         )
 
-    def _synchronising_only(self, last: bool) -> AbstractContextManager:
-        """Processes exchange gradients once a step, in the backward pass of its last micro-batch."""
+    def _gradient_sync(self, last: bool) -> AbstractContextManager:
+        """Let processes exchange gradients only in the backward pass of a step's last micro-batch."""
         return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
-    def _asked(self) -> tuple[bool, bool]:
-        """Whether any process was asked to stop, or to save. All do it together, or they would wait for ever."""
-        asked = torch.tensor([float(self.interruption.asked), float(self.interruption.save)])
-        self.interruption.save = False
-        stop, save = summed(asked, self.accelerator)
+    def _requests(self) -> tuple[bool, bool]:
+        """Whether any process got a signal to stop, or to save. All processes must do the same, or they deadlock."""
+        own = torch.tensor([float(self.interruption.stop_signal), float(self.interruption.save_requested)])
+        self.interruption.save_requested = False
+        stop, save = summed(own, self.accelerator)
         return stop > 0, save > 0
 
-    def _refuse_to_go_on(self, step: int, loss: float, norm: float) -> NoReturn:
+    def _stop_not_finite(self, step: int, loss: float, norm: float) -> NoReturn:
         newest = self.checkpoints.newest()
         kept = f"the checkpoint of step {newest.step} is kept" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"The loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}; the run is stopped and {kept}. "
+            f"The loss of step {step + 1} is {loss:g} and its gradient norm {norm:g}; the run is stopped and {kept}. "
             "Start another run with a lower optimisation.learning_rate or a longer optimisation.warmup.",
             FailureKind.NAN_LOSS,
         )

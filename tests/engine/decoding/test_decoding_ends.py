@@ -1,4 +1,4 @@
-"""What ends an answer, what repeats it, and what a reader who comes, dawdles or goes leaves behind."""
+"""How an answer ends, how a seed repeats it, and slow, closed or concurrent streams."""
 
 import gc
 from types import SimpleNamespace
@@ -8,8 +8,8 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding import loop
-from nbdiff_engine.model.session import Session
 from nbdiff_engine.model.kv_cache import SlotCache
+from nbdiff_engine.model.session import Session
 from nbdiff_engine.trace.events import Commit, Finish, FinishReason, Prefill
 from tests.engine.answers import PROMPTS, ids
 from tests.reference import naive_block_diffusion
@@ -17,7 +17,7 @@ from tests.tiny import MASK, prompt_ids, tiny_model
 
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
-def test_a_seed_repeats_and_another_does_not(llama, strategy):
+def test_the_same_seed_repeats_an_answer_and_another_does_not(llama, strategy):
     first, again, other = (
         ids(llama, PROMPTS[0], strategy=strategy, temperature=2.0, max_new_tokens=40, seed=seed) for seed in (7, 7, 8)
     )
@@ -68,7 +68,7 @@ def test_nothing_follows_the_eos(golden_model, golden_cases, strategy):
 
 @pytest.mark.parametrize(("block_size", "sub_block_size"), [(8, None), (32, None), (32, 8)])
 @pytest.mark.parametrize("threshold", [0.3, 0.9])
-def test_what_stands_behind_an_early_eos_can_be_left_masked(block_size, sub_block_size, threshold):
+def test_positions_after_an_early_eos_can_stay_masked(block_size, sub_block_size, threshold):
     model = tiny_model("llama", spec={"block_size": 32})
     settings = {"block_size": block_size, "sub_block_size": sub_block_size, "threshold": threshold}
     early = 0
@@ -83,30 +83,30 @@ def test_what_stands_behind_an_early_eos_can_be_left_masked(block_size, sub_bloc
         assert skipping.token_ids == expected
         if len(whole.token_ids) == len(skipping.token_ids):
             early += whole.metrics.decode_forwards - skipping.metrics.decode_forwards
-    assert sub_block_size or early > 0  # it saves what it is for
+    assert sub_block_size or early > 0  # skipping saves forwards
 
 
-def test_skipping_behind_the_eos_needs_a_yes_or_no():
+def test_skip_after_eos_must_be_true_or_false():
     with pytest.raises(nb.SettingError, match="skip_after_eos"):
         nb.prepare(tiny_model("llama"), [2, 3], skip_after_eos="maybe")
 
 
-def test_ignoring_the_eos_gives_the_length_that_was_asked_for(golden_model):
+def test_ignoring_the_eos_gives_max_new_tokens(golden_model):
     output = nb.generate(golden_model, "What is the capital of Peru?", ignore_eos=True, max_new_tokens=77)
     assert len(output.token_ids) == 77
     assert 0 in output.token_ids
 
 
-def test_mask_is_never_predicted_even_where_it_is_the_best(llama):
+def test_mask_is_never_predicted_even_with_the_largest_logit(llama):
     with torch.no_grad():
         network = tiny_model("llama").network
         head = network.get_output_embeddings()
         head.weight[MASK] = head.weight.abs().sum(dim=0) * 10
-    loud = nb.BlockModel(network, None, llama.spec, "wants-mask")
+    model = nb.BlockModel(network, None, llama.spec, "wants-mask")
     for strategy in ("ar", "block_diffusion", "self_speculative"):
         for temperature in (0.0, 1.5):
             settings = {"strategy": strategy, "temperature": temperature, "max_new_tokens": 30}
-            assert MASK not in ids(loud, PROMPTS[1], **settings)
+            assert MASK not in ids(model, PROMPTS[1], **settings)
 
 
 def test_event_times_never_go_back_and_end_in_one_finish(any_model):
@@ -119,22 +119,22 @@ def test_event_times_never_go_back_and_end_in_one_finish(any_model):
         assert isinstance(events[-1], Finish)
 
 
-def test_a_reader_that_dawdles_does_not_slow_the_engines_clock(llama, monkeypatch):
+def test_a_slow_reader_does_not_change_the_times_of_events(llama, monkeypatch):
     now = 0.0
     forward = Session._forward
 
-    def a_second_long(*args):
+    def one_second_forward(*args):
         nonlocal now
         now += 1
         return forward(*args)
 
-    monkeypatch.setattr(Session, "_forward", a_second_long)
+    monkeypatch.setattr(Session, "_forward", one_second_forward)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
     times = []
     for event in nb.stream(llama, PROMPTS[0], strategy="ar", max_new_tokens=20):
         times.append(event.time)
-        now += 100  # what the reader takes
-    assert times == [*range(1, 21), 20]  # the prefill, nineteen commits, and the end, for which nothing is computed
+        now += 100  # seconds that the reader takes
+    assert times == [*range(1, 21), 20]  # the prefill, nineteen commits, and the finish, which needs no forward
 
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
@@ -153,7 +153,7 @@ def test_a_closed_stream_stops_within_one_forward_and_leaves_the_model_ready(lla
     assert ids(llama, PROMPTS[0], strategy=strategy, max_new_tokens=30) == before
 
 
-def test_nothing_of_a_call_outlives_it(llama):
+def test_no_cache_stays_in_memory_after_a_call(llama):
     gc.collect()
     gc.disable()
     try:
@@ -168,7 +168,7 @@ def test_nothing_of_a_call_outlives_it(llama):
         gc.enable()
 
 
-def test_two_streams_of_one_model_do_not_disturb_each_other(llama):
+def test_two_streams_of_one_model_are_independent(llama):
     one = nb.stream(llama, PROMPTS[0], max_new_tokens=30)
     two = nb.stream(llama, PROMPTS[1], strategy="self_speculative", max_new_tokens=30)
     ends = {}

@@ -1,4 +1,4 @@
-"""METHOD's invariant 7: the authors' outputs and denoise inputs, token for token."""
+"""The authors' outputs and denoise inputs are reproduced token for token."""
 
 import pytest
 
@@ -34,12 +34,12 @@ def test_reproduces_the_authors_decoding(golden_model, golden_cases, number):
         assert len(inputs) == case["denoise_forwards"]
 
 
-def test_there_is_something_to_compare_and_no_case_is_left_out(golden_cases):
+def test_all_cases_are_compared_and_contain_tokens(golden_cases):
     assert len(golden_cases) == CASES > 0
     assert sum(len(case["output_ids"]) for case in golden_cases) > 0
     assert sum(len(case["denoise_inputs"]) for case in golden_cases) > 0
 
 
-def test_the_prompt_is_tokenised_as_the_authors_do(golden_model, golden_cases):
+def test_prompts_have_the_authors_token_ids(golden_model, golden_cases):
     for case in golden_cases:
         assert nb.prepare(golden_model, case["prompt"]).prompts == [case["prompt_ids"]]

@@ -1,4 +1,4 @@
-"""Prompts: text, conversations and token ids, and what is said of those that cannot be answered."""
+"""Prompts: text, conversations and token ids, and the errors for invalid ones."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 import nbdiff_engine as nb
 
 
-def test_raw_gives_the_text_as_it_is(golden_model):
+def test_raw_adds_no_chat_template(golden_model):
     assert nb.prepare(golden_model, "Max", raw=True).texts == ["Max"]
 
 
@@ -43,25 +43,25 @@ def test_a_conversation_keeps_its_turns(golden_model):
         (7, "is a int"),
     ],
 )
-def test_prompts_that_cannot_be_answered_are_one_sentence(golden_model, prompt, sentence):
+def test_an_invalid_prompt_gives_one_sentence(golden_model, prompt, sentence):
     with pytest.raises(nb.PromptError) as caught:
         nb.generate(golden_model, prompt)
     assert sentence in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
-def test_ids_may_come_from_an_array(golden_model):
+def test_ids_from_an_array_are_accepted(golden_model):
     expected = nb.generate(golden_model, [2, 440, 3], max_new_tokens=5).token_ids
     for ids in (np.array([2, 440, 3]), torch.tensor([2, 440, 3]), [np.int64(2), np.int64(440), np.int64(3)]):
         assert nb.generate(golden_model, ids, max_new_tokens=5).token_ids == expected
 
 
-def test_raw_and_a_conversation_contradict_each_other(golden_model):
+def test_raw_with_a_conversation_is_refused(golden_model):
     with pytest.raises(nb.PromptError, match="raw=True takes the prompt as text"):
         nb.generate(golden_model, [{"role": "user", "content": "Hello"}], raw=True)
 
 
-def test_a_template_that_refuses_is_one_short_sentence(golden_model, monkeypatch):
+def test_an_error_of_the_template_gives_one_short_sentence(golden_model, monkeypatch):
     monkeypatch.setattr(golden_model.tokenizer, "chat_template", "{{ raise_exception('no\nway' + 'x' * 1000) }}")
     with pytest.raises(nb.PromptError, match=r"refuses this conversation: no$"):
         nb.generate(golden_model, "Hello")

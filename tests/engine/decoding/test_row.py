@@ -1,4 +1,4 @@
-"""One answer's row: what it keeps, and what ends it."""
+"""The row of one answer: which tokens it keeps, and what ends it."""
 
 import pytest
 
@@ -33,21 +33,21 @@ def test_an_eos_ends_the_answer_unless_it_is_ignored(ignore_eos, reason):
     assert row.output == ([7, 9] if reason else [7, 9, 8])
 
 
-def test_the_context_ends_an_answer_too(llama):
+def test_the_context_length_ends_an_answer(llama):
     prompt = [5] * (llama.context_length - 2)
     row = AnswerRow(0, prompt, nb.prepare(llama, prompt).plan)
     assert row.settle([7, 8, 9]) == FinishReason.LENGTH
     assert row.output == [7, 8]
 
 
-def test_what_is_there_already_counts(llama):
+def test_tokens_of_the_start_count_towards_the_limit(llama):
     plan = nb.prepare(llama, [5, 6], max_new_tokens=3).plan
     row = AnswerRow(0, [5, 6], plan, Start(committed=(7, 8)))
     assert (row.context, row.output, row.ended) == ([5, 6, 7, 8], [7, 8], None)
     assert AnswerRow(0, [5, 6], plan, Start(committed=(7, 8, 9))).ended == FinishReason.LENGTH
 
 
-def test_events_are_given_out_once(llama):
+def test_drain_returns_each_event_once(llama):
     row = AnswerRow(3, [5], nb.prepare(llama, [5]).plan)
     row.settle([7])
     row.finish(FinishReason.LENGTH)

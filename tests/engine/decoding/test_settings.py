@@ -1,4 +1,4 @@
-"""DecodeSettings: the declaration that command line, adapters and forms are made from, and its sentences."""
+"""DecodeSettings: the fields that command line, adapters and forms use, and the errors for bad values."""
 
 import json
 from typing import get_args
@@ -12,7 +12,7 @@ from nbdiff_engine.errors import SettingError
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 
 
-def test_every_setting_can_stand_in_a_form():
+def test_every_setting_has_a_form_field():
     assert list(SETTING_FIELDS) == list(DecodeSettings.model_fields)
     for name, field in SETTING_FIELDS.items():
         assert field.default == getattr(DecodeSettings(), name)
@@ -22,7 +22,7 @@ def test_every_setting_can_stand_in_a_form():
         assert json.loads(json.dumps(field.to_json()))["label"] == field.form.label
 
 
-def test_kinds_and_bounds_are_those_of_the_declaration():
+def test_fields_have_the_kinds_and_bounds_of_their_settings():
     fields = SETTING_FIELDS
     assert (fields["strategy"].kind, fields["strategy"].choices) == ("choice", ("ar", *STRATEGIES[1:]))
     assert fields["unmasking"].choices == get_args(PolicyName)
@@ -40,7 +40,7 @@ def test_there_is_a_program_for_every_strategy():
     assert tuple(PROGRAMS) == STRATEGIES
 
 
-def test_a_page_gets_each_policy_with_its_setting():
+def test_the_json_of_the_policies_contains_their_settings():
     found = {each["name"]: each for each in json.loads(json.dumps(policies_as_json()))}
     assert list(found) == list(POLICIES)
     threshold = found["confidence"]
@@ -61,12 +61,12 @@ def test_a_page_gets_each_policy_with_its_setting():
         ({"seed": 2**63}, "seed is 9223372036854775808; it must be from 0 to 2^63 - 1."),
         ({"block_size": "0"}, "block_size is 0; it must be at least 1."),
         ({"block_size": 2000}, "block_size is 2000; it must be at most 1024."),
-        ({"max_new_tokens": True}, "max_new_tokens is True; give a value, not a yes or no."),
+        ({"max_new_tokens": True}, "max_new_tokens is True; expected a value, not true or false."),
         ({"strategy": 5}, "strategy is 5; choose one of ar, block_diffusion, self_speculative."),
     ],
     ids=str,
 )
-def test_a_value_out_of_range_is_one_whole_sentence(settings, sentence):
+def test_the_error_for_a_bad_value_is_this_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
         DecodeSettings.of(**settings)
     assert str(caught.value) == sentence
@@ -101,7 +101,7 @@ def test_a_value_out_of_range_is_one_whole_sentence(settings, sentence):
         ({"stop": "\ud800"}, "is not valid text"),
     ],
 )
-def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence):
+def test_stream_refuses_bad_settings_at_once_with_one_sentence(golden_model, settings, sentence):
     with pytest.raises(nb.SettingError) as caught:
         nb.stream(golden_model, "Hello", **settings)  # raised by the call, not by the first event
     assert sentence in str(caught.value)
@@ -118,7 +118,7 @@ def test_settings_out_of_range_are_one_sentence(golden_model, settings, sentence
         ({"steps_per_block": 0}, "steps_per_block is 0; it must be at least 1"),
     ],
 )
-def test_a_parameter_out_of_range_is_one_sentence(settings, sentence):
+def test_a_bad_parameter_of_a_policy_gives_one_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
         DecodeSettings.of(**settings)
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""The stream of answers that evaluations and sweeps read: whose turn it is, what is left out, how it stops."""
+"""`answers_in_turn`: the order of settings, warm-ups, finished batches, and stopping."""
 
 import pytest
 
@@ -20,17 +20,17 @@ def model() -> nb.BlockModel:
     return tiny_model("llama")
 
 
-def test_settings_take_turns_and_which_goes_first_rotates(model: nb.BlockModel) -> None:
+def test_settings_alternate_and_the_first_one_rotates(model: nb.BlockModel) -> None:
     stream = list(answers_in_turn(model, SETTINGS, BATCHES))
     answers = [each for each in stream if isinstance(each, BatchAnswers)]
     assert [(each.batch, each.setting) for each in answers] == [(0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (2, 1)]
     for each in answers:
         (output,) = each.outputs
-        asked = SETTINGS[each.setting].model_dump(exclude_unset=True)
-        assert output.token_ids == nb.generate(model, BATCHES[each.batch][0], **asked).token_ids
+        settings = SETTINGS[each.setting].model_dump(exclude_unset=True)
+        assert output.token_ids == nb.generate(model, BATCHES[each.batch][0], **settings).token_ids
 
 
-def test_every_setting_warms_up_first_as_long_as_it_is_told(model: nb.BlockModel) -> None:
+def test_every_setting_warms_up_first_with_warm_up_tokens(model: nb.BlockModel) -> None:
     stream = list(answers_in_turn(model, SETTINGS, BATCHES, warm_up_tokens=2))
     warm = [each for each in stream if isinstance(each, Progress) and each.warm_up]
     assert stream[: len(warm)] == warm
@@ -38,23 +38,23 @@ def test_every_setting_warms_up_first_as_long_as_it_is_told(model: nb.BlockModel
     assert max(each.events for each in warm if each.setting == 0) == 3  # a prefill, a commit and the finish
 
 
-def test_what_is_done_is_left_out_and_a_setting_with_nothing_left_does_not_warm_up(model: nb.BlockModel) -> None:
+def test_finished_batches_are_skipped_and_a_finished_setting_does_not_warm_up(model: nb.BlockModel) -> None:
     done = {(0, 0), (0, 1), (0, 2), (1, 1)}
     stream = list(answers_in_turn(model, SETTINGS, BATCHES, done=done))
     assert {each.setting for each in stream} == {1}
     assert [each.batch for each in stream if isinstance(each, BatchAnswers)] == [0, 2]
 
 
-def test_progress_comes_with_every_event_so_that_a_stop_is_heard_within_a_forward(
+def test_every_event_gives_progress_so_that_a_stop_takes_one_forward(
     model: nb.BlockModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = []
 
-    def recorded(*asked):
+    def recorded(*arguments):
         try:
-            return (yield from decode_batch(*asked))
+            return (yield from decode_batch(*arguments))
         except GeneratorExit:
-            closed.append(asked[2].strategy)
+            closed.append(arguments[2].strategy)
             raise
 
     decode_batch = answering.decode_batch

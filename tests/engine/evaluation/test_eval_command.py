@@ -84,7 +84,7 @@ def test_the_bundled_pair_is_the_default_and_the_ar_parent_comes_first(run, monk
     assert run()[2] == "error: No bundled model is here; name one with --model.\n"
 
 
-def test_a_block_above_the_trained_size_is_one_warning(run):
+def test_a_block_above_the_trained_size_gives_one_warning(run):
     options = ("--limit", "2", "--max-new-tokens", "4", "--setting", "block_diffusion,block_size=48")
     code, _, err = run("--model", MODEL, *options)
     assert code == 0
@@ -126,7 +126,7 @@ def test_a_block_above_the_trained_size_is_one_warning(run):
         (["--setting", "block_diffusion,block_size=4,sub_block_size=8"], "sub_block_size is 8"),
     ],
 )
-def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
+def test_bad_options_give_one_sentence_and_exit_code_2(run, arguments, sentence):
     code, out, err = run(*(["--model", MODEL] if "--model" not in arguments else []), *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
@@ -134,7 +134,7 @@ def test_bad_options_are_one_sentence_and_exit_code_2(run, arguments, sentence):
     assert err.count("\n") == 1
 
 
-def test_a_stop_in_the_middle_prints_nothing(run, monkeypatch):
+def test_an_interrupted_run_prints_nothing(run, monkeypatch):
     calls = itertools.count()
 
     def interrupted(model, prompts, settings):
@@ -147,7 +147,7 @@ def test_a_stop_in_the_middle_prints_nothing(run, monkeypatch):
     assert (code, out) == (130, "")
 
 
-def test_a_stop_in_the_middle_says_how_to_go_on(run, monkeypatch, tmp_path):
+def test_an_interrupted_run_with_an_output_says_how_to_resume(run, monkeypatch, tmp_path):
     calls = itertools.count()
     options = ("--model", MODEL, "--limit", "1", "--max-new-tokens", "4", "--output", str(tmp_path / "run.json"))
     journal = tmp_path / "run.answers.jsonl"
@@ -170,7 +170,7 @@ def test_a_stop_in_the_middle_says_how_to_go_on(run, monkeypatch, tmp_path):
     assert json.loads(out) == json.loads((tmp_path / "run.json").read_text())
 
 
-def test_problems_of_ones_own_are_judged_by_their_checks(run, tmp_path):
+def test_problems_of_a_file_are_judged_by_their_checks(run, tmp_path):
     path = tmp_path / "my.jsonl"
     lines = [
         {"prompt": "What is the capital of Peru?", "answer": "Lima", "domain": "places"},
@@ -189,7 +189,7 @@ def test_problems_of_ones_own_are_judged_by_their_checks(run, tmp_path):
     assert 0 < low < 0.5 < high < 1
 
 
-def test_a_large_grid_is_said_and_allowed(run, monkeypatch):
+def test_a_large_grid_gives_a_warning_and_runs(run, monkeypatch):
     monkeypatch.setattr(command, "MANY_ANSWERS", 3)
     options = ("--model", MODEL, "--limit", "1", "--domain", "math", "--max-new-tokens", "4", "--block-size", "4")
     code, out, err = run(*options, "--threshold", "0.5,0.9")

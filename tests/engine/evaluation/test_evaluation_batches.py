@@ -1,4 +1,4 @@
-"""Batches of an evaluation: the same answers, forwards counted row by row, the time of all rows once."""
+"""Batches of an evaluation: the same answers, forwards counted per row, time counted once per batch."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkey
     assert [each.identical for each in reports[1].comparisons] == [each.identical for each in reports[0].comparisons]
 
 
-def test_batches_hold_one_domain_and_the_longest_come_first():
+def test_a_batch_has_one_domain_and_the_longest_prompts_come_first():
     problems = [Problem(domain, "", "") for domain in "aababba"]
     prompts = [[1] * length for length in (3, 9, 5, 1, 8, 2, 7)]
     batches = batches_of(problems, prompts, 2)
@@ -54,7 +54,7 @@ def test_batches_hold_one_domain_and_the_longest_come_first():
     assert sorted(index for batch in batches_of(problems, prompts, 3) for index in batch) == list(range(7))
 
 
-def test_the_report_says_what_tokens_per_second_are(model):
+def test_the_report_defines_tokens_per_second(model):
     done = evaluate([model], PROBLEMS[:3], max_new_tokens=4, batch_size=3)
     assert done.to_json()["batch_size"] == 3
     assert "wall time of the batch" in done.to_json()["definitions"]["tokens_per_second"]
@@ -68,7 +68,7 @@ def test_the_report_says_what_tokens_per_second_are(model):
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_a_batch_that_does_not_fit_the_memory_is_a_sentence(model, monkeypatch, error):
+def test_a_batch_that_does_not_fit_the_memory_gives_one_sentence(model, monkeypatch, error):
     def out_of_memory(*args, **settings):
         raise error
 
@@ -77,7 +77,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_a_sentence(model, monkeypatch, 
         evaluate([model], PROBLEMS[:4], batch_size=4)
 
 
-def test_other_errors_of_the_runtime_are_not_taken_for_it(model, monkeypatch):
+def test_other_runtime_errors_are_raised_unchanged(model, monkeypatch):
     def broken(*args, **settings):
         raise RuntimeError("shapes do not match")
 
@@ -87,12 +87,12 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(model, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [0, -1, 1025])
-def test_a_size_that_no_batch_has_is_a_sentence(model, size):
+def test_a_bad_batch_size_gives_one_sentence(model, size):
     with pytest.raises(nb.SettingError, match=f"batch_size is {size}; it must be from 1 to 1024"):
         evaluate([model], PROBLEMS[:1], batch_size=size)
 
 
-def test_a_prompt_that_cannot_be_read_is_named(model):
+def test_the_error_for_a_bad_prompt_names_the_problem(model):
     problems = [PROBLEMS[0], Problem("own", "long " * 2000, "x", {}, "contains", "novel")]
     with pytest.raises(nb.PromptError, match="Problem 2, novel: The prompt is"):
         evaluate([model], problems)

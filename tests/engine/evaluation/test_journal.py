@@ -1,4 +1,4 @@
-"""An evaluation that is killed goes on where it stopped, and a journal of another run is refused."""
+"""A killed evaluation resumes where it stopped. The journal of another run is refused."""
 
 import dataclasses
 import itertools
@@ -42,14 +42,14 @@ def run(model, path=None, resume=False, problems=PROBLEMS, **other):
 
 
 def without_times(value):
-    """A report but for what a clock decides."""
+    """A report without times, rates and machine facts."""
     if isinstance(value, dict):
         return {name: without_times(each) for name, each in value.items() if name not in TIMES}
     return [without_times(each) for each in value] if isinstance(value, list) else value
 
 
 def calls_of(monkeypatch, stop_at: int | None = None) -> list:
-    """What is decoded from now on; Ctrl-C comes at one of the calls."""
+    """Records the strategy of every call of decode_batch; call number `stop_at` (from 0) raises KeyboardInterrupt."""
     calls = []
 
     def counted(model, prompts, settings):
@@ -63,8 +63,8 @@ def calls_of(monkeypatch, stop_at: int | None = None) -> list:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_run_that_stopped_goes_on_and_gives_the_same_report(model, path, monkeypatch, batch_size):
-    whole = json.loads(json.dumps(run(model, batch_size=batch_size).to_json()))
+def test_an_interrupted_run_resumes_and_gives_the_same_report(model, path, monkeypatch, batch_size):
+    uninterrupted = json.loads(json.dumps(run(model, batch_size=batch_size).to_json()))
     calls_of(monkeypatch, stop_at=8)  # three warm-ups, then five answers
     with pytest.raises(KeyboardInterrupt):
         run(model, path, batch_size=batch_size)
@@ -74,13 +74,13 @@ def test_a_run_that_stopped_goes_on_and_gives_the_same_report(model, path, monke
     again = json.loads(json.dumps(run(model, path, resume=True, batch_size=batch_size).to_json()))
     assert path.read_text().splitlines()[: len(kept)] == kept
     assert len(calls) == 3 + 3 * len(running.batches_of(PROBLEMS, [[1]] * len(PROBLEMS), batch_size)) - 5
-    assert without_times(again) == without_times(whole)
+    assert without_times(again) == without_times(uninterrupted)
 
 
-def test_a_finished_run_that_is_resumed_decodes_nothing_and_says_the_very_same(model, path, monkeypatch):
+def test_a_finished_run_that_is_resumed_decodes_nothing_and_gives_the_same_report(model, path, monkeypatch):
     first = run(model, path).to_json()
     calls = calls_of(monkeypatch)
-    monkeypatch.setattr(running, "choose_threads", lambda _: pytest.fail("the threads are those of before"))
+    monkeypatch.setattr(running, "choose_threads", lambda _: pytest.fail("the threads were measured again"))
     assert run(model, path, resume=True).to_json() == first
     assert calls == []
 
@@ -88,7 +88,7 @@ def test_a_finished_run_that_is_resumed_decodes_nothing_and_says_the_very_same(m
 @pytest.mark.parametrize(
     "tail", [b'{"model": "x", "sett', b'{"text": "' + b"x" * 9999, b"\x00\x00\x00", b"\x00\x00\n"], ids=range(4)
 )
-def test_a_last_line_that_a_crash_has_spoilt_is_decoded_again(model, path, monkeypatch, tail):
+def test_a_last_line_that_a_crash_has_damaged_is_decoded_again(model, path, monkeypatch, tail):
     first = run(model, path).to_json()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + tail)
@@ -99,13 +99,13 @@ def test_a_last_line_that_a_crash_has_spoilt_is_decoded_again(model, path, monke
     assert [json.loads(line) for line in path.read_bytes().splitlines()][-1]["answers"]
 
 
-def test_a_crash_before_the_first_line_is_a_run_that_begins(model, path):
+def test_a_journal_without_a_complete_line_starts_a_new_run(model, path):
     path.write_bytes(b'{"format": "nbd')
     run(model, path, resume=True)
     assert json.loads(path.read_bytes().splitlines()[0])["format"] == journals.FORMAT
 
 
-def test_a_line_holds_what_was_answered(model, path):
+def test_a_line_contains_the_answer(model, path):
     done = run(model, path, settings=[DecodeSettings.of(strategy="ar")])
     lines = [json.loads(line) for line in path.read_bytes().splitlines()[2:]]
     assert [line["answers"][0]["problem"] for line in lines] == list(range(len(PROBLEMS)))
@@ -116,7 +116,7 @@ def test_a_line_holds_what_was_answered(model, path):
     assert done.models[0].results[0].overall.tokens_per_forward == tokens / forwards
 
 
-def test_a_journal_is_never_written_over(model, path):
+def test_a_journal_is_never_overwritten(model, path):
     run(model, path, problems=PROBLEMS[:1])
     before = path.read_bytes()
     with pytest.raises(nb.NBDiffError, match="holds the answers of an earlier run; --resume goes on with it"):
@@ -124,7 +124,7 @@ def test_a_journal_is_never_written_over(model, path):
     assert path.read_bytes() == before
 
 
-def test_the_journal_of_another_run_is_refused_by_what_differs(model, path, monkeypatch):
+def test_the_journal_of_another_run_is_refused_and_the_difference_named(model, path, monkeypatch):
     run(model, path, problems=PROBLEMS[:2])
     before = path.read_bytes()
 
@@ -151,7 +151,7 @@ def test_the_journal_of_another_run_is_refused_by_what_differs(model, path, monk
     assert path.read_bytes() == before
 
 
-def test_the_date_of_a_run_is_that_of_its_beginning(model, path, monkeypatch):
+def test_a_resumed_run_keeps_its_first_date(model, path, monkeypatch):
     first = run(model, path, problems=PROBLEMS[:1])
     monkeypatch.setattr(running, "machine_facts", lambda: dataclasses.replace(first.machine, date="2030-01-01"))
     assert run(model, path, resume=True, problems=PROBLEMS[:1]).machine.date == first.machine.date
@@ -165,23 +165,23 @@ def test_the_date_of_a_run_is_that_of_its_beginning(model, path, monkeypatch):
         ('{"format": "nbdiff-answers", "version": 99, "fingerprint": {}}\n', "is a journal of version 99"),
     ],
 )
-def test_what_is_no_journal_is_refused(model, path, text, sentence):
+def test_a_file_that_is_not_a_journal_is_refused(model, path, text, sentence):
     path.write_text(text)
     with pytest.raises(nb.NBDiffError, match=sentence):
         run(model, path, resume=True)
     assert path.read_text() == text
 
 
-def test_a_line_in_the_middle_that_is_damaged_is_named(model, path):
+def test_a_damaged_line_in_the_middle_is_named(model, path):
     run(model, path, problems=PROBLEMS[:2])
     lines = path.read_bytes().splitlines(keepends=True)
-    for spoilt in (b"nothing\n", b'{"model": "x"}\n'):
-        path.write_bytes(b"".join([*lines[:3], spoilt, *lines[4:]]))
+    for damaged in (b"nothing\n", b'{"model": "x"}\n'):
+        path.write_bytes(b"".join([*lines[:3], damaged, *lines[4:]]))
         with pytest.raises(nb.NBDiffError, match="is damaged in line 4"):
             run(model, path, resume=True, problems=PROBLEMS[:2])
 
 
-def test_two_runs_never_write_into_one_journal(model, path):
+def test_two_runs_never_write_to_one_journal(model, path):
     header = {"format": journals.FORMAT}
     first = journals.Journal.open(path, header, machine_facts(), resume=False)
     with pytest.raises(nb.NBDiffError, match="is being written by another run"):
@@ -190,7 +190,7 @@ def test_two_runs_never_write_into_one_journal(model, path):
     journals.Journal.open(path, header, machine_facts(), resume=True).close()
 
 
-def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypatch):
+def test_a_full_disk_gives_one_sentence_and_keeps_the_journal(model, path, monkeypatch):
     counted = itertools.count()
 
     def full(handle):
@@ -198,44 +198,46 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_is_there(model, path, monkeypa
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journals.os, "fsync", full)
-    with pytest.raises(nb.NBDiffError, match="No space left on device; what stands there is kept, and --resume"):
+    with pytest.raises(
+        nb.NBDiffError, match="No space left on device; the answers written so far are kept, and --resume"
+    ):
         run(model, path)
     monkeypatch.undo()
     run(model, path, resume=True)
 
 
-# The command, which waits after forty answers for as long as a file is there: it must not finish before it is ended.
-HELD = """
+# The command waits after 40 written lines while a file exists, so that it cannot finish before the signal.
+WAITING_COMMAND = """
 import os, sys, time
 from nbdiff_engine.__main__ import main
 hold, fsync, written = sys.argv.pop(1), os.fsync, []
-def held(handle):
+def waiting_fsync(handle):
     fsync(handle)
     written.append(handle)
     while len(written) >= 40 and os.path.exists(hold):
         time.sleep(0.01)
-os.fsync = held
+os.fsync = waiting_fsync
 main()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_the_command_survives_its_end(tmp_path, end):
+def test_the_command_resumes_after_it_was_killed(tmp_path, end):
     output = tmp_path / "run.json"
     arguments = ["eval", "--model", MODEL, "--domain", "story", "--limit", "40"]
     arguments += ["--max-new-tokens", "24", "--dtype", "float32", "--output", str(output)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     hold = tmp_path / "hold"
     hold.touch()
-    command = [sys.executable, "-c", HELD, str(hold), *arguments]
+    command = [sys.executable, "-c", WAITING_COMMAND, str(hold), *arguments]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # A shell has its background jobs ignore SIGINT, and their children with them: this one is to hear it.
+        # A shell may start background jobs with SIGINT ignored, and children inherit that. Restore the default.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journal = tmp_path / "run.answers.jsonl"
@@ -245,14 +247,14 @@ def test_the_command_survives_its_end(tmp_path, end):
         time.sleep(0.05)
     process.send_signal(end)
     try:
-        said = process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=120)[1]
     finally:
         process.kill()
     assert not output.exists()
     if end == signal.SIGINT:
         assert process.returncode == 130
-        assert f"stopped: {journal} keeps the answers; the same command with --resume goes on" in said
-        assert "Traceback" not in said
+        assert f"stopped: {journal} keeps the answers; the same command with --resume goes on" in stderr
+        assert "Traceback" not in stderr
     command = [sys.executable, "-m", "nbdiff_engine", *arguments, "--resume"]
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert again.returncode == 0, again.stderr

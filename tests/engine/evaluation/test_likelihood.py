@@ -31,7 +31,7 @@ def plain_log_probs(model, context, continuation):
 
 
 def naive_bound(model, context, continuation, size):
-    """Every block, every mask, the whole sequence through the network each time."""
+    """The bound as the sum over all masks of every block; each term runs the network on the whole sequence."""
     spec = model.spec
     shift, ids = int(spec.token_shift), [*context, *continuation]
     absolute = spec.block_grid == "absolute"
@@ -48,18 +48,18 @@ def naive_bound(model, context, continuation, size):
         allowed = blocks[None, :] <= blocks[:, None] if spec.context == "block_causal" else causal(stop)
         own = allowed.clone()
         own[start:, start:] = True
-        can = list(range(max(start, len(context)), min(stop, len(ids))))
+        maskable = list(range(max(start, len(context)), min(stop, len(ids))))
         if shift and start >= len(context):
             if start:
                 clean = logits_of(model, ids[:start], allowed[:start, :start]).log_softmax(-1)
                 total += float(clean[-1, ids[start]])
-            can = can[1:]
-        for number in range(1, len(can) + 1):
-            for masked in combinations(can, number):
+            maskable = maskable[1:]
+        for number in range(1, len(maskable) + 1):
+            for masked in combinations(maskable, number):
                 noised = [spec.mask_token_id if at in masked else token for at, token in enumerate(whole)]
                 log_probs = logits_of(model, noised, own).log_softmax(-1)
                 loss = sum(float(log_probs[at - shift, ids[at]]) for at in masked)
-                total += loss / number / math.comb(len(can), number)
+                total += loss / number / math.comb(len(maskable), number)
     return total
 
 
@@ -71,20 +71,20 @@ def test_ar_log_probabilities_are_those_of_a_plain_causal_pass(any_model):
         assert found.log_likelihood == pytest.approx(math.fsum(expected), **CLOSE)
 
 
-def test_choices_that_differ_in_their_last_token_are_read_once_and_score_alike(llama, monkeypatch):
+def test_choices_that_differ_in_their_last_token_share_a_row_and_score_as_alone(llama, monkeypatch):
     context, start = prompt_ids(9), prompt_ids(3, 1)
     given = [(context, [*start, last]) for last in (4, 5, 6)] + [(context[:8], [*context[8:], *start, 4])]
     alone = [ar_likelihood(llama, [pair])[0] for pair in given]
-    read, opened = [], llama.open
-    monkeypatch.setattr(llama, "open", lambda rows, length: read.append(rows) or opened(rows, length))
+    rows_read, opened = [], llama.open
+    monkeypatch.setattr(llama, "open", lambda rows, length: rows_read.append(rows) or opened(rows, length))
     together = ar_likelihood(llama, given)
-    assert read == [2]
+    assert rows_read == [2]
     for one, other in zip(alone, together, strict=True):
         assert one.token_log_probs == pytest.approx(other.token_log_probs, **CLOSE)
         assert one.greedy == other.greedy
 
 
-def test_what_greedy_decoding_writes_is_greedy_and_a_changed_token_is_not(llama):
+def test_greedy_output_counts_as_greedy_and_changed_output_does_not(llama):
     context = prompt_ids(6)
     written = nb.generate(llama, context, strategy="ar", max_new_tokens=12).token_ids
     changed = [*written[:5], written[5] % 40 + 3, *written[6:]]
@@ -121,7 +121,7 @@ def test_blocks_of_one_and_two_are_exact(any_model, block_size):
 
 @pytest.mark.parametrize("block_size", [3, 4])
 @pytest.mark.parametrize("fields", [{}, {"context": "block_causal"}, FAST_DLLM, UNSHIFTED], ids=str)
-def test_all_masks_of_small_blocks_are_summed_over_exactly(fields, block_size):
+def test_small_blocks_give_the_exact_sum_over_all_masks(fields, block_size):
     model = tiny_model("llama", spec=fields)
     given = pairs((5, 9), (4, 8), (8, 1))
     bound = diffusion_likelihood(model, given, block_size=block_size, samples=16)
@@ -141,11 +141,11 @@ def test_the_mean_of_many_samples_is_the_sum_over_all_masks_within_its_standard_
     spread = torch.tensor(found).std().item()
     assert spread > 0
     assert abs(sum(found) / 200 - exact.log_likelihood) < 3 * spread / math.sqrt(200)
-    stated = math.sqrt(sum(each.standard_error**2 for each in estimates) / 200)
-    assert 0.8 < stated / spread < 1.25
+    reported = math.sqrt(sum(each.standard_error**2 for each in estimates) / 200)
+    assert 0.8 < reported / spread < 1.25
 
 
-def test_more_samples_leave_a_smaller_standard_error(llama):
+def test_more_samples_give_a_smaller_standard_error(llama):
     given = pairs((5, 32))
     few, many = (
         diffusion_likelihood(llama, given, block_size=16, samples=samples)[0].standard_error for samples in (8, 512)
@@ -153,11 +153,11 @@ def test_more_samples_leave_a_smaller_standard_error(llama):
     assert many < few / 4
 
 
-def test_one_sample_states_no_standard_error(llama):
+def test_one_sample_gives_no_standard_error(llama):
     assert diffusion_likelihood(llama, pairs((5, 9)), block_size=8, samples=1)[0].standard_error is None
 
 
-def test_draws_mask_every_count_and_every_token_alike():
+def test_draws_mask_every_count_and_every_token_equally_often():
     found = draws(range(1, 15), 8400, random.Random(0))
     counts = [len(draw.masked) for draw in found]
     assert {count: counts.count(count) for count in range(1, 15)} == dict.fromkeys(range(1, 15), 600)
@@ -179,7 +179,7 @@ def test_a_batch_scores_as_its_rows_alone(fields, batch_size):
         assert found.standard_error == pytest.approx(alone.standard_error, abs=1e-3, rel=1e-3)
 
 
-def test_the_same_seed_gives_the_same_bound_and_another_one_another(llama):
+def test_the_same_seed_gives_the_same_bound_and_another_seed_does_not(llama):
     given = pairs((5, 19))
     one, again, other = (diffusion_likelihood(llama, given, samples=4, seed=seed)[0] for seed in (1, 1, 2))
     assert one == again
@@ -188,7 +188,7 @@ def test_the_same_seed_gives_the_same_bound_and_another_one_another(llama):
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
 def test_a_masked_block_scores_as_in_the_training_pass(context):
-    """Train-inference consistency: what the noised half makes of each masked token of a block."""
+    """Train-inference consistency: the loss of a masked block equals that of the noised half of the training pass."""
     model = tiny_model("llama", spec={"context": context})
     document = answer(6, 24)
     batch = noise(packed(document), Noising(8, MASK, at_least_one=True), torch.Generator().manual_seed(3), context)
@@ -201,7 +201,7 @@ def test_a_masked_block_scores_as_in_the_training_pass(context):
             use_cache=False,
         ).last_hidden_state[0]
         logits = model.logits(hidden)
-        logits[:, MASK] = -torch.inf  # never predicted; the loss of training leaves it in
+        logits[:, MASK] = -torch.inf  # decoding excludes MASK, the training loss does not
     for first in range(0, 24, 8):
         targets = batch.mdm_targets[0, first : first + 8]
         expected = F.cross_entropy(logits[first : first + 8], targets, ignore_index=IGNORED, reduction="sum")
@@ -214,7 +214,7 @@ def test_a_masked_block_scores_as_in_the_training_pass(context):
         assert denoise_losses(session, [(block, Draw(masked, 1.0, 0))]) == pytest.approx([float(expected)], **CLOSE)
 
 
-def test_a_text_that_cannot_be_scored_is_one_sentence(llama):
+def test_texts_and_settings_that_cannot_be_scored_are_refused(llama):
     with pytest.raises(nb.PromptError, match="MASK token"):
         ar_likelihood(llama, [([2, 3], [4, MASK])])
     with pytest.raises(nb.PromptError, match="no token"):
@@ -234,7 +234,7 @@ def test_a_text_that_cannot_be_scored_is_one_sentence(llama):
         diffusion_likelihood(plain, pairs((2, 2)))
 
 
-def test_the_end_of_the_context_cuts_the_last_block_short(llama):
+def test_the_context_length_shortens_the_last_block(llama):
     given = [(prompt_ids(250), prompt_ids(6, 1))]
     found = diffusion_likelihood(llama, given, block_size=8, samples=31)[0]
     assert found.standard_error == 0

@@ -1,4 +1,4 @@
-"""What an evaluation found, pooled by hand: rows of a batch, verdicts, drafts, and paired comparisons."""
+"""Figures of an evaluation against values computed by hand: batches, verdicts, drafts, paired comparisons."""
 
 import pytest
 
@@ -21,12 +21,12 @@ def test_rows_of_a_batch_share_its_time_and_count_their_own_forwards():
     assert figures.seconds == pytest.approx(5.0 + 2.0)
 
 
-def test_a_row_that_begins_later_is_waited_for():
+def test_decoding_of_a_batch_lasts_from_the_first_start_to_the_last_end():
     figures = AnswerFigures.pooled([answer(0, 1.0, 2.0, 6, 5), answer(0, 2.0, 4.0, 11, 10)], speculative=False)
     assert figures.tokens_per_second == pytest.approx(15 / (6.0 - 1.0))
 
 
-def test_an_answer_that_nobody_judged_is_no_wrong_one():
+def test_an_unjudged_answer_does_not_count_as_wrong():
     metrics = Metrics(4, 0.0, 1.0, 3, 3, 0, None, None, 0, 0, drafted=5, accepted=2)
     verdicts = (True, False, None, True)
     answers = [
@@ -41,15 +41,15 @@ def test_an_answer_that_nobody_judged_is_no_wrong_one():
     assert (plain.accuracy, plain.accuracy_interval, plain.drafted, plain.accepted) == (None, None, None, None)
 
 
-def test_a_comparison_counts_the_prompts_that_both_were_judged_on():
+def test_a_comparison_counts_prompts_with_two_judged_answers():
     pairs = [(True, False), (True, False), (False, True), (True, True), (None, True), (False, None)]
     found = Comparison.of(("nano", "a"), ("nano", "b"), pairs)
     assert (found.judged, found.only_this_right, found.only_baseline_right) == (4, 2, 1)
     assert found.accuracy_points == 100 * (2 - 1) / 4
     assert found.mcnemar_p == mcnemar_p(2, 1)
     assert found.interval_points == tuple(100 * end for end in difference_interval(2, 1, 4))
-    nothing = Comparison.of(("nano", "a"), ("nano", "b"), [(None, True)])
-    assert (nothing.judged, nothing.accuracy_points, nothing.interval_points, nothing.mcnemar_p) == (
+    unjudged = Comparison.of(("nano", "a"), ("nano", "b"), [(None, True)])
+    assert (unjudged.judged, unjudged.accuracy_points, unjudged.interval_points, unjudged.mcnemar_p) == (
         0,
         None,
         None,

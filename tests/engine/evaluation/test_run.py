@@ -31,8 +31,8 @@ PROBLEMS = [Problem(domain, prompt, "", {}) for domain, prompts in PROMPTS.items
 AR, DIFFUSION, SPECULATIVE = (label_of(each) for each in running.DEFAULT_SETTINGS)
 
 
-def stand_in(problem: Problem, text: str, run_code: bool = True) -> Verdict:
-    """Right or wrong by the text alone, about half of the time; a changed answer changes the verdict or not."""
+def fake_check(problem: Problem, text: str, run_code: bool = True) -> Verdict:
+    """A verdict from the bytes of the text alone; about half of all texts are right."""
     if problem.domain == "code" and not run_code:
         return Verdict(None, "not run")
     return Verdict(sum(text.encode()) % 2 == 0, "by its bytes")
@@ -55,7 +55,7 @@ def recorded(model):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "decode_batch", recorder)
-        patch.setattr(running, "check", stand_in)
+        patch.setattr(running, "check", fake_check)
         done = evaluate([model], PROBLEMS, max_new_tokens=48)
     return done, {strategy: own[1:] for strategy, own in outputs.items()}  # the first is the warm-up
 
@@ -110,7 +110,7 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
     assert not done.models[0].code_run
     assert (result.domains["code"].judged, result.domains["code"].accuracy) == (0, None)
     right = [
-        stand_in(problem, output.text).correct
+        fake_check(problem, output.text).correct
         for problem, output in zip(PROBLEMS, outputs["ar"], strict=True)
         if problem.domain != "code"
     ]
@@ -118,7 +118,7 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
     assert result.overall.accuracy == sum(right) / len(right)
     assert "Code answers are not judged" in table(done)
 
-    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "check", fake_check)
     run = evaluate([model], PROBLEMS[2:3], [DecodeSettings.of(strategy="ar")], max_new_tokens=8, run_code=True)
     assert run.models[0].code_run
     assert run.models[0].results[0].domains["code"].judged == 1
@@ -132,14 +132,14 @@ def test_programs_of_a_model_that_is_not_bundled_are_not_judged(recorded, model,
 
 
 def test_programs_of_a_bundled_model_are_judged(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "check", fake_check)
     monkeypatch.setattr(running, "bundled_models", lambda: {MODEL: GOLDEN})
     settings = [DecodeSettings.of(strategy="ar")]
     assert evaluate([model], PROBLEMS[2:3], settings, max_new_tokens=4).models[0].code_run
     assert not evaluate([model], PROBLEMS[2:3], settings, max_new_tokens=4, run_code=False).models[0].code_run
 
 
-def test_settings_take_turns_on_each_prompt(model, monkeypatch):
+def test_settings_alternate_on_each_prompt(model, monkeypatch):
     order = []
 
     def recorder(model, prompts, settings):
@@ -147,7 +147,7 @@ def test_settings_take_turns_on_each_prompt(model, monkeypatch):
         return (yield from decode_batch(model, prompts, settings))
 
     monkeypatch.setattr(answering, "decode_batch", recorder)
-    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "check", fake_check)
     evaluate([model], PROBLEMS[:2], max_new_tokens=4)
     strategies = [strategy for _, strategy in order]
     turns = [strategies[start : start + 3] for start in range(0, 9, 3)]  # the warm-up, then two prompts
@@ -156,8 +156,8 @@ def test_settings_take_turns_on_each_prompt(model, monkeypatch):
     assert len({length for length, _ in order[3:6]}) == 1
 
 
-def test_threads_are_put_back(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+def test_the_thread_count_is_restored(model, monkeypatch):
+    monkeypatch.setattr(running, "check", fake_check)
     monkeypatch.setattr(running, "choose_threads", lambda _: torch.set_num_threads(2) or 2)
     before = torch.get_num_threads()
     done = evaluate([model], PROBLEMS[:1], [DecodeSettings.of(strategy="ar")], max_new_tokens=2)
@@ -172,12 +172,12 @@ def test_verdicts_are_paired_prompt_by_prompt(recorded):
     done, outputs = recorded
     comparison = done.comparisons[0]
     verdicts = [
-        (stand_in(problem, one.text).correct, stand_in(problem, ar.text).correct)
+        (fake_check(problem, one.text).correct, fake_check(problem, ar.text).correct)
         for problem, one, ar in zip(PROBLEMS, outputs["block_diffusion"], outputs["ar"], strict=True)
         if problem.domain != "code"
     ]
     b, c = verdicts.count((True, False)), verdicts.count((False, True))
-    assert b + c > 0  # else this test would show nothing
+    assert b + c > 0  # otherwise the test compares nothing
     assert (comparison.setting, comparison.baseline_setting) == (DIFFUSION, AR)
     assert (comparison.judged, comparison.only_this_right, comparison.only_baseline_right) == (len(verdicts), b, c)
     results = done.models[0].results
@@ -214,7 +214,7 @@ def test_the_gap_at_a_difference_is_that_of_ar(recorded, model):
         assert difference.logit_gap == pytest.approx(expected, abs=1e-4 + 2e-6 / second)
 
 
-def test_the_gap_leaves_the_mask_token_out(model, monkeypatch):
+def test_the_gap_ignores_the_mask_token(model, monkeypatch):
     logits = torch.zeros(1, model.vocab_size)
     logits[0, model.spec.mask_token_id], logits[0, 7], logits[0, 9] = 9.0, 3.0, 1.0
 
@@ -226,8 +226,8 @@ def test_the_gap_leaves_the_mask_token_out(model, monkeypatch):
     assert top_two_gap(model, [5, 6]) == 2.0
 
 
-def test_sampled_outputs_and_answers_that_just_end_have_no_gap(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+def test_sampled_and_shorter_answers_have_no_gap(model, monkeypatch):
+    monkeypatch.setattr(running, "check", fake_check)
     settings = [
         DecodeSettings.of(strategy="ar", max_new_tokens=4),
         DecodeSettings.of(strategy="self_speculative", max_new_tokens=3),
@@ -239,7 +239,7 @@ def test_sampled_outputs_and_answers_that_just_end_have_no_gap(model, monkeypatc
 
 
 def test_ar_of_each_model_is_compared_with_that_of_the_first(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "check", fake_check)
     parent = nb.BlockModel(model.network, model.tokenizer, None, "parent")
     done = evaluate([parent, model], PROBLEMS[:4], max_new_tokens=16)
     assert [[each.setting for each in own.results] for own in done.models] == [[AR], [AR, DIFFUSION, SPECULATIVE]]
@@ -302,8 +302,8 @@ def test_a_setting_and_its_label_are_the_same_text(text):
     assert label_of(parse_setting(text)) == text
 
 
-def test_ar_is_put_in_front_where_it_is_missing(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+def test_a_missing_ar_setting_is_added_first(model, monkeypatch):
+    monkeypatch.setattr(running, "check", fake_check)
     chosen = parse_setting("block_diffusion,block_size=4,max_new_tokens=3")
     done = evaluate([model], PROBLEMS[:1], [chosen], max_new_tokens=4)
     first, second = done.models[0].results
@@ -312,7 +312,7 @@ def test_ar_is_put_in_front_where_it_is_missing(model, monkeypatch):
 
 
 def test_a_checkpoint_without_ar_decoding_has_no_baseline(model, monkeypatch):
-    monkeypatch.setattr(running, "check", stand_in)
+    monkeypatch.setattr(running, "check", fake_check)
     spec = model.spec.model_copy(update={"context": "block_causal"})
     other = nb.BlockModel(model.network, model.tokenizer, spec, "other")
     done = evaluate([other, model], PROBLEMS[:1], max_new_tokens=4)
@@ -323,7 +323,7 @@ def test_a_checkpoint_without_ar_decoding_has_no_baseline(model, monkeypatch):
         evaluate([other], PROBLEMS, [DecodeSettings.of(strategy="ar")])
 
 
-def test_what_cannot_be_evaluated_is_a_sentence(model):
+def test_impossible_evaluations_are_refused(model):
     parent = nb.BlockModel(model.network, model.tokenizer, None, "parent")
     with pytest.raises(nb.SettingError, match="parent is an autoregressive checkpoint"):
         evaluate([parent], PROBLEMS, [DecodeSettings.of(strategy="block_diffusion")])

@@ -1,4 +1,4 @@
-"""Intervals and tests of accuracies against known values: of one decoder, and of two on the same prompts."""
+"""Confidence intervals and McNemar's test against known values."""
 
 import itertools
 

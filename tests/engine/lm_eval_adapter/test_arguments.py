@@ -1,4 +1,4 @@
-"""What --model_args may hold, and what a task's generation arguments mean. Needs no lm_eval."""
+"""--model_args, and the generation arguments of a task. These tests need no lm_eval."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from nbdiff_engine.errors import SettingError
 from nbdiff_engine.lm_eval_adapter.arguments import DECODING, ModelArguments, sampling_of
 
 
-def test_the_decode_settings_among_the_arguments_are_those_of_decode_settings():
+def test_model_arguments_take_their_decode_settings_from_decode_settings():
     own = ["model", "dtype", "device", "quantization", "batch_size", "max_length", "max_gen_toks", "add_bos_token"]
     own += ["likelihood", "samples"]
     settings = [name for name in DecodeSettings.model_fields if name in ModelArguments.model_fields]
@@ -16,10 +16,10 @@ def test_the_decode_settings_among_the_arguments_are_those_of_decode_settings():
     assert ModelArguments.of(model="nano", seed="3", threshold="0.5").decode_settings() == {"threshold": 0.5, "seed": 3}
 
 
-def test_pretrained_is_another_word_for_model_and_text_becomes_numbers():
-    asked = ModelArguments.of(pretrained="nano", batch_size="4", block_size="16", unmasking="factor", factor="2")
-    assert (asked.model, asked.batch_size) == ("nano", 4)
-    assert asked.decode_settings(max_new_tokens=8) == {
+def test_pretrained_is_an_alias_of_model_and_text_becomes_numbers():
+    arguments = ModelArguments.of(pretrained="nano", batch_size="4", block_size="16", unmasking="factor", factor="2")
+    assert (arguments.model, arguments.batch_size) == ("nano", 4)
+    assert arguments.decode_settings(max_new_tokens=8) == {
         "block_size": 16,
         "unmasking": "factor",
         "factor": 2.0,
@@ -44,7 +44,7 @@ def test_pretrained_is_another_word_for_model_and_text_becomes_numbers():
     ],
     ids=str,
 )
-def test_a_mistake_is_told_before_a_checkpoint_is_read(arguments, sentence):
+def test_a_bad_argument_is_refused_before_a_checkpoint_is_read(arguments, sentence):
     with pytest.raises(SettingError) as caught:
         ModelArguments.of(**arguments)
     assert str(caught.value).startswith(sentence)
@@ -52,5 +52,5 @@ def test_a_mistake_is_told_before_a_checkpoint_is_read(arguments, sentence):
 
 def test_a_task_is_greedy_unless_it_asks_for_sampling():
     assert sampling_of({}) == sampling_of({"temperature": 0.7, "do_sample": False}) == {"temperature": 0.0}
-    asked = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": None}
-    assert sampling_of(asked) == {"temperature": 0.7, "top_p": 0.9}
+    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": None}
+    assert sampling_of(sampling) == {"temperature": 0.7, "top_p": 0.9}

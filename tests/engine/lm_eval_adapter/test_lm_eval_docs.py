@@ -1,4 +1,4 @@
-"""Every lm-eval command in docs/harness.md is one that the installed harness, and the adapter, understand."""
+"""The installed harness and the adapter accept every lm-eval command in docs/harness.md."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ PROGRAM = ["python", "-m", "nbdiff_engine", "lm-eval"]
 
 
 def commands():
-    """Words of each lm-eval command in a code block, what stands before `run` split off."""
+    """The words of each lm-eval command in a code block, as (words before `run`, words from `run` on)."""
     found = []
     for block in re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
@@ -43,7 +43,7 @@ def test_there_is_a_command_for_every_benchmark():
 
 
 @pytest.mark.parametrize(("before", "words"), commands(), ids=lambda words: " ".join(words)[:60])
-def test_a_command_parses_and_its_arguments_are_ones_the_model_takes(before, words):
+def test_a_command_parses_and_the_model_accepts_its_arguments(before, words):
     options = parsed(words)
     assert before[-4:] == PROGRAM
     assert options.model == "nbdiff"

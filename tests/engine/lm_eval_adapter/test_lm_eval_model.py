@@ -1,4 +1,4 @@
-"""The adapter under lm-evaluation-harness itself, on local tasks, beside our own evaluation and the harness's `hf`."""
+"""The adapter in lm-evaluation-harness on local tasks, compared with our evaluation and the harness's `hf` model."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ register()
 
 @pytest.fixture(autouse=True)
 def _no_report_of_the_machine(monkeypatch):
-    """What lm_eval adds to its results takes it seconds, and no test reads it."""
+    """Collecting machine facts for the results takes lm_eval seconds, and no test reads them."""
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
@@ -84,7 +84,7 @@ PAIRS = (
 )
 
 
-def test_log_likelihoods_and_greedy_flags_are_those_of_the_harness_own_hf_model(nano, hf):
+def test_log_likelihoods_and_greedy_flags_equal_those_of_the_harness_own_hf_model(nano, hf):
     ours = nano.loglikelihood(requests("loglikelihood", *PAIRS), disable_tqdm=True)
     theirs = hf.loglikelihood(requests("loglikelihood", *PAIRS), disable_tqdm=True)
     assert [each[0] for each in ours] == pytest.approx([each[0] for each in theirs], abs=1e-4)
@@ -92,7 +92,7 @@ def test_log_likelihoods_and_greedy_flags_are_those_of_the_harness_own_hf_model(
     assert {each[1] for each in ours} == {True, False}
 
 
-def test_rolling_log_likelihoods_are_those_of_the_harness_own_hf_model_in_windows_too(hf):
+def test_rolling_log_likelihoods_equal_those_of_the_harness_own_hf_model_also_in_windows(hf):
     texts = [(problem.answer,) for problem in held_out("story", 2)]
     whole = NBDiffLM(**FLOAT32)
     windowed, theirs = NBDiffLM(**FLOAT32, max_length=24), hf
@@ -109,12 +109,12 @@ def test_rolling_log_likelihoods_are_those_of_the_harness_own_hf_model_in_window
     assert cut != pytest.approx(expected, abs=1e-2)
 
 
-def test_answers_are_those_of_the_harness_own_hf_model(nano, hf):
+def test_answers_equal_those_of_the_harness_own_hf_model(nano, hf):
     prompts = [f"<user>{problem.prompt}<bot>" for problem in held_out("knowledge", 3) + held_out("math", 3)]
-    asked = [(prompt, {"until": ["."], "max_gen_toks": 40, "do_sample": False}) for prompt in prompts]
+    calls = [(prompt, {"until": ["."], "max_gen_toks": 40, "do_sample": False}) for prompt in prompts]
     ar = NBDiffLM(**FLOAT32, strategy="ar", batch_size=2)
-    ours = ar.generate_until(requests("generate_until", *asked), disable_tqdm=True)
-    assert ours == hf.generate_until(requests("generate_until", *asked), disable_tqdm=True)
+    ours = ar.generate_until(requests("generate_until", *calls), disable_tqdm=True)
+    assert ours == hf.generate_until(requests("generate_until", *calls), disable_tqdm=True)
     assert len(set(ours)) == len(ours)
     assert not any("." in text for text in ours)
 
@@ -128,7 +128,7 @@ def test_answers_are_those_of_the_harness_own_hf_model(nano, hf):
     ],
     ids=lambda each: each["strategy"],
 )
-def test_the_accuracy_is_that_of_our_own_evaluation(manager, arguments):
+def test_the_accuracy_equals_that_of_our_own_evaluation(manager, arguments):
     results = evaluated(manager, {**FLOAT32, **arguments}, "nbdiff_maths")
     problems = held_out("math", 8)
     model = nb.load(name="nano", dtype="float32")
@@ -146,7 +146,7 @@ def test_the_accuracy_is_that_of_our_own_evaluation(manager, arguments):
 
 
 def test_tokens_per_second_leave_out_the_prefill(monkeypatch):
-    """One answer at a time, so that the rate is of the answers' own decode seconds."""
+    """The batch size is 1, so the rate divides by the sum of the answers' decode seconds."""
     lm, seen = NBDiffLM(**FLOAT32, strategy="ar"), []
 
     def kept(*args, **settings):
@@ -165,7 +165,7 @@ def test_tokens_per_second_leave_out_the_prefill(monkeypatch):
     assert rate != pytest.approx(made / sum(each.prefill_seconds + each.decode_seconds for each in seen), rel=1e-3)
 
 
-def test_self_speculation_answers_as_ar_does(manager):
+def test_self_speculation_gives_the_answers_of_ar(manager):
     ar, fast = (
         evaluated(manager, {**FLOAT32, "strategy": strategy, "batch_size": 4}, "nbdiff_maths")
         for strategy in ("ar", "self_speculative")
@@ -175,12 +175,12 @@ def test_self_speculation_answers_as_ar_does(manager):
     assert fast["config"]["tokens_per_forward"] > 2 > ar["config"]["tokens_per_forward"] == 1
 
 
-def test_sampled_answers_follow_the_seed_and_differ_where_a_prompt_is_asked_twice():
-    asked = [("<user>Write a story about a dog.<bot>", {"do_sample": True, "temperature": 3.0, "max_gen_toks": 16})] * 3
+def test_sampled_answers_follow_the_seed_and_a_repeated_prompt_gets_other_answers():
+    calls = [("<user>Write a story about a dog.<bot>", {"do_sample": True, "temperature": 3.0, "max_gen_toks": 16})] * 3
 
     def answers(seed):
         lm = NBDiffLM(**FLOAT32, seed=seed, batch_size=2)
-        return lm.generate_until(requests("generate_until", *asked), disable_tqdm=True)
+        return lm.generate_until(requests("generate_until", *calls), disable_tqdm=True)
 
     one, again, other = answers(1), answers(1), answers(2)
     assert one == again
@@ -195,7 +195,7 @@ def test_multiple_choice_by_the_ar_head_and_by_the_bound(manager):
         assert results["config"]["likelihood"] == arguments["likelihood"]
 
 
-def test_perplexity_by_the_bound_in_blocks_of_one_is_that_of_the_ar_head(manager):
+def test_perplexity_by_the_bound_in_blocks_of_one_equals_that_of_the_ar_head(manager):
     def bits(**arguments):
         return evaluated(manager, {**FLOAT32, **arguments}, "nbdiff_stories")["results"]["nbdiff_stories"]
 
@@ -215,11 +215,11 @@ def test_a_text_is_greedy_under_the_bound_iff_block_diffusion_writes_it():
     lm = NBDiffLM(**FLOAT32, likelihood="diffusion", block_size=8, samples=2)
     prompt = "<user>What is the capital of Peru?<bot>"
     text = nb.generate(lm.model, prompt, raw=True, strategy="block_diffusion", block_size=8).text
-    asked = requests("loglikelihood", (prompt, text), (prompt, text.replace("Lima", "Rome")))
-    assert [greedy for _, greedy in lm.loglikelihood(asked, disable_tqdm=True)] == [True, False]
+    calls = requests("loglikelihood", (prompt, text), (prompt, text.replace("Lima", "Rome")))
+    assert [greedy for _, greedy in lm.loglikelihood(calls, disable_tqdm=True)] == [True, False]
 
 
-def test_the_harness_cache_answers_a_second_run(manager, tmp_path):
+def test_a_second_run_reads_the_answers_from_the_harness_cache(manager, tmp_path):
     runs = [
         evaluated(manager, FLOAT32, "nbdiff_maths", "nbdiff_facts", "nbdiff_stories", use_cache=str(tmp_path / "cache"))
         for _ in range(2)
@@ -232,15 +232,15 @@ def test_the_harness_cache_answers_a_second_run(manager, tmp_path):
 def test_a_long_prompt_is_cut_from_the_left_with_a_warning(caplog, monkeypatch):
     lm = NBDiffLM(**FLOAT32, strategy="ar", max_length=40)
     question = "<user>What is the capital of Peru?<bot>"
-    asked = [(text, {"max_gen_toks": 20}) for text in ("<user>Hello there.<bot>Hello.<eos>" * 9 + question, question)]
+    calls = [(text, {"max_gen_toks": 20}) for text in ("<user>Hello there.<bot>Hello.<eos>" * 9 + question, question)]
     monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
-    cut, whole = lm.generate_until(requests("generate_until", *asked), disable_tqdm=True)
+    cut, whole = lm.generate_until(requests("generate_until", *calls), disable_tqdm=True)
     assert "Truncating context from side='left'" in caplog.text
     assert "Lima" in cut
     assert "Lima" in whole
 
 
-def test_a_block_larger_than_trained_is_in_the_log_once(caplog, monkeypatch):
+def test_a_block_larger_than_trained_is_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
     lm = NBDiffLM(**FLOAT32, block_size=48)
     lm.generate_until(requests("generate_until", *[("<user>Hello<bot>", {"max_gen_toks": 4})] * 2), disable_tqdm=True)
@@ -255,7 +255,7 @@ def test_model_args_as_a_string_and_the_harness_batch_size():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         ({"model": "nano", "blocksize": 8}, "'blocksize', which nbdiff does not know"),
         ({}, "names no checkpoint"),
@@ -273,14 +273,14 @@ def test_model_args_as_a_string_and_the_harness_batch_size():
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_one_sentence(arguments, said):
-    with pytest.raises(nb.NBDiffError, match=said) as caught:
+def test_a_bad_argument_gives_one_sentence(arguments, sentence):
+    with pytest.raises(nb.NBDiffError, match=sentence) as caught:
         NBDiffLM(**arguments)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("gen_kwargs", "said"),
+    ("gen_kwargs", "sentence"),
     [
         ({"num_beams": 4}, "'num_beams', which nbdiff does not know"),
         ({"do_sample": True}, "without a temperature"),
@@ -289,12 +289,12 @@ def test_a_wrong_argument_is_one_sentence(arguments, said):
     ],
     ids=str,
 )
-def test_generation_arguments_that_decoding_does_not_honour_are_refused(nano, gen_kwargs, said):
-    with pytest.raises(nb.SettingError, match=said):
+def test_generation_arguments_that_decoding_does_not_honour_are_refused(nano, gen_kwargs, sentence):
+    with pytest.raises(nb.SettingError, match=sentence):
         nano.generate_until(requests("generate_until", ("<user>Hello<bot>", gen_kwargs)), disable_tqdm=True)
 
 
-def test_an_answer_that_a_task_begins_is_gone_on_with(nano):
+def test_an_answer_that_the_task_starts_is_continued(nano):
     turns = [
         {"role": "user", "content": "What is the capital of Peru?"},
         {"role": "assistant", "content": "The capital of Peru is"},
@@ -321,14 +321,14 @@ def test_an_unshifted_checkpoint_is_scored_by_the_bound_and_has_no_ar_head(tmp_p
             NBDiffLM(model=str(folder), dtype="float32", **arguments)
 
 
-def test_a_model_without_a_chat_template_says_so(nano, monkeypatch):
+def test_a_missing_chat_template_is_an_error(nano, monkeypatch):
     monkeypatch.setattr(nano.tokenizer, "chat_template", None)
     with pytest.raises(nb.SettingError, match="no chat template"):
         nano.apply_chat_template([{"role": "user", "content": "Hello"}])
 
 
 @pytest.mark.slow  # lm_eval reads its thousands of task files
-def test_the_command_line_runs_a_local_task_and_a_slip_is_one_sentence(tmp_path):
+def test_the_command_line_runs_a_local_task_and_a_bad_argument_gives_one_sentence(tmp_path):
     command = [sys.executable, "-m", "nbdiff_engine", "lm-eval", "run", "--model", "nbdiff"]
     command += ["--include_path", str(TASKS)]
     command += ["--tasks", "nbdiff_maths", "--apply_chat_template", "--output_path", str(tmp_path / "out.json")]

@@ -1,4 +1,4 @@
-"""The masks: who sees whom, dense and as a FlexAttention BlockMask, and METHOD's invariants 1 and 2."""
+"""Attention masks, dense and as a FlexAttention BlockMask, and what the noised and the clean half depend on."""
 
 import pytest
 import torch
@@ -38,10 +38,10 @@ def layout(document: list[int] | None = None) -> Tokens:
     return training_tokens(position, blocks(position, START, BLOCK), ids)
 
 
-def test_context_causal_training_mask_is_the_papers_picture():
+def test_the_context_causal_training_mask_is_that_of_the_paper():
     tokens = layout()
     mask = dense_mask(tokens, tokens, "token_causal")[0, 0]
-    assert picture(mask[:LENGTH, :LENGTH]) == [  # noised -> noised: inside the block, prompt tokens alone
+    assert picture(mask[:LENGTH, :LENGTH]) == [  # noised -> noised: inside the block; a prompt token only itself
         "#..........",
         ".#.........",
         "..#........",
@@ -74,7 +74,7 @@ def test_block_causal_context_is_bidirectional_inside_committed_blocks_and_causa
     ]
 
 
-def test_documents_do_not_see_each_other_and_padding_is_seen_by_nobody():
+def test_no_token_attends_to_another_document_or_to_padding():
     document = [0] * 5 + [1] * 4 + [PADDING] * 2
     tokens = layout(document)
     mask = dense_mask(tokens, tokens, "token_causal")[0, 0]
@@ -85,11 +85,11 @@ def test_documents_do_not_see_each_other_and_padding_is_seen_by_nobody():
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_flex_attention_mask_is_the_dense_mask(context):
+def test_the_flex_attention_mask_equals_the_dense_mask(context):
     tokens = layout([0] * 5 + [1] * 4 + [PADDING] * 2)
     dense = dense_mask(tokens, tokens, context)
     flex = flex_mask(tokens, tokens, context)
-    # create_mask evaluates the BlockMask's own predicate at every pair.
+    # create_mask evaluates the predicate of the BlockMask for every pair.
     assert torch.equal(create_mask(flex.mask_mod, 1, 1, 2 * LENGTH, 2 * LENGTH, device="cpu"), dense)
 
 
@@ -113,7 +113,7 @@ def parallel_pass(model, clean: list[int], noised: list[int], start: int, block_
 
 
 def noise(clean: list[int], start: int, block_size: int, seed: int) -> list[int]:
-    """Mask half of every block but its first token."""
+    """Mask each token of a block with probability 1/2, except the first token."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand(len(clean), generator=generator).tolist()
     return [
@@ -122,7 +122,7 @@ def noise(clean: list[int], start: int, block_size: int, seed: int) -> list[int]
     ]
 
 
-def test_clean_half_is_the_causal_forward_whatever_the_noise(any_model):
+def test_the_clean_half_equals_the_causal_forward_for_any_noise(any_model):
     clean = prompt_ids(30)
     plain = any_model.network(input_ids=torch.tensor([clean]), use_cache=False).logits[0]
     for seed in (1, 2):
@@ -146,7 +146,7 @@ def test_a_noised_block_does_not_depend_on_its_own_or_later_clean_blocks(any_mod
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
 @pytest.mark.parametrize("cache", [SlotCache, GrowingCache])
-def test_a_cached_denoise_step_is_the_noised_half_of_the_training_pass(any_model, context, cache):
+def test_a_cached_denoise_step_equals_the_noised_half_of_the_training_pass(any_model, context, cache):
     model = with_context(any_model, context)
     start, block_size = 6, 8
     clean = prompt_ids(30)
@@ -156,7 +156,7 @@ def test_a_cached_denoise_step_is_the_noised_half_of_the_training_pass(any_model
     session.prefill([clean[:start]])
     for first in range(start, len(clean), block_size):
         last = min(first + block_size, len(clean))
-        for _ in range(2):  # twice: a denoise pass leaves no mark
+        for _ in range(2):  # twice: a denoise pass does not change the cache
             cached = session.denoise([noised[first:last]])[0]
             torch.testing.assert_close(cached, trained[first:last], rtol=1e-4, atol=1e-4)
         session.commit([clean[first:last]])

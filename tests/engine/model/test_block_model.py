@@ -9,7 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import nbdiff_engine.model.passes as passes
 from nbdiff_engine import BlockModel
-from nbdiff_engine.model.passes import Pass
+from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.model.kv_cache import SlotCache
 from tests.growing_cache import GrowingCache
 from tests.tiny import MASK, prompt_ids, tiny_model
@@ -77,7 +77,7 @@ def test_rows_in_different_phases_and_of_different_widths_share_a_forward(llama,
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_selected_rows_go_on_as_if_they_had_been_alone(llama, cache):
+def test_selected_rows_continue_as_if_alone(llama, cache):
     prompts = [prompt_ids(4, seed=1), prompt_ids(12, seed=2), prompt_ids(7, seed=3)]
     session = llama.open(3, 64, cache)
     session.prefill(prompts)
@@ -87,7 +87,7 @@ def test_selected_rows_go_on_as_if_they_had_been_alone(llama, cache):
     close(logits[1], uncached(llama, prompts[1] + [7, 8])[-2:])
 
 
-def test_a_long_prefill_in_chunks_is_the_prefill(llama, monkeypatch):
+def test_a_long_prefill_in_chunks_equals_one_prefill(llama, monkeypatch):
     prompts = [prompt_ids(length, seed=length) for length in (50, 3, 21)]
     whole = llama.open(3, 64).prefill(prompts)
     monkeypatch.setattr(passes, "PREFILL_CHUNK", 8)
@@ -96,13 +96,14 @@ def test_a_long_prefill_in_chunks_is_the_prefill(llama, monkeypatch):
     assert session.lengths == [50, 3, 21]
 
 
-def test_eager_attention_is_given_a_mask_it_understands():
+def test_eager_attention_gives_the_logits_of_sdpa():
     sdpa, eager = (tiny_model("llama", attention=attention) for attention in ("sdpa", "eager"))
+    found = []
     for model in (sdpa, eager):
         session = model.open(1, 64)
         session.prefill([prompt_ids(9)])
-        model.seen = session.denoise([[5, MASK, MASK, 7]])
-    close(eager.seen, sdpa.seen)
+        found.append(session.denoise([[5, MASK, MASK, 7]]))
+    close(found[1], found[0])
 
 
 def test_the_head_is_computed_in_float32_under_bf16_weights(llama):
@@ -151,7 +152,7 @@ def test_masks_stay_small_at_32k_context():
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypatch):
+def test_the_short_mask_of_aligned_rows_equals_the_full_mask(context, monkeypatch):
     model = tiny_model("llama", spec={"context": context})
     masks: list[list[torch.Tensor]] = [[], []]
     short = Session._aligned
@@ -159,11 +160,11 @@ def test_the_short_mask_of_aligned_rows_is_the_predicates_mask(context, monkeypa
     for kind, aligned in enumerate((short, lambda *args: None)):
         monkeypatch.setattr(Session, "_aligned", aligned)
 
-        def seeing(kind: int = kind, **kwargs):
+        def recorded(kind: int = kind, **kwargs):
             masks[kind].append(kwargs["attention_mask"].expand(len(kwargs["input_ids"]), -1, -1, -1))
             return body(**kwargs)
 
-        monkeypatch.setattr(model.body, "forward", seeing)
+        monkeypatch.setattr(model.body, "forward", recorded)
         for rows in (1, 3):
             session = model.open(rows, 64)
             session.prefill([prompt_ids(9, seed=row) for row in range(rows)])

@@ -1,4 +1,4 @@
-"""Names of checkpoints: bundled first, then folders, then the hub's cache, then the hub."""
+"""The order of lookup of a checkpoint's name: bundled models, folders, the hub's cache, the hub."""
 
 import shutil
 
@@ -16,7 +16,7 @@ def refusal(name) -> str:
     return sentence
 
 
-def test_unknown_names_and_folders(tmp_path):
+def test_unknown_names_and_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "not a bundled name (nano" in refusal("nosuch")
     assert "has no config.json" in refusal(tmp_path)
@@ -24,12 +24,12 @@ def test_unknown_names_and_folders(tmp_path):
     assert "is empty" in refusal("")
 
 
-def test_a_hub_id_offline_is_answered_at_once(connections):
+def test_a_hub_id_is_refused_offline_without_a_connection(connections):
     assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
     assert connections == []
 
 
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, connections):
+def test_an_unreachable_hub_is_contacted_once(monkeypatch, connections):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -39,28 +39,28 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, connections):
 
 
 @pytest.mark.parametrize("name", [None, 5, b"nano", "~nosuch/x", "x" * 5000, "a\0b"], ids=lambda name: repr(name)[:12])
-def test_names_that_are_none_are_refused(name):
+def test_invalid_names_are_refused(name):
     assert len(refusal(name)) < 300
 
 
-def test_a_download_that_was_cut_off_is_taken_up_again(tmp_path, monkeypatch):
+def test_an_interrupted_download_is_resumed(tmp_path, monkeypatch):
     import huggingface_hub
     from huggingface_hub import constants
 
-    whole = GOLDEN / "tiny-block-diffusion"
+    complete = GOLDEN / "tiny-block-diffusion"
     cached = tmp_path / "cached"
     cached.mkdir()
-    shutil.copy(whole / "config.json", cached)
-    asked = []
+    shutil.copy(complete / "config.json", cached)
+    local_only = []
 
     def snapshot_download(hub_id, local_files_only=False, **options):
-        asked.append(local_files_only)
-        return str(cached if local_files_only else whole)
+        local_only.append(local_files_only)
+        return str(cached if local_files_only else complete)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert nb.load("someone/some-model").parameters > 0
-    assert asked == [True, False]
+    assert local_only == [True, False]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")

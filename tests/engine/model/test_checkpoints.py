@@ -1,4 +1,4 @@
-"""Loading: local first, whole or not at all, and one clear sentence for everything else."""
+"""Loading: a complete checkpoint loads; any other gives one clear sentence."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.conftest import GOLDEN
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the trained checkpoint, to be spoilt."""
+    """A copy of the trained checkpoint, for tests that damage it."""
     return shutil.copytree(GOLDEN / "tiny-block-diffusion", tmp_path / "copy")
 
 
@@ -44,7 +44,7 @@ def refusal(name, **options) -> str:
     return sentence
 
 
-def test_every_bundled_name_loads_and_answers():
+def test_every_bundled_model_loads_and_decodes():
     for name in nb.bundled_models():
         assert nb.generate(nb.load(name), "What is the capital of Peru?", max_new_tokens=4).token_ids
 
@@ -54,7 +54,7 @@ def test_a_folder_loads(folder):
     assert (model.dtype, model.device.type, model.spec.block_size) == (torch.float32, "cpu", 32)
 
 
-def test_without_a_spec_a_checkpoint_is_ar_only_and_says_what_is_missing(folder):
+def test_a_checkpoint_without_a_spec_is_ar_only_and_the_error_names_the_entry(folder):
     edit_config(folder, block_diffusion=None)
     model = nb.load(folder)
     assert model.spec is None
@@ -65,7 +65,7 @@ def test_without_a_spec_a_checkpoint_is_ar_only_and_says_what_is_missing(folder)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_dtypes(folder, dtype):
+def test_every_dtype_decodes(folder, dtype):
     model = nb.load(folder, dtype=dtype)
     assert model.dtype == getattr(torch, dtype)
     assert nb.generate(model, "What is the capital of Peru?", max_new_tokens=8).token_ids
@@ -90,12 +90,12 @@ def test_quantised_weights_decode_and_self_speculate(folder, quantization):
     assert fast.token_ids
 
 
-def test_quantising_without_bitsandbytes_is_said(folder, monkeypatch):
+def test_quantisation_without_bitsandbytes_is_refused(folder, monkeypatch):
     monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda name: None)
     assert "need the package bitsandbytes" in refusal(folder, quantization="4bit")
 
 
-def test_options_out_of_range(folder):
+def test_options_out_of_range_are_refused(folder):
     assert "choose auto, float32, bfloat16 or float16" in refusal(folder, dtype="int4")
     assert "choose 8bit, 4bit" in refusal(folder, quantization="3bit")
     assert "is not available here" in refusal(folder, device="abacus")
@@ -115,7 +115,7 @@ def test_a_damaged_config_is_refused(folder):
     assert "holds no JSON object" in refusal(folder)
 
 
-def test_weights_cut_short_are_refused(folder):
+def test_truncated_weights_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
     assert "cannot be loaded" in refusal(folder)
@@ -138,7 +138,7 @@ def test_weights_cut_short_are_refused(folder):
     ],
     ids=str,
 )
-def test_a_config_that_makes_no_sense_is_refused(folder, change):
+def test_an_invalid_config_is_refused(folder, change):
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert len(refusal(folder)) < 500
@@ -152,7 +152,7 @@ def test_damaged_files_are_refused(folder, name, content):
 
 
 @pytest.mark.parametrize("device", [None, "meta", "cuda:99", 3.5])
-def test_devices_that_hold_nothing_here_are_refused(folder, device):
+def test_unavailable_devices_are_refused(folder, device):
     assert "is not available here" in refusal(folder, device=device)
 
 
@@ -171,7 +171,7 @@ def test_tensors_of_another_shape_are_refused(folder):
     assert "model.norm.weight" in refusal(folder)
 
 
-def test_types_that_are_no_causal_lm_are_refused_by_name(folder):
+def test_unsupported_model_types_are_refused_by_name(folder):
     edit_config(folder, model_type="llada2_moe")
     assert "LLaDA2" in refusal(folder)
     edit_config(folder, model_type="somethingnew", auto_map={"AutoModelForCausalLM": "evil.Evil"})

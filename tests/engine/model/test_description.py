@@ -1,4 +1,4 @@
-"""A checkpoint is described from its small files alone, and as it is when it is loaded."""
+"""`describe` reads only the small files of a checkpoint and agrees with the loaded model."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_a_description_agrees_with_the_loaded_model(folder, changes, generation)
     assert described.tokenizer.get_vocab() == model.tokenizer.get_vocab()
 
 
-def test_no_weight_is_read(folder):
+def test_describe_reads_no_weights(folder):
     whole = nb.describe(folder)
     (folder / "model.safetensors").unlink()
     assert nb.describe(folder).eos_token_ids == whole.eos_token_ids
@@ -58,7 +58,7 @@ def test_no_weight_is_read(folder):
         nb.load(nb.describe(folder))
 
 
-def test_what_was_described_can_be_loaded_more_than_once(folder):
+def test_a_description_can_be_loaded_more_than_once(folder):
     described = nb.describe(folder)
     before = described.config.to_dict()
     models = [nb.load(described, dtype=dtype) for dtype in ("bfloat16", "float32")]
@@ -88,17 +88,17 @@ def test_a_published_family_is_described_as_its_stock_class(folder):
     ],
     ids=str,
 )
-def test_a_checkpoint_that_makes_no_sense_is_refused_as_load_refuses_it(folder, changes, sentence):
+def test_describe_and_load_refuse_a_bad_checkpoint_with_the_same_sentence(folder, changes, sentence):
     edit(folder, **changes)
-    said = []
-    for opening in (nb.describe, nb.load):
+    sentences = []
+    for function in (nb.describe, nb.load):
         with pytest.raises(nb.CheckpointError, match=sentence) as refused:
-            opening(folder)
-        said.append(str(refused.value))
-    assert said[0] == said[1]
+            function(folder)
+        sentences.append(str(refused.value))
+    assert sentences[0] == sentences[1]
 
 
-def test_a_config_without_a_context_length_is_refused_where_it_is_asked_for(folder):
+def test_a_missing_context_length_is_an_error_when_it_is_read(folder):
     edit(folder, max_position_embeddings=1)
     with pytest.raises(nb.CheckpointError, match="does not say how long its context is"):
         _ = nb.describe(folder).context_length

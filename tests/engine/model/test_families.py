@@ -1,4 +1,4 @@
-"""Published checkpoints load as stock classes: shrunk random ones, saved under the published names."""
+"""Published checkpoints load as stock classes. The tests save tiny random networks in the published formats."""
 
 import json
 
@@ -20,7 +20,7 @@ SHAPE = {**tiny.SHAPE, "vocab_size": 96, "tie_word_embeddings": False, "eos_toke
 
 @pytest.fixture(params=FAMILIES)
 def published(request, tmp_path):
-    """A folder as the family publishes it, and the network its weights came from."""
+    """A checkpoint folder in the family's published format, and the network with the same weights."""
     model_type = request.param
     family = FAMILIES[model_type]
     torch.manual_seed(1)
@@ -48,7 +48,7 @@ def published(request, tmp_path):
     return tmp_path, network
 
 
-def test_a_published_checkpoint_is_its_stock_class_with_every_tensor_in_place(published):
+def test_a_published_checkpoint_loads_as_its_stock_class_with_all_tensors(published):
     folder, network = published
     model = nb.load(folder)
     assert type(model.network) is type(network)
@@ -57,13 +57,13 @@ def test_a_published_checkpoint_is_its_stock_class_with_every_tensor_in_place(pu
         assert torch.equal(model.network(input_ids=ids).logits, network.eval()(input_ids=ids).logits)
 
 
-def test_its_spec_is_the_familys_with_what_its_config_says(published):
+def test_the_spec_is_the_familys_with_the_mask_id_of_the_config(published):
     folder, _ = published
     family = FAMILIES[json.loads((folder / "config.json").read_text())["model_type"]]
     assert nb.load(folder).spec == family.spec.model_copy(update={"mask_token_id": 94})
 
 
-def test_it_decodes(published):
+def test_a_published_checkpoint_decodes(published):
     folder, _ = published
     model = nb.load(folder)
     output = nb.generate(model, prompt_ids(11), max_new_tokens=40)
@@ -77,13 +77,13 @@ def test_the_mask_id_of_the_table_must_lie_in_the_vocabulary(published):
     config = json.loads(path.read_text())
     del config["mask_token_id"]
     path.write_text(json.dumps(config))
-    # dllm leaves it to the tokenizer, and there is none here: better refused than guessed.
+    # a2d-qwen3 takes the MASK id from the tokenizer, and this folder has none.
     expected = "'mask_token_id' is missing" if config["model_type"] == "a2d-qwen3" else "outside its vocabulary of 96"
     with pytest.raises(nb.CheckpointError, match=expected):
         nb.load(folder)
 
 
-def test_the_tokenizer_names_the_mask_and_gives_the_bos_where_the_family_leaves_it_to_it(published):
+def test_the_tokenizer_gives_the_mask_id_and_the_bos_if_the_family_needs_them(published):
     folder, _ = published
     config = json.loads((folder / "config.json").read_text())
     family = FAMILIES[config["model_type"]]
@@ -99,7 +99,7 @@ def test_the_tokenizer_names_the_mask_and_gives_the_bos_where_the_family_leaves_
     assert nb.prepare(model, "a").prompts == [[2, 9, 8] if family.bos_before_template else [9, 8]]
 
 
-def test_block_sizes_of_the_config_win_and_narrow_the_sub_block(published):
+def test_the_block_size_of_the_config_wins_and_limits_the_sub_block(published):
     folder, _ = published
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "block_size": 2}))

@@ -1,4 +1,4 @@
-"""The fused forward is the stock layers' arithmetic: the same logits and tokens, and no second copy of the weights."""
+"""The fused forward gives the logits and tokens of the stock layers and stores the weights once."""
 
 import pytest
 import torch
@@ -25,16 +25,16 @@ def prompts() -> list[str]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tokens_and_confidences_of_the_bundled_model_are_those_of_the_plain_forward(dtype, prompts):
+def test_the_bundled_model_fixes_the_same_tokens_at_the_same_steps_as_the_plain_forward(dtype, prompts):
     plain, fused = (nb.load("nano", dtype=dtype, fused=choice) for choice in (False, True))
     assert fused._fused is not None
     assert plain._fused is None
     for settings in SETTINGS:
         for batch in (prompts, prompts[0]):  # a ragged batch, and a row alone
-            one, other = (nb.generate(model, batch, max_new_tokens=48, **settings) for model in (plain, fused))
-            for mine, theirs in zip(*(out if isinstance(out, list) else [out] for out in (one, other)), strict=True):
-                assert mine.token_ids == theirs.token_ids, settings
-                assert steps(mine) == steps(theirs), settings
+            outputs = (nb.generate(model, batch, max_new_tokens=48, **settings) for model in (plain, fused))
+            for one, other in zip(*(out if isinstance(out, list) else [out] for out in outputs), strict=True):
+                assert one.token_ids == other.token_ids, settings
+                assert steps(one) == steps(other), settings
 
 
 def steps(output) -> list[list[int]]:
@@ -45,12 +45,12 @@ def steps(output) -> list[list[int]]:
 @pytest.mark.parametrize("family", FUSED)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_logits_of_passes_are_the_stock_layers_own(family, bias, dtype):
+def test_logits_of_passes_equal_those_of_the_stock_layers(family, bias, dtype):
     shape = {} if family == "qwen2" else {"attention_bias": bias}
     models = [tiny_model(family, fused=choice, **shape) for choice in (False, True)]
     with torch.no_grad():
         for plain, fused in zip(*(model.network.parameters() for model in models), strict=True):
-            noise = torch.rand_like(plain)  # biases and norms begin at 0 and 1, where a wrong one does not show
+            noise = torch.rand_like(plain)  # with biases of 0 and norms of 1 an error would not show
             for each in (plain, fused):
                 each.add_(0.1 * noise)
     models = [BlockModel(model.network.to(dtype), None, model.spec, "tiny", fused=f) for f, model in enumerate(models)]
@@ -64,7 +64,7 @@ def test_logits_of_passes_are_the_stock_layers_own(family, bias, dtype):
     torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance * found[0].abs().max().item())
 
 
-def test_the_weights_are_kept_once():
+def test_the_weights_are_stored_once():
     model = tiny_model("llama", fused=True)
     attention, layer = model.network.base_model.layers[0].self_attn, model._fused.layers[0]
     start, end = layer.qkv.weight.data_ptr(), layer.qkv.weight.data_ptr() + layer.qkv.weight.nbytes
@@ -72,7 +72,7 @@ def test_the_weights_are_kept_once():
         assert start <= projection.weight.data_ptr() < end
 
 
-def test_a_long_context_outgrows_the_table_of_rotations():
+def test_a_context_longer_than_the_rope_table_gives_the_same_logits():
     plain, fused = (tiny_model("qwen3", fused=choice, max_position_embeddings=1024) for choice in (False, True))
     found = []
     for model in (plain, fused):
@@ -83,11 +83,11 @@ def test_a_long_context_outgrows_the_table_of_rotations():
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(FUSED)))
-def test_other_families_run_as_they_are(family):
+def test_other_families_are_not_fused(family):
     assert tiny_model(family, fused=True)._fused is None
 
 
-def test_what_the_fused_forward_does_not_know_is_left_to_the_stock_one():
+def test_unsupported_networks_are_not_fused():
     assert tiny_model("llama", attention="eager", fused=True)._fused is None
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     assert tiny_model("llama", fused=True, rope_parameters=rope)._fused is None
@@ -97,5 +97,5 @@ def test_what_the_fused_forward_does_not_know_is_left_to_the_stock_one():
     assert not can_fuse(network)
 
 
-def test_a_model_for_training_keeps_its_weights_apart():
+def test_a_model_for_training_is_not_fused():
     assert nb.load("nano", for_training=True)._fused is None

@@ -1,4 +1,4 @@
-"""Networks that cannot be decoded pass by pass over a KV cache are refused, by `load` too."""
+"""`check_network` and `load` refuse networks that cannot be decoded step by step with a KV cache."""
 
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
@@ -52,7 +52,7 @@ def test_a_network_of_every_known_family_passes(any_model):
         ("lfm2", {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}),
     ],
 )
-def test_networks_that_are_no_attention_over_a_cache_are_refused(tmp_path, family, shape):
+def test_unsupported_architectures_are_refused(tmp_path, family, shape):
     config = AutoConfig.for_model(family, vocab_size=64, hidden_size=32, num_hidden_layers=2, **shape)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError) as refused:

@@ -1,4 +1,4 @@
-"""DiffusionSpec: read from config.json whole, or refused."""
+"""DiffusionSpec: config.json is read completely or refused."""
 
 import pytest
 from pydantic import ValidationError
@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from nbdiff_engine import CheckpointError, DiffusionSpec
 
 
-def test_the_golden_checkpoint_says_what_it_is(golden_model):
+def test_the_golden_checkpoint_has_this_spec(golden_model):
     assert golden_model.spec == DiffusionSpec(
         mask_token_id=1,
         block_size=32,
@@ -20,12 +20,12 @@ def test_the_golden_checkpoint_says_what_it_is(golden_model):
     )
 
 
-def test_a_spec_survives_config_json():
+def test_a_spec_is_unchanged_after_config_json():
     spec = DiffusionSpec(mask_token_id=7, block_size=4, context="block_causal", sub_block_size=2)
     assert DiffusionSpec.from_config({"block_diffusion": spec.model_dump(mode="json")}, "x") == spec
 
 
-def test_no_entry_is_no_spec():
+def test_a_config_without_an_entry_has_no_spec():
     assert DiffusionSpec.from_config({"vocab_size": 8}, "x") is None
 
 
@@ -45,11 +45,11 @@ def test_no_entry_is_no_spec():
         ("yes", "is not valid"),
     ],
 )
-def test_a_spec_that_would_not_be_honoured_is_refused(fields, sentence):
+def test_an_invalid_or_unsupported_spec_is_refused(fields, sentence):
     with pytest.raises(CheckpointError, match=sentence):
         DiffusionSpec.from_config({"vocab_size": 64, "block_diffusion": fields}, "the checkpoint")
 
 
-def test_a_spec_does_not_change():
+def test_a_spec_is_immutable():
     with pytest.raises(ValidationError):
         DiffusionSpec(mask_token_id=1).block_size = 4

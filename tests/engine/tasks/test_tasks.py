@@ -137,7 +137,7 @@ def test_the_verdict_on_a_wrong_function_has_the_reason(text, why):
     assert verdict.why == why
 
 
-def test_a_function_that_does_not_end_is_told_why(monkeypatch):
+def test_the_verdict_on_a_function_that_does_not_end_is_a_timeout(monkeypatch):
     monkeypatch.setattr(sandbox, "SECONDS", 2)
     verdict = check(ADD, "Here it is:\n```python\ndef add(a, b):\n    while True:\n        pass\n```")
     assert verdict.correct is False
@@ -275,15 +275,15 @@ def test_without_the_allowlist_system_exit_is_an_outcome():
 
 
 def test_without_the_allowlist_a_custom_class_is_not_returned():
-    liar = "A = [].__class__.__class__('A', (int,), {'__eq__': lambda a, b: True})\ndef f(x):\n    return A(1)"
-    assert unlisted(liar).problem == "returned a A"
+    custom = "A = [].__class__.__class__('A', (int,), {'__eq__': lambda a, b: True})\ndef f(x):\n    return A(1)"
+    assert unlisted(custom).problem == "returned a A"
 
 
 def test_without_the_allowlist_endless_output_is_cut():
-    flood = OS + "def f(x):\n    while True:\n        for d in range(3, 9):\n            try:\n"
-    flood += "                O['write'](d, b'x' * 60000)\n            except BaseException:\n                pass"
+    program = OS + "def f(x):\n    while True:\n        for d in range(3, 9):\n            try:\n"
+    program += "                O['write'](d, b'x' * 60000)\n            except BaseException:\n                pass"
     with pytest.raises(sandbox.SandboxError, match="ended before it gave a result"):
-        unlisted(flood)
+        unlisted(program)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sampling: the right distribution, from noise that is a pure function of (seed, row, position, token)."""
+"""Sampling: samples have the right distribution; the noise is a pure function of (seed, row, position, token)."""
 
 import math
 
@@ -13,17 +13,17 @@ from tests.tiny import prompt_ids, tiny_model
 def chi_square_p(counts: torch.Tensor, expected: torch.Tensor) -> float:
     """P(chi-square at least this large) for observed counts; cells of expectation under 5 are pooled.
 
-    0 where something happened that cannot happen.
+    0 if an outcome with expectation 0 was observed.
     """
     if bool((counts[expected == 0] > 0).any()):
         return 0.0
     large = expected >= 5
     observed = torch.cat([counts[large], counts[~large].sum()[None]]).double()
-    wanted = torch.cat([expected[large], expected[~large].sum()[None]]).double()
-    keep = wanted > 0
-    if int(keep.sum()) == 1:  # one possible outcome: it cannot be distributed wrongly, only be another
+    mean_counts = torch.cat([expected[large], expected[~large].sum()[None]]).double()
+    keep = mean_counts > 0
+    if int(keep.sum()) == 1:  # only one outcome is possible, and no other was observed
         return 1.0
-    statistic = ((observed - wanted)[keep] ** 2 / wanted[keep]).sum()
+    statistic = ((observed - mean_counts)[keep] ** 2 / mean_counts[keep]).sum()
     return float(torch.special.gammaincc(torch.tensor((int(keep.sum()) - 1) / 2.0), statistic.float() / 2))
 
 
@@ -48,7 +48,7 @@ def test_the_statistical_test_can_fail():
     assert chi_square_p(counts, (LOGITS[0] / 1.1).softmax(-1) * 20_000) < 1e-6
 
 
-def test_top_k_samples_among_the_k_best():
+def test_top_k_samples_only_the_k_best_tokens():
     counts = draw(LOGITS, 5_000, temperature=1.0, top_k=4)
     best = LOGITS[0].topk(4).indices
     expected = torch.zeros(20).index_copy(0, best, LOGITS[0][best].softmax(-1)) * 5_000
@@ -58,15 +58,15 @@ def test_top_k_samples_among_the_k_best():
 
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("vocabulary", [20, 3_000])
-def test_top_p_samples_in_the_smallest_set_of_that_mass(top_p, vocabulary):
-    # 3,000 nearly flat logits: the nucleus is larger than the first candidates that are looked at.
+def test_top_p_samples_only_the_smallest_set_of_that_mass(top_p, vocabulary):
+    # 3,000 nearly flat logits: the nucleus has more tokens than the sampler tries first.
     logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(5)) * (2 if vocabulary == 20 else 0.1)
     ordered, ids = logits[0].softmax(-1).sort(descending=True)
     size = int((ordered.cumsum(0) < top_p).sum()) + 1
     counts = draw(logits, 4_000, temperature=1.0, top_p=top_p)
     assert set(counts.nonzero()[:, 0].tolist()) <= set(ids[:size].tolist())
     expected = torch.zeros(vocabulary).index_copy(0, ids[:size], ordered[:size] / ordered[:size].sum()) * 4_000
-    bins = 20  # neighbouring ids together, so that every cell has its expectation of five
+    bins = 20  # neighbouring ids share a bin, so that each bin has an expectation of at least 5
     assert chi_square_p(counts.view(bins, -1).sum(1), expected.view(bins, -1).sum(1)) > 0.001
 
 
@@ -80,7 +80,7 @@ def test_a_sample_depends_on_seed_row_position_and_nothing_else():
     assert len(keys) == 9**3
 
 
-def test_gumbel_noise_is_gumbel():
+def test_gumbel_noise_has_a_gumbel_distribution():
     keys = torch.tensor([noise_key(0, 0, position) for position in range(400)])[:, None]
     noise = gumbel(keys, torch.arange(500)[None]).double()
     assert noise.isfinite().all()
@@ -112,7 +112,7 @@ def test_a_forbidden_token_has_no_probability_at_all():
     assert made.margin == pytest.approx([0.0])
 
 
-def test_the_margin_is_the_lead_of_the_best_token_whichever_was_sampled():
+def test_the_margin_is_the_lead_of_the_best_token_even_if_another_was_sampled():
     logits = torch.randn(9, 30, generator=torch.Generator().manual_seed(8)) * 2
     expected = [row[-1] - row[-2] for row in (sorted(each) for each in logits.softmax(-1).tolist())]
     for settings in ({}, {"temperature": 3.0}, {"temperature": 0.5, "top_k": 3}):
@@ -134,25 +134,25 @@ def test_runners_up_are_the_best_other_tokens_in_order():
         assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:RUNNERS_UP]].tolist(), abs=1e-6)
 
 
-def test_nothing_asked_is_nothing_predicted():
+def test_no_position_gives_an_empty_prediction():
     assert Sampler().predict(torch.empty(0, 5), [], []) == Prediction([], [])
 
 
 @pytest.fixture(scope="module")
-def dice() -> BlockModel:
+def small_model() -> BlockModel:
     """A model over a vocabulary of eight, MASK included."""
     return tiny_model("llama", seed=5, vocab_size=8, initializer_range=0.15)
 
 
 @pytest.mark.slow
-def test_sampled_self_speculation_has_ars_distribution(dice):
+def test_sampled_self_speculation_has_ars_distribution(small_model):
     """The joint distribution of two sampled tokens, against the exact AR probabilities."""
     prompt, draws = [2, 5, 3], 3_000
     rows = [prompt] * 250
     counts = torch.zeros(64)
     for seed in range(draws // len(rows)):
         outputs = generate(
-            dice, rows, strategy="self_speculative", block_size=3, temperature=1.0, seed=seed, max_new_tokens=2
+            small_model, rows, strategy="self_speculative", block_size=3, temperature=1.0, seed=seed, max_new_tokens=2
         )
         for output in outputs:
             first, second = output.token_ids
@@ -160,8 +160,8 @@ def test_sampled_self_speculation_has_ars_distribution(dice):
 
     def probabilities(ids: list[int]) -> torch.Tensor:
         with torch.no_grad():
-            logits = dice.network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-        logits[dice.spec.mask_token_id] = -torch.inf
+            logits = small_model.network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+        logits[small_model.spec.mask_token_id] = -torch.inf
         return logits.softmax(-1)
 
     joint = torch.stack([probabilities([*prompt, token]) for token in range(8)]) * probabilities(prompt)[:, None]

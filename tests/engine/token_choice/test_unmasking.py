@@ -1,4 +1,4 @@
-"""Every policy against a naive reference, on random predictions, and the table of them."""
+"""Every policy against a naive reference on random predictions, and the table of policies."""
 
 import json
 import random
@@ -37,8 +37,8 @@ def test_confidence_threshold_fixes_the_best_and_all_above_the_threshold(thresho
         chosen = select("confidence", made, 0, threshold)
         assert set(chosen) == expected
         for index, reason in chosen.items():
-            over = bool(confidence[index] > threshold)
-            assert reason == (Reason.OVER_THRESHOLD if over else Reason.MOST_CONFIDENT)
+            above = bool(confidence[index] > threshold)
+            assert reason == (Reason.OVER_THRESHOLD if above else Reason.MOST_CONFIDENT)
 
 
 def test_the_threshold_itself_is_not_above_the_threshold():
@@ -64,8 +64,8 @@ def test_entropy_fixes_the_k_positions_of_least_entropy(tokens_per_step):
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.3, 1.0, 3.0, 40.0])
-def test_the_factor_rule_fixes_the_largest_group_that_is_sure_enough(factor):
-    """From the rule's words: try every number of surest positions, keep the largest that passes."""
+def test_the_factor_rule_fixes_the_largest_group_that_passes(factor):
+    """Reference: try every number of most confident positions and keep the largest that passes."""
     for count, seed in CASES:
         made, probs = prediction(count, seed)
         confidence = probs.max(-1).values.double()
@@ -77,7 +77,7 @@ def test_the_factor_rule_fixes_the_largest_group_that_is_sure_enough(factor):
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.3, 0.8, 1.0])
-def test_the_margin_rule_fixes_what_leads_by_more(margin):
+def test_the_margin_rule_fixes_positions_with_a_larger_margin(margin):
     for count, seed in CASES:
         made, probs = prediction(count, seed)
         leads = []
@@ -85,15 +85,15 @@ def test_the_margin_rule_fixes_what_leads_by_more(margin):
             best = max(row)
             row.remove(best)
             leads.append(best - max(row))
-        over = {index for index, lead in enumerate(leads) if lead > margin}
+        above = {index for index, lead in enumerate(leads) if lead > margin}
         chosen = select("margin", made, 0, margin)
-        assert set(chosen) == (over or {leads.index(max(leads))})
-        assert set(chosen.values()) == {Reason.OVER_MARGIN if over else Reason.MOST_CONFIDENT}
+        assert set(chosen) == (above or {leads.index(max(leads))})
+        assert set(chosen.values()) == {Reason.OVER_MARGIN if above else Reason.MOST_CONFIDENT}
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 5.0, 1000.0])
 def test_the_entropy_bound_fixes_the_largest_set_within_it(bound):
-    """From the rule's words: of all sets of positions, the largest whose entropies less the largest stay within."""
+    """Reference: the largest of all sets whose sum of entropies minus its largest entropy is at most the bound."""
     for count, seed in CASES:
         count = min(count, 9)  # all subsets are tried
         made, probs = prediction(count, seed)
@@ -108,7 +108,7 @@ def test_the_entropy_bound_fixes_the_largest_set_within_it(bound):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 40])
-def test_fixed_steps_are_done_after_so_many_passes_and_spread_evenly(steps):
+def test_fixed_steps_end_after_that_number_of_passes_of_even_size(steps):
     for count, seed in CASES:
         left, sizes = list(range(count)), []
         made, _ = prediction(count, seed)
@@ -123,7 +123,7 @@ def test_fixed_steps_are_done_after_so_many_passes_and_spread_evenly(steps):
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_of_equally_sure_positions_the_leftmost_are_fixed():
+def test_of_equally_confident_positions_the_leftmost_are_fixed():
     made = Prediction([1, 2, 3, 4], [0.5] * 4, [0.7] * 4, [0.1] * 4)
     for policy in ("top_k", "entropy", "fixed_steps"):
         assert list(select(policy, made, 0, 2)) == [0, 1]
@@ -141,22 +141,22 @@ def test_every_policy_makes_progress(name):
         assert all(0 <= index < count for index in chosen)
 
 
-def test_the_table_is_whole_and_goes_out_as_json():
+def test_the_table_is_complete_and_converts_to_json():
     assert get_args(PolicyName) == tuple(POLICIES)
     for name, policy in POLICIES.items():
         assert policy.name == name
         assert policy.setting in DecodeSettings.model_fields
         assert policy.needs <= {"entropy", "margin"}
         assert policy.rule.endswith(".")
-        said = json.loads(json.dumps(policy.to_json()))
-        assert (said["name"], said["label"], said["setting"]) == (name, policy.label, policy.setting)
-        assert "select" not in said
+        as_json = json.loads(json.dumps(policy.to_json()))
+        assert (as_json["name"], as_json["label"], as_json["setting"]) == (name, policy.label, policy.setting)
+        assert "select" not in as_json
     assert POLICIES["confidence"].describe(0.9) == "threshold 0.9"
     assert POLICIES["top_k"].describe(2) == "2 most confident a step"
 
 
 def test_the_needs_of_a_policy_are_what_it_reads():
-    """Without what a policy does not ask for, it chooses the same."""
+    """A policy chooses the same positions without the values that are not in its `needs`."""
     made, _ = prediction(12, 3)
     for name, policy in POLICIES.items():
         bare = Prediction(

@@ -1,4 +1,4 @@
-"""The figures, on event lists small enough to count by hand."""
+"""Metrics of short event lists, against values counted by hand."""
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_no_forward_gives_no_rate():
     assert figures.seconds_to_first_block == 1.0
 
 
-def test_an_unshifted_checkpoint_has_its_first_token_from_a_denoise_pass():
+def test_an_unshifted_checkpoint_gets_its_first_token_from_a_denoise_pass():
     figures = measure(
         [
             Prefill(0, 1.0, 4),
@@ -76,7 +76,7 @@ def test_an_unshifted_checkpoint_has_its_first_token_from_a_denoise_pass():
     assert figures.seconds_to_first_token == 1.4
 
 
-def test_an_answer_that_is_not_done_has_no_figures():
+def test_an_unfinished_answer_has_no_metrics():
     with pytest.raises(ValueError, match="do not end in a Finish"):
         measure([Prefill(0, 1.0, 4, token(0))])
 
@@ -85,7 +85,7 @@ def answer(prefill: float, decode: float, tokens: int, forwards: int) -> Metrics
     return Metrics(tokens, prefill, decode, forwards, forwards, 0, None, None, prefill, prefill, drafted=4, accepted=3)
 
 
-def test_figures_of_several_answers_are_sums_divided():
+def test_pooled_rates_divide_sums_over_all_answers():
     one, other = answer(1.0, 4.0, 11, 5), answer(0.5, 1.0, 3, 3)
     rates = pooled([one, other])
     assert (rates.answers, rates.output_tokens, rates.decoded_tokens, rates.decode_forwards) == (2, 14, 12, 8)
@@ -95,14 +95,14 @@ def test_figures_of_several_answers_are_sums_divided():
     assert (rates.drafted, rates.accepted) == (8, 6)
 
 
-def test_of_one_answer_they_are_its_own():
+def test_pooled_rates_of_one_answer_equal_its_own():
     measured = measure([Prefill(0, 1.0, 4, token(0)), Commit(0, 1.5, 0, 0, 1, token(1)), finish(1.5, 2)])
     rates = pooled([measured])
     assert rates.tokens_per_forward == measured.tokens_per_forward == 1.0
     assert rates.tokens_per_second == measured.tokens_per_second == 2.0
 
 
-def test_rows_of_a_batch_share_its_time():
+def test_rows_of_a_batch_share_its_time_in_pooled_rates():
     rows = [answer(1.0, 4.0, 11, 5), answer(2.0, 1.0, 3, 3), answer(0.5, 1.0, 2, 1)]
     rates = pooled(rows, ["a", "a", "b"])
     assert (rates.seconds, rates.decode_seconds) == (5.0 + 1.5, 4.0 + 1.0)

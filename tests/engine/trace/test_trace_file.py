@@ -1,4 +1,4 @@
-"""Traces: saved, loaded and replayed without loss; damaged files refused with a sentence."""
+"""Traces are saved, loaded and replayed without loss. Damaged files give one sentence."""
 
 import json
 
@@ -41,12 +41,12 @@ def test_a_replay_ends_in_the_answer_and_committed_tokens_never_change(output):
     assert canvas.tokens == output.token_ids
 
 
-def test_pieces_spell_the_answer(output):
-    spelt = "".join(output.trace.pieces[token] for token in output.token_ids if token != 0)
-    assert spelt == output.text
+def test_token_pieces_join_to_the_text(output):
+    joined = "".join(output.trace.pieces[token] for token in output.token_ids if token != 0)
+    assert joined == output.text
 
 
-def test_a_token_has_its_whole_confidence_history(golden_model):
+def test_a_token_has_its_complete_confidence_history(golden_model):
     output = nb.generate(golden_model, "What is the capital of Peru?", block_size=8, max_new_tokens=30)
     history: dict[int, int] = {}
     for event in output.trace.events:
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_refused(tmp_path, content, sentence):
         nb.Trace.load(path)
 
 
-def test_a_trace_cut_short_is_refused(golden_model, tmp_path):
+def test_a_truncated_trace_is_refused(golden_model, tmp_path):
     data = nb.generate(golden_model, "What is the capital of Peru?").trace.to_json()
     for events in ([], data["events"][:-1], [["surprise", 0, 0.0]], [["denoise", 0]]):
         path = tmp_path / "short.json"
@@ -110,21 +110,21 @@ def test_a_trace_cut_short_is_refused(golden_model, tmp_path):
         [["verify", 0, 0.0, 0, 0, 4, 9, []], ["finish", 0, 0.0, "length", [1]]],
     ],
 )
-def test_events_that_cannot_have_happened_are_refused(golden_model, events):
+def test_impossible_events_are_refused(golden_model, events):
     data = nb.generate(golden_model, "What is the capital of Peru?").trace.to_json()
     with pytest.raises(nb.TraceError, match="is damaged"):
         nb.Trace.from_json({**data, "events": events})
 
 
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"format": ' + "9" * 5000 + "}"])
-def test_json_made_to_hurt_its_reader_is_refused(tmp_path, content):
+def test_json_that_would_break_the_parser_is_refused(tmp_path, content):
     path = tmp_path / "bad.json"
     path.write_text(content)
     with pytest.raises(nb.TraceError):
         nb.Trace.load(path)
 
 
-def test_a_trace_that_cannot_be_written_leaves_nothing_behind(golden_model, tmp_path):
+def test_a_trace_that_cannot_be_written_leaves_no_file(golden_model, tmp_path):
     trace = nb.generate(golden_model, "What is the capital of Peru?").trace
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "none" / "trace.json"):
@@ -133,6 +133,6 @@ def test_a_trace_that_cannot_be_written_leaves_nothing_behind(golden_model, tmp_
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_missing_file_is_said(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(nb.TraceError, match="cannot be read"):
         nb.Trace.load(tmp_path / "none.json")

@@ -25,16 +25,16 @@ def loaded() -> LoadedModels:
 
 
 @pytest.fixture(scope="module")
-def whole(loaded: LoadedModels) -> dict[str, Any]:
+def race(loaded: LoadedModels) -> dict[str, Any]:
     """A race of one block-diffusion lane."""
     job = nb.prepare(loaded.get("nano"), PROMPT, block_size=16, max_new_tokens=32)
     return race_of([Logged(frame, 0) for frame in lane_frames("Block diffusion", "nano", job)], PROMPT).to_json()
 
 
 @pytest.fixture
-def asked(whole: dict[str, Any]) -> dict[str, Any]:
+def fork(race: dict[str, Any]) -> dict[str, Any]:
     """A fork after the last forward, as the page sends it."""
-    trace = copy.deepcopy(whole["lanes"][0]["trace"])
+    trace = copy.deepcopy(race["lanes"][0]["trace"])
     trace["events"] = [event for event in trace["events"] if event[0] != "finish"]
     return {"trace": trace, "name": "Block diffusion", "changes": [], "settings": {}, "lane": 0, "lanes": 3}
 
@@ -44,8 +44,8 @@ def decoded(request) -> dict[str, Any]:
     return race_of([Logged(frame, 0) for frame in part.frames()], "").to_json()["lanes"][0]
 
 
-def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(loaded: LoadedModels, asked: dict) -> None:
-    found = decoded(check_fork(loaded, {**asked, "changes": [[3, " France"]]}, ServerOptions()))
+def test_changed_text_is_encoded_and_the_later_tokens_are_decoded_again(loaded: LoadedModels, fork: dict) -> None:
+    found = decoded(check_fork(loaded, {**fork, "changes": [[3, " France"]]}, ServerOptions()))
     assert "France" in found["text"]
     assert "Berl" not in found["text"]
     trace = Trace.from_json(found["trace"])
@@ -53,57 +53,57 @@ def test_a_change_in_words_becomes_tokens_and_the_rest_is_decoded_anew(loaded: L
     assert "1 changed by hand" in found["about"]
 
 
-def test_other_settings_go_on_from_where_it_stood(loaded: LoadedModels, asked: dict) -> None:
-    asked["trace"]["events"] = asked["trace"]["events"][:1]
+def test_a_fork_continues_with_other_settings(loaded: LoadedModels, fork: dict) -> None:
+    fork["trace"]["events"] = fork["trace"]["events"][:1]
     found = decoded(
-        check_fork(loaded, {**asked, "settings": {"unmasking": "top_k", "tokens_per_step": 2}}, ServerOptions())
+        check_fork(loaded, {**fork, "settings": {"unmasking": "top_k", "tokens_per_step": 2}}, ServerOptions())
     )
     assert found["trace"]["settings"]["unmasking"] == "top_k"
     assert "2 most confident a step" in found["about"]
 
 
-def with_trace(asked: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    return {**asked, "trace": {**asked["trace"], **changed}}
+def with_trace(fork: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {**fork, "trace": {**fork["trace"], **changed}}
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda asked: None, "The fork cannot be read"),
-        (lambda asked: [], "The fork cannot be read"),
-        (lambda asked: {}, "The fork cannot be read"),
-        (lambda asked: {**asked, "trace": {}}, "This is not a trace"),
-        (lambda asked: with_trace(asked, events=[[1]]), "This trace is damaged"),
-        (lambda asked: with_trace(asked, events=[["commit", 0, 0, 0, 0, 1, []]] * 20_001), "more than 20,000 events"),
-        (lambda asked: with_trace(asked, model="nosuch"), "No model 'nosuch' is loaded"),
-        (lambda asked: with_trace(asked, prompt_ids=[5] * 9000), "prompt has more than"),
-        (lambda asked: with_trace(asked, prompt_ids=[10**9]), "1000000000"),
-        (lambda asked: with_trace(asked, settings={"strategy": "ar", "shell": "x"}), "does not know"),
-        (lambda asked: {**asked, "settings": {"max_new_tokens": 10**6}}, "this server allows at most 512"),
-        (lambda asked: {**asked, "settings": {"threshold": 7}}, "threshold is 7"),
-        (lambda asked: {**asked, "changes": [[999, 5]]}, "Position 999 is not on the canvas"),
-        (lambda asked: {**asked, "changes": [[3, ""]]}, "The new text for position 3 is empty"),
-        (lambda asked: {**asked, "changes": [[3, 10**9]]}, "holds the token id 1000000000"),
-        (lambda asked: {**asked, "changes": [[0, None]]}, "The first token of a block cannot be masked"),
-        (lambda asked: {**asked, "changes": [[3, {"a": 1}]]}, "The fork cannot be read"),
+        (lambda fork: None, "The fork cannot be read"),
+        (lambda fork: [], "The fork cannot be read"),
+        (lambda fork: {}, "The fork cannot be read"),
+        (lambda fork: {**fork, "trace": {}}, "This is not a trace"),
+        (lambda fork: with_trace(fork, events=[[1]]), "This trace is damaged"),
+        (lambda fork: with_trace(fork, events=[["commit", 0, 0, 0, 0, 1, []]] * 20_001), "more than 20,000 events"),
+        (lambda fork: with_trace(fork, model="nosuch"), "No model 'nosuch' is loaded"),
+        (lambda fork: with_trace(fork, prompt_ids=[5] * 9000), "prompt has more than"),
+        (lambda fork: with_trace(fork, prompt_ids=[10**9]), "1000000000"),
+        (lambda fork: with_trace(fork, settings={"strategy": "ar", "shell": "x"}), "does not have"),
+        (lambda fork: {**fork, "settings": {"max_new_tokens": 10**6}}, "this server allows at most 512"),
+        (lambda fork: {**fork, "settings": {"threshold": 7}}, "threshold is 7"),
+        (lambda fork: {**fork, "changes": [[999, 5]]}, "Position 999 is not on the canvas"),
+        (lambda fork: {**fork, "changes": [[3, ""]]}, "The new text for position 3 is empty"),
+        (lambda fork: {**fork, "changes": [[3, 10**9]]}, "holds the token id 1000000000"),
+        (lambda fork: {**fork, "changes": [[0, None]]}, "The first token of a block cannot be masked"),
+        (lambda fork: {**fork, "changes": [[3, {"a": 1}]]}, "The fork cannot be read"),
     ],
 )
-def test_a_hostile_fork_is_one_sentence(loaded: LoadedModels, asked: dict, change: Any, sentence: str) -> None:
+def test_a_hostile_fork_raises_one_sentence(loaded: LoadedModels, fork: dict, change: Any, sentence: str) -> None:
     with pytest.raises(NBDiffError) as caught:
-        check_fork(loaded, change(asked), ServerOptions())
-    said = str(caught.value)
-    assert sentence in said
-    assert "\n" not in said
-    assert len(said) < 400
+        check_fork(loaded, change(fork), ServerOptions())
+    message = str(caught.value)
+    assert sentence in message
+    assert "\n" not in message
+    assert len(message) < 400
 
 
-def test_a_race_that_was_exported_is_read_and_its_figures_measured_anew(whole: dict) -> None:
-    sent = copy.deepcopy(whole)
+def test_an_exported_race_is_read_and_its_figures_are_measured_again(race: dict) -> None:
+    sent = copy.deepcopy(race)
     sent["lanes"][0]["metrics"] = {"tokens_per_second": 10**9}
     read = check_race(sent).to_json()
-    kept = copy.deepcopy(whole)
+    kept = copy.deepcopy(race)
     rates = [each["lanes"][0].pop("metrics")["tokens_per_second"] for each in (read, kept)]
-    assert rates[0] == pytest.approx(rates[1], rel=1e-2)  # a file has its times to the microsecond
+    assert rates[0] == pytest.approx(rates[1], rel=1e-2)  # times in a file are rounded to microseconds
     assert read == kept
 
 
@@ -121,8 +121,8 @@ def test_a_race_that_was_exported_is_read_and_its_figures_measured_anew(whole: d
         lambda race: {**race, "lanes": [{**race["lanes"][0], "context": "<b>"}]},
     ],
 )
-def test_a_hostile_race_is_one_sentence(whole: dict, change: Any) -> None:
+def test_a_hostile_race_raises_one_sentence(race: dict, change: Any) -> None:
     with pytest.raises(TraceError) as caught:
-        check_race(change(copy.deepcopy(whole)))
+        check_race(change(copy.deepcopy(race)))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400

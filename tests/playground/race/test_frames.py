@@ -1,4 +1,4 @@
-"""Frames: a lane as it is sent to the page, and the race file from the same frames."""
+"""Frames: the events of a lane as sent to the page, and the race file made of them."""
 
 import json
 
@@ -24,12 +24,12 @@ def log_of(model: nb.BlockModel, lane: int = 0, **settings: object) -> list[Logg
 
 
 def frames_of(model: nb.BlockModel) -> list[dict]:
-    """The frames as they are sent."""
+    """The frames as JSON values."""
     return [logged.to_json() for logged in log_of(model)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_frames_of_a_lane_are_its_trace_in_parts(model: nb.BlockModel, strategy: str) -> None:
+def test_the_frames_of_a_lane_contain_its_trace(model: nb.BlockModel, strategy: str) -> None:
     wanted = nb.generate(model, PROMPT, strategy=strategy, max_new_tokens=40)
     log = log_of(model, strategy=strategy)
     frames = json.loads(json.dumps([logged.to_json() for logged in log]))
@@ -52,12 +52,12 @@ def test_the_frames_of_a_lane_are_its_trace_in_parts(model: nb.BlockModel, strat
     )
 
 
-def test_a_token_text_is_sent_once(model: nb.BlockModel) -> None:
+def test_the_text_of_a_token_is_sent_once(model: nb.BlockModel) -> None:
     sent = [token for frame in frames_of(model) if frame["kind"] == "event" for token in frame["pieces"]]
     assert len(sent) == len(set(sent)) > 10
 
 
-def test_a_delta_is_small(model: nb.BlockModel) -> None:
+def test_a_frame_is_small(model: nb.BlockModel) -> None:
     assert max(len(json.dumps(frame)) for frame in frames_of(model)) < 4000
 
 
@@ -69,8 +69,8 @@ def test_closing_the_frames_closes_the_decode(model: nb.BlockModel) -> None:
     assert nb.generate(model, PROMPT, max_new_tokens=4).token_ids
 
 
-def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
-    """With the view, each event becomes a frame with alternatives; without it, there are only tokens."""
+def test_making_frames_changes_no_token(model: nb.BlockModel) -> None:
+    """The frames of a lane end in the tokens of a plain `generate`."""
     for strategy in STRATEGIES:
         for sampling in ({}, {"temperature": 0.9, "seed": 5}):
             settings = {"strategy": strategy, "max_new_tokens": 64, "ignore_eos": True, **sampling}
@@ -79,14 +79,14 @@ def test_the_view_changes_no_token(model: nb.BlockModel) -> None:
             assert viewed[-2].to_json()["event"][-1] == plain.token_ids
 
 
-def test_a_race_keeps_what_a_run_that_was_stopped_has_reached(model: nb.BlockModel) -> None:
-    whole, cut = log_of(model), log_of(model, lane=1, strategy="ar")[:5]
-    made = race_of([*whole, *cut], "title").to_json()
+def test_a_race_contains_the_events_of_a_stopped_lane(model: nb.BlockModel) -> None:
+    complete, stopped = log_of(model), log_of(model, lane=1, strategy="ar")[:5]
+    made = race_of([*complete, *stopped], "title").to_json()
     assert [lane["metrics"] is None for lane in made["lanes"]] == [False, True]
     assert len(made["lanes"][1]["trace"]["events"]) == 4
     Trace.from_json(made["lanes"][1]["trace"], whole=False)
 
 
-def test_a_race_holds_the_verdict_and_its_title(model: nb.BlockModel) -> None:
+def test_a_race_contains_the_verdict_and_its_title(model: nb.BlockModel) -> None:
     made = race_of([*log_of(model), Logged(Summary("So it is."))], "title").to_json()
     assert (made["format"], made["version"], made["title"], made["verdict"]) == ("nbdiff-race", 1, "title", "So it is.")

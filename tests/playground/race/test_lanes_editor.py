@@ -1,4 +1,4 @@
-"""The lane form: its controls are made from the settings that Python sends, whatever they are."""
+"""The lane form: Python sends the settings, and the form creates a control for each."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def edited(browser: Browser, folder: Path, lane: dict[str, Any], *more: dict[str, Any]) -> Iterator[Page]:
-    """The form with one lane. more: settings beside those of the engine."""
+    """The form with one lane. more: settings in addition to those of the engine."""
     tables = form_tables()
     value = {
         "lanes": [lane],
@@ -70,7 +70,7 @@ def test_a_lane_shows_the_settings_that_its_strategy_reads(browser: Browser, tmp
         assert page.locator("[data-field=parameter]").count() == (strategy != "ar")
 
 
-def test_a_new_setting_of_any_kind_appears_and_is_sent(browser: Browser, tmp_path: Path) -> None:
+def test_a_new_setting_of_any_kind_gets_a_control_and_is_sent(browser: Browser, tmp_path: Path) -> None:
     def new(name: str, kind: str, **changed: Any) -> dict[str, Any]:
         return {**NEW, "name": name, "label": name, "kind": kind, "description": "New.", "default": None, **changed}
 
@@ -93,7 +93,7 @@ def test_a_new_setting_of_any_kind_appears_and_is_sent(browser: Browser, tmp_pat
         assert lanes_of(page) == [{**LANE, **sent}]
 
 
-def test_a_setting_goes_with_the_policy_or_the_strategy_that_reads_it(browser: Browser, tmp_path: Path) -> None:
+def test_a_setting_is_removed_when_the_policy_or_strategy_does_not_use_it(browser: Browser, tmp_path: Path) -> None:
     lane = {**LANE, "unmasking": "margin", "margin": 0.5, "sub_block_size": 4, "seed": 3}
     with edited(browser, tmp_path, lane) as page:
         assert page.locator("[data-field=parameter]").input_value() == "0.5"

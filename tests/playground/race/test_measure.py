@@ -1,4 +1,4 @@
-"""The figures that the player computes from events are those of nbdiff_engine.trace.metrics."""
+"""The figures that the player computes from events equal those of nbdiff_engine.trace.metrics."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def race() -> dict[str, Any]:
-    """A lane of each strategy and a fork of the second one, without the figures that Python measured."""
+    """A lane of each strategy and a fork of the second one, without the figures of Python."""
     model = nb.load("nano", dtype="float32")
     log = []
     for number, (name, settings) in enumerate(SETTINGS.items()):
@@ -50,7 +50,7 @@ def race() -> dict[str, Any]:
     return {**made, "lanes": [{**lane, "metrics": None} for lane in made["lanes"]]}
 
 
-def test_the_page_measures_as_python_does(browser: Browser, tmp_path: Path, race: dict[str, Any]) -> None:
+def test_the_page_computes_the_figures_of_python(browser: Browser, tmp_path: Path, race: dict[str, Any]) -> None:
     with opened(browser, tmp_path, race) as page:
         with page.expect_download() as waiting:
             page.get_by_role("button", name="Export JSON").click()

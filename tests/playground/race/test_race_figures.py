@@ -1,4 +1,4 @@
-"""The figures of a race: they draw the numbers of the events, and show the name of a lane as plain text."""
+"""The figures of a race: the numbers come from the events, and the name of a lane is plain text."""
 
 import json
 from typing import Any
@@ -38,16 +38,16 @@ SPECULATION = [
 ]
 
 
-def test_tokens_over_time_counts_what_stands_and_ends_at_the_answer() -> None:
+def test_tokens_over_time_counts_fixed_tokens_up_to_the_end_of_the_answer() -> None:
     line, speculative = figures.tokens_over_time([lane("Block", DIFFUSION), lane("Self", SPECULATION)]).data
     assert list(line.x) == [0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.05]
-    assert list(line.y) == [0, 1, 2, 4, 5, 6, 6]  # of the last block only one token is before the end
+    assert list(line.y) == [0, 1, 2, 4, 5, 6, 6]  # only one token of the last block is before the end of the answer
     assert list(speculative.y) == [0, 1, 1, 3, 3]  # drafts do not count
     assert line.line.shape == "hv"
     assert (line.line.color, line.line.dash) != (speculative.line.color, speculative.line.dash)
 
 
-def test_unmasked_per_step_tells_denoise_from_commit() -> None:
+def test_unmasked_per_step_marks_denoise_and_commit_differently() -> None:
     line, speculative = figures.unmasked_per_step([lane("Block", DIFFUSION), lane("Self", SPECULATION)]).data
     assert (list(line.x), list(line.y)) == ([1, 2, 3, 4], [1, 2, 1, 1])
     assert list(line.text) == ["denoise", "denoise", "commit", "denoise"]
@@ -55,7 +55,7 @@ def test_unmasked_per_step_tells_denoise_from_commit() -> None:
     assert list(speculative.y) == [0, 2]
 
 
-def test_the_confidence_map_is_blank_where_nothing_was_looked_at() -> None:
+def test_the_confidence_map_is_empty_at_positions_outside_the_pass() -> None:
     heat, marks = figures.confidence_map(lane("Block", DIFFUSION)).data
     assert list(heat.y) == [0, 1, 2, 3, 4]
     assert [list(row) for row in heat.z] == [
@@ -68,7 +68,7 @@ def test_the_confidence_map_is_blank_where_nothing_was_looked_at() -> None:
     assert list(zip(marks.x, marks.y)) == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (5, 4)]
 
 
-def test_a_hand_edited_answer_counts_what_the_edit_left() -> None:
+def test_after_an_edit_only_the_remaining_tokens_are_counted() -> None:
     edit = ["edit", 0, 0.03, 0, [0, 1, None, None], [2]]
     events = [*DIFFUSION[:3], edit, DIFFUSION[2], *DIFFUSION[3:]]
     (line,) = figures.tokens_over_time([lane("Fork", events)]).data
@@ -77,7 +77,7 @@ def test_a_hand_edited_answer_counts_what_the_edit_left() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
-def test_real_traces_add_up(llama: nb.BlockModel, strategy: str) -> None:
+def test_the_figures_of_a_real_trace_agree_with_its_metrics(llama: nb.BlockModel, strategy: str) -> None:
     output = nb.generate(llama, PROMPT, strategy=strategy, max_new_tokens=21, ignore_eos=True)
     made = lane(strategy, output.trace.to_json()["events"])
     (over_time,) = figures.tokens_over_time([made]).data
@@ -85,7 +85,7 @@ def test_real_traces_add_up(llama: nb.BlockModel, strategy: str) -> None:
     assert over_time.y[-1] == output.metrics.output_tokens == 21
     assert list(over_time.y) == sorted(over_time.y)
     assert len(per_step.y) == output.metrics.decode_forwards
-    assert sum(per_step.y) == 20  # the first token is the prefill's
+    assert sum(per_step.y) == 20  # the prefill fixes the first token
     heat, marks = figures.confidence_map(made).data
     assert len(heat.z) == output.metrics.decode_forwards + 1
     assert list(marks.x) == list(range(21))
@@ -96,7 +96,7 @@ def test_a_trace_without_prefill_begins_at_forward_1() -> None:
     assert heat.y[0] == 1
 
 
-def test_a_name_is_never_markup() -> None:
+def test_a_name_with_markup_is_plain_text() -> None:
     figure = figures.tokens_over_time([lane("<a href='javascript:x'>%{x}", DIFFUSION)])
     assert "<a" not in json.dumps(figure.to_plotly_json()["data"])
     assert "%{x}:" not in figure.data[0].hovertemplate.replace("% {x}", "")

@@ -1,4 +1,4 @@
-"""The race player in a browser, in the HTML file that replays a race without a server or a network."""
+"""The race player in a browser, in an exported HTML file that needs no server and no network."""
 
 import json
 import re
@@ -33,12 +33,12 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def test_a_race_replays_by_itself_and_says_how(browser: Browser, tmp_path: Path) -> None:
+def test_a_race_replays_automatically_and_shows_its_speed(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race(), with_frames_held, reduced_motion="no-preference") as page:
         expect(page.locator("[data-replaying]")).to_have_text("Recorded · Replay at 1/50 speed")
         assert page.locator("[data-play]").get_attribute("data-playing") == "true"
         assert clock(page) == 0
-        page.evaluate("frames(0, 50, 100)")  # a tenth of a second
+        page.evaluate("frames(0, 50, 100)")  # milliseconds
         assert clock(page) == 0.002
         page.get_by_role("button", name="Pause").click()
         page.evaluate("frames(200)")
@@ -46,7 +46,7 @@ def test_a_race_replays_by_itself_and_says_how(browser: Browser, tmp_path: Path)
 
 
 def with_frames_held(html: str) -> str:
-    """The page with animation frames that come when a test calls for them, at times in milliseconds."""
+    """The page with animation frames that run only when a test calls `frames(...times)`, in milliseconds."""
     script = """<script>
     const waiting = [];
     window.requestAnimationFrame = (call) => waiting.push(call);
@@ -55,14 +55,14 @@ def with_frames_held(html: str) -> str:
     return html.replace("<head>", "<head>" + script, 1)
 
 
-def test_those_who_asked_for_no_motion_see_the_end(browser: Browser, tmp_path: Path) -> None:
+def test_with_reduced_motion_the_page_shows_the_end(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         assert clock(page) == 0.05
         expect(tokens(page, kind=".mask")).to_have_count(0)
         assert tokens(page).first.evaluate("node => getComputedStyle(node).transitionDuration") in ("0s", "")
 
 
-def test_keys_go_through_the_events_and_a_summary_is_said(browser: Browser, tmp_path: Path) -> None:
+def test_keys_move_through_the_events_and_update_the_summary(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         page.keyboard.press("Home")
         expect(tokens(page)).to_have_count(0)
@@ -82,7 +82,7 @@ def test_keys_go_through_the_events_and_a_summary_is_said(browser: Browser, tmp_
         assert page.locator("[data-play]").get_attribute("aria-label") == "Pause"
 
 
-def test_every_state_has_a_shape(browser: Browser, tmp_path: Path) -> None:
+def test_every_state_of_a_token_has_its_class(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         move_to(page, 0.025)
         expect(tokens(page, kind=".mask")).to_have_count(2)
@@ -100,7 +100,7 @@ def test_every_state_has_a_shape(browser: Browser, tmp_path: Path) -> None:
         expect(tokens(page, "Self-speculation")).to_have_count(3)
 
 
-def test_views_number_the_tokens(browser: Browser, tmp_path: Path) -> None:
+def test_the_views_show_order_and_step_numbers_on_tokens(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         marks = "nodes => nodes.map(node => node.dataset.mark ?? '')"
         page.get_by_label("Order of unmasking").check()
@@ -111,7 +111,7 @@ def test_views_number_the_tokens(browser: Browser, tmp_path: Path) -> None:
         assert tokens(page).evaluate_all(marks) == ["", "", "", ""]
 
 
-def test_the_speed_suits_the_race_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+def test_the_default_speed_depends_on_the_race_and_can_be_changed(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         speed = page.get_by_label("Speed of the replay")
         names = ["real speed", "1/2 speed", "1/5 speed", "1/10 speed", "1/20 speed", "1/50 speed"]
@@ -129,7 +129,7 @@ def speed_of(page: Page) -> str:
     return page.get_by_label("Speed of the replay").evaluate("select => select.selectedOptions[0].text")
 
 
-def test_buttons_go_by_event_and_by_block(browser: Browser, tmp_path: Path) -> None:
+def test_buttons_move_by_event_and_by_block(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, long_race(tokens=96)) as page:
         page.keyboard.press("Home")
         starts = []
@@ -184,11 +184,11 @@ def serious(results: Any) -> list[tuple[str, str]]:
 
 
 def with_engine(html: str) -> str:
-    """The page with the controls of a fork, as if it had a server."""
-    return html.replace('data-stage]"), {},', 'data-stage]"), { fork: (asked) => { window.asked = asked; } },')
+    """The page with the controls of a fork, which an exported file does not have."""
+    return html.replace('data-stage]"), {},', 'data-stage]"), { fork: (fork) => { window.sentFork = fork; } },')
 
 
-def test_arrows_walk_the_tokens_once_one_has_the_focus(browser: Browser, tmp_path: Path) -> None:
+def test_arrow_keys_move_between_tokens_when_a_token_has_the_focus(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         tokens(page).first.focus()
         page.keyboard.press("ArrowRight")
@@ -201,7 +201,7 @@ def test_arrows_walk_the_tokens_once_one_has_the_focus(browser: Browser, tmp_pat
         expect(tokens(page, kind=".pinned")).to_have_count(0)
 
 
-def test_what_a_model_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
+def test_model_output_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         expect(tokens(page).nth(3)).to_have_text(HOSTILE)
         tokens(page).nth(3).click()
@@ -211,7 +211,7 @@ def test_what_a_model_wrote_is_text(browser: Browser, tmp_path: Path) -> None:
         assert page.evaluate("window.hacked") is None
 
 
-def test_the_mask_is_drawn_and_put_into_words(browser: Browser, tmp_path: Path) -> None:
+def test_the_attention_mask_is_drawn_and_described(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         page.get_by_role("button", name="Attention mask").click()
         view = page.locator("[data-maskview]")
@@ -223,7 +223,7 @@ def test_the_mask_is_drawn_and_put_into_words(browser: Browser, tmp_path: Path) 
         assert view.locator("canvas").bounding_box()["width"] > 20
 
 
-def test_a_race_goes_out_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+def test_a_race_is_exported_and_imported(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with opened(browser, tmp_path, race) as page:
         with page.expect_download() as waiting:
@@ -244,7 +244,7 @@ def test_a_race_goes_out_and_comes_back(browser: Browser, tmp_path: Path) -> Non
     ("change", "sentence"),
     [
         (lambda race: "{", "This file is not JSON; it may have been cut off."),
-        (lambda race: [1], "This file holds no race and no trace"),
+        (lambda race: [1], "This file contains neither a race nor a trace"),
         (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
         (lambda race: {**race, "lanes": []}, "This race has no lanes."),
         (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "its last event is not its only finish"),
@@ -263,7 +263,7 @@ def test_a_wrong_file_is_refused_in_one_sentence(
         expect(page.get_by_role("region")).to_have_count(2)
 
 
-def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp_path: Path) -> None:
+def test_a_fork_contains_its_changes_and_the_event_where_it_starts(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race(), with_engine) as page:
         move_to(page, 0.02)
         tokens(page).nth(2).click()
@@ -275,10 +275,10 @@ def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp
         expect(tokens(page).nth(1)).to_have_text("zwei")
         page.get_by_role("spinbutton", name="Threshold").fill("0.5")
         page.get_by_role("button", name="Continue from here").click()
-        asked = page.evaluate("window.asked")
-        assert asked["changes"] == [[1, " zwei"], [2, 3]]
-        assert asked["settings"] == {"threshold": 0.5}
-        assert (asked["lane"], asked["lanes"], len(asked["trace"]["events"])) == (0, 2, 2)
+        fork = page.evaluate("window.sentFork")
+        assert fork["changes"] == [[1, " zwei"], [2, 3]]
+        assert fork["settings"] == {"threshold": 0.5}
+        assert (fork["lane"], fork["lanes"], len(fork["trace"]["events"])) == (0, 2, 2)
         page.keyboard.press("Escape")
         page.locator("[data-forward]").click()  # an event of the other lane; this lane does not change
         expect(page.locator("[data-changes] li")).to_have_count(2)
@@ -286,7 +286,7 @@ def test_a_fork_names_what_was_changed_and_where_it_begins(browser: Browser, tmp
         expect(page.locator("[data-changes] li")).to_have_count(0)
 
 
-def test_an_edit_event_cuts_the_canvas_and_is_seen(browser: Browser, tmp_path: Path) -> None:
+def test_an_edit_event_masks_later_tokens_and_marks_the_changed_one(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     events = race["lanes"][0]["trace"]["events"]
     events[2:] = [
@@ -303,7 +303,7 @@ def test_an_edit_event_cuts_the_canvas_and_is_seen(browser: Browser, tmp_path: P
         expect(page.locator("[data-why]")).to_have_text("Changed by hand in this fork.")
 
 
-def test_nothing_below_moves_while_a_race_is_replayed(browser: Browser, tmp_path: Path) -> None:
+def test_the_layout_below_does_not_move_during_a_replay(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, long_race(tokens=96), viewport={"width": 420, "height": 900}) as page:
         page.keyboard.press("Home")
         tops = set()
@@ -317,7 +317,7 @@ def test_nothing_below_moves_while_a_race_is_replayed(browser: Browser, tmp_path
 
 @pytest.mark.parametrize("width", [380, 768, 1440, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_sideways(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+def test_the_player_has_no_horizontal_scroll_bar(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900}
     with opened(browser, tmp_path, small_race(), viewport=size, color_scheme=scheme) as page:
         page.get_by_role("button", name="Attention mask").click()
@@ -355,20 +355,20 @@ async () => {
 """
 
 
-def test_a_drag_over_1024_tokens_changes_only_what_changed(browser: Browser, tmp_path: Path) -> None:
-    """How many frames a second that gives is measured by benchmarks/scrub.py."""
+def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, tmp_path: Path) -> None:
+    """benchmarks/scrub.py measures the frames per second of such a drag."""
     with opened(browser, tmp_path, long_race(), viewport={"width": 1280, "height": 900}) as page:
         expect(tokens(page, "Long")).to_have_count(1024)
         page.keyboard.press("Home")
         drag = page.evaluate(DRAG)
         expect(tokens(page, "Long")).to_have_count(1024)
         assert re.match(r"\d", page.locator("[data-clock]").inner_text())
-        assert drag["paintings"] == drag["frames"]  # of three inputs a frame, the last is painted
+        assert drag["paintings"] == drag["frames"]  # three inputs per frame, one painting
         assert drag["same"]
-        # A token changes when its block is opened, when it is fixed, when it is no longer new, and with the commit; all
-        # tokens at every frame would be 46,000.
+        # A token changes when its block opens, when it is fixed, when it is no longer new, and at the commit. Updating
+        # all tokens in each frame would be 46,000 changes.
         assert 1024 <= drag["touched"] <= 6 * 1024
-        # Chunks that are out of sight are not laid out.
+        # The browser does not lay out chunks that are not visible.
         chunks = page.locator(".chunk")
         assert chunks.count() == 8
         assert chunks.first.evaluate("node => getComputedStyle(node).contentVisibility") == "auto"

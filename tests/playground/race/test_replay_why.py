@@ -1,4 +1,4 @@
-"""The panel for one token: each reason in words, with its numbers."""
+"""The inspector of a token: each reason as a sentence with its numbers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def test_the_inspector_says_why(browser: Browser, tmp_path: Path) -> None:
+def test_the_inspector_shows_the_reason_and_the_alternatives(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         tokens(page).nth(1).hover()
         panel = page.locator("[data-inspector]")
@@ -31,7 +31,7 @@ def test_the_inspector_says_why(browser: Browser, tmp_path: Path) -> None:
         expect(panel.get_by_role("img")).to_have_attribute("aria-label", "Confidence: 40.0 %, 65.0 %, 95.0 %")
         page.keyboard.press("Escape")
         expect(panel.locator("[data-hint]")).to_be_visible()
-        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # a file has no engine
+        expect(page.locator("[data-fork], [data-continue], [data-replace]")).to_have_count(0)  # not in an exported file
 
 
 REASONS = [  # reason, confidence, alternatives, settings, sentence
@@ -95,28 +95,28 @@ REASONS = [  # reason, confidence, alternatives, settings, sentence
     ("draft", 0.6, [], {}, "A draft token with confidence 0.60; the next AR pass verifies it."),
     ("accepted_draft", 0.6, [], {}, "The AR pass accepted this draft token; its AR probability is 0.60."),
     ("correction", 0.6, [], {}, "The token of AR, with probability 0.60; it replaces a rejected draft token."),
-    ("a rule to come", 0.6, [], {}, "Part of the finished answer."),
+    ("an unknown rule", 0.6, [], {}, "Part of the finished answer."),
 ]
 
 
-def test_every_reason_is_put_into_words_with_its_own_setting(browser: Browser, tmp_path: Path) -> None:
-    def of(number: int, reason: str, p: float, others: list[Any], settings: dict[str, Any]) -> dict[str, Any]:
+def test_every_reason_has_a_sentence_with_its_setting(browser: Browser, tmp_path: Path) -> None:
+    def lane_with(number: int, reason: str, p: float, others: list[Any], settings: dict[str, Any]) -> dict[str, Any]:
         fixed = [[0, 1, p, reason, others]]
         events = [["denoise", 0, 0.02, 0, 0, 0, 1, fixed, []], ["finish", 0, 0.02, "length", [1]]]
         return lane(f"Lane {number}", events, {"1": " two", "2": " three"}, **settings)
 
-    lanes = [of(number, *each[:4]) for number, each in enumerate(REASONS)]
+    lanes = [lane_with(number, *each[:4]) for number, each in enumerate(REASONS)]
     with opened(browser, tmp_path, {**small_race(), "lanes": lanes}) as page:
         for number, (*_, sentence) in enumerate(REASONS):
             tokens(page, f"Lane {number}").click()
             expect(page.locator("[data-why]")).to_contain_text(sentence)
 
 
-def test_tokens_fixed_together_are_counted_by_the_factor_rule(browser: Browser, tmp_path: Path) -> None:
+def test_the_factor_rule_states_the_number_of_tokens_fixed_together(browser: Browser, tmp_path: Path) -> None:
     fixed = [[at, at, p, "over_factor", []] for at, p in enumerate([0.99, 0.95, 0.9])]
     events = [["denoise", 0, 0.02, 0, 0, 0, 3, fixed, []], ["finish", 0, 0.02, "length", [0, 1, 2]]]
-    of = lane("Factor", events, {str(token): f" {token}" for token in range(3)}, unmasking="factor", factor=1.0)
-    with opened(browser, tmp_path, {**small_race(), "lanes": [of]}) as page:
+    factor = lane("Factor", events, {str(token): f" {token}" for token in range(3)}, unmasking="factor", factor=1.0)
+    with opened(browser, tmp_path, {**small_race(), "lanes": [factor]}) as page:
         tokens(page, "Factor").nth(1).hover()
         expect(page.locator("[data-why]")).to_have_text(
             "0.95 is among the 3 highest of its pass, the lowest of them 0.9000: "

@@ -1,4 +1,4 @@
-"""RunSpec: the form, the link and the API call get the same checks."""
+"""RunSpec: the same checks for the form, the link and the API call."""
 
 import base64
 import json
@@ -13,16 +13,16 @@ from playground.race.run_spec import LaneSpec, RunSpec, Turn
 LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 16.0, "threshold": 0.9}
 
 
-def test_every_setting_of_a_lane_is_one_of_the_engine() -> None:
+def test_every_setting_of_a_lane_is_a_decode_setting() -> None:
     assert set(LaneSpec.model_fields) - {"model", "on"} <= set(DecodeSettings.model_fields)
 
 
-def test_a_lane_has_every_setting_but_those_of_the_run() -> None:
+def test_a_lane_has_every_decode_setting_except_those_of_the_run() -> None:
     of_the_run = {"max_new_tokens", "ignore_eos", "stop", "skip_after_eos", "trace"}
     assert set(LaneSpec.model_fields) - {"model", "on"} == set(DecodeSettings.model_fields) - of_the_run
 
 
-def test_a_whole_number_of_a_page_is_whole() -> None:
+def test_an_integer_sent_as_a_float_is_accepted() -> None:
     lane = RunSpec.of(prompt="a", lanes=[LANE], max_new_tokens=8.0).lanes[0]
     assert lane.settings() == {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9}
 
@@ -45,16 +45,16 @@ def test_a_whole_number_of_a_page_is_whole() -> None:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_mistake_is_one_sentence_that_names_the_field(fields: dict, part: str) -> None:
+def test_a_wrong_field_raises_one_sentence_with_its_name(fields: dict, part: str) -> None:
     with pytest.raises(SettingError) as caught:
         RunSpec.of(**{"prompt": "a", "lanes": [LANE], "max_new_tokens": 8, **fields})
-    said = str(caught.value)
-    assert part in said
-    assert "\n" not in said
-    assert len(said) < 300
+    message = str(caught.value)
+    assert part in message
+    assert "\n" not in message
+    assert len(message) < 300
 
 
-def test_a_link_holds_the_whole_run() -> None:
+def test_a_link_contains_all_fields_of_a_run() -> None:
     spec = RunSpec.of(
         prompt="Wörter & <b>\n" * 20,
         lanes=[LANE, {"model": "nano-ar", "strategy": "ar", "on": False, "temperature": 0.7, "seed": 3}],
@@ -87,18 +87,18 @@ def packed(data: object) -> str:
         packed({"x" * 10**6: 1}),
     ],
 )
-def test_a_broken_link_is_one_sentence(link: object) -> None:
+def test_a_broken_link_raises_one_sentence(link: object) -> None:
     with pytest.raises(SettingError) as caught:
         RunSpec.from_link(link)
     assert len(str(caught.value)) < 300
 
 
-def test_a_link_that_unpacks_to_much_is_refused_unread() -> None:
+def test_a_link_that_decompresses_to_10_mb_is_refused() -> None:
     with pytest.raises(SettingError, match="cannot be read"):
         RunSpec.from_link(packed({"prompt": "a" * 10**7}))
 
 
-def test_presets_fit_what_the_checkpoint_can_do() -> None:
+def test_presets_use_only_strategies_of_the_checkpoint() -> None:
     model = load("nano")
     found = presets(model, "nano-ar")
     assert next(iter(found)) == FIRST

@@ -1,4 +1,4 @@
-"""The stage as Gradio runs it, with a stand-in for the server: live, finished, forked, refused, and lost runs."""
+"""The stage in a browser, with stand-ins for Gradio and the server: live, finished and lost runs, forks, and errors."""
 
 import json
 import re
@@ -41,12 +41,12 @@ const server = {
     polled.push(performance.now());
     if (run.lost > 0) {
       run.lost -= 1;
-      if (run.lost === 0) run.held = new Promise((go) => { run.release = go; });
+      if (run.lost === 0) run.held = new Promise((resolve) => { run.release = resolve; });
       throw new Error("no answer");
     }
     await run.held;
-    const { frames, state, ahead, message: said } = run;
-    return { frames: frames.slice(message.cursor), cursor: frames.length, more: false, state, ahead, message: said };
+    const { frames, state, ahead, message: text } = run;
+    return { frames: frames.slice(message.cursor), cursor: frames.length, more: false, state, ahead, message: text };
   },
   async sources() { return @sources@; },
 };
@@ -86,8 +86,8 @@ def frames_of(race: dict[str, Any]) -> list[dict[str, Any]]:
     for number, lane in enumerate(race["lanes"]):
         trace = lane["trace"]
         header = {key: each for key, each in trace.items() if key not in ("events", "pieces")}
-        beside = {key: lane[key] for key in ("name", "about", "context", "token_shift")}
-        frames.append({"lane": number, "kind": "open", "header": header, **beside})
+        fields = {key: lane[key] for key in ("name", "about", "context", "token_shift")}
+        frames.append({"lane": number, "kind": "open", "header": header, **fields})
         for k, event in enumerate(trace["events"]):
             pieces = {} if k else trace["pieces"]
             frames.append({"lane": number, "kind": "event", "event": event, "pieces": pieces})
@@ -96,8 +96,8 @@ def frames_of(race: dict[str, Any]) -> list[dict[str, Any]]:
     return [*frames, {"kind": "summary", "verdict": race["verdict"]}]
 
 
-def value_of(of: dict[str, Any], **news: Any) -> dict[str, Any]:
-    lanes = [{"name": lane["name"], "about": lane["about"]} for lane in of["lanes"]]
+def value_of(race: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    lanes = [{"name": lane["name"], "about": lane["about"]} for lane in race["lanes"]]
     return {
         "run": "r1",
         "race": None,
@@ -107,7 +107,7 @@ def value_of(of: dict[str, Any], **news: Any) -> dict[str, Any]:
         "error": "",
         "note": "",
         "tables": player_tables(),
-        **news,
+        **changed,
     }
 
 
@@ -123,7 +123,7 @@ def triggers(page: Page) -> list[str]:
     return page.evaluate("triggered.map(([name]) => name)")
 
 
-def test_a_live_run_is_shown_as_it_is_and_then_replayed(browser: Browser, tmp_path: Path) -> None:
+def test_a_live_run_is_shown_and_then_replayed(browser: Browser, tmp_path: Path) -> None:
     race = {**small_race(), "verdict": "A tie."}
     frames = frames_of(race)
     with staged(browser, tmp_path, value_of(race, note="Blocks are wide.")) as page:
@@ -142,12 +142,12 @@ def test_a_live_run_is_shown_as_it_is_and_then_replayed(browser: Browser, tmp_pa
         expect(page.locator("[data-replaying]")).to_contain_text("Replay at")
         assert triggers(page) == ["ended"]
         assert clock(page) == 0.05
-        page.locator("[data-title], [data-verdict]").last.click()  # a click gives the stage the keys
+        page.locator("[data-title], [data-verdict]").last.click()  # focuses the stage, which then receives the keys
         page.keyboard.press("Home")
         expect(tokens(page)).to_have_count(0)
 
 
-def test_polls_come_at_most_twenty_times_a_second(browser: Browser, tmp_path: Path) -> None:
+def test_the_page_polls_at_most_20_times_per_second(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race)) as page:
         send(page, frames_of(race)[:2])
@@ -157,7 +157,7 @@ def test_polls_come_at_most_twenty_times_a_second(browser: Browser, tmp_path: Pa
         assert min(between) >= 49
 
 
-def test_an_error_leaves_the_stage_alone(browser: Browser, tmp_path: Path) -> None:
+def test_an_error_does_not_change_the_race_on_the_stage(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race, run=None, race=race, recorded=True)) as page:
         expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
@@ -169,10 +169,10 @@ def test_an_error_leaves_the_stage_alone(browser: Browser, tmp_path: Path) -> No
         assert names_of(page) == ["AR"]
 
 
-def test_a_lost_server_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
+def test_a_lost_connection_gives_a_message_and_polling_continues(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race)) as page:
-        page.evaluate("run.lost = 3")  # polls without an answer; the one after them waits for `release`
+        page.evaluate("run.lost = 3")  # three polls fail; the next one waits for `release`
         expect(page.locator("[data-status]")).to_have_text("The connection is lost; trying again.")
         page.wait_for_function("run.release !== undefined")
         expect(page.locator("[data-status]")).to_have_text("The connection is lost; trying again.")
@@ -181,7 +181,7 @@ def test_a_lost_server_is_said_and_waited_for(browser: Browser, tmp_path: Path) 
         expect(page.locator("[data-status]")).to_have_text("Finished.")
 
 
-def test_a_run_that_was_stopped_can_be_replayed_as_far_as_it_came(browser: Browser, tmp_path: Path) -> None:
+def test_the_frames_of_a_stopped_run_can_be_replayed(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race)) as page:
         send(page, frames_of(race)[:4])
@@ -192,7 +192,7 @@ def test_a_run_that_was_stopped_can_be_replayed_as_far_as_it_came(browser: Brows
         assert clock(page) == 0.03
 
 
-def test_a_fork_is_asked_for_and_comes_beside_the_lanes(browser: Browser, tmp_path: Path) -> None:
+def test_a_fork_is_sent_and_becomes_another_lane(browser: Browser, tmp_path: Path) -> None:
     race = {**small_race(), "verdict": "A tie."}
     with staged(browser, tmp_path, value_of(race, run=None, race=race)) as page:
         page.locator("[data-stage]").focus()
@@ -203,10 +203,10 @@ def test_a_fork_is_asked_for_and_comes_beside_the_lanes(browser: Browser, tmp_pa
         page.get_by_label("Policy").select_option(label="Top-2 margin")
         page.get_by_role("spinbutton", name="Margin").fill("0.4")
         page.get_by_role("button", name="Continue from here").click()
-        name, asked = page.evaluate("triggered.at(-1)")
+        name, fork = page.evaluate("triggered.at(-1)")
         assert name == "fork"
-        assert asked["changes"] == [[1, None]]
-        assert asked["settings"] == {"unmasking": "margin", "margin": 0.4}
+        assert fork["changes"] == [[1, None]]
+        assert fork["settings"] == {"unmasking": "margin", "margin": 0.4}
         page.evaluate("([value, keep]) => put({ ...value, keep })", [value_of({"lanes": race["lanes"][:1]}), 2])
         assert len(names_of(page)) == 3
         send(page, frames_of({"lanes": race["lanes"][:1], "verdict": ""}), "finished")
@@ -215,10 +215,10 @@ def test_a_fork_is_asked_for_and_comes_beside_the_lanes(browser: Browser, tmp_pa
         expect(page.locator("[data-verdict]")).to_have_text("A tie.")
         page.locator("[data-stage]").focus()
         page.keyboard.press("Home")
-        expect(page.locator(".lane .token:visible")).to_have_count(0)  # the old and the new lanes have one clock
+        expect(page.locator(".lane .token:visible")).to_have_count(0)  # one clock for the old and the new lanes
 
 
-def test_an_exported_race_replays_the_same_and_an_import_is_sent(browser: Browser, tmp_path: Path) -> None:
+def test_an_exported_race_replays_the_same_and_an_imported_one_is_sent(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race, run=None, race=race)) as page:
         with page.expect_download() as waiting:

@@ -21,30 +21,30 @@ def entry(name: str, strategy: str, rate: float | None, forwards: int = 10, toke
     return Entry(name, strategy, metrics, tokens)
 
 
-def test_it_names_the_winner_the_ratio_and_the_reason() -> None:
-    said = verdict([entry("AR", "ar", 100.0, forwards=20), entry("Self-speculation", "self_speculative", 310.0, 5)])
-    assert said == (
+def test_the_verdict_names_the_faster_lane_the_ratio_and_the_reason() -> None:
+    text = verdict([entry("AR", "ar", 100.0, forwards=20), entry("Self-speculation", "self_speculative", 310.0, 5)])
+    assert text == (
         "Self-speculation was 3.1x as fast as AR, with the same tokens. Self-speculation decoded 4.0 tokens per "
         "forward, AR 1.0; a forward of Self-speculation took 1.3x the time of one of AR."
     )
 
 
-def test_other_tokens_are_said_to_be_others() -> None:
-    said = verdict([entry("AR", "ar", 100.0, 20), entry("Block diffusion", "block_diffusion", 200.0, 5, (1, 2))])
-    assert said.startswith(
+def test_the_verdict_notes_that_the_text_differs_from_ar() -> None:
+    text = verdict([entry("AR", "ar", 100.0, 20), entry("Block diffusion", "block_diffusion", 200.0, 5, (1, 2))])
+    assert text.startswith(
         "Block diffusion decoded 2.0x as many tokens per second as AR; the text differs from AR's. Block diffusion "
         "decoded"
     )
 
 
-def test_ar_can_win() -> None:
-    said = verdict([entry("AR", "ar", 300.0, 20), entry("Block diffusion", "block_diffusion", 100.0, 15)])
-    assert said.startswith("AR was 3.0x as fast as Block diffusion, with the same tokens. Block diffusion decoded 1.3")
+def test_ar_can_be_the_faster_lane() -> None:
+    text = verdict([entry("AR", "ar", 300.0, 20), entry("Block diffusion", "block_diffusion", 100.0, 15)])
+    assert text.startswith("AR was 3.0x as fast as Block diffusion, with the same tokens. Block diffusion decoded 1.3")
 
 
 def test_a_small_difference_is_a_tie() -> None:
-    said = verdict([entry("AR", "ar", 100.0, 20), entry("Block diffusion", "block_diffusion", 104.0)])
-    assert said.startswith("A tie between Block diffusion and AR in this run.")
+    text = verdict([entry("AR", "ar", 100.0, 20), entry("Block diffusion", "block_diffusion", 104.0)])
+    assert text.startswith("A tie between Block diffusion and AR in this run.")
 
 
 def test_without_ar_the_two_fastest_are_compared() -> None:
@@ -52,7 +52,7 @@ def test_without_ar_the_two_fastest_are_compared() -> None:
     assert verdict(lanes).startswith("b was 1.5x as fast as c")
 
 
-def test_nothing_is_divided_by_nothing() -> None:
+def test_too_few_lanes_or_tokens_give_no_verdict() -> None:
     assert verdict([entry("AR", "ar", 100.0)]) == ""
     assert verdict([]) == ""
     short = verdict([entry("AR", "ar", 100.0), entry("Block diffusion", "block_diffusion", None)])

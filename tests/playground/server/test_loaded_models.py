@@ -1,4 +1,4 @@
-"""The loaded models: what a visitor may load, and what happens to models in use."""
+"""The loaded models: which models a visitor can load, and models in use."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ def loaded_with(*roots: Path, **limits: object) -> LoadedModels:
     return first_models(ServerOptions(model_roots=roots, **limits))
 
 
-def test_a_bundled_model_has_the_other_bundled_ones_beside_it() -> None:
+def test_with_a_bundled_model_the_other_bundled_ones_are_loaded() -> None:
     loaded = first_models(ServerOptions(model="nano"))
     assert loaded.names() == ["nano", "nano-ar"]
     first, second = loaded.facts()
@@ -43,7 +43,7 @@ def test_a_folder_inside_a_root_is_loaded_by_its_relative_or_absolute_name(root:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "name",
     [
         "../outside",
         "/etc",
@@ -60,21 +60,21 @@ def test_a_folder_inside_a_root_is_loaded_by_its_relative_or_absolute_name(root:
         "$(touch x)",
     ],
 )
-def test_anything_else_is_refused_in_a_sentence(root: Path, asked: object) -> None:
+def test_any_other_name_is_refused_in_one_sentence(root: Path, name: object) -> None:
     shutil.copytree(bundled_models()["nano"], root.parent / "outside")
     loaded = loaded_with(root)
     with pytest.raises(NBDiffError) as caught:
-        loaded.load(asked)
+        loaded.load(name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
     assert loaded.names() == ["nano", "nano-ar"]
 
 
-def test_a_link_out_of_a_root_leads_nowhere(root: Path) -> None:
+def test_a_link_to_a_folder_outside_the_root_is_refused(root: Path) -> None:
     shutil.copytree(bundled_models()["nano"], root.parent / "outside")
-    (root / "sly").symlink_to(root.parent / "outside")
+    (root / "link").symlink_to(root.parent / "outside")
     with pytest.raises(SettingError, match="no folder inside an allowed root"):
-        loaded_with(root).load("sly")
+        loaded_with(root).load("link")
 
 
 def test_the_hub_is_off_until_it_is_switched_on() -> None:
@@ -84,7 +84,7 @@ def test_the_hub_is_off_until_it_is_switched_on() -> None:
         loaded_with(hub=True).load("someone/no-such-model")
 
 
-def test_as_many_models_as_the_operator_allows(root: Path) -> None:
+def test_the_number_of_loaded_models_is_limited(root: Path) -> None:
     loaded = loaded_with(root, max_models=2)
     with pytest.raises(SettingError, match="the most that this server allows; unload one first"):
         loaded.load("mine")
@@ -92,12 +92,12 @@ def test_as_many_models_as_the_operator_allows(root: Path) -> None:
     assert loaded.load("mine") == "mine"
 
 
-def test_a_model_beyond_the_limit_is_not_loaded(root: Path) -> None:
+def test_a_model_above_the_size_limit_is_not_loaded(root: Path) -> None:
     with pytest.raises(SettingError, match="loads models of at most"):
         loaded_with(root, max_model_gb=0.001).load("mine")
 
 
-def test_a_quantised_model_stands_beside_the_stored_one() -> None:
+def test_a_quantised_model_is_loaded_in_addition_to_the_stored_one() -> None:
     loaded = loaded_with()
     assert loaded.load("nano", "8bit") == "nano (8bit)"
     assert loaded.load("nano", "8bit") == "nano (8bit)"
@@ -106,7 +106,7 @@ def test_a_quantised_model_stands_beside_the_stored_one() -> None:
         loaded.load("nano", "2bit")
 
 
-def test_a_model_in_use_stays_and_so_does_the_last_one() -> None:
+def test_a_model_in_use_and_the_last_model_cannot_be_unloaded() -> None:
     loaded = loaded_with()
     with loaded.using("nano"), pytest.raises(SettingError, match="nano is decoding"):
         loaded.unload("nano")

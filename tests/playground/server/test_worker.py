@@ -1,4 +1,4 @@
-"""The worker: what keeps a run alive, what ends it, and that an error in a run does not end the worker."""
+"""The worker: leases, limits and stops of runs, and an error in a run does not end the worker."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ import pytest
 
 from playground.server.worker import FRAMES_PER_REPLY, MOST_VIEWERS, Limits, QueueFullError, Reply, RunPart, Worker
 
-PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy
+PATIENCE = 120.0  # seconds until a test fails; the machine may be busy
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -25,7 +25,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class AnyFrame:
-    """A frame of any fields."""
+    """A frame with any fields."""
 
     fields: dict[str, Any]
 
@@ -34,19 +34,19 @@ class AnyFrame:
 
 
 class StepLane:
-    """A lane in which each frame waits for the test, as a slow model would."""
+    """A lane with one forward per frame. Each forward waits until the test permits it."""
 
     def __init__(self) -> None:
-        self.leave = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
         self.closed = threading.Event()
         self.forwards = 0
-        self.taken = 0  # frames that the worker has dealt with, as its next question shows
+        self.taken = 0  # frames after which the worker has requested the next one
         self.over = False
 
     def frames(self) -> Generator[AnyFrame, None, None]:
         try:
             while True:
-                assert self.leave.acquire(timeout=PATIENCE), "the test did not permit the forward"
+                assert self.permits.acquire(timeout=PATIENCE), "the test did not permit the forward"
                 if self.over:
                     return
                 self.forwards += 1
@@ -59,15 +59,15 @@ class StepLane:
         return RunPart("slow", self.frames)
 
     def forward(self, count: int = 1) -> None:
-        """Permit forwards; returns when the worker has kept their frames, or closed the lane."""
+        """Permit `count` forwards. Returns when the worker has stored their frames or closed the lane."""
         wanted = self.taken + count
         for _ in range(count):
-            self.leave.release()
+            self.permits.release()
         until(lambda: self.taken == wanted or self.closed.is_set())
 
     def end(self) -> None:
         self.over = True
-        self.leave.release()
+        self.permits.release()
 
 
 def quick(*frames: dict[str, Any]) -> RunPart:
@@ -75,14 +75,14 @@ def quick(*frames: dict[str, Any]) -> RunPart:
 
 
 def frames_of(reply: Reply) -> list[dict[str, Any]]:
-    """The frames of a reply as they are sent."""
+    """The frames of a reply as JSON values."""
     return reply.to_json()["frames"]
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "the condition was not met in time"
+    while not condition():
+        assert time.monotonic() < end, f"the condition was still false after {PATIENCE} s"
         time.sleep(0.002)
 
 
@@ -122,7 +122,7 @@ def test_a_run_goes_through_its_lanes_in_order_and_ends_with_its_summary(worker:
     ]
 
 
-def test_a_poll_gives_what_came_since_the_cursor(worker: Worker) -> None:
+def test_a_poll_returns_the_frames_after_the_cursor(worker: Worker) -> None:
     run = worker.submit([quick(*({"n": n} for n in range(3)))])
     until_state(worker, run, "finished")
     first = worker.poll(run, "v", 1)
@@ -137,7 +137,7 @@ def test_a_cursor_out_of_range_is_no_error(worker: Worker, cursor: int) -> None:
     assert worker.poll(run, "v", cursor).cursor == 1
 
 
-def test_a_late_viewer_catches_up_in_parts(worker: Worker) -> None:
+def test_a_late_viewer_receives_the_frames_in_several_replies(worker: Worker) -> None:
     run = worker.submit([quick(*({"n": n} for n in range(FRAMES_PER_REPLY + 1)))])
     until_state(worker, run, "finished")
     first = worker.poll(run, "v", 0)
@@ -180,7 +180,7 @@ def test_stop_acts_within_one_forward(worker: Worker, slow: StepLane) -> None:
     assert worker.poll(run, "v", 0).message == "Stopped."
 
 
-def test_a_queued_run_says_how_many_are_ahead_and_can_be_stopped(worker: Worker, slow: StepLane) -> None:
+def test_a_queued_run_has_its_place_in_the_queue_and_can_be_stopped(worker: Worker, slow: StepLane) -> None:
     worker.submit([slow.lane()])
     slow.forward()
     second, third = worker.submit([quick()]), worker.submit([quick()])
@@ -199,7 +199,9 @@ def test_a_full_queue_is_refused_in_a_sentence(worker: Worker, slow: StepLane) -
         worker.submit([quick()])
 
 
-def test_queued_runs_that_nobody_waits_for_make_room(worker: Worker, slow: StepLane, clock: Clock) -> None:
+def test_queued_runs_without_a_lease_are_removed_from_a_full_queue(
+    worker: Worker, slow: StepLane, clock: Clock
+) -> None:
     running = worker.submit([slow.lane()])
     slow.forward()
     for _ in range(2):
@@ -209,7 +211,7 @@ def test_queued_runs_that_nobody_waits_for_make_room(worker: Worker, slow: StepL
     assert worker.is_live(worker.submit([quick()]))
 
 
-def test_of_two_viewers_one_may_leave(worker: Worker, slow: StepLane) -> None:
+def test_a_run_ends_when_its_last_viewer_leaves(worker: Worker, slow: StepLane) -> None:
     run = worker.submit([slow.lane()])
     worker.poll(run, "one", 0)
     worker.poll(run, "two", 0)
@@ -235,7 +237,7 @@ def test_leases_of_one_run_are_bounded(worker: Worker, slow: StepLane) -> None:
     assert len(worker._runs[run].viewers) == MOST_VIEWERS
 
 
-def test_a_run_out_of_time_ends_and_says_so(worker: Worker, slow: StepLane, clock: Clock) -> None:
+def test_a_run_stops_at_the_time_limit(worker: Worker, slow: StepLane, clock: Clock) -> None:
     run = worker.submit([slow.lane()])
     slow.forward()
     clock.now += 61
@@ -245,7 +247,7 @@ def test_a_run_out_of_time_ends_and_says_so(worker: Worker, slow: StepLane, cloc
     assert "stopped after 60 s" in worker.poll(run, "v", 0).message
 
 
-def test_a_log_stays_within_its_bytes() -> None:
+def test_a_run_stops_at_the_limit_of_its_log() -> None:
     worker = Worker(Limits(log_bytes=1000))
     worker.start()
     run = worker.submit([quick(*({"text": "x" * 300} for _ in range(9)))])
@@ -256,7 +258,7 @@ def test_a_log_stays_within_its_bytes() -> None:
     worker.close()
 
 
-def test_a_lane_that_raises_fails_its_own_run_only(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_lane_fails_only_its_run(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> Generator[AnyFrame, None, None]:
         yield AnyFrame({"n": 0})
         raise RuntimeError("a secret of the server")
@@ -269,7 +271,7 @@ def test_a_lane_that_raises_fails_its_own_run_only(worker: Worker, caplog: pytes
     until_state(worker, after, "finished")
 
 
-def test_ids_cannot_be_guessed_and_unknown_ones_get_a_plain_answer(worker: Worker) -> None:
+def test_ids_are_long_and_unknown_ids_raise_no_error(worker: Worker) -> None:
     first, second = worker.submit([quick()]), worker.submit([quick()])
     assert first != second
     assert len(first) >= 20
@@ -278,7 +280,7 @@ def test_ids_cannot_be_guessed_and_unknown_ones_get_a_plain_answer(worker: Worke
     worker.leave("no such run", "v")
 
 
-def test_ended_runs_are_forgotten_by_age_and_by_number(worker: Worker, clock: Clock) -> None:
+def test_ended_runs_are_removed_by_age_and_by_number(worker: Worker, clock: Clock) -> None:
     runs = []
     for _ in range(6):
         runs.append(worker.submit([quick({"n": 0})]))
@@ -291,7 +293,7 @@ def test_ended_runs_are_forgotten_by_age_and_by_number(worker: Worker, clock: Cl
     assert worker.poll(runs[-1], "v", 0).state == "unknown"
 
 
-def test_a_warm_up_that_fails_does_not_keep_the_worker_from_its_work() -> None:
+def test_after_a_failed_warm_up_the_worker_runs() -> None:
     def broken() -> None:
         raise RuntimeError("cold")
 
@@ -301,7 +303,7 @@ def test_a_warm_up_that_fails_does_not_keep_the_worker_from_its_work() -> None:
     worker.close()
 
 
-def test_close_ends_what_is_running(clock: Clock) -> None:
+def test_close_ends_the_running_lane(clock: Clock) -> None:
     worker, slow = Worker(clock=clock), StepLane()
     worker.start()
     run = worker.submit([slow.lane()])

@@ -1,4 +1,4 @@
-"""Sweeps: block size 1 is AR, the sums of the table, a stop, and errors of one sentence."""
+"""Sweeps: block size 1 is AR, the table, a stop, and errors of one sentence."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ class OneModel:
 
     def __init__(self, model: nb.BlockModel):
         self.model = model
-        self.held = 0
+        self.users = 0
 
     def names(self) -> list[str]:
         return [self.model.name]
@@ -43,11 +43,11 @@ class OneModel:
 
     @contextmanager
     def using(self, name: str) -> Iterator[nb.BlockModel]:
-        self.held += 1
+        self.users += 1
         try:
             yield self.get(name)
         finally:
-            self.held -= 1
+            self.users -= 1
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def maths(loaded: OneModel) -> list[Frame]:
     checked = check_sweep(loaded, spec, OPTIONS)
     frames = frames_of(checked.parts)
     assert sum(isinstance(frame, SweepAnswer) for frame in frames) == checked.total == 6
-    assert loaded.held == 0
+    assert loaded.users == 0
     return frames
 
 
-def test_block_size_1_is_ar_and_says_so(maths: list[Frame], loaded: OneModel) -> None:
+def test_block_size_1_is_labelled_and_decoded_as_ar(maths: list[Frame], loaded: OneModel) -> None:
     ar = table(maths)[0]
     assert (ar.setting, ar.block_size, ar.strategy) == ("1 = AR", 1, "ar")
     assert (ar.tpf, ar.same_as_ar, ar.speed) == (1, 1, 1)
@@ -87,7 +87,7 @@ def test_block_size_1_is_ar_and_says_so(maths: list[Frame], loaded: OneModel) ->
     assert ar.mean_tokens == sum(each.metrics.output_tokens for each in wanted) / 2
 
 
-def test_self_speculation_agrees_with_ar(maths: list[Frame]) -> None:
+def test_self_speculation_gives_the_text_of_ar(maths: list[Frame]) -> None:
     ar, _, speculative = table(maths)
     assert speculative.series == "self-speculation"
     assert speculative.same_as_ar == 1
@@ -96,7 +96,7 @@ def test_self_speculation_agrees_with_ar(maths: list[Frame]) -> None:
 
 
 def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fields: Any) -> SweepAnswer:
-    """Setting 0 is AR, 1 blocks of 4."""
+    """An answer with setting 0, which is AR, or setting 1, which is block diffusion with blocks of 4."""
     metrics = Metrics(
         output_tokens=tokens,
         prefill_seconds=0.0,
@@ -115,7 +115,7 @@ def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fie
     return SweepAnswer(**{**ANSWER, **of, "setting": setting, "metrics": metrics, **fields})
 
 
-def test_the_table_pools_sums() -> None:
+def test_the_table_divides_sums_over_the_answers() -> None:
     rows = [
         answer(setting=0, problem=0, tokens=11, forwards=10, correct=True),
         answer(setting=0, problem=1, tokens=21, forwards=20, correct=False, digest="b"),
@@ -127,7 +127,7 @@ def test_the_table_pools_sums() -> None:
     assert (ar.n, ar.accuracy, ar.tpf, ar.tokens_per_second) == (2, 0.5, 1, 15)
     assert (four.n, four.accuracy, four.tpf, four.tokens_per_second) == (2, 1, 2, 40)
     assert (four.mean_tokens, four.same_as_ar, four.speed) == (21, 0.5, 40 / 15)
-    # During a sweep, AR may have fewer answers: only problems that both have answered are compared.
+    # During a sweep, AR can have fewer answers. Only problems that both have answered are compared.
     assert table(rows[2:])[0].speed is None
     assert table([rows[0], *rows[2:]])[1].speed == 2
 
@@ -143,18 +143,18 @@ def test_csv_round_trip(maths: list[Frame]) -> None:
     assert next(csv.DictReader(io.StringIO(to_csv([hostile]))))["output"] == '\'=HYPERLINK("x")\n,'
 
 
-def test_the_page_names_series_only_where_there_are_several(maths: list[Frame]) -> None:
-    both = table_value(table(maths))
-    assert both["headers"][:2] == ["Block size", "Series"]
-    assert both["data"][0][:3] == ["1 = AR", "", "1.00"]
+def test_the_table_has_a_series_column_only_for_several_series(maths: list[Frame]) -> None:
+    two = table_value(table(maths))
+    assert two["headers"][:2] == ["Block size", "Series"]
+    assert two["data"][0][:3] == ["1 = AR", "", "1.00"]
     one = table_value(table(maths)[:2])
     assert "Series" not in one["headers"]
     assert all(len(row) == len(one["headers"]) for row in one["data"])
-    beside = replace(table(maths)[0], model="other", series="other")
-    assert table_value([*table(maths)[:2], beside])["data"][2][:2] == ["1 = AR", "other"]
+    other = replace(table(maths)[0], model="other", series="other")
+    assert table_value([*table(maths)[:2], other])["data"][2][:2] == ["1 = AR", "other"]
 
 
-def test_figures_draw_every_series_from_ar_on(maths: list[Frame]) -> None:
+def test_every_series_of_a_figure_starts_with_ar(maths: list[Frame]) -> None:
     records = table(maths)
     lines = series_of(records)
     assert {name: [each.block_size for each in line] for name, line in lines.items()} == {
@@ -183,12 +183,12 @@ def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> Non
 
 
 def test_a_stop_ends_a_sweep_within_an_answer(loaded: OneModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep waits after its first answer until it has been stopped; the stop takes effect in its second one."""
-    monkeypatch.setattr(sweep, "_AT_SECONDS", -1.0)  # one frame per event, however fast the model is
+    """The sweep waits after its first answer until it has been stopped. It ends in its second answer."""
+    monkeypatch.setattr(sweep, "_AT_SECONDS", -1.0)  # a progress frame for every event
     answered, stopped = threading.Event(), threading.Event()
     shown: list[Frame] = []
 
-    def held(part: RunPart) -> RunPart:
+    def wait_after_answers(part: RunPart) -> RunPart:
         def frames() -> Generator[Frame, None, None]:
             with closing(part.frames()) as inner:
                 for frame in inner:
@@ -204,12 +204,12 @@ def test_a_stop_ends_a_sweep_within_an_answer(loaded: OneModel, monkeypatch: pyt
     worker.start()
     try:
         spec = SweepSpec.of(models=["nano"], domain="story", problems=50)
-        run_id = worker.submit([held(part) for part in check_sweep(loaded, spec, OPTIONS).parts])
+        run_id = worker.submit([wait_after_answers(part) for part in check_sweep(loaded, spec, OPTIONS).parts])
         assert answered.wait(PATIENCE)
-        assert loaded.held == 1
+        assert loaded.users == 1
         worker.stop(run_id)
         stopped.set()
-        until(lambda: loaded.held == 0)
+        until(lambda: loaded.users == 0)
         assert table(each.frame for each in worker.log(run_id))[0].n == 1
         assert [type(frame) for frame in shown[-2:]] == [SweepAnswer, At]
     finally:
@@ -232,7 +232,7 @@ def test_the_progress_of_a_sweep_is_shown(maths: list[Frame]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "sentence"),
     [
         ({"block_sizes": []}, "No block size is chosen"),
         ({"models": []}, "No model is chosen"),
@@ -253,8 +253,8 @@ def test_the_progress_of_a_sweep_is_shown(maths: list[Frame]) -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(loaded: OneModel, fields: dict[str, Any], says: str) -> None:
-    asked = {"models": ["nano"], "prompt": "Hello", **fields}
-    with pytest.raises(NBDiffError, match=says) as caught:
-        check_sweep(loaded, SweepSpec.of(**asked), OPTIONS)
+def test_a_wrong_sweep_raises_one_sentence(loaded: OneModel, fields: dict[str, Any], sentence: str) -> None:
+    wanted = {"models": ["nano"], "prompt": "Hello", **fields}
+    with pytest.raises(NBDiffError, match=sentence) as caught:
+        check_sweep(loaded, SweepSpec.of(**wanted), OPTIONS)
     assert "\n" not in str(caught.value)

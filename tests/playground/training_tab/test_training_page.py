@@ -19,7 +19,7 @@ PATIENCE = visiting.PATIENCE
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the jobs of the server are. They outlive it."""
+    """The folder of the server's jobs. All their processes are killed at the end."""
     folder = tmp_path_factory.mktemp("home")
     yield folder
     end_all(folder)
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Ser
 
 @pytest.fixture
 def held(home: Path) -> Iterator[Path]:
-    """The home, whose jobs go no further than step 60 until the test releases it."""
+    """The home. Its jobs wait after step 60 until the test calls `release`."""
     hold_jobs(home, 60)
     yield home
     (home / "hold").unlink(missing_ok=True)
@@ -45,19 +45,19 @@ def held(home: Path) -> Iterator[Path]:
 
 @contextmanager
 def opened(browser: Browser, server: Server) -> Iterator[Page]:
-    """The training tab, which may neither leave this machine nor complain."""
+    """The training tab. A request to another machine or a console error in it fails the test."""
     page = browser.new_context().new_page()
     page.set_default_timeout(PATIENCE)
-    outside, complaints = [], []
+    outside, console_errors = [], []
     page.on("request", lambda request: visiting.note_request(request.url, server, outside))
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: message.type in ("error", "warning") and console_errors.append(message.text))
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(server.url)
     page.get_by_role("tab", name="Training").click()
     try:
         yield page
         assert outside == []
-        assert complaints == []
+        assert console_errors == []
     finally:
         page.context.close()
 
@@ -73,7 +73,7 @@ def state(page: Page) -> sync_api.Locator:
     return page.locator("#job .badge")
 
 
-def finished(page: Page) -> None:
+def until_finished(page: Page) -> None:
     expect(state(page)).to_have_text("finished", timeout=4 * PATIENCE)  # a replay of 200 steps takes 24 seconds
 
 
@@ -93,7 +93,7 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
         expect(page.locator("#job-stop")).to_be_disabled()
         release(held)
         page.locator("#job-resume").click()
-        finished(page)
+        until_finished(page)
         expect(page.locator("#probe-text")).to_contain_text("5 <script>")
         assert page.evaluate("window.hacked") is None
 
@@ -101,7 +101,7 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
 def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server) -> None:
     with opened(browser, server) as page:
         start(page, "to be raced")
-        finished(page)
+        until_finished(page)
         page.locator("#job-open").click()
         expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
         assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
@@ -110,11 +110,11 @@ def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server
         expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
 
 
-def test_a_mistake_is_said_a_setting_becomes_part_of_the_command_and_a_job_is_deleted(
+def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job_is_deleted(
     browser: Browser, server: Server, held: Path
 ) -> None:
     with opened(browser, server) as page:
-        page.get_by_role("button", name="Every setting").click()
+        page.get_by_role("button", name="All settings").click()
         page.locator("#set-blocks-b_max input").fill("0")
         expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
         page.locator("#set-blocks-b_max input").fill("8")

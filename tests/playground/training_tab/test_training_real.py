@@ -1,4 +1,4 @@
-"""The training tab with the real trainer: from a click to an adapted model in a lane, through a killed server."""
+"""The training tab with the real trainer: from Start to a lane with the adapted model, with a kill of the server."""
 
 import json
 import os
@@ -40,7 +40,9 @@ def listed(home: Path) -> list[dict]:
     return json.loads(found.stdout)
 
 
-def test_a_job_outlives_its_server_and_its_model_is_raced(browser: Browser, tmp_path: Path, home: Path) -> None:
+def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_lane(
+    browser: Browser, tmp_path: Path, home: Path
+) -> None:
     with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
         page = browser.new_page()
         page.goto(server.url)
@@ -49,7 +51,7 @@ def test_a_job_outlives_its_server_and_its_model_is_raced(browser: Browser, tmp_
         page.locator("#job-steps input").fill("4")
         expect(page.locator("#job-command")).to_contain_text("--max-steps 4")
         page.locator("#job-start").click()
-        # On a fast machine the run may be over before the page is looked at again.
+        # On a fast machine the run can finish before the page shows "running".
         expect(page.locator("#job .badge")).to_have_text(re.compile("^(running|finished)$"), timeout=MINUTES)
         server.process.kill()
         server.process.wait()

@@ -1,4 +1,4 @@
-"""The training tab without a browser: from the form to a job, and from a job's folder to what is shown."""
+"""The training tab without a browser: the form, its jobs, and the views of a job's folder."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
-    """The queue itself; its trainers replay a recorded run."""
+    """The real queue. Its trainers replay a recorded run."""
     monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
     monkeypatch.setenv("NBDIFF_STAND_IN_RECORDING", str(recording))
     yield Jobs(tmp_path)
@@ -50,20 +50,20 @@ def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def shelf() -> LoadedModels:
+def loaded() -> LoadedModels:
     return LoadedModels(ServerOptions())
 
 
 @pytest.fixture
-def form(shelf: LoadedModels, jobs: Jobs) -> JobForm:
-    form = JobForm(shelf, ServerOptions(), jobs)
+def form(loaded: LoadedModels, jobs: Jobs) -> JobForm:
+    form = JobForm(loaded, ServerOptions(), jobs)
     with gr.Blocks():
         form.build()
     return form
 
 
 def filled(**changed: Any) -> list[Any]:
-    """The form's values as the page opens, some of them changed; keys as in a recipe, with __ for the dot."""
+    """The form's values when the page opens, with changes. Keys are those of a recipe, with __ for the dot."""
     preset = changed.pop("preset", "smoke")
     recipe = Recipe.read(preset)
     first = {
@@ -94,14 +94,14 @@ def finished(jobs: Jobs, form: JobForm, **changed: Any) -> TrainingJob:
 
 
 @pytest.mark.parametrize("preset", list(bundled_recipes()))
-def test_an_untouched_form_is_the_preset_itself(preset: str) -> None:
+def test_an_unchanged_form_gives_the_recipe_of_the_preset(preset: str) -> None:
     recipe = Recipe.read(preset)
     asked = Asked.of(preset, None, None, None, recipe.lora is not None, None, shown_values(recipe))
     assert asked.settings == {}
     assert asked.recipe() == recipe
 
 
-def test_only_what_was_changed_becomes_a_setting(form: JobForm) -> None:
+def test_only_changed_values_become_settings(form: JobForm) -> None:
     asked = form.asked(
         *filled(blocks__b_max=8, optimisation__learning_rate="2e-4", data__weights="{math: 2}", saving__probes="no")
     )
@@ -117,7 +117,7 @@ def test_only_what_was_changed_becomes_a_setting(form: JobForm) -> None:
     assert asked.spec().resolved() == recipe
 
 
-def test_lora_and_bits_are_switched_on_and_off(form: JobForm) -> None:
+def test_lora_and_quantisation_are_switched_on_and_off(form: JobForm) -> None:
     on = form.asked(*filled(lora=True, quantization="4 bit")).recipe()
     assert (on.lora.rank, on.quantization) == (16, "4bit")
     off = Asked.of("qwen3-0.6b-lora", None, None, None, False, None, shown_values(Recipe.read("qwen3-0.6b-lora")))
@@ -134,7 +134,7 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "sentence"),
     [
         ({"optimisation__rows": 0}, "optimisation.rows is 0"),
         ({"optimisation__rows": None}, "optimisation.rows is None"),
@@ -144,15 +144,15 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
         ({"max_steps": 1.5}, "The number of steps is 1.5"),
         ({"base": "no-such-model"}, "'no-such-model' is no bundled model"),
         ({"base": "owner/model"}, "the hub is off"),
-        ({"data": "upload:../../x"}, "This upload is not here"),
+        ({"data": "upload:../../x"}, "This upload no longer exists"),
     ],
 )
-def test_a_mistake_is_one_sentence_beside_the_button(form: JobForm, changed: dict[str, Any], said: str) -> None:
+def test_a_wrong_value_gives_one_sentence(form: JobForm, changed: dict[str, Any], sentence: str) -> None:
     news = form.described(*filled(**changed))
-    refusal = news[form.said]
+    message = news[form.said]
     assert news[form.command] == ""
-    assert said in refusal.replace("&#x27;", "'")
-    assert refusal.startswith('<p class="said error" role="alert">')
+    assert sentence in message.replace("&#x27;", "'")
+    assert message.startswith('<p class="said error" role="alert">')
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -170,14 +170,14 @@ def test_a_name_is_one_line() -> None:
             checked_name(name, "smoke")
 
 
-def test_the_growth_follows_the_form(form: JobForm) -> None:
+def test_the_figure_of_block_growth_follows_the_form(form: JobForm) -> None:
     figure = form.described(*filled(blocks__b_max=4))[form.growth]
     assert list(figure.data[0].x) == [1, 5, 9, 40]
     assert list(figure.data[0].y) == [1, 2, 4, 4]
     assert list(curves.growth(None, 10).data[0].y) == [1, 1]
 
 
-def test_the_data_of_a_form_is_previewed_as_it_is_escaped(form: JobForm) -> None:
+def test_the_data_preview_of_a_form_is_escaped(form: JobForm) -> None:
     news = form.previewed(*filled())
     text = news[form.preview_shown]["value"]
     assert news[form.said] == ""
@@ -187,27 +187,27 @@ def test_the_data_of_a_form_is_previewed_as_it_is_escaped(form: JobForm) -> None
 
 
 def test_memory_and_time_are_estimated(form: JobForm) -> None:
-    said = form.estimated(*filled())[form.said]
-    assert "Memory: about" in said
-    assert "Time: at least" in said
+    message = form.estimated(*filled())[form.said]
+    assert "Memory: about" in message
+    assert "Time: at least" in message
 
 
-def test_an_upload_is_kept_under_a_name_of_the_servers_own(form: JobForm, tmp_path: Path) -> None:
+def test_an_upload_is_stored_under_a_name_that_the_server_makes(form: JobForm, tmp_path: Path) -> None:
     file = tmp_path / "my $(data).jsonl"
     file.write_text('{"text": "hello"}\n')
     news = form.uploaded(str(file))
-    assert "my $(data).jsonl is here" in news[form.said]
+    assert "my $(data).jsonl is uploaded" in news[form.said]
     path = Path(form.asked(*filled(data=news[form.parts.data]["value"])).recipe().data.source)
     assert path.is_relative_to(tmp_path / "uploads")
     assert path.name == "my___data_.jsonl"
-    refused = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
-    assert "cannot be read as data" in refused[form.said]
+    wrong = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
+    assert "cannot be read as data" in wrong[form.said]
 
 
-def test_a_folder_is_trained_from_only_inside_an_allowed_root(shelf: LoadedModels, jobs: Jobs, tmp_path: Path) -> None:
+def test_a_base_folder_must_be_inside_an_allowed_root(loaded: LoadedModels, jobs: Jobs, tmp_path: Path) -> None:
     (tmp_path / "root" / "model").mkdir(parents=True)
     (tmp_path / "outside").mkdir()
-    access = Access(shelf, ServerOptions(model_roots=(tmp_path / "root",)), jobs)
+    access = Access(loaded, ServerOptions(model_roots=(tmp_path / "root",)), jobs)
     assert access.base("model") == str(tmp_path / "root" / "model")
     with pytest.raises(NBDiffError):
         access.base(str(tmp_path / "outside"))
@@ -218,7 +218,7 @@ def test_a_folder_is_trained_from_only_inside_an_allowed_root(shelf: LoadedModel
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 
-def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: Jobs) -> None:
+def test_a_form_is_submitted_as_a_job_and_watched(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form, name="<b>bold</b>")
     assert (job.name, job.spec.recipe, job.spec.max_steps) == ("<b>bold</b>", "smoke", 40)
     watch = Watch(jobs)
@@ -230,14 +230,14 @@ def test_a_form_becomes_a_job_that_is_watched_to_its_end(form: JobForm, jobs: Jo
     assert "&lt;b&gt;bold&lt;/b&gt;" in head
     assert "<b>bold" not in head
     assert 'data-state="finished"' in head
-    assert "estimated" in head  # what was foretold beside what was measured
+    assert "estimated" in head  # next to the measured figures
     assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
     assert "base: nano-ar" in news[watch.settings]
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
     assert watch.tick(job.id, news[watch.seen], False) == gr.skip()
 
 
-def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: Jobs) -> None:
+def test_the_finished_model_of_a_job_can_be_a_base(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
     assert (f"{job.name} (finished job)", f"job:{job.id}") in form.access.bases()
     asked = form.asked(*filled(base=f"job:{job.id}"))
@@ -245,8 +245,10 @@ def test_a_base_may_be_the_finished_model_of_a_job(form: JobForm, jobs: Jobs) ->
     assert form.access.named(asked.base) == f"job:{job.id}"
 
 
-def test_a_duplicate_is_the_runs_settings_not_the_forms(shelf: LoadedModels, jobs: Jobs, recording: Path) -> None:
-    tab = TrainingTab(shelf, Worker(Limits()), ServerOptions(), jobs)
+def test_a_duplicate_has_the_settings_of_the_run_and_not_of_the_form(
+    loaded: LoadedModels, jobs: Jobs, recording: Path
+) -> None:
+    tab = TrainingTab(loaded, Worker(Limits()), ServerOptions(), jobs)
     with gr.Blocks():
         tab.build(gr.State(None))
     job = finished(jobs, tab.form, optimisation__rows=3)
@@ -258,14 +260,14 @@ def test_a_duplicate_is_the_runs_settings_not_the_forms(shelf: LoadedModels, job
     assert tab.form.asked(*plain).recipe() == Recipe.read(str(job.run / "recipe.yaml"))
 
 
-def test_what_a_job_that_is_over_does_not_take_is_refused_in_a_sentence(form: JobForm, jobs: Jobs) -> None:
+def test_a_finished_job_refuses_save_and_resume_in_one_sentence(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
     watch = Watch(jobs)
     with gr.Blocks():
         watch.build()
     assert "only one that is running can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
     assert "only one that has stopped or failed can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
-    assert watch._acted(jobs.stop)(job.id)[watch.said] == ""  # it has ended: that is what was asked for
+    assert watch._acted(jobs.stop)(job.id)[watch.said] == ""  # no error: it has ended already
     assert jobs.get(job.id).state == "finished"
     assert 'role="alert"' in watch._acted(jobs.stop)("../no")[watch.said]
 
@@ -287,33 +289,33 @@ def test_two_runs_are_compared(form: JobForm, jobs: Jobs) -> None:
     assert differing({"a": {"x": 1, "y": None}, "b": {"x": 1}}) == []
 
 
-def test_a_checkpoint_opens_beside_its_base(form: JobForm, jobs: Jobs) -> None:
+def test_an_opened_checkpoint_becomes_a_lane_next_to_its_base(form: JobForm, jobs: Jobs) -> None:
     job = finished(jobs, form)
-    shelf = LoadedModels(ServerOptions())
-    shelf.add(load("nano"), "nano", "bundled")
+    loaded = LoadedModels(ServerOptions())
+    loaded.add(load("nano"), "nano", "bundled")
     worker = Worker(Limits(paint_seconds=0.0))
-    tab = TrainingTab(shelf, worker, ServerOptions(), jobs)
+    tab = TrainingTab(loaded, worker, ServerOptions(), jobs)
     with gr.Blocks():
         tab.build(gr.State(None))
     worker.start()
     try:
         news = tab.open(job.id, "20")
         assert "Opened" in news[tab.watch.said]
-        refused = tab.open(job.id, "7")
+        missing = tab.open(job.id, "7")
     finally:
         worker.close()
     lanes = news[tab.opened].lanes
     assert [lane.strategy for lane in lanes] == ["ar", "block_diffusion"]
     assert [lane.model for lane in lanes] == ["nano-ar", "smoke, step 20"]
     assert not (job.folder / "opened" / "step-00000020" / "optimizer.safetensors").exists()
-    assert "no checkpoint of step" in refused[tab.watch.said]
-    assert tab.opened not in refused
+    assert "no checkpoint of step" in missing[tab.watch.said]
+    assert tab.opened not in missing
 
 
-# -- what is shown -------------------------------------------------------------------------------------------
+# -- views ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_model_wrote_is_escaped(recording: Path) -> None:
+def test_model_output_is_escaped(recording: Path) -> None:
     line = json.loads((recording / "probes.jsonl").read_text().splitlines()[0])
     text = shown(Probe.read(line), 0, 2)
     assert "5" in text
@@ -322,14 +324,14 @@ def test_what_a_model_wrote_is_escaped(recording: Path) -> None:
     assert "<b>2" not in text
 
 
-def test_long_runs_are_thinned_but_keep_their_last_step() -> None:
+def test_the_figure_of_a_long_run_has_fewer_points_and_the_last_step() -> None:
     lines = [StepFigures(step, loss_mdm=1.0, loss_ar=1.0) for step in range(1, 100_001)]
     figure = curves.losses(lines)
     assert len(figure.data[0].x) == curves.MOST_POINTS
     assert figure.data[0].x[-1] == 100_000
 
 
-def test_time_left_is_told_while_a_job_runs() -> None:
+def test_the_remaining_time_is_estimated_while_a_job_runs() -> None:
     job = TrainingJob(
         id="0123abcd",
         name="a",
@@ -353,7 +355,7 @@ def test_time_left_is_told_while_a_job_runs() -> None:
 
 
 def test_every_setting_of_a_recipe_has_a_field() -> None:
-    apart = {"about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "lora", "network"}
+    elsewhere = {"about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "lora", "network"}
     dumped = set()
     for name in ("smoke", "qwen3-0.6b-lora"):
         recipe = Recipe.read(name)
@@ -361,11 +363,11 @@ def test_every_setting_of_a_recipe_has_a_field() -> None:
         for section, value in recipe.model_dump().items():
             dumped |= {f"{section}.{key}" for key in value} if isinstance(value, dict) else {section}
     names = {field.name for field in form_fields()}
-    missing = {each for each in dumped - names - apart if not any(name.startswith(f"{each}.") for name in names)}
+    missing = {each for each in dumped - names - elsewhere if not any(name.startswith(f"{each}.") for name in names)}
     assert missing == set()
 
 
-def test_training_is_off_where_others_can_reach_the_page() -> None:
+def test_training_is_off_if_other_machines_can_open_the_page() -> None:
     assert ServerOptions().trains
     assert not ServerOptions(host="0.0.0.0", login="a:b").trains
     assert ServerOptions(host="0.0.0.0", login="a:b", training=True).trains

@@ -1,4 +1,4 @@
-"""Settings of the data: each described, and a wrong one refused in a sentence."""
+"""Data settings: each has a description, and a wrong one raises one sentence."""
 
 import pytest
 
@@ -27,12 +27,12 @@ from training.errors import RecipeError
         ({"source": "corpus", "weights": {"add": float("nan")}}, "the weight of 'add' is nan"),
     ],
 )
-def test_settings_that_are_wrong_are_refused_in_a_sentence(settings, sentence):
+def test_wrong_settings_raise_one_sentence(settings, sentence):
     with pytest.raises(RecipeError) as caught:
         DataSettings.of(**settings)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_every_setting_is_described():
+def test_every_setting_has_a_description():
     assert all(field.description for field in DataSettings.model_fields.values())

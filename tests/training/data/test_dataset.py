@@ -1,4 +1,4 @@
-"""Documents to train on and held-out ones: split once for all, of rows and of the project's corpus."""
+"""Training and held-out documents: a fixed split of rows, and the splits of the project's corpus."""
 
 import sys
 import types
@@ -21,11 +21,11 @@ def encoder() -> Encoder:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    """A cache of the test's own."""
+    """A new cache for every test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encoder):
+def test_held_out_rows_are_not_in_train_and_do_not_change(tmp_path, encoder):
     source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
 
     def opened(**settings):
@@ -42,7 +42,7 @@ def test_held_out_rows_are_never_trained_on_and_always_the_same(tmp_path, encode
     assert [len(part) for part in opened(limit=1)] == [1, 0]
 
 
-def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_path, encoder):
+def test_a_document_does_not_change_and_a_wrong_index_raises_an_error(tmp_path, encoder):
     source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
     train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
     assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
@@ -54,7 +54,7 @@ def test_a_document_is_always_the_same_and_there_is_none_beyond_the_last(tmp_pat
 
 @pytest.fixture
 def corpus(monkeypatch):
-    """A stand-in for the corpus, which says in each problem what it was asked for."""
+    """A stand-in for the corpus. Each prompt is the arguments of the call."""
     problem = namedtuple("problem", "prompt answer")
     tasks, package = types.ModuleType("nbdiff_engine.tasks"), types.ModuleType("training.corpus.problems")
     tasks.DOMAINS = ("add", "sort", "date")

@@ -1,4 +1,4 @@
-"""Columns told by their names, prompts as the engine encodes them, and one sentence for what cannot be encoded."""
+"""Row formats found by column names, prompts encoded as in decoding, and one sentence for a row that fails."""
 
 import logging
 
@@ -10,16 +10,16 @@ from nbdiff_engine.decoding import prompts
 from tests.training.encoders import (
     ANSWER,
     CHATML,
+    DROPS_THOUGHTS,
     EOS,
-    FORGETFUL,
     LOADED,
     MASK,
     PLAIN,
     PROMPT,
     TEMPLATES,
+    conversation,
     decoded_prompt,
     encoder_with,
-    said,
     turns_of,
 )
 from training.data.data_settings import DataSettings
@@ -81,7 +81,7 @@ def test_a_tokenizer_that_begins_texts_with_a_space_adds_none_before_an_answer()
 # Turns.
 
 
-@pytest.mark.parametrize("name", ["chatml", "opening", "trimmed"])
+@pytest.mark.parametrize("name", ["chatml", "opens thought", "trimmed"])
 def test_a_turn_is_an_answer_through_its_eos(name):
     encoder = encoder_with(TEMPLATES[name])
     assert turns_of(encoder, encoder.encode_pair(PROMPT, ANSWER)) == [ANSWER + "<|im_end|>"]
@@ -100,44 +100,44 @@ def test_for_a_set_of_eos_the_one_of_the_tokenizer_is_appended():
 
 def test_every_answer_of_a_conversation_is_a_turn_after_the_prompt_of_decoding():
     encoder = encoder_with(CHATML)
-    talk = said("Hello", "Hi there.", "Peru?", "Lima.", "And Germany?", "Berlin.", system="Be brief.")
-    document = encoder.encode_messages(talk)
+    messages = conversation("Hello", "Hi there.", "Peru?", "Lima.", "And Germany?", "Berlin.", system="Be brief.")
+    document = encoder.encode_messages(messages)
     assert turns_of(encoder, document) == ["Hi there.<|im_end|>", "Lima.<|im_end|>", "Berlin.<|im_end|>"]
     for (start, _), known in zip(document.turns, (2, 4, 6)):
-        assert list(document.ids[:start]) == decoded_prompt(encoder, talk[:known])
+        assert list(document.ids[:start]) == decoded_prompt(encoder, messages[:known])
     assert encoder.last_turn_only == 0
 
 
 def test_messages_after_the_last_answer_are_left_out():
     encoder = encoder_with(CHATML)
-    assert encoder.encode_messages(said("a", "b", "c")) == encoder.encode_messages(said("a", "b"))
+    assert encoder.encode_messages(conversation("a", "b", "c")) == encoder.encode_messages(conversation("a", "b"))
 
 
 def test_a_greeting_of_the_assistant_is_context():
     encoder = encoder_with(CHATML)
-    document = encoder.encode_messages([{"role": "assistant", "content": "Welcome."}, *said("Hello", "Hi.")])
+    document = encoder.encode_messages([{"role": "assistant", "content": "Welcome."}, *conversation("Hello", "Hi.")])
     assert turns_of(encoder, document) == ["Hi.<|im_end|>"]
     assert "Welcome." in encoder.tokenizer.decode(document.ids)
 
 
 def test_if_the_template_changes_earlier_answers_only_the_last_is_a_turn_and_a_warning_is_logged(caplog):
-    encoder = encoder_with(FORGETFUL)
-    talk = said("Hello", "hm</think>Hi.", "Peru?", "easy</think>Lima.")
+    encoder = encoder_with(DROPS_THOUGHTS)
+    messages = conversation("Hello", "hm</think>Hi.", "Peru?", "easy</think>Lima.")
     with caplog.at_level(logging.WARNING):
-        document = encoder.encode_messages(talk)
+        document = encoder.encode_messages(messages)
     assert turns_of(encoder, document) == ["easy</think>Lima.<|im_end|>"]
-    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, talk[:3])
+    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, messages[:3])
     assert encoder.last_turn_only == 1
     assert "last answer only" in caplog.text
-    assert len(encoder.encode_messages(said("Hello", "Hi.", "Peru?", "Lima.")).turns) == 2
+    assert len(encoder.encode_messages(conversation("Hello", "Hi.", "Peru?", "Lima.")).turns) == 2
 
 
 def test_if_the_template_writes_no_eos_only_the_last_answer_is_a_turn():
     encoder = encoder_with(PLAIN)
-    talk = said("Hello", "Hi.", "Peru?", "Lima.")
-    document = encoder.encode_messages(talk)
+    messages = conversation("Hello", "Hi.", "Peru?", "Lima.")
+    document = encoder.encode_messages(messages)
     assert turns_of(encoder, document) == ["Lima.\n<|im_end|>"]
-    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, talk[:3])
+    assert list(document.ids[: document.turns[0][0]]) == decoded_prompt(encoder, messages[:3])
 
 
 def test_an_answer_ends_at_its_first_eos(encoder):
@@ -158,15 +158,15 @@ def test_all_tokens_of_plain_text_are_trained_on(encoder):
         (lambda encoder: encoder.encode_text("a\ud800"), "half of a surrogate pair"),
         (lambda encoder: encoder.encode_text("a <mask>"), "'<mask>' \\(token id 1\\)"),
         (lambda encoder: encoder.encode_pair("a", "<mask>"), "'<mask>'"),
-        (lambda encoder: encoder.encode_messages(said("a")), "no answer of the assistant"),
+        (lambda encoder: encoder.encode_messages(conversation("a")), "no answer of the assistant"),
         (lambda encoder: encoder.encode_messages([]), "no answer of the assistant"),
-        (lambda encoder: encoder.encode_messages(said("a", " ")), "message of the assistant is empty"),
+        (lambda encoder: encoder.encode_messages(conversation("a", " ")), "message of the assistant is empty"),
         (lambda encoder: encoder.encode_messages(["a"]), "is not {'role'"),
         (lambda encoder: encoder.encode_messages(None), "must be a list of messages"),
         (lambda encoder: Encoder(LOADED, []), "no end-of-sequence token"),
     ],
 )
-def test_what_cannot_be_encoded_raises_one_sentence(encoder, encode, sentence):
+def test_a_row_that_cannot_be_encoded_raises_one_sentence(encoder, encode, sentence):
     with pytest.raises(DataError, match=sentence):
         encode(encoder)
 
@@ -174,10 +174,10 @@ def test_what_cannot_be_encoded_raises_one_sentence(encoder, encode, sentence):
 def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
     refusing = encoder_with("{{ raise_exception('no system message here') }}")
     with pytest.raises(DataError, match="refuses this conversation: no system message here"):
-        refusing.encode_messages(said("a", "b"))
+        refusing.encode_messages(conversation("a", "b"))
     for encoder in (encoder_with(None), encoder_with(CHATML, raw=True)):
         with pytest.raises(DataError, match="needs a chat template"):
-            encoder.encode_messages(said("a", "b"))
+            encoder.encode_messages(conversation("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
         (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
     ],
 )
-def test_formats_are_told_by_their_columns(columns, settings, expected):
+def test_the_format_is_found_by_the_column_names(columns, settings, expected):
     assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
 
 
@@ -211,6 +211,6 @@ def test_formats_are_told_by_their_columns(columns, settings, expected):
         ({"columns": {"prompt": "a"}}, "no column 'prompt' with 'completion'"),
     ],
 )
-def test_columns_that_are_not_there_are_named_with_those_that_are(settings, sentence):
+def test_the_error_for_a_missing_column_lists_the_columns_that_exist(settings, sentence):
     with pytest.raises(DataError, match=sentence):
         detect_format(["a", "b"], DataSettings.of(source="x", **settings))

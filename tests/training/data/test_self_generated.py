@@ -68,14 +68,14 @@ def test_answers_are_samples_of_the_base_at_temperature_1(golden_model, prompts,
     settings = of(seed=7, prompts=str(prompts))
     texts = [prompt for _, prompt in read_prompts(settings)]
     in_turn = [texts[number % 3] for number in range(COUNT)]
-    asked = [encode(golden_model, text)[1] for text in in_turn]
+    encoded = [encode(golden_model, text)[1] for text in in_turn]
     outputs = nb.generate(
         golden_model, in_turn, strategy="ar", temperature=1.0, seed=7, max_new_tokens=TOKENS, trace=False
     )
     found = documents(write(golden_model, settings, tmp_path, batch_size=4))
     assert found == [
         (ids + output.token_ids, [[len(ids), len(ids) + len(output.token_ids)]])
-        for ids, output in zip(asked, outputs, strict=True)
+        for ids, output in zip(encoded, outputs, strict=True)
     ]
     endings = {output.finish_reason: ids[-1] for (ids, _), output in zip(found, outputs, strict=True)}
     assert endings["length"] != EOS  # no EOS is appended to a cut answer
@@ -262,12 +262,12 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
 
 def test_every_form_of_a_line_is_read(golden_model, tmp_path):
     path = tmp_path / "prompts.jsonl"
-    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
-    talk.append({"role": "user", "content": "2 + 2?"})
-    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": talk}]
+    messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
+    messages.append({"role": "user", "content": "2 + 2?"})
+    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": messages}]
     path.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
     found = documents(write(golden_model, of(prompts=str(path)), tmp_path))
-    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", talk]):
+    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", messages]):
         assert ids[: turns[0][0]] == encode(golden_model, prompt)[1]
         assert turns == [[turns[0][0], len(ids)]]
 

@@ -1,4 +1,4 @@
-"""Files and hub sets as documents, and one sentence for what is wrong."""
+"""Files and hub data sets as documents, and one sentence for every error."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from nbdiff_engine.errors import NBDiffError
-from tests.training.encoders import EOS, LOADED, MASK, encoder_with, said, written
+from tests.training.encoders import EOS, LOADED, MASK, conversation, encoder_with, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
@@ -32,7 +32,7 @@ def read_all(encoder: Encoder, settings: DataSettings) -> list[Document]:
     return [train[index] for index in range(len(train))]
 
 
-def refusal(encoder: Encoder, source, **settings) -> str:
+def error_of(encoder: Encoder, source, **settings) -> str:
     """The error of reading all documents of a source."""
     with pytest.raises(NBDiffError) as caught:
         read_all(encoder, DataSettings.of(source=str(source), held_out=0, **settings))
@@ -53,10 +53,14 @@ def test_an_input_is_joined_to_its_instruction(tmp_path, encoder):
 
 
 def test_sharegpt_conversations_are_read(tmp_path, encoder):
-    talk = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-    source = written(tmp_path / "a.json", [{"conversations": talk}])
+    messages = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "b"},
+    ]
+    source = written(tmp_path / "a.json", [{"conversations": messages}])
     train, _ = open_source(DataSettings.of(source=source), encoder)
-    assert train[0] == encoder.encode_messages(said("a", "b", system="Be brief."))
+    assert train[0] == encoder.encode_messages(conversation("a", "b", system="Be brief."))
 
 
 # Files.
@@ -99,7 +103,7 @@ def test_the_files_of_a_folder_are_read_in_order(tmp_path, encoder):
     rows = load_rows(DataSettings.of(source=str(tmp_path)))
     assert rows["text"] == ["a.json", "b.jsonl", "deep/c.jsonl"]
     (tmp_path / "e.csv").write_text("text\nx")
-    assert "files of several kinds, such as a.json and e.csv" in refusal(encoder, tmp_path)
+    assert "files of several kinds, such as a.json and e.csv" in error_of(encoder, tmp_path)
 
 
 def test_a_file_that_changed_is_read_again(tmp_path):
@@ -151,7 +155,7 @@ def test_rows_with_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog
 def test_the_error_for_a_wrong_file_is_one_sentence(tmp_path, encoder, name, content, sentence):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert re.search(sentence, refusal(encoder, path))
+    assert re.search(sentence, error_of(encoder, path))
 
 
 @pytest.mark.parametrize(
@@ -166,23 +170,23 @@ def test_the_error_for_a_wrong_file_is_one_sentence(tmp_path, encoder, name, con
     ],
 )
 def test_a_source_that_does_not_exist_raises_one_sentence(encoder, source, sentence):
-    assert sentence in refusal(encoder, source)
+    assert sentence in error_of(encoder, source)
 
 
 def test_an_empty_folder_and_hub_settings_for_a_file_raise_one_sentence(tmp_path, encoder):
-    assert "contains no file of .jsonl" in refusal(encoder, tmp_path)
+    assert "contains no file of .jsonl" in error_of(encoder, tmp_path)
     source = written(tmp_path / "a.jsonl", [{"text": "a"}])
-    assert "leave it out" in refusal(encoder, source, subset="main")
-    assert "has only 'train'" in refusal(encoder, source, split="test")
+    assert "leave it out" in error_of(encoder, source, subset="main")
+    assert "has only 'train'" in error_of(encoder, source, split="test")
 
 
 def test_conversations_need_a_chat_template(tmp_path):
-    source = written(tmp_path / "a.jsonl", [{"messages": said("a", "b")}])
-    assert "has no chat template" in refusal(encoder_with(None), source)
+    source = written(tmp_path / "a.jsonl", [{"messages": conversation("a", "b")}])
+    assert "has no chat template" in error_of(encoder_with(None), source)
 
 
 def test_a_hub_id_offline_is_answered_at_once(encoder, connections):
-    assert "HF_HUB_OFFLINE is set" in refusal(encoder, "someone/some-data")
+    assert "HF_HUB_OFFLINE is set" in error_of(encoder, "someone/some-data")
     assert connections == []
 
 
@@ -192,6 +196,6 @@ def test_a_hub_that_does_not_answer_is_asked_once(encoder, monkeypatch, connecti
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "the hub cannot be reached" in refusal(encoder, "someone/some-data")
+    assert "the hub cannot be reached" in error_of(encoder, "someone/some-data")
     assert len(connections) == 1
     assert not datasets.config.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Jobs of a home of their own, with a stand-in for the trainer, and nothing left running after a test."""
+"""Jobs in a temporary home with a stand-in for the trainer. After a test, all their processes are killed."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ from training.jobs import Jobs, JobSpec, TrainingJob
 from training.run.log_lines import StepFigures
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
-ENDLESS = 1_000_000  # steps of a stand-in that ends only when it is ended
-PATIENCE = 120.0  # seconds until a test gives up; the machine may be busy
+ENDLESS = 1_000_000  # steps of a run that a test must stop
+PATIENCE = 120.0  # seconds until a test fails; the machine may be busy
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def home(tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.fixture
 def hold(home) -> Path:
-    """A file that holds the stand-ins whose `about` says "held"; a test unlinks it to let them go on."""
+    """The file HOME/hold. Stand-ins with "held" in `about` wait until the test deletes it."""
     home.mkdir()
     path = home / "hold"
     path.touch()
@@ -50,7 +50,7 @@ def spec(steps: int = 10, about: str = "", **fields: Any) -> JobSpec:
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Runners, trainers and what they have started, of the jobs of a home."""
+    """The running processes of a home's jobs: runners, trainers and their children."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -60,34 +60,34 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 def end_all(home: Path) -> None:
-    """Kill what the jobs of a home have running."""
+    """Kill all processes of a home's jobs."""
     for process in processes_of(home):
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def hold_jobs(home: Path, steps: int) -> None:
-    """Let no job of a home go on after so many steps, but to save and end."""
+    """Make all jobs of a home wait after this many steps. They still save and stop when a signal asks for it."""
     home.mkdir(exist_ok=True)
     (home / "hold").write_text(str(steps))
 
 
 def release(home: Path) -> None:
-    """Let the jobs of a home go on."""
+    """Undo hold_jobs."""
     (home / "hold").unlink()
 
 
-def until(met: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """What `met` gives once it gives something true."""
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Call `condition` until its value is true, and return that value."""
     deadline = time.monotonic() + seconds
-    while not (found := met()):
-        assert time.monotonic() < deadline, "it never came to be"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"the condition was still false after {seconds} s"
         time.sleep(0.02)
     return found
 
 
 def in_state(jobs: Jobs, job: TrainingJob, *states: str, seconds: float = PATIENCE) -> TrainingJob:
-    """The job once it is in one of these states."""
+    """Wait until the job is in one of these states, and return it."""
     found = None
     deadline = time.monotonic() + seconds
     while found is None or found.state not in states:
@@ -98,12 +98,12 @@ def in_state(jobs: Jobs, job: TrainingJob, *states: str, seconds: float = PATIEN
 
 
 def stepping(jobs: Jobs, job: TrainingJob, step: int = 1) -> TrainingJob:
-    """The job once it has done a step."""
+    """Wait until the job has finished step `step`, and return it."""
     return until(lambda: (found := jobs.get(job.id)).step >= step and found)
 
 
-def assert_unbroken(jobs: Jobs, job: TrainingJob) -> None:
-    """The job has finished, and its log is the log of a run that nothing interrupted."""
+def assert_uninterrupted(jobs: Jobs, job: TrainingJob) -> None:
+    """The job has finished, and its log equals the log of an uninterrupted run."""
     job = jobs.get(job.id)
     assert job.state == "finished", (job, jobs.log_tail(job.id), jobs.transitions(job.id))
     expected, loss = [], 0.3
@@ -118,7 +118,7 @@ def assert_unbroken(jobs: Jobs, job: TrainingJob) -> None:
 
 
 def damage(home: Path, job: TrainingJob, **columns: Any) -> None:
-    """Write columns of a job's row past everything that checks them."""
+    """Overwrite columns of a job's row in the database, without any check."""
     with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as connection:
         names = ", ".join(f"{name} = ?" for name in columns)
         connection.execute(f"update jobs set {names} where id = ?", (*columns.values(), job.id))

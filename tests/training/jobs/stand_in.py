@@ -1,11 +1,11 @@
-"""A trainer that trains nothing: the files, signals, exit codes and ends of the real one, a twentieth second a step.
+"""A trainer that trains nothing. Its files, signals and exit codes are those of the real one; a step takes 0.05 s.
 
-What else it should do is in the recipe's `about`: with "held 5" it waits after step 5, with "held unheard" before it
-listens to signals, while the home holds a file `hold`. It notes each of its starts beside the run's folder, and holds
-locks while it lives: `double` appears there if a job runs twice at once, or more jobs than one.
+The recipe's `about` gives it more instructions. As long as the file HOME/hold exists, "held 5" waits after step 5, and
+"held before signals" waits before the signal handlers are set. Each start is recorded in the job's folder. Locks detect
+two processes of one job, or two jobs at once: then the file `double` is written.
 
-HOME/hold                            with a number in it, all jobs of this home wait after so many steps
-NBDIFF_STAND_IN_RECORDING=folder     a run to replay, without any pause, in place of the made-up losses
+HOME/hold                            if it contains a number: all jobs of this home wait after that many steps
+NBDIFF_STAND_IN_RECORDING=folder     replay this recorded run without pauses, instead of computing losses
 """
 
 import argparse
@@ -32,12 +32,12 @@ LOGS = ("metrics.jsonl", "evaluations.jsonl", "probes.jsonl")
 
 
 def loss_after(loss: float) -> float:
-    """The next loss: each follows from the one before, so that a run that has lost its place shows it."""
+    """The next loss, computed from the last one: a run that resumes at a wrong step has other losses."""
     return 3.9 * loss * (1 - loss)
 
 
 class MadeUp:
-    """A run of losses that follow from each other, saved every ten steps."""
+    """A run with computed losses and a checkpoint every ten steps."""
 
     seconds = SECONDS
 
@@ -64,7 +64,7 @@ class MadeUp:
 
 
 class Recorded:
-    """A run that somebody has recorded: its folder. A stop or a `save now` saves the newest recorded checkpoint."""
+    """A recorded run, read from its folder. A stop or a `save_now` saves the newest recorded checkpoint."""
 
     seconds = 0.0
 
@@ -94,25 +94,25 @@ class Recorded:
 
 
 def publish(folder: Path, state: dict, weight: int = 0) -> None:
-    beside = folder.with_name(folder.name + ".unfinished")
-    beside.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
     try:
-        (beside / "weights").write_bytes(os.urandom(weight))
+        (unfinished / "weights").write_bytes(os.urandom(weight))
     except OSError:
-        shutil.rmtree(beside)
+        shutil.rmtree(unfinished)
         raise
-    (beside / "state.json").write_text(json.dumps(state))
-    (beside / MANIFEST).write_text(json.dumps({"files": {"state.json": facts_of(beside / "state.json")}}))
+    (unfinished / "state.json").write_text(json.dumps(state))
+    (unfinished / MANIFEST).write_text(json.dumps({"files": {"state.json": facts_of(unfinished / "state.json")}}))
     if not folder.exists():
-        beside.rename(folder)
+        unfinished.rename(folder)
 
 
-def copy(whole: Path, folder: Path) -> None:
-    beside = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(whole, beside)
+def copy(source: Path, folder: Path) -> None:
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished)
     if not folder.exists():
-        beside.rename(folder)
+        unfinished.rename(folder)
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -121,22 +121,22 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().split("\n") if line.endswith("}")]
 
 
-def alone(path: Path) -> None:
+def lock(path: Path) -> None:
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         (path.parent / "double").write_text("two at once")
-    globals().setdefault("held", []).append(file)
+    globals().setdefault("locks", []).append(file)  # closing the file would release the lock
 
 
-def wait(hold: Path, asked: dict[str, bool]) -> None:
-    while hold.exists() and not asked:
+def wait(hold: Path, requests: dict[str, bool]) -> None:
+    while hold.exists() and not requests:
         time.sleep(0.01)
 
 
 def is_held(hold: Path, step: int, held: str | None) -> bool:
-    """Whether the test wants no step after this one. held: the step that the recipe names."""
+    """Whether to wait after this step. held: the step in the recipe's `about`, if any."""
     try:
         limit = hold.read_text() or held
     except FileNotFoundError:
@@ -145,20 +145,20 @@ def is_held(hold: Path, step: int, held: str | None) -> bool:
 
 
 class Ended(Exception):
-    """What the real trainer raises where a run cannot go on; it would take torch to import that."""
+    """A run cannot go on. The real trainer's exception cannot be used here: importing it imports torch."""
 
     def __init__(self, outcome: str, kind: str | None = None, step: int | None = None, message: str = ""):
         self.ending = Ending(Outcome(outcome), kind and FailureKind(kind), step, message)
 
 
 def fail(about: str) -> None:
-    """End as the recipe's `about` says: `failed KIND: message`, `crashed KIND: message` or `exitCODE words:last`."""
+    """Fail if the recipe's `about` is `failed KIND: message`, `crashed KIND: message` or `exitCODE words:last line`."""
     first, _, rest = about.partition(":")
     if first.startswith(("failed ", "crashed ")):
         raise Ended(*first.split(), message=rest.strip())
     if first.startswith("exit"):
         print(rest, file=sys.stderr, flush=True)
-        os._exit(int(first.split()[0].removeprefix("exit")))  # as an interpreter that crashes: no end.json
+        os._exit(int(first.split()[0].removeprefix("exit")))  # no end.json, as when the interpreter crashes
 
 
 def train(options: argparse.Namespace) -> None:
@@ -169,9 +169,9 @@ def train(options: argparse.Namespace) -> None:
     run, job = options.output, options.output.parent
     with (job / "starts.txt").open("a") as file:
         file.write(f"{os.getpid()} {' '.join(sys.argv)}\n")
-    alone(job / "job.lock")
+    lock(job / "job.lock")
     if "slots=2" not in about:
-        alone(job.parent / "slot.lock")
+        lock(job.parent / "slot.lock")
     if options.resume and not (run / "recipe.yaml").exists():
         raise Ended("failed", "other", message="There is no run to resume")
     if not options.resume and run.exists() and any(path.name != END for path in run.iterdir()):
@@ -179,17 +179,17 @@ def train(options: argparse.Namespace) -> None:
     fail(about)
     if "child" in about:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(job)])
-    asked = {}
+    requests = {}
     hold = job.parents[1] / "hold"
     held = re.search(r"held (\d+)", about)
-    if "held unheard" in about:
-        wait(hold, asked)
-    signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in about else asked.update(stop=True))
-    signal.signal(signal.SIGUSR1, lambda *_: asked.update(save=True))
+    if "held before signals" in about:
+        wait(hold, requests)
+    signal.signal(signal.SIGTERM, lambda *_: None if "ignores stop" in about else requests.update(stop=True))
+    signal.signal(signal.SIGUSR1, lambda *_: requests.update(save=True))
     run.mkdir(exist_ok=True)
     (run / "recipe.yaml").write_text(options.recipe.read_text())
-    whole = [each for each in sorted(run.glob("checkpoints/step-" + "[0-9]" * 8)) if is_whole(each)]
-    state = work.read(whole[-1]) if whole else {"step": 0, "loss": 0.3}
+    checkpoints = [each for each in sorted(run.glob("checkpoints/step-" + "[0-9]" * 8)) if is_whole(each)]
+    state = work.read(checkpoints[-1]) if checkpoints else {"step": 0, "loss": 0.3}
     for log in (run / name for name in LOGS):
         if log.exists():
             kept = [line for line in read_lines(log) if line["step"] <= state["step"]]
@@ -197,20 +197,20 @@ def train(options: argparse.Namespace) -> None:
             os.replace(log.with_suffix(".part"), log)
     while state["step"] < steps:
         time.sleep(work.seconds)
-        while is_held(hold, state["step"], held and held[1]) and not asked:
+        while is_held(hold, state["step"], held and held[1]) and not requests:
             time.sleep(0.01)
         state = work.after(state)
         for name, line in work.lines(state).items():
             with (run / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        if work.saves(state["step"]) or asked:
+        if work.saves(state["step"]) or requests:
             work.save(run / "checkpoints" / f"step-{state['step']:08d}", state)
-            asked.pop("save", None)
-        if asked:
+            requests.pop("save", None)
+        if requests:
             raise Ended("stopped", step=state["step"])
     if "no final" not in about:
         work.finish(run / "final", state)
-    if "spoilt" in about:
+    if "damaged final" in about:
         (run / "final" / "state.json").write_text("{}")
 
 

@@ -1,10 +1,10 @@
-"""What a job may be asked for: hostile names, settings and recipes do no harm, or are one sentence."""
+"""JobSpec: wrong settings and recipes raise one sentence; hostile names and texts do no harm."""
 
 from itertools import pairwise
 
 import pytest
 
-from tests.training.jobs.conftest import assert_unbroken, in_state, spec
+from tests.training.jobs.conftest import assert_uninterrupted, in_state, spec
 from training.jobs import JobError, JobSpec, home
 from training.recipe.recipe import Recipe, bundled_recipes
 
@@ -22,15 +22,15 @@ MEGABYTE = "x" * 1_000_000
 
 
 def refused(**fields) -> str:
-    with pytest.raises(JobError) as said:
+    with pytest.raises(JobError) as error:
         JobSpec.of(**fields)
-    text = str(said.value)
+    text = str(error.value)
     assert len(text) < 600
     assert "\n" not in text
     return text
 
 
-def test_a_spec_is_its_recipe_with_what_is_changed_in_it():
+def test_a_spec_resolves_to_its_recipe_with_the_changed_settings():
     found = JobSpec.of(
         recipe="smoke",
         settings={"optimisation.learning_rate": 1e-4, "lora": {"rank": 4}},
@@ -44,7 +44,7 @@ def test_a_spec_is_its_recipe_with_what_is_changed_in_it():
     assert JobSpec.of(recipe="nano-ar", kind="pretrain").resolved().kind == "pretrain"
 
 
-def test_a_spec_is_fixed_and_survives_the_store():
+def test_a_spec_is_immutable_and_can_be_read_back_from_json():
     found = spec(5, "about")
     with pytest.raises(ValueError, match="frozen"):
         found.recipe = "nano"
@@ -92,7 +92,7 @@ def test_a_spec_is_fixed_and_survives_the_store():
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_is_wrong_is_one_sentence(fields, sentence):
+def test_a_wrong_spec_raises_one_sentence(fields, sentence):
     assert sentence in refused(**fields)
 
 
@@ -106,12 +106,12 @@ def test_hostile_texts_are_refused_or_harmless(jobs, home, text):
         else:
             argv = jobs.command(found)
             assert argv[argv.index(f"--{field}") + 1] == text
-    asked = spec(1, text)
-    job = in_state(jobs, jobs.submit(asked, text), "finished")
-    assert_unbroken(jobs, job)
+    wanted = spec(1, text)
+    job = in_state(jobs, jobs.submit(wanted, text), "finished")
+    assert_uninterrupted(jobs, job)
     assert job.name.isprintable()
     assert job.folder.parent == home / "jobs"
-    assert job.spec == asked
+    assert job.spec == wanted
     assert text not in " ".join(jobs.command(job.id))
     written = Recipe.read(str(job.folder / "recipe.yaml"))
     assert written.about == text
@@ -124,24 +124,24 @@ def test_a_name_that_is_too_long_is_refused(jobs, home):
     assert jobs.list() == []
 
 
-def test_the_command_of_a_spec_trains_the_same(jobs):
+def test_the_command_of_a_spec_resolves_to_the_same_recipe(jobs):
     from training.planning.planning_commands import settled
 
-    asked = JobSpec.of(
+    wanted = JobSpec.of(
         recipe="smoke",
         settings={"about": "a 'quoted': $(text) # 1", "lora": {"rank": 4}, "seed": 3, "objective.ar_weight": 1e-05},
         base="nano-ar",
         max_steps=9,
     )
-    argv = jobs.command(asked)
+    argv = jobs.command(wanted)
     assert argv[1:4] == ["-m", "training", "adapt"]
     options = dict(zip(argv[4:-1:2], argv[5::2], strict=False))
     sets = [value for option, value in pairwise(argv) if option == "--set"]
     found = settled(options["--recipe"], sets, options["--base"], None, int(options["--max-steps"]))
-    assert found == asked.resolved()
+    assert found == wanted.resolved()
 
 
-def test_a_path_is_kept_whole_since_a_trainer_runs_elsewhere(jobs, tmp_path, monkeypatch):
+def test_a_relative_path_is_stored_as_an_absolute_one(jobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text('{"text": "a"}\n')
     job = jobs.submit(JobSpec.of(recipe="smoke", data="mine.jsonl", max_steps=1))
@@ -152,7 +152,7 @@ def test_a_path_is_kept_whole_since_a_trainer_runs_elsewhere(jobs, tmp_path, mon
     in_state(jobs, job, "finished")
 
 
-def test_home_is_the_environments_or_the_users(monkeypatch, tmp_path):
+def test_home_is_nbdiff_home_or_a_folder_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("NBDIFF_HOME", str(tmp_path))
     assert home() == tmp_path
     monkeypatch.delenv("NBDIFF_HOME")

@@ -1,4 +1,4 @@
-"""`python -m training jobs`: the same jobs, from a terminal."""
+"""The command `python -m training jobs`."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_stop_resume_save_and_move(run, home):
     ],
     ids=str,
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(run, home, arguments, sentence):
+def test_bad_input_gives_one_sentence_and_exit_code_2(run, home, arguments, sentence):
     code, out, errors = run("jobs", *arguments)
     assert (code, out) == (2, "")
     assert sentence in errors

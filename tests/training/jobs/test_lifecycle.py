@@ -1,4 +1,4 @@
-"""A job from its submission to its end: states, signals, and how each end is named."""
+"""A job from its submission to its end: states, signals, and the reason given for each end."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.jobs.conftest import (
     ENDLESS,
-    assert_unbroken,
+    assert_uninterrupted,
     column,
     damage,
     in_state,
@@ -26,22 +26,22 @@ def states_of(jobs: Jobs, job) -> list[str]:
     return [state for state, _, _ in jobs.transitions(job.id)]
 
 
-def test_a_job_runs_by_itself_and_the_next_one_follows(jobs, home, hold):
+def test_the_next_job_starts_when_a_job_has_finished(jobs, home, hold):
     first, second = jobs.submit(spec(about="held 5"), "first"), jobs.submit(spec(), "second")
     assert (first.state, second.state, second.queue_place) == ("starting", "queued", 1)
     assert first.folder == home / "jobs" / first.id
     hold.unlink()
-    # Nobody asks for states meanwhile: the first one's runner starts the second.
+    # No call to `jobs` here: the first job's runner starts the second job.
     until(lambda: (second.run / "final").exists())
     assert in_state(jobs, second, "finished").finished
     assert [job.name for job in jobs.list()] == ["second", "first"]
     for job in (first, second):
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
         assert states_of(jobs, job) == ["queued", "starting", "running", "finished"]
     until(lambda: not processes_of(home))
 
 
-def test_nothing_is_written_before_something_is_submitted(home):
+def test_no_file_is_written_before_the_first_submission(home):
     jobs = Jobs()
     assert jobs.home == home
     assert jobs.list() == []
@@ -50,7 +50,7 @@ def test_nothing_is_written_before_something_is_submitted(home):
     assert not home.exists()
 
 
-def test_the_pid_is_the_trainers_own_and_it_belongs_to_nobody(jobs):
+def test_the_pid_is_the_trainers_and_it_leads_its_own_session(jobs):
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     trainer = psutil.Process(job.pid)
     assert trainer.cmdline() == jobs.command(job.id)[: len(trainer.cmdline())]
@@ -62,9 +62,9 @@ def test_the_pid_is_the_trainers_own_and_it_belongs_to_nobody(jobs):
     assert in_state(jobs, job, "stopped").pid is None
 
 
-def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs, hold):
+def test_stop_saves_and_a_resumed_job_has_the_losses_of_an_uninterrupted_run(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(25, "held 3")), 3)
-    assert jobs.stop(job.id).state in ("stopping", "stopped")  # it may have ended between the two looks of `stop`
+    assert jobs.stop(job.id).state in ("stopping", "stopped")  # it may end inside the call
     stopped = in_state(jobs, job, "stopped")
     assert f"stopped after step {stopped.step}, which is saved" in stopped.reason
     assert [each.step for each in jobs.checkpoints(job.id)] == [stopped.step]
@@ -74,28 +74,28 @@ def test_stop_saves_and_resume_goes_on_to_the_losses_of_an_unbroken_run(jobs, ho
     assert "--resume" in jobs.command(job.id)
     assert jobs.resume(job.id).state == "starting"
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
     with pytest.raises(JobError, match="is finished"):
         jobs.resume(job.id)
 
 
-def test_a_stop_that_is_not_heard_ends_in_a_kill_of_the_whole_group(home):
+def test_a_trainer_that_ignores_stop_is_killed_with_its_process_group(home):
     jobs = Jobs(home, grace=0.5)
-    job = stepping(jobs, jobs.submit(spec(ENDLESS, "deaf child")))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "ignores stop, child")))
     assert len(psutil.Process(job.pid).children()) == 1
     jobs.stop(job.id)
-    # The runner does it; nobody need ask.
+    # The runner kills them without any call to `jobs`.
     until(lambda: not processes_of(home))
     assert "killed, since it had not ended 0.5 s after" in in_state(jobs, job, "stopped").reason
 
 
-def test_what_a_trainer_leaves_running_is_ended_with_it(jobs, home):
+def test_child_processes_of_a_trainer_end_with_it(jobs, home):
     job = stepping(jobs, jobs.submit(spec(5, "child")))
     in_state(jobs, job, "finished")
     until(lambda: not processes_of(home))
 
 
-def test_save_now_saves_and_goes_on(jobs, hold):
+def test_save_now_saves_and_the_run_continues(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 2")), 2)
     jobs.save_now(job.id)
     until(lambda: jobs.checkpoints(job.id))
@@ -108,8 +108,8 @@ def test_save_now_saves_and_goes_on(jobs, hold):
         jobs.save_now(job.id)
 
 
-def test_save_now_that_comes_before_the_trainer_listens_does_no_harm(jobs, hold):
-    job = in_state(jobs, jobs.submit(spec(3, "held unheard")), "running")
+def test_save_now_before_the_trainer_sets_its_signal_handlers_does_no_harm(jobs, hold):
+    job = in_state(jobs, jobs.submit(spec(3, "held before signals")), "running")
     jobs.save_now(job.id)
     hold.unlink()
     in_state(jobs, job, "finished")
@@ -142,7 +142,7 @@ def test_two_slots_run_two_at_once(home, hold):
     hold.unlink()
     for job in found:
         in_state(jobs, job, "finished")
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
 
 
 # -- ends ------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_two_slots_run_two_at_once(home, hold):
     ("about", "reason"),
     [
         ("no final", "ended without an error, but the model in its final/ is missing or not whole"),
-        ("spoilt", "ended without an error, but the model in its final/ is missing or not whole"),
+        ("damaged final", "ended without an error, but the model in its final/ is missing or not whole"),
         ("crashed out_of_memory: MemoryError", "out of memory: lower optimisation.rows"),
         ("failed out_of_memory: CUDA out of memory. Tried", "out of memory: lower"),
         ("failed bad_row: Row 31 of data.jsonl cannot be used. No.", "bad data row: Row 31 of data.jsonl"),
@@ -160,24 +160,24 @@ def test_two_slots_run_two_at_once(home, hold):
         ("failed missing_file: There is no file /nosuch.jsonl.", "missing file: There is no file"),
         ("failed disk_full: The checkpoint of step 4 cannot be written to c: the disk is full; x.", "disk full: The"),
         (
-            "failed nan_loss: The loss of step 4 is nan and its gradient's norm nan; the run is stopped and the "
+            "failed nan_loss: The loss of step 4 is nan and its gradient norm nan; the run is stopped and the "
             "checkpoint of step 2 is kept.",
             "NaN loss: The loss of step 4 is nan",
         ),
-        ("failed other: The run in c read 8 rows a step.", "The run in c read 8 rows a step."),
+        ("failed other: The run in c read 8 rows per step.", "The run in c read 8 rows per step."),
         ("crashed other: KeyError: 'optimizer'", "it ended with exit code 1; its last line: KeyError: 'optimizer'"),
         ("exit3 words:MemoryError: row 4, disk full", "it ended with exit code 3; its last line: MemoryError: row 4"),
         ("exit3 words:Bus error", "it ended with exit code 3; its last line: Bus error"),
         ("exit143 words:going down", "told to end from outside"),
     ],
 )
-def test_an_end_is_named(jobs, about, reason):
+def test_the_reason_of_a_failure_is_given(jobs, about, reason):
     job = in_state(jobs, jobs.submit(spec(1, about)), "failed", "stopped", "finished")
     assert reason in job.reason
     assert job.state == ("stopped" if "exit143" in about else "failed")
 
 
-def test_the_end_of_an_earlier_start_explains_no_later_one(jobs):
+def test_the_reason_of_an_earlier_end_is_not_used_for_a_later_one(jobs):
     job = in_state(
         jobs, jobs.submit(spec(ENDLESS, "failed bad_row: Row 31 of data.jsonl cannot be used. No.")), "failed"
     )
@@ -190,7 +190,7 @@ def test_the_end_of_an_earlier_start_explains_no_later_one(jobs):
     assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
 
 
-def test_a_start_that_ends_before_it_can_write_is_not_explained_by_the_one_before(jobs, monkeypatch):
+def test_a_trainer_that_cannot_start_does_not_get_the_reason_of_the_earlier_end(jobs, monkeypatch):
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     jobs.stop(job.id)
     assert "which is saved" in in_state(jobs, job, "stopped").reason
@@ -213,7 +213,7 @@ def test_a_killed_trainer_is_failed_within_seconds_with_its_last_lines(jobs, hol
     jobs.stop(job.id)
 
 
-def test_a_run_killed_before_it_had_begun_starts_afresh(jobs, hold):
+def test_a_run_killed_before_it_wrote_its_recipe_starts_from_step_0(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(12, "held 2")), 2)
     os.kill(job.pid, signal.SIGKILL)
     in_state(jobs, job, "failed")
@@ -221,10 +221,10 @@ def test_a_run_killed_before_it_had_begun_starts_afresh(jobs, hold):
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
-def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs, hold):
+def test_after_a_kill_a_damaged_checkpoint_and_a_cut_log_line_are_ignored(jobs, hold):
     job = stepping(jobs, jobs.submit(spec(35, "held 21")), 21)
     os.kill(job.pid, signal.SIGKILL)
     in_state(jobs, job, "failed")
@@ -237,10 +237,10 @@ def test_a_damaged_checkpoint_and_a_line_cut_in_half_cost_nothing_more(jobs, hol
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
-# -- who a pid is ------------------------------------------------------------------------------------------
+# -- reused pids, lost runners -----------------------------------------------------------------------------
 
 
 def lose_the_runner(home, job) -> None:
@@ -256,8 +256,8 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home, hold):
-    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 1")))  # it would miss the folder that is moved below
+def test_a_process_that_reuses_the_pid_is_not_killed(jobs, home, hold):
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "held 1")))  # held: its folder is moved below
     lose_the_runner(home, job)
     damage(home, job, pid_started=column(home, job, "pid_started") - 100)
     stranger = psutil.Process(job.pid)
@@ -274,7 +274,7 @@ def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(jobs, home, hold):
     stranger.kill()
 
 
-def test_a_reboot_is_told_from_a_crash(jobs, home):
+def test_after_a_reboot_the_state_is_lost_and_not_failed(jobs, home):
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     waiting = jobs.submit(spec(3))
     lose_the_runner(home, job)
@@ -288,30 +288,30 @@ def test_a_reboot_is_told_from_a_crash(jobs, home):
     jobs.stop(job.id)
 
 
-def test_a_runner_that_is_lost_is_replaced_and_the_queue_goes_on(jobs, home, hold):
+def test_a_killed_runner_is_replaced_and_the_queue_continues(jobs, home, hold):
     job, following = jobs.submit(spec(40, "held 5")), jobs.submit(spec(3))
     stepping(jobs, job)
     lose_the_runner(home, job)
     assert jobs.get(job.id).state == "running"
     hold.unlink()
-    until(lambda: (following.run / "final").exists())  # unasked
+    until(lambda: (following.run / "final").exists())  # without any call to `jobs`
     in_state(jobs, following, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
-def test_a_stop_with_nobody_there_to_see_it_is_a_stop(jobs, home):
+def test_a_stop_without_a_runner_is_recorded_as_stopped(jobs, home):
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     lose_the_runner(home, job)
     jobs.stop(job.id)
     assert "which is saved" in in_state(jobs, job, "stopped").reason
-    job = stepping(jobs, jobs.submit(spec(ENDLESS, "deaf")))
+    job = stepping(jobs, jobs.submit(spec(ENDLESS, "ignores stop")))
     jobs.stop(job.id)
     lose_the_runner(home, job)
     psutil.Process(job.pid).kill()
     assert "before it could save" in in_state(jobs, job, "stopped").reason
 
 
-def test_a_runner_that_dies_before_the_trainer_is_there_puts_the_job_back(jobs, home, monkeypatch):
+def test_a_job_whose_runner_fails_before_the_trainer_starts_is_tried_3_times(jobs, home, monkeypatch):
     monkeypatch.setattr("training.jobs.supervisor.environment", lambda: {**os.environ, "PYTHONHOME": "/nosuch"})
     job = jobs.submit(spec(3))
     assert "3 times" in in_state(jobs, job, "failed").reason
@@ -322,7 +322,7 @@ def test_a_runner_that_dies_before_the_trainer_is_there_puts_the_job_back(jobs, 
 # -- deletion ----------------------------------------------------------------------------------------------
 
 
-def test_delete_takes_the_jobs_own_folder_and_nothing_else(jobs, home, tmp_path):
+def test_delete_removes_the_jobs_folder_and_follows_no_link(jobs, home, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.txt").write_text("kept")
@@ -342,16 +342,16 @@ def test_delete_takes_the_jobs_own_folder_and_nothing_else(jobs, home, tmp_path)
 
 
 @pytest.mark.parametrize("id", ["../outside", "..", "", "/etc", "0123abcd", "0123ABCD", "a\x00b", "x" * 10**6, None, 7])
-def test_an_id_that_is_none_is_refused_everywhere(jobs, home, id):
+def test_a_wrong_id_is_refused_by_every_call(jobs, home, id):
     jobs.submit(spec(1))
     calls = (jobs.get, jobs.stop, jobs.resume, jobs.save_now, jobs.delete, jobs.command, jobs.transitions)
     for call in calls:
-        with pytest.raises(JobError, match=r"There is no job") as said:
+        with pytest.raises(JobError, match=r"There is no job") as error:
             call(id)
-        assert len(str(said.value)) < 120
+        assert len(str(error.value)) < 120
 
 
-def test_a_live_job_is_not_deleted(jobs):
+def test_a_running_job_is_not_deleted(jobs):
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     with pytest.raises(JobError, match="stop it before"):
         jobs.delete(job.id)
@@ -361,7 +361,7 @@ def test_a_live_job_is_not_deleted(jobs):
     jobs.delete(job.id)
 
 
-def test_the_json_of_a_job_is_whole(jobs):
+def test_the_json_of_a_job_has_all_fields(jobs):
     job = in_state(jobs, jobs.submit(spec(1), "one"), "finished")
     found = json.loads(json.dumps(job.to_json()))
     assert found["folder"] == str(job.folder)

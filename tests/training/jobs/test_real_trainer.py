@@ -1,4 +1,4 @@
-"""Jobs with the trainer itself: killed, damaged, stopped, and yet the losses of a run that nothing interrupted."""
+"""Jobs with the real trainer: after kills, damage and stops, the losses equal those of an uninterrupted run."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from training.run.launch import start
 
 
 @pytest.mark.slow
-def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monkeypatch):
+def test_a_job_that_was_killed_damaged_and_stopped_has_the_losses_of_an_uninterrupted_run(home, tmp_path, monkeypatch):
     limit = tmp_path / "limit"
     monkeypatch.setenv("NBDIFF_JOB_TRAINER", held_trainer.__file__)
     monkeypatch.setenv("NBDIFF_TEST_LIMIT", str(limit))
@@ -30,7 +30,7 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
         optimisation={"max_steps": 260},
         saving={"save_every": 20, "eval_every": 0, "keep": 3},
     )
-    start(recipe, tmp_path / "unbroken", resume=False)
+    start(recipe, tmp_path / "uninterrupted", resume=False)
     jobs = Jobs(home)
     held_trainer.allow(limit, 85)
     job = jobs.submit(JobSpec.of(recipe=recipe.to_yaml()))
@@ -64,15 +64,15 @@ def test_three_rounds_end_in_the_losses_of_an_unbroken_run(home, tmp_path, monke
     jobs.resume(job.id)
 
     in_state(jobs, job, "finished")
-    assert losses(job.run) == losses(tmp_path / "unbroken")
+    assert losses(job.run) == losses(tmp_path / "uninterrupted")
     assert jobs.evaluations(job.id)
     until(lambda: not processes_of(home))
 
 
-def test_what_the_trainer_says_of_its_data_is_named(tmp_path):
+def test_the_reason_of_a_data_error_has_its_kind(tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "a", "completion": "b"}\n' * 3 + '{"prompt": "a"\n')
     for source, name in ((tmp_path / "nosuch.jsonl", "missing file: There is no file"), (bad, "bad data row: Line 4")):
-        with pytest.raises(DataError) as said:
+        with pytest.raises(DataError) as error:
             load_rows(DataSettings(source=str(source)))
-        assert explained(ending_of(said.value), code=2).startswith(name)
+        assert explained(ending_of(error.value), code=2).startswith(name)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.jobs.conftest import (
     ENDLESS,
-    assert_unbroken,
+    assert_uninterrupted,
     damage,
     in_state,
     processes_of,
@@ -22,12 +22,12 @@ from training.jobs import JobError, Jobs, JobSpec
 
 @pytest.fixture
 def full_disk(tmp_path, monkeypatch):
-    """A home on a disk of 6 MB; a function that fills it to the last byte."""
+    """A disk of 6 MB, and a function that fills it to the last byte."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
+        pytest.skip("only root can mount a small disk")
 
     def fill() -> None:
         with (disk / "filler").open("wb", buffering=0) as file:
@@ -64,7 +64,7 @@ def full_disk(tmp_path, monkeypatch):
     ],
     ids=lambda columns: str(columns)[:60],
 )
-def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, hold, columns):
+def test_a_damaged_row_becomes_a_failed_job_and_the_queue_continues(jobs, home, hold, columns):
     running = jobs.submit(spec(4, "held 1"))
     bad, good = jobs.submit(spec(2)), jobs.submit(spec(2))
     damage(home, bad, **columns)
@@ -74,14 +74,14 @@ def test_a_damaged_row_is_set_aside_and_the_queue_goes_on(jobs, home, hold, colu
     hold.unlink()
     for job in (running, good):
         in_state(jobs, job, "finished")
-        assert_unbroken(jobs, job)
+        assert_uninterrupted(jobs, job)
     assert bad.folder.exists()
     jobs.get(bad.id).to_json()
     jobs.delete(bad.id)
     assert not bad.folder.exists()
 
 
-def test_what_runs_of_a_damaged_row_is_ended_and_can_be_resumed(jobs, home, hold):
+def test_the_processes_of_a_damaged_row_are_killed_and_the_job_can_be_resumed(jobs, home, hold):
     job = stepping(jobs, jobs.submit(spec(30, "held 11")), 11)
     damage(home, job, name=b"\x00")
     assert jobs.get(job.id).state == "failed"
@@ -89,10 +89,10 @@ def test_what_runs_of_a_damaged_row_is_ended_and_can_be_resumed(jobs, home, hold
     hold.unlink()
     jobs.resume(job.id)
     in_state(jobs, job, "finished")
-    assert_unbroken(jobs, job)
+    assert_uninterrupted(jobs, job)
 
 
-def test_a_row_whose_id_is_a_path_leads_nowhere(jobs, home, tmp_path):
+def test_a_row_whose_id_is_a_path_is_ignored(jobs, home, tmp_path):
     (tmp_path / "outside").mkdir()
     first = jobs.submit(spec(ENDLESS))
     bad = jobs.submit(spec(2))
@@ -112,7 +112,7 @@ def test_a_job_whose_folder_is_gone_fails_and_the_next_one_starts(jobs, home, ho
         jobs.resume(bad.id)
 
 
-def test_a_file_that_is_no_store_is_one_sentence(home):
+def test_a_file_that_is_not_a_database_raises_one_sentence(home):
     home.mkdir()
     (home / "jobs.sqlite").write_text("this is no database" * 100)
     with pytest.raises(JobError, match="cannot be used"):
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_store_is_one_sentence(home):
         Jobs(home).submit(spec(1))
 
 
-def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_home_that_cannot_be_created_raises_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JobError, match="cannot be used"):
         Jobs(tmp_path / "file" / "home").submit(spec(1))
@@ -133,29 +133,29 @@ def test_numbers_out_of_range_are_refused(home, slots, grace):
         Jobs(home, slots=slots, grace=grace)
 
 
-def test_two_hundred_queued_jobs_ask_no_more_of_the_store_than_one(jobs, monkeypatch):
+def test_200_queued_jobs_take_as_many_sql_statements_as_one(jobs, monkeypatch):
     statements = []
     connect = sqlite3.connect
 
-    def watched(*args, **kwargs):
+    def traced(*args, **kwargs):
         connection = connect(*args, **kwargs)
         connection.set_trace_callback(statements.append)
         return connection
 
-    def asked_by(act) -> int:
+    def statements_of(act) -> int:
         statements.clear()
         act()
         return len(statements)
 
     first = stepping(jobs, jobs.submit(spec(ENDLESS)))
-    asked = spec(5)
-    recipe = asked.standing_alone(1)
-    monkeypatch.setattr(JobSpec, "standing_alone", lambda self, threads: recipe)  # YAML is most of a submission's time
-    monkeypatch.setattr(sqlite3, "connect", watched)
-    submitting = [asked_by(lambda: jobs.submit(asked))]
-    listing = [asked_by(jobs.list)]
-    submitting += [asked_by(lambda: jobs.submit(asked)) for _ in range(199)]
-    listing.append(asked_by(jobs.list))
+    wanted = spec(5)
+    recipe = wanted.standing_alone(1)
+    monkeypatch.setattr(JobSpec, "standing_alone", lambda self, threads: recipe)  # most of a submission's time is YAML
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    submitting = [statements_of(lambda: jobs.submit(wanted))]
+    listing = [statements_of(jobs.list)]
+    submitting += [statements_of(lambda: jobs.submit(wanted)) for _ in range(199)]
+    listing.append(statements_of(jobs.list))
     assert set(submitting) == {submitting[0]}
     assert listing[0] == listing[1] > 0
     found = jobs.list()
@@ -163,12 +163,12 @@ def test_two_hundred_queued_jobs_ask_no_more_of_the_store_than_one(jobs, monkeyp
     last = jobs.move(found[0].id, 1)
     assert last.queue_place == 1
     for job in jobs.list()[1:-1]:
-        damage(jobs.home, job, state="stopped", place=None)  # stopping 199 one by one would only take time
+        damage(jobs.home, job, state="stopped", place=None)  # faster than 199 calls of stop
     jobs.stop(first.id)
     in_state(jobs, last, "finished")
 
 
-def test_a_full_disk_is_named_and_written_down(full_disk, home, monkeypatch):
+def test_a_full_disk_is_the_stored_reason_and_jobs_resume_when_there_is_space(full_disk, home, monkeypatch):
     disk, fill = full_disk
     jobs = Jobs(disk / str(home.name))
     hold = disk / home.name / "hold"
@@ -188,8 +188,8 @@ def test_a_full_disk_is_named_and_written_down(full_disk, home, monkeypatch):
     for each in (following, job):
         jobs.resume(each.id)
     in_state(jobs, following, "finished")
-    assert_unbroken(jobs, following)
-    # It goes on from the checkpoint that was whole, and waits after step 15: of what came after, the log tells no more.
+    assert_uninterrupted(jobs, following)
+    # It resumes from the last complete checkpoint, waits after step 15, and has removed the later lines of the log.
     until(lambda: jobs.get(job.id).state == "running" and jobs.metrics(job.id)[-1].step == 15)
     jobs.stop(job.id)
     in_state(jobs, job, "stopped")

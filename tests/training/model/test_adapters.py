@@ -1,4 +1,4 @@
-"""LoRA: what is trained and what is not, on plain and quantised bases, and what is left once it is merged."""
+"""LoRA: which tensors are trained on plain and quantised bases, and the merged checkpoint."""
 
 import math
 
@@ -30,7 +30,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "
 
 
 def adapted(folder, lora=None, quantization=None):
-    """A base with adapters, as a run makes it: the model and the PeftModel around it."""
+    """A base with adapters, built as in a run. Returns the model and the PeftModel that wraps its network."""
     model = with_spec(load_base(str(folder), quantization=quantization, device="cpu"), 8, "token_causal", True)
     adapters = add_adapters(model.network, lora or Lora(rank=4), model.spec.mask_token_id, 0)
     model.network.train()
@@ -42,8 +42,8 @@ def batch(mask=MASK):
     return noise(rows, Noising(8, mask, ending_ids=frozenset([2])), torch.Generator().manual_seed(0))
 
 
-def stir(network, scale=0.05):
-    """Adapters as they are after some training: their second matrices start at zero, and so have no effect."""
+def perturb(network, scale=0.05):
+    """Add noise to the trainable tensors. Without it adapters have no effect: lora_B starts at zero."""
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -52,7 +52,7 @@ def stir(network, scale=0.05):
 
 
 def gradients(network, accelerator=None):
-    """The gradient of both losses at every trainable tensor."""
+    """The gradient of the sum of both losses for each trainable tensor that has one, and all trainable tensors."""
     network.zero_grad()
     objective = Objective(network) if accelerator is None else accelerator.prepare(Objective(network))
     found = objective(batch())
@@ -68,7 +68,7 @@ def logits(network):
         return network.eval()(input_ids=ids).logits
 
 
-def all_learn(network):
+def all_have_gradients(network):
     found, trained = gradients(network)
     return found.keys() == trained.keys() and all(each.abs().max() > 0 for each in found.values())
 
@@ -77,9 +77,9 @@ def all_learn(network):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_adapters_and_the_row_of_mask_learn_and_nothing_else(tmp_path, family):
+def test_only_adapters_and_the_mask_row_are_trained(tmp_path, family):
     model, _ = adapted(write_base(tmp_path, family))
-    stir(model.network)
+    perturb(model.network)
     found, trained = gradients(model.network)
     assert found.keys() == trained.keys()
     assert all(each.abs().max() > 0 for each in found.values())
@@ -96,17 +96,17 @@ def test_adapters_are_float32_on_a_bfloat16_base(tmp_path, tied):
     model, _ = adapted(write_base(tmp_path, dtype=torch.bfloat16, tie_word_embeddings=tied))
     dtypes = {each.requires_grad: each.dtype for each in model.network.parameters()}
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
-    stir(model.network)
-    assert all_learn(model.network)
+    perturb(model.network)
+    assert all_have_gradients(model.network)
 
 
-def test_before_its_first_step_an_adapted_network_is_its_base(tmp_path):
+def test_before_the_first_step_an_adapted_network_has_the_logits_of_its_base(tmp_path):
     folder = write_base(tmp_path)
     model, _ = adapted(folder)
     torch.testing.assert_close(logits(model.network), logits(nb.load(folder).network))
 
 
-def test_rank_alpha_dropout_and_targets_are_the_recipes(tmp_path):
+def test_rank_alpha_dropout_and_targets_are_those_of_the_recipe(tmp_path):
     lora = Lora(rank=3, alpha=12, dropout=0.25, targets=("q_proj", "mlp.down_proj"))
     model, _ = adapted(write_base(tmp_path), lora)
     layers = {name: each for name, each in model.network.named_modules() if hasattr(each, "lora_A")}
@@ -118,19 +118,19 @@ def test_rank_alpha_dropout_and_targets_are_the_recipes(tmp_path):
 
 
 @pytest.mark.parametrize("targets", ["v_proj", ("v_proj",)])
-def test_one_target_may_be_a_string(tmp_path, targets):
+def test_a_single_target_can_be_a_string(tmp_path, targets):
     _, adapters = adapted(write_base(tmp_path), Lora(rank=2, targets=targets))
     assert sum(hasattr(each, "lora_A") for each in adapters.modules()) == 2
 
 
 @pytest.mark.parametrize("targets", ["nonesuch", ("q_proj", "nonesuch"), "lm_head", "embed_tokens", "mlp", (), ""])
-def test_targets_that_are_no_layer_are_one_sentence(tmp_path, targets):
+def test_targets_that_name_no_linear_layer_raise_one_sentence(tmp_path, targets):
     with pytest.raises(RecipeError, match=r"lora.targets names '.*', and no layer .* some of q_proj, k_proj") as error:
         adapted(write_base(tmp_path), Lora(targets=targets))
     assert "\n" not in str(error.value)
 
 
-def test_quantisation_without_lora_is_one_sentence(tmp_path):
+def test_quantisation_without_lora_raises_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="quantised weights are frozen; add a lora section"):
         small_recipe(tmp_path, tmp_path, quantization="4bit")
 
@@ -140,10 +140,10 @@ def test_quantisation_without_lora_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merged_network_computes_what_the_adapted_one_did(tmp_path, family, tied):
+def test_a_merged_network_has_the_logits_of_the_adapted_one(tmp_path, family, tied):
     folder = write_base(tmp_path / "base", family, tie_word_embeddings=tied)
     model, adapters = adapted(folder)
-    stir(model.network)
+    perturb(model.network)
     before = logits(model.network)
     row = model.network.get_input_embeddings().weight[MASK].detach().clone()
     recipe = small_recipe(folder, folder, lora={"rank": 4})
@@ -166,7 +166,7 @@ def test_a_bfloat16_base_is_merged_in_float32_and_rounded_once(tmp_path):
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         model, adapters = adapted(folder)
-        stir(model.network)
+        perturb(model.network)
         layer = model.network.get_submodule(name)
         exact = layer.base_layer.weight.float() + layer.get_delta_weight("default")
         found[dtype] = merged(adapters, model, recipe, dtype).state_dict()
@@ -189,13 +189,13 @@ def dequantised(layer):
 
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_on_a_quantised_base_survive_an_evaluation(tmp_path, quantization, dtype):
-    """After it, each is what it was before; in float32 each is that of the same weights in a plain network."""
+def test_gradients_on_a_quantised_base_are_the_same_after_an_evaluation(tmp_path, quantization, dtype):
+    """In float32 they also equal the gradients of a plain network with the dequantised weights."""
     folder = write_base(tmp_path, dtype=dtype, **WIDE)
     model, _ = adapted(folder, quantization=quantization)
     quantised = {name: each.base_layer for name, each in model.network.named_modules() if hasattr(each, "lora_A")}
     assert {type(each).__name__ for each in quantised.values()} <= {"Linear4bit", "Linear8bitLt"}
-    stir(model.network)
+    perturb(model.network)
     before, trained = gradients(model.network)
     assert before.keys() == trained.keys()
     assert all(each.abs().max() > 0 and each.isfinite().all() for each in before.values())
@@ -210,7 +210,7 @@ def test_gradients_on_a_quantised_base_survive_an_evaluation(tmp_path, quantizat
         torch.testing.assert_close(after[name], gradient)
     if dtype == torch.float32:
         plain, _ = adapted(folder)
-        stir(plain.network)
+        perturb(plain.network)
         with torch.no_grad():
             for name, layer in quantised.items():
                 plain.network.get_submodule(name).base_layer.weight.copy_(dequantised(layer))
@@ -218,8 +218,8 @@ def test_gradients_on_a_quantised_base_survive_an_evaluation(tmp_path, quantizat
             torch.testing.assert_close(before[name], gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
 
 
-def test_without_the_cure_gradients_of_4_bit_layers_are_lost(tmp_path, monkeypatch):
-    """What the loader guards against. If this fails, bitsandbytes is cured and the guard can go."""
+def test_without_the_workaround_gradients_of_4_bit_layers_are_lost(tmp_path, monkeypatch):
+    """If this fails, bitsandbytes has fixed the bug: remove keep_gradients_of_4bit_layers."""
     from bitsandbytes.functional import has_avx512bf16
 
     if not has_avx512bf16():
@@ -227,9 +227,9 @@ def test_without_the_cure_gradients_of_4_bit_layers_are_lost(tmp_path, monkeypat
     folder = write_base(tmp_path, **WIDE)
     monkeypatch.setattr(checkpoints, "keep_gradients_of_4bit_layers", lambda network: None)
     model, _ = adapted(folder, quantization="4bit")
-    found, trained = gradients(model.network)  # adapters start at zero: they pass nothing on by themselves
-    silent = [name for name in trained if "lora_B" in name and (name not in found or not found[name].any())]
-    assert silent
+    found, trained = gradients(model.network)  # lora_B is zero, so no gradient passes through the adapters
+    lost = [name for name in trained if "lora_B" in name and (name not in found or not found[name].any())]
+    assert lost
     monkeypatch.undo()
     model, _ = adapted(folder, quantization="4bit")
     found, trained = gradients(model.network)
@@ -243,7 +243,7 @@ def test_a_quantised_base_trains_under_bf16_autocast(tmp_path, quantization, dty
     recipe = small_recipe(folder, folder, lora={"rank": 4}, quantization=quantization, precision="bf16")
     accelerator = make_accelerator(recipe, RunFolder(tmp_path / "run"))
     model, _ = make_trainable(recipe, load_network(recipe, "run", accelerator.device))
-    stir(model.network)
+    perturb(model.network)
     for _ in range(2):
         found, trained = gradients(model.network, accelerator)
         assert found.keys() == trained.keys()
@@ -253,7 +253,7 @@ def test_a_quantised_base_trains_under_bf16_autocast(tmp_path, quantization, dty
 
 
 @pytest.mark.parametrize("quantization", [None, "4bit", "8bit"])
-def test_a_run_of_adapters_ends_in_a_plain_checkpoint_of_the_bases_dtype(tmp_path, quantization):
+def test_a_lora_run_writes_a_plain_checkpoint_in_the_dtype_of_its_base(tmp_path, quantization):
     base = write_base(tmp_path / "base", dtype=torch.bfloat16, tie_word_embeddings=False, **WIDE)
     rename_entries(base, {"<mask>": "qq"})  # MASK is a new row
     recipe = small_recipe(
@@ -291,7 +291,7 @@ def test_a_run_of_adapters_ends_in_a_plain_checkpoint_of_the_bases_dtype(tmp_pat
 
 
 @pytest.mark.parametrize("quantization", [None, "4bit"])
-def test_a_resumed_run_of_adapters_goes_through_the_same_losses(tmp_path, quantization):
+def test_a_resumed_lora_run_has_the_same_losses(tmp_path, quantization):
     base = write_base(tmp_path / "base", tie_word_embeddings=False, **WIDE)
     rename_entries(base, {"<mask>": "qq"})
     recipe = small_recipe(
@@ -300,21 +300,22 @@ def test_a_resumed_run_of_adapters_goes_through_the_same_losses(tmp_path, quanti
         lora={"rank": 4, "dropout": 0.1},
         quantization=quantization,
     )
-    start(recipe, tmp_path / "whole", resume=False)
+    start(recipe, tmp_path / "uninterrupted", resume=False)
 
     def interrupt(done: StepFigures) -> None:
         if done.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        start(recipe, tmp_path / "broken", resume=False, on_step=interrupt)
-    saved = tmp_path / "broken" / "checkpoints" / "step-00000004"
+        start(recipe, tmp_path / "resumed", resume=False, on_step=interrupt)
+    saved = tmp_path / "resumed" / "checkpoints" / "step-00000004"
     names = load_file(saved / "trained.safetensors").keys()
     assert not (saved / "model.safetensors").exists()
     assert all("lora_" in name or "trainable_tokens" in name for name in names)
-    start(recipe, tmp_path / "broken", resume=True)
-    whole, broken = losses(tmp_path / "whole"), losses(tmp_path / "broken")
-    assert [line[0] for line in broken] == [1, 2, 3, 4, 5, 6]
-    assert broken == whole
-    one, other = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "broken"))
+    start(recipe, tmp_path / "resumed", resume=True)
+    resumed = losses(tmp_path / "resumed")
+    assert [line[0] for line in resumed] == [1, 2, 3, 4, 5, 6]
+    assert resumed == losses(tmp_path / "uninterrupted")
+    folders = (tmp_path / name / "final" for name in ("uninterrupted", "resumed"))
+    one, other = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(one[name], other[name]) for name in one)

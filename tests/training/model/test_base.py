@@ -1,4 +1,4 @@
-"""The network that is trained: which token becomes MASK, and that what is saved loads back as it was."""
+"""The base model: which token becomes MASK, and a saved model loads back unchanged."""
 
 import json
 
@@ -24,7 +24,7 @@ RESERVED = ("<|reserved_special_token_0|>", "<unused5>", "[unused9]", "<SPECIAL_
 
 
 def adapted(folder, block_size=8):
-    """A base with its spec, as a run makes it."""
+    """A base with its spec, built as in a run."""
     return with_spec(load_base(str(folder), torch.float32, device="cpu"), block_size, "token_causal", True)
 
 
@@ -35,7 +35,7 @@ def embedding(network):
 # -- the choice of MASK -----------------------------------------------------------------------------------
 
 
-def test_the_tokenizers_own_mask_token_is_taken_as_it_is(tmp_path):
+def test_the_mask_token_of_the_tokenizer_is_used_unchanged(tmp_path):
     base = load_base(str(write_base(tmp_path)), device="cpu")
     before = embedding(base.network).clone()
     model = with_spec(base, 8, "token_causal", True)
@@ -55,9 +55,9 @@ def test_a_mask_token_beyond_the_embedding_gets_a_row(tmp_path):
 
 
 def test_a_spare_row_of_the_embedding_becomes_mask_and_starts_at_the_mean(tmp_path):
-    """As in Qwen3, whose embedding has 151,936 rows for 151,669 entries."""
+    """Qwen3, for example, has 151,936 embedding rows for 151,669 entries."""
     folder = write_base(tmp_path / "base", vocab_size=1024)
-    rename_entries(folder, {"<mask>": "<unused5>"})  # a spare row is safer than an entry that something may use
+    rename_entries(folder, {"<mask>": "<unused5>"})  # reserved, but a template may use it; a spare row cannot be used
     base = load_base(str(folder), device="cpu")
     before = embedding(base.network).clone()
     model = with_spec(base, 8, "token_causal", True)
@@ -93,14 +93,14 @@ def test_a_reserved_entry_that_the_chat_template_writes_is_in_use(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["<|user|>", "unused5", "<unused>", "<b1>", "<|im_start|>"])
-def test_other_entries_are_not_taken_for_reserved_ones(tmp_path, name):
+def test_other_entries_do_not_count_as_reserved(tmp_path, name):
     folder = write_base(tmp_path)
     rename_entries(folder, {"<mask>": name})
     assert adapted(folder).tokenizer.mask_token == MASK_TOKEN
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_with_nothing_to_spare_the_vocabulary_grows_by_one(tmp_path, tied):
+def test_without_a_spare_row_or_reserved_entry_the_vocabulary_grows_by_one(tmp_path, tied):
     folder = write_base(tmp_path / "base", tie_word_embeddings=tied)
     rename_entries(folder, {"<mask>": "qq"})
     base = load_base(str(folder), device="cpu")
@@ -122,7 +122,7 @@ def test_with_nothing_to_spare_the_vocabulary_grows_by_one(tmp_path, tied):
 
 
 def test_two_loads_of_a_base_are_the_same_network(tmp_path):
-    """A run of adapters that resumes starts from its base again."""
+    """A LoRA run that resumes loads its base again."""
     folder = write_base(tmp_path, tie_word_embeddings=False)
     rename_entries(folder, {"<mask>": "qq"})
     one, other = (adapted(folder).network.state_dict() for _ in range(2))
@@ -152,7 +152,7 @@ def test_a_checkpoint_with_blocks_at_absolute_positions_is_refused(tmp_path):
         adapted(folder)
 
 
-def test_a_base_without_a_tokenizer_or_with_a_damaged_config_is_one_sentence(tmp_path):
+def test_a_base_without_a_tokenizer_or_with_a_damaged_config_raises_one_sentence(tmp_path):
     folder = write_base(tmp_path)
     for path in [*folder.glob("*token*"), folder / "chat_template.jinja"]:
         path.unlink()
@@ -163,7 +163,7 @@ def test_a_base_without_a_tokenizer_or_with_a_damaged_config_is_one_sentence(tmp
         load_base(str(folder))
 
 
-def test_the_tokenizers_eos_is_the_one_that_is_written(tmp_path):
+def test_the_eos_of_the_tokenizer_is_the_first_one(tmp_path):
     folder = write_base(tmp_path)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 0, 2]}))
     assert load_base(str(folder)).eos_token_ids == (0, 2, 3)
@@ -186,7 +186,7 @@ def test_float16_becomes_bfloat16(tmp_path, saved, trained):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_saved_loads_back(tmp_path, family, dtype):
+def test_a_saved_model_loads_back_unchanged(tmp_path, family, dtype):
     folder = write_base(tmp_path / "base", family)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 3], "temperature": 0.6}))
     model = adapted(folder)
@@ -226,7 +226,7 @@ def published_as(folder, model_type, **changes):
 
 
 def pangu(folder, template):
-    """A checkpoint as openPangu publishes it: the prompt is a BOS and then the template's text."""
+    """A checkpoint in openPangu's published form: a prompt is BOS and then the template's text."""
     shape = {"attention_bias": True, "mlp_bias": False, "tie_word_embeddings": False}
     published_as(write_base(folder, **shape), "PanguEmbedded", mask_token_id=1)
     path = folder / "tokenizer_config.json"
@@ -242,7 +242,7 @@ def pangu(folder, template):
         "{{ bos_token }}{% for turn in messages %}{{ turn['content'] }}{% endfor %}<bot>",
     ],
 )
-def test_a_stock_load_reads_the_same_prompt_as_the_published_checkpoint(tmp_path, template):
+def test_a_saved_model_encodes_the_prompts_of_the_published_checkpoint(tmp_path, template):
     folder = pangu(tmp_path / "base", template)
     expected = encode(nb.load(folder), TEXT)[1]
     assert expected.count(2) == 1
@@ -258,8 +258,8 @@ def test_a_stock_load_reads_the_same_prompt_as_the_published_checkpoint(tmp_path
     assert model.tokenizer.chat_template == template
 
 
-def test_a_published_checkpoints_own_tensor_names_do_not_come_back(tmp_path):
-    """They would not load as the stock model that the saved config says it is."""
+def test_a_saved_model_has_the_tensor_names_of_the_stock_class(tmp_path):
+    """With the published names, transformers could not load it as the class in the saved config."""
     from safetensors.torch import load_file, save_file
 
     folder = write_base(tmp_path / "base", "ministral3", tie_word_embeddings=False)
@@ -280,7 +280,7 @@ def test_a_published_checkpoints_own_tensor_names_do_not_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_adapted_and_decodes(tmp_path, family):
+def test_every_family_can_be_adapted_and_then_decodes(tmp_path, family):
     base = write_base(tmp_path / "base", family)
     recipe = small_recipe(
         base,
@@ -299,6 +299,6 @@ def test_every_family_is_adapted_and_decodes(tmp_path, family):
     assert 1 not in output.token_ids
 
 
-def test_the_golden_checkpoint_is_adapted_further():
+def test_a_block_diffusion_checkpoint_can_be_adapted_again():
     model = with_spec(load_base(str(GOLDEN / "tiny-block-diffusion")), 16, "token_causal", True)
     assert (model.spec.mask_token_id, model.spec.block_size) == (1, 16)

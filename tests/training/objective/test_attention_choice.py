@@ -1,4 +1,4 @@
-"""Which attention a run trains with, by machine, recipe and base."""
+"""The attention of a run: chosen by device, recipe and base."""
 
 import json
 
@@ -30,16 +30,16 @@ def network(**shape):
         ("documents", "cpu", 0.0, "documents"),
     ],
 )
-def test_it_follows_from_the_machine_and_the_recipe(wanted, device, dropout, chosen):
+def test_the_attention_depends_on_the_recipe_the_device_and_the_dropout(wanted, device, dropout, chosen):
     made = network(attention_dropout=dropout)
     assert use_attention(made, wanted, device) == chosen
     names = {"documents": DOCUMENTS, "flex": "flex_attention", "dense": "sdpa"}
     assert made.config._attn_implementation == names[chosen]
-    left = made.model.layers[0].self_attn.attention_dropout
-    assert left == (0.0 if chosen == "flex" else dropout)
+    dropout_after = made.model.layers[0].self_attn.attention_dropout
+    assert dropout_after == (0.0 if chosen == "flex" else dropout)
 
 
-def test_what_this_machine_or_base_has_not_is_one_sentence():
+def test_an_attention_that_the_device_or_base_cannot_use_raises_one_sentence():
     with pytest.raises(RecipeError, match="attention is flex, which runs on cuda alone"):
         use_attention(network(), "flex", "cpu")
     with pytest.raises(RecipeError, match="attention is documents, which runs on cpu alone"):
@@ -49,7 +49,7 @@ def test_what_this_machine_or_base_has_not_is_one_sentence():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="documents are the attention of a CPU")
-def test_a_run_over_documents_goes_through_the_losses_of_the_dense_mask_and_leaves_no_trace(tmp_path):
+def test_a_run_over_documents_has_the_losses_of_the_dense_mask_and_saves_a_stock_config(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     found = []
     for attention in ("dense", "auto"):
@@ -62,7 +62,7 @@ def test_a_run_over_documents_goes_through_the_losses_of_the_dense_mask_and_leav
 
 
 @pytest.mark.slow
-def test_a_compiled_run_goes_through_the_losses_of_a_plain_one(tmp_path):
+def test_a_compiled_run_has_the_losses_of_a_plain_one(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     found = []
     for compiled in (False, True):

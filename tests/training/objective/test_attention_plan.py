@@ -1,4 +1,4 @@
-"""The plan of attention over documents: every allowed pair in one piece, and masks that grow with the length."""
+"""The plan of attention over documents: each allowed pair is in one piece, and mask size is linear in the length."""
 
 import pytest
 import torch
@@ -12,12 +12,12 @@ from training.objective.noising import Noising, noise
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_the_pieces_hold_every_allowed_pair_once_and_no_other(cut, context):
+def test_the_pieces_contain_each_allowed_pair_once_and_no_other(cut, context):
     for seed in range(20):
         batch = random_batch(seed, context)
-        there = present(batch.tokens)
-        plan = plan_of(batch.tokens, there, context)
-        number = int(there.sum())
+        is_present = present(batch.tokens)
+        plan = plan_of(batch.tokens, is_present, context)
+        number = int(is_present.sum())
         count = torch.zeros(number, number, dtype=torch.long)
         for piece in map(Piece._make, plan.pieces.tolist()):
             g, q, k = piece[:3]
@@ -30,12 +30,12 @@ def test_the_pieces_hold_every_allowed_pair_once_and_no_other(cut, context):
                     assert (seen >= 0).all()
                     count[queries[part, row], seen] += 1
                     count[queries[part, row], piece.before : piece.before_end] += 1
-        place = there.flatten().nonzero()[:, 0]
+        place = is_present.flatten().nonzero()[:, 0]
         expected = torch.block_diag(*dense_mask(batch.tokens, batch.tokens, context)[:, 0])[place][:, place]
         assert torch.equal(count, expected.long())
 
 
-def test_masks_of_a_long_document_grow_with_its_length_and_not_with_its_square():
+def test_mask_size_is_linear_in_the_length_of_a_document():
     def size(length: int) -> int:
         rows = packed(Document(tuple([5] * length), None), length=length)
         batch = noise(rows, Noising(32, MASK), torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Attention over documents against the dense mask: the same losses and gradients, whatever a run switches on."""
+"""Attention over documents has the losses and gradients of the dense mask, with every option of a run."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CONTEXTS = ("token_causal", "block_causal")
 
 
 def both(network, batch, context="token_causal", open_future=None, autocast=False):
-    """Losses and gradients over the dense mask, and over documents."""
+    """(losses, gradients) with the dense mask, and with attention over documents."""
     found = []
     for attention in ("sdpa", DOCUMENTS):
         network.set_attn_implementation(attention)
@@ -32,7 +32,7 @@ def both(network, batch, context="token_causal", open_future=None, autocast=Fals
     return found
 
 
-def agree(network, batch, context="token_causal", open_future=None):
+def assert_same(network, batch, context="token_causal", open_future=None):
     (dense, expected), (documents, got) = both(network, batch, context, open_future)
     assert (documents.mdm_count, documents.ar_count) == (dense.mdm_count, dense.ar_count)
     torch.testing.assert_close(documents.mdm_sum, dense.mdm_sum, rtol=1e-5, atol=1e-4)
@@ -46,32 +46,32 @@ def agree(network, batch, context="token_causal", open_future=None):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_losses_and_gradients_are_those_of_the_dense_mask(cut, context):
+def test_losses_and_gradients_equal_those_of_the_dense_mask(cut, context):
     network = tiny_model("llama").network
     for seed in range(12):
-        agree(network, random_batch(seed, context), context)
+        assert_same(network, random_batch(seed, context), context)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_takes_it(cut, family):
-    agree(tiny_model(family).network, random_batch(3))
+def test_every_family(cut, family):
+    assert_same(tiny_model(family).network, random_batch(3))
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 1), (8, 2)])
-def test_heads_may_share_keys_as_they_like(cut, heads):
+def test_any_number_of_key_value_heads(cut, heads):
     shape = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1]}
-    agree(tiny_model("llama", **shape).network, random_batch(4))
+    assert_same(tiny_model("llama", **shape).network, random_batch(4))
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [{"complementary": True}, {"at_least_one": True}, {"multiple": 32}, {"shift": 0}, {"ending_ids": frozenset()}],
     ids=str,
 )
-def test_every_way_of_noising(cut, how):
+def test_every_option_of_noising(cut, options):
     network = tiny_model("qwen3").network
     for seed in (5, 6, 7):
-        agree(network, random_batch(seed, **how))
+        assert_same(network, random_batch(seed, **options))
 
 
 def test_an_annealed_mask(cut):
@@ -80,43 +80,43 @@ def test_an_annealed_mask(cut):
         batch = random_batch(seed)
         for share in (0.0, 0.5):
             opened = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(seed)) < share
-            agree(network, batch, open_future=opened)
+            assert_same(network, batch, open_future=opened)
 
 
 def test_recomputed_layers(cut):
     network = tiny_model("llama").network.train()
     network.activation_checkpointing_enable()
-    agree(network, random_batch(11))
+    assert_same(network, random_batch(11))
 
 
 def test_adapters(cut):
     network = tiny_model("llama").network.train()
     add_adapters(network, Lora(rank=4), MASK, 0)
     for name, parameter in network.named_parameters():
-        if "lora_B" in name:  # begins at zero, where half of the gradients vanish
+        if "lora_B" in name:  # starts at zero, which makes the gradients of lora_A zero
             torch.nn.init.normal_(parameter, std=0.2)
-    agree(network, random_batch(12))
+    assert_same(network, random_batch(12))
 
 
-def test_under_autocast_it_is_as_near_to_float32_as_the_dense_mask_is(cut):
+def test_under_autocast_the_error_is_that_of_the_dense_mask(cut):
     network = tiny_model("llama", initializer_range=0.1).network
     batch = random_batch(13)
     exact = both(network, batch)[0][1]
     (_, dense), (_, documents) = both(network, batch, autocast=True)
 
-    def off(found):
+    def error_of(found):
         return sum((found[name].float() - exact[name]).square().sum().item() for name in exact) ** 0.5
 
-    assert 0 < off(documents) < 1.5 * off(dense)
+    assert 0 < error_of(documents) < 1.5 * error_of(dense)
 
 
-def test_rows_of_nothing_but_padding(cut):
+def test_rows_of_padding_only(cut):
     rows = packed(answer(3, 6), length=16, rows=2)
     for some in (rows, rows.rows(1, 2)):
-        agree(tiny_model("llama").network, noise(some, Noising(4, MASK), torch.Generator().manual_seed(0)))
+        assert_same(tiny_model("llama").network, noise(some, Noising(4, MASK), torch.Generator().manual_seed(0)))
 
 
-def test_compiled_it_is_never_traced_and_takes_any_plan(cut):
+def test_a_compiled_objective_does_not_trace_the_attention_and_takes_any_plan(cut):
     config = AutoConfig.for_model("llama", **SHAPE)
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -134,12 +134,12 @@ def test_compiled_it_is_never_traced_and_takes_any_plan(cut):
     compiled.body.compile(dynamic=True, backend=backend)
     got = [compiled(batch).mdm_sum.item() for batch in batches]
     assert got == pytest.approx(expected, rel=1e-5)
-    assert len(frames) <= 3  # one for most plans, and one each where a size is 1, which torch holds fixed
+    assert len(frames) <= 3  # torch compiles again for a size of 1, which it treats as a constant
     assert all(any("document_attention" in str(node.target) for node in graph.graph.nodes) for graph in frames)
     torch._dynamo.reset()
 
 
-def test_without_a_plan_or_with_dropout_it_is_refused():
+def test_attention_without_a_plan_or_with_dropout_raises_an_error():
     network = tiny_model("llama").network
     network.set_attn_implementation(DOCUMENTS)
     with pytest.raises(SettingError, match="attention=dense"):

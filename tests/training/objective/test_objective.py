@@ -1,4 +1,4 @@
-"""The objective against the method: METHOD's invariants, a naive computation of both losses, a golden loss."""
+"""The objective: invariants of the method, a naive computation of both losses, and a golden loss."""
 
 import math
 
@@ -15,8 +15,8 @@ from training.objective.noising import IGNORED, Noising, noise
 from training.objective.objective import Objective
 
 
-def batch_of(rows, block_size=8, seed=0, context="token_causal", **how):
-    settings = {"ending_ids": frozenset([EOS]), **how}
+def batch_of(rows, block_size=8, seed=0, context="token_causal", **options):
+    settings = {"ending_ids": frozenset([EOS]), **options}
     return noise(rows, Noising(block_size, MASK, **settings), torch.Generator().manual_seed(seed), context)
 
 
@@ -51,8 +51,8 @@ def test_the_ar_loss_does_not_depend_on_blocks_or_noise(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_a_cached_denoise_step_scores_as_the_noised_half_does(family, context):
-    """Train-inference consistency, the filled last block included, as decoding sees it."""
+def test_a_cached_denoise_step_has_the_loss_of_the_noised_half(family, context):
+    """Training and decoding compute the same, including the filled last block."""
     model = tiny_model(family, spec={"context": context})
     document = answer(6, 21)
     batch = batch_of(packed(document, length=27), 8, 3, context)
@@ -70,7 +70,7 @@ def test_a_cached_denoise_step_scores_as_the_noised_half_does(family, context):
     torch.testing.assert_close(trained.mdm_sum, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_both_losses_are_plain_sums_over_full_logits():
+def test_both_losses_equal_cross_entropy_sums_over_full_logits():
     network = tiny_model("llama").network
     batch = batch_of(rows())
     losses = Objective(network)(batch)
@@ -88,11 +88,11 @@ def test_both_losses_are_plain_sums_over_full_logits():
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_chunks_change_neither_loss_nor_gradient(monkeypatch):
+def test_the_chunk_size_changes_neither_loss_nor_gradient(monkeypatch):
     network = tiny_model("qwen3").network
     batch = batch_of(rows())
     found = []
-    for limit in (2**24, 48 * 5):  # whole, and five places at a time
+    for limit in (2**24, 48 * 5):  # all positions at once, and five at a time
         monkeypatch.setattr(objective_module, "CHUNK_LOGITS", limit)
         network.zero_grad()
         losses = Objective(network)(batch)
@@ -103,7 +103,7 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_never_held_for_all_places(monkeypatch):
+def test_logits_are_computed_for_targets_only_and_in_chunks(monkeypatch):
     seen = []
     network = tiny_model("llama").network
     network.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
@@ -115,7 +115,7 @@ def test_logits_are_never_held_for_all_places(monkeypatch):
     assert sum(seen) == scored < batch.ids.numel()
 
 
-def test_annealing_opens_the_future_of_a_block_key_by_key():
+def test_annealing_makes_later_keys_of_a_block_visible_one_by_one():
     batch = batch_of(rows())
     closed = torch.zeros(batch.ids.shape, dtype=torch.bool)
     causal = dense_mask(batch.tokens, batch.tokens, "token_causal", closed)[0, 0]
@@ -138,8 +138,8 @@ def test_padding_gives_no_nan():
     assert all(torch.isfinite(each.grad).all() for each in network.parameters() if each.grad is not None)
 
 
-def test_the_loss_is_what_it_was():
-    """A refactor must not change it: two rows, seed 0, float32, one thread."""
+def test_the_loss_equals_the_golden_loss():
+    """A refactor must not change it. Two rows, seed 0, float32, one thread."""
     losses = Objective(tiny_model("llama").network)(batch_of(rows()))
     assert (losses.mdm_count, losses.ar_count) == (15, 37)
     assert losses.mdm_sum.item() == pytest.approx(104.687988, rel=1e-5)
@@ -148,7 +148,7 @@ def test_the_loss_is_what_it_was():
 
 @torch.no_grad()
 def test_flex_attention_gives_the_losses_of_the_dense_mask():
-    """What CUDA trains with; on a CPU it runs forward alone, and here without compiling."""
+    """CUDA trains with it. On a CPU only its forward runs; here it is not compiled."""
     network = tiny_model("llama", head_dim=16).network
     batch = batch_of(rows())
     dense = Objective(network)(batch)

@@ -1,4 +1,4 @@
-"""Estimates: published shapes to the parameter, and memory against what a run takes."""
+"""Estimates: exact parameter counts, and peak memory compared with a measured run."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def test_every_bundled_recipe_can_be_estimated_offline(name, tmp_path):
     assert found.model in table(found, "cpu")
 
 
-def test_lora_trains_little_and_keeps_the_base_as_it_is():
+def test_lora_has_few_trained_parameters_and_needs_less_memory():
     recipe = Recipe.read("qwen3-0.6b-lora")
     lora, full = (estimate(each, flops=1e12) for each in (recipe, recipe.model_copy(update={"lora": None})))
     # (in + out) x rank of q, k, v, o, gate, up and down, and the row of MASK
@@ -45,12 +45,12 @@ def test_lora_trains_little_and_keeps_the_base_as_it_is():
     assert lora.work_last.layers < full.work_last.layers
 
 
-def test_what_each_switch_costs():
+def test_the_cost_of_each_option():
     recipe = Recipe.read("qwen3-0.6b-lora", ["lora=null", "optimisation.gradient_checkpointing=false"])
 
     def found(*overrides: str):
-        whole = ["lora=null", "optimisation.gradient_checkpointing=false", *overrides]
-        return estimate(Recipe.read("qwen3-0.6b-lora", whole), flops=1e12)
+        settings = ["lora=null", "optimisation.gradient_checkpointing=false", *overrides]
+        return estimate(Recipe.read("qwen3-0.6b-lora", settings), flops=1e12)
 
     plain = estimate(recipe, flops=1e12)
     checkpointed = found("optimisation.gradient_checkpointing=true")
@@ -60,14 +60,14 @@ def test_what_each_switch_costs():
     assert found("optimisation.rows=2").memory.activations == 2 * plain.memory.activations
     assert found("objective.complementary_masks=true").memory.activations == 2 * plain.memory.activations
     assert found("precision=fp32").memory.weight_copies == 0
-    # Blocks of one token leave nothing to noise: half the tokens go through the layers.
+    # At block size 1 there is no noised copy, so half as many tokens go through the layers.
     assert plain.work_last.layers == 2 * plain.work_first.layers
     assert estimate(recipe, flops=1e12, processes=4).tokens_per_step == 4 * plain.tokens_per_step
     assert estimate(recipe, flops=2e12).seconds == pytest.approx(plain.seconds / 2)
     assert estimate(recipe, flops=1e12, noised_share=0.5).noised_tokens == plain.noised_tokens // 2
 
 
-def test_quantised_weights_take_what_their_bits_say():
+def test_fewer_bits_take_less_memory():
     plain, eight, four = (
         estimate(Recipe.read("qwen3-0.6b-lora", [f"quantization={each}"]), flops=1e12).memory.weights
         for each in ("null", "8bit", "4bit")
@@ -75,7 +75,7 @@ def test_quantised_weights_take_what_their_bits_say():
     assert plain > eight > four
 
 
-def test_options_out_of_range_are_refused():
+def test_options_out_of_range_raise_an_error():
     for wrong in ({"flops": 0.0}, {"noised_share": 9.0}, {"processes": 0}):
         with pytest.raises(SettingError):
             estimate(Recipe.read("qwen3-0.6b-lora"), **{"flops": 1e12, **wrong})
@@ -98,7 +98,7 @@ def test_the_memory_of_a_run_is_within_30_percent(tmp_path, checkpointing):
     draw = random.Random(0)
     text = "\n\n".join(" ".join(draw.choices(WORDS, k=300)) for _ in range(60))
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    # With checkpointing more rows, or what the allocator keeps would be as large as what is estimated.
+    # More rows with checkpointing: otherwise the memory that the allocator keeps is as large as the estimate.
     optimisation = {"max_steps": 2, "packed_length": 256, "rows": 16 if checkpointing else 8, "warmup": 0, "decay": 0}
     recipe = small_recipe(
         base,

@@ -1,4 +1,4 @@
-"""Preview: what is shown is what a run reads, and nothing is written or loaded for it."""
+"""Preview: it shows the data of a run, and neither writes files nor loads weights."""
 
 import json
 import re
@@ -41,16 +41,16 @@ def test_a_document_is_shown_with_its_noised_copy(recipe):
     assert marks.count("▒") == int(re.search(r"L_MDM (\d+)", scored)[1])
 
 
-def test_it_is_the_same_each_time_and_writes_nothing(recipe, base, tmp_path):
+def test_a_preview_is_deterministic_and_writes_nothing(recipe, base, tmp_path):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in base.iterdir())
     assert preview(recipe, 3) == preview(recipe, 3)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in base.iterdir()) == before
 
 
 def test_no_weight_is_read(recipe, base):
-    whole = preview(recipe)
+    before = preview(recipe)
     (base / "model.safetensors").write_bytes(b"no weights")
-    assert preview(recipe) == whole
+    assert preview(recipe) == before
 
 
 def test_the_first_token_of_a_block_is_never_masked(recipe):
@@ -63,7 +63,7 @@ def test_the_first_token_of_a_block_is_never_masked(recipe):
 
 
 @pytest.mark.parametrize("context", ["token_causal", "block_causal"])
-def test_the_drawn_mask_is_the_method_s(recipe, context):
+def test_the_drawn_attention_mask_is_that_of_the_method(recipe, context):
     recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"context": context})})
     rows = [line for line in attention(Preview.of(recipe, 4), 4).splitlines() if re.match(r"  x(_t)? ", line)]
     cells = [re.search(r"[#.]{20,}", line)[0] for line in rows]
@@ -86,7 +86,7 @@ def test_the_drawn_mask_is_the_method_s(recipe, context):
             assert in_clean == "#" * seen + "." * (len(in_clean) - seen)
 
 
-def test_block_sizes_add_up_to_the_run(recipe):
+def test_the_shares_of_the_block_sizes_sum_to_100_percent(recipe):
     chart = preview(recipe).split("block size over 1,000 steps\n")[1].split("\n\n")[0].splitlines()
     assert [int(line.split()[0]) for line in chart] == [1, 2, 4, 8, 16, 32]
     assert sum(float(re.search(r"([\d.]+) %", line)[1]) for line in chart) == pytest.approx(100)
@@ -98,7 +98,7 @@ def test_documents_that_do_not_fit_are_counted(recipe):
     assert not re.search(r"too long         0 of", preview(short))
 
 
-def test_a_mask_that_is_not_chosen_yet_is_said(base):
+def test_the_preview_notes_that_the_checkpoint_has_no_mask_token(base):
     rename_entries(base, {"<mask>": "<|unused_1|>"})
     text = preview(Recipe.read("nano", base=str(base)), 1)
     assert "chosen by the run; the checkpoint has none yet" in text
@@ -122,7 +122,7 @@ def test_pretraining_has_no_noised_copy():
     assert "the tokenizer shown here has read 40 documents" in text
 
 
-def test_what_would_stop_a_run_stops_a_preview(recipe, tmp_path):
+def test_a_preview_raises_the_errors_of_a_run(recipe, tmp_path):
     for wrong in (
         Recipe.read("chat-sft"),
         Recipe.read("chat-sft", base=recipe.base),
@@ -133,7 +133,7 @@ def test_what_would_stop_a_run_stops_a_preview(recipe, tmp_path):
             preview(wrong)
 
 
-def test_the_command(run, base):
+def test_the_preview_command(run, base):
     code, out, _ = run("preview", "--recipe", "nano", "--base", str(base), "--n", "1", "--block-size", "8")
     assert (code, out.count("document 1:"), out.count("document 2:")) == (0, 1, 0)
     for wrong in (["--n", "0"], ["--block-size", "0"], ["--set", "nosuch=1"]):

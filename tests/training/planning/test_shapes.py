@@ -1,4 +1,4 @@
-"""Shapes of bases without their weights: published ones to the parameter, folders as their config says."""
+"""Shapes of bases without their weights: published checkpoints, and folders with a config."""
 
 import json
 
@@ -20,18 +20,18 @@ from training.planning.shapes import PUBLISHED, find_shape
         ("Qwen/Qwen3-8B-Base", 8_190_735_360),
     ],
 )
-def test_published_shapes_have_their_published_size(name, parameters):
+def test_published_shapes_have_the_published_parameter_count(name, parameters):
     assert find_shape(name).network().num_parameters() == parameters
 
 
-def test_pangu_7b_is_seven_billion_and_its_two_large_embeddings():
+def test_pangu_7b_has_7_billion_parameters_without_embeddings():
     network = find_shape("openpangu/openPangu-Embedded-7B").network()
     embeddings = network.get_input_embeddings().weight.numel() + network.get_output_embeddings().weight.numel()
     assert network.num_parameters() - embeddings == pytest.approx(7e9, rel=0.05)
     assert {find_shape(f"someone/{name}").folder for name in PUBLISHED} == {None}
 
 
-def test_a_shape_that_is_not_known_is_one_sentence():
+def test_an_unknown_shape_raises_one_sentence():
     with pytest.raises(CheckpointError, match="is not known here, and HF_HUB_OFFLINE is set"):
         find_shape("someone/something")
     with pytest.raises(CheckpointError, match="not a bundled name"):
@@ -42,7 +42,7 @@ def test_a_shape_that_is_not_known_is_one_sentence():
     ("saved", "trained"),
     [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.bfloat16)],
 )
-def test_a_folder_has_the_shape_and_dtype_that_it_is_trained_in(tmp_path, saved, trained):
+def test_the_dtype_of_a_folder_is_the_training_dtype(tmp_path, saved, trained):
     shape = find_shape(str(write_base(tmp_path, dtype=getattr(torch, saved))))
     assert (shape.dtype, shape.folder, shape.config.model_type) == (trained, tmp_path, "llama")
     assert shape.network().device.type == "meta"

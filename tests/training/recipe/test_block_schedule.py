@@ -1,4 +1,4 @@
-"""Block growth: Eq. 3 of the paper, in fractions of a run."""
+"""Block growth: Eq. 3 of the paper, with steps as fractions of a run."""
 
 import pytest
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ def test_the_defaults_grow_over_the_first_2500_of_4000_steps():
     assert BlockGrowth().over(4000).stages == ((0, 1), (500, 2), (1000, 4), (1500, 8), (2000, 16), (2500, 32))
 
 
-def test_a_shorter_run_grows_the_same_way():
+def test_a_shorter_run_has_the_same_growth_in_fractions():
     long, short = BlockGrowth().over(4000), BlockGrowth().over(40)
     assert [short.at(step) for step in range(40)] == [long.at(step * 100) for step in range(40)]
 
@@ -34,11 +34,11 @@ def test_a_run_of_one_step_has_a_block_size():
     assert BlockGrowth().over(1).at(0) in (1, 2, 4, 8, 16, 32)
 
 
-def test_fixed_growth_is_the_largest_block_throughout():
+def test_fixed_growth_uses_the_largest_block_at_every_step():
     assert {BlockGrowth(kind="fixed", b_max=32).over(10).at(step) for step in range(10)} == {32}
 
 
-def test_a_list_takes_fractions_and_step_numbers():
+def test_a_list_accepts_fractions_and_step_numbers():
     fractions = BlockGrowth(kind="list", sizes=(1, 8, 32), starts=(0, 0.25, 0.5), b_max=32).over(100)
     steps = BlockGrowth(kind="list", sizes=(1, 8, 32), starts=(0, 25, 50), b_max=32).over(100)
     assert fractions.stages == steps.stages == ((0, 1), (25, 8), (50, 32))
@@ -56,6 +56,6 @@ def test_a_list_takes_fractions_and_step_numbers():
         ({"b_max": 0}, "greater than or equal to 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(fields, sentence):
+def test_wrong_settings_raise_an_error(fields, sentence):
     with pytest.raises(ValidationError, match=sentence):
         BlockGrowth(**fields)

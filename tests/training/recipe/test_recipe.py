@@ -15,12 +15,12 @@ NAMES = list(bundled_recipes())
 PAPER = ["qwen3-4b-paper", "pangu-7b-paper", "pangu-7b-paper-2-long", "pangu-7b-paper-3-sft"]
 
 
-def test_all_of_them_are_there():
+def test_all_recipes_are_bundled():
     assert {"nano-ar", "nano", "smoke", "chat-sft", "qwen3-0.6b-lora", *PAPER} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_bundled_recipe_is_valid_and_says_what_it_is_for(name):
+def test_a_bundled_recipe_is_valid_and_described(name):
     recipe = Recipe.read(name)
     assert recipe.about.endswith(".")
     assert len(recipe.about) <= 120
@@ -40,17 +40,17 @@ def test_the_resolved_recipe_reads_back_equal(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1000, 7])
 def test_all_phases_scale_with_max_steps(name, steps):
-    whole, short = Recipe.read(name), Recipe.read(name, optimisation__max_steps=steps)
+    original, short = Recipe.read(name), Recipe.read(name, optimisation__max_steps=steps)
     assert short.optimisation.max_steps == steps
-    assert short.optimisation.model_copy(update={"max_steps": whole.optimisation.max_steps}) == whole.optimisation
-    long_stages = whole.blocks.over(whole.optimisation.max_steps).stages
+    assert short.optimisation.model_copy(update={"max_steps": original.optimisation.max_steps}) == original.optimisation
+    long_stages = original.blocks.over(original.optimisation.max_steps).stages
     short_stages = short.blocks.over(steps).stages
     assert [size for _, size in short_stages] == [size for _, size in long_stages]
     for (long, _), (first, _) in zip(long_stages, short_stages):
-        assert first / steps == pytest.approx(long / whole.optimisation.max_steps, abs=1 / steps)
+        assert first / steps == pytest.approx(long / original.optimisation.max_steps, abs=1 / steps)
 
 
-def test_the_paper_grows_over_2500_of_4000_steps():
+def test_the_paper_recipe_grows_over_2500_of_4000_steps():
     recipe = Recipe.read("qwen3-4b-paper")
     assert recipe.blocks.over(4000).stages == ((0, 1), (500, 2), (1000, 4), (1500, 8), (2000, 16), (2500, 32))
     assert (recipe.optimisation.learning_rate, recipe.objective.ar_weight) == (1e-5, 0.5)
@@ -79,7 +79,7 @@ def test_set_overrides_single_settings():
         ("quantization=4bit", "add a lora section"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence_and_exit_code_2(run, tmp_path, setting, sentence):
+def test_a_wrong_setting_gives_one_sentence_and_exit_code_2(run, tmp_path, setting, sentence):
     code, out, err = run("adapt", "--recipe", "nano", "--set", setting, "--output", str(tmp_path / "run"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
@@ -87,7 +87,7 @@ def test_a_wrong_setting_is_one_sentence_and_exit_code_2(run, tmp_path, setting,
     assert not (tmp_path / "run").exists()
 
 
-def test_recipes_lists_them(run):
+def test_the_recipes_command_lists_all_recipes(run):
     code, out, _ = run("recipes")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == sorted(NAMES)
@@ -95,7 +95,7 @@ def test_recipes_lists_them(run):
     assert {each["name"]: each["about"] for each in listed} == {name: Recipe.read(name).about for name in NAMES}
 
 
-def test_corpus_prints_problems(run):
+def test_the_corpus_command_prints_problems(run):
     code, out, _ = run("corpus", "--domain", "math", "--split", "test", "--n", "3")
     assert (code, out.count("math test")) == (0, 3)
 
@@ -103,14 +103,14 @@ def test_corpus_prints_problems(run):
 @pytest.mark.parametrize(
     "arguments", [["--domain", "chess"], ["--split", "dev"], ["--n", "0"], ["--n", "x"], ["--nosuch"]]
 )
-def test_a_corpus_that_is_not_there_is_one_sentence(run, arguments):
+def test_wrong_corpus_options_give_one_sentence(run, arguments):
     code, out, err = run("corpus", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
 
 
 @pytest.mark.parametrize("name", [*PAPER, "chat-sft"])
-def test_the_data_that_a_recipe_leaves_to_you_is_missed_in_one_sentence(name, tmp_path):
+def test_missing_data_of_a_recipe_raises_one_sentence(name, tmp_path):
     base = write_base(tmp_path / "base")
     recipe = Recipe.read(name, ["threads=1", "precision=fp32"], base=str(base))
     with pytest.raises(RecipeError.__base__, match=r"There is no file data/[\w-]+\.jsonl\."):
@@ -119,7 +119,7 @@ def test_the_data_that_a_recipe_leaves_to_you_is_missed_in_one_sentence(name, tm
 
 
 def data_for(recipe: Recipe, folder: Path) -> Path | str:
-    """Data of the kind that a recipe asks for, small."""
+    """Small data in the format of the recipe."""
     path = folder / "data.jsonl"
     if recipe.data.source == "corpus":
         return "corpus"

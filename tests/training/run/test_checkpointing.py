@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, whatever interrupts a save."""
+"""Checkpoints: an interrupted save leaves no incomplete checkpoint."""
 
 import errno
 import os
@@ -30,13 +30,13 @@ def writer(text: str = "weights"):
     return write
 
 
-def test_a_published_folder_is_whole(tmp_path):
+def test_a_published_folder_is_complete(tmp_path):
     publish(tmp_path / "final", writer())
     assert is_whole(tmp_path / "final")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["final"]
 
 
-def test_publishing_again_replaces(tmp_path):
+def test_publishing_again_replaces_the_folder(tmp_path):
     publish(tmp_path / "final", writer("old"))
     publish(tmp_path / "final", writer("new"))
     assert (tmp_path / "final" / "model.bin").read_text() == "new"
@@ -44,7 +44,7 @@ def test_publishing_again_replaces(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["shorter", "other", "gone", "no manifest", "half a manifest"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+def test_a_damaged_checkpoint_is_ignored(tmp_path, damage):
     store = CheckpointStore(tmp_path, keep=3)
     store.save(1, writer())
     store.save(2, writer())
@@ -71,7 +71,7 @@ def test_only_the_newest_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(tmp_path, code):
+def test_on_a_full_disk_the_last_checkpoint_is_kept_and_named(tmp_path, code):
     store = CheckpointStore(tmp_path, keep=1)
     store.save(1, writer())
 
@@ -87,17 +87,17 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(tmp_path, code):
 
 @pytest.fixture
 def one_megabyte(tmp_path):
-    """A disk of one megabyte, where this process may mount one."""
+    """A disk of 1 MB. The test is skipped if this process cannot mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
-        pytest.skip("no file system can be mounted here")
+        pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_really_is_full_keeps_the_last_good_checkpoint(one_megabyte):
+def test_on_a_disk_without_space_the_last_checkpoint_is_kept(one_megabyte):
     store = CheckpointStore(one_megabyte, keep=2)
     small, large = torch.zeros(100_000), torch.zeros(200_000)
     store.save(1, lambda folder: save_file({"weights": small}, folder / "model.safetensors"))
@@ -107,10 +107,10 @@ def test_a_disk_that_really_is_full_keeps_the_last_good_checkpoint(one_megabyte)
     assert store.newest().step == 1
 
 
-def test_what_a_kill_leaves_behind_is_no_checkpoint_and_is_swept_away(tmp_path, monkeypatch):
+def test_the_files_of_a_killed_save_are_no_checkpoint_and_are_removed(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, keep=2)
     store.save(1, writer())
-    monkeypatch.setattr(checkpointing.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill cleans up nothing
+    monkeypatch.setattr(checkpointing.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill removes nothing
 
     def killed(folder):
         (folder / "model.bin").write_text("half")
@@ -126,7 +126,7 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint_and_is_swept_away(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_optimiser_state_is_read_back_to_the_bit(tmp_path, kind):
+def test_optimiser_state_is_read_back_exactly(tmp_path, kind):
     def make():
         torch.manual_seed(0)
         layer = torch.nn.Linear(4, 3, bias=False)

@@ -1,4 +1,4 @@
-"""end.json: what a run's end is called, and that it is written whole, by the right process, and never old."""
+"""end.json: the outcome of a run and its kind of failure. Its first process writes it, its next start removes it."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from training.run.trainer import Trainer
 
 @pytest.fixture
 def small(tmp_path):
-    """A recipe file of six steps, and an empty folder for its run, as a job has one."""
+    """A recipe file of six steps, and an empty folder for its run, as a job creates it."""
     (tmp_path / "run").mkdir()
     recipe = small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"))
     return written(recipe, tmp_path / "recipe.yaml"), tmp_path / "run"
@@ -59,10 +59,10 @@ def test_a_failure_has_a_kind(error, kind):
     assert kind_of(error) == kind
 
 
-def test_the_cpu_allocators_refusal_is_out_of_memory():
-    with pytest.raises(RuntimeError) as refused:
+def test_an_error_of_the_cpu_allocator_is_out_of_memory():
+    with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert kind_of(refused.value) == "out_of_memory"
+    assert kind_of(error.value) == "out_of_memory"
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_the_cpu_allocators_refusal_is_out_of_memory():
     ],
     ids=str,
 )
-def test_a_run_that_cannot_begin_says_why_in_the_folder_that_waits_for_it(run, small, arguments, kind):
+def test_a_run_that_cannot_start_writes_the_reason_to_its_folder(run, small, arguments, kind):
     recipe, output = small
     code, _, errors = run("adapt", "--recipe", recipe, "--output", output, *arguments)
     ending = read_ending(output)
     assert (code, ending.outcome, ending.kind) == (2, "failed", kind)
     assert f"error: {ending.message}" in errors
     assert [path.name for path in output.iterdir()] == [END]
-    # The folder still counts as empty.
+    # A folder with only end.json counts as empty.
     assert run("adapt", "--recipe", recipe, "--output", output, "--max-steps", 1)[0] == 0
     assert read_ending(output) == Ending(Outcome.FINISHED)
 
 
-def test_a_bad_row_and_a_missing_prompt_file_are_told_apart(run, small, tmp_path):
+def test_a_bad_row_and_a_missing_prompt_file_have_different_kinds(run, small, tmp_path):
     recipe, output = small
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 3, "completion": "b"\n')
     run("adapt", "--recipe", recipe, "--output", output, "--data", tmp_path / "bad.jsonl")
@@ -97,14 +97,14 @@ def test_a_bad_row_and_a_missing_prompt_file_are_told_apart(run, small, tmp_path
     assert read_ending(output).kind == "missing_file"
 
 
-def test_a_loss_that_is_no_number_is_written_down(run, small, monkeypatch):
+def test_an_infinite_gradient_is_recorded_as_nan_loss(run, small, monkeypatch):
     recipe, output = small
     monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, parameters, norm: torch.tensor(torch.inf))
     run("adapt", "--recipe", recipe, "--output", output)
     assert read_ending(output).kind == "nan_loss"
 
 
-def test_a_stop_is_written_down_with_its_step(tmp_path):
+def test_a_stop_is_recorded_with_its_step(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(Interrupted), ending_written(run, resume=False, ending_of=ending_of):
@@ -113,7 +113,7 @@ def test_a_stop_is_written_down_with_its_step(tmp_path):
     assert (ending.outcome, ending.step, ending.kind) == ("stopped", 7, None)
 
 
-def test_a_full_disk_in_the_middle_is_written_down(run, small, monkeypatch):
+def test_a_full_disk_during_a_run_is_recorded(run, small, monkeypatch):
     recipe, output = small
 
     def full(*args):
@@ -125,7 +125,7 @@ def test_a_full_disk_in_the_middle_is_written_down(run, small, monkeypatch):
     assert (ending.outcome, ending.kind) == ("failed", "disk_full")
 
 
-def test_an_exception_that_no_code_foresaw_is_a_crash(run, small, monkeypatch):
+def test_an_unexpected_exception_is_recorded_as_a_crash(run, small, monkeypatch):
     recipe, output = small
     monkeypatch.setattr(Trainer, "run", lambda self: {}["optimizer"])
     with pytest.raises(KeyError):
@@ -133,7 +133,7 @@ def test_an_exception_that_no_code_foresaw_is_a_crash(run, small, monkeypatch):
     assert read_ending(output) == Ending(Outcome.CRASHED, FailureKind.OTHER, message="KeyError: 'optimizer'")
 
 
-def test_no_folder_is_made_and_none_of_others_is_written_to(tmp_path):
+def test_no_folder_is_created_and_no_other_folder_is_written_to(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
     for run in (tmp_path / "not there", tmp_path / "photos"):
@@ -145,14 +145,14 @@ def test_no_folder_is_made_and_none_of_others_is_written_to(tmp_path):
 def test_the_first_process_of_a_run_writes_its_end(tmp_path, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
-    for rank, there in (("1", False), ("0", True)):
+    for rank, exists in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(RunError), ending_written(run, resume=False, ending_of=ending_of):
             raise RunError("no")
-        assert (run / END).exists() == there
+        assert (run / END).exists() == exists
 
 
-def test_the_end_of_the_last_start_is_gone_while_a_run_goes_on(tmp_path):
+def test_a_resumed_run_removes_the_end_file_of_the_earlier_start(tmp_path):
     (tmp_path / "recipe.yaml").write_text("")
     (tmp_path / END).write_text(stored())
     with ending_written(tmp_path, resume=True, ending_of=ending_of):
@@ -168,14 +168,14 @@ def stored(**fields) -> str:
     "text",
     ["", "{", "[]", '{"outcome": "failed"}', *[stored(**{key: 1.5}) for key in ("outcome", "kind", "step", "message")]],
 )
-def test_a_damaged_file_explains_nothing(tmp_path, text):
+def test_a_damaged_end_file_is_read_as_none(tmp_path, text):
     (tmp_path / END).write_text(stored())
     assert read_ending(tmp_path).kind == "bad_row"
     (tmp_path / END).write_text(text)
     assert read_ending(tmp_path) is None
 
 
-def test_a_runner_holds_no_torch_in_memory():
+def test_a_runner_does_not_import_torch():
     heavy = "{'torch', 'transformers', 'nbdiff_engine', 'pydantic'}"
     program = f"import sys, training.jobs.runner; print(sorted(sys.modules.keys() & {heavy}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

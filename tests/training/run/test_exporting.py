@@ -1,4 +1,4 @@
-"""Checkpoints of a run made into models that load."""
+"""Checkpoints of a run, exported as models."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from training.run.launch import start
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["all weights", "adapters"])
-def test_a_checkpoint_becomes_a_model_that_loads(tmp_path: Path, lora: dict | None) -> None:
+def test_an_exported_checkpoint_loads_as_a_model(tmp_path: Path, lora: dict | None) -> None:
     run = tmp_path / "run"
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     saving = {"save_every": 3, "eval_every": 0, "keep": 5, "probes": False}

@@ -1,4 +1,4 @@
-"""Signals: the step is finished and saved, and the losses of the run stay what they are."""
+"""Signals: the run finishes its step and saves; its losses do not change."""
 
 import os
 import signal
@@ -19,35 +19,35 @@ def recipe(tmp_path) -> Recipe:
 
 
 @pytest.fixture
-def unbroken(recipe, tmp_path) -> list[tuple]:
-    start(recipe, tmp_path / "unbroken", resume=False)
-    return losses(tmp_path / "unbroken")
+def uninterrupted(recipe, tmp_path) -> list[tuple]:
+    start(recipe, tmp_path / "uninterrupted", resume=False)
+    return losses(tmp_path / "uninterrupted")
 
 
-def test_a_signal_saves_and_ends(recipe, unbroken, tmp_path):
-    def signal_it(done: StepFigures) -> None:
-        if done.step == 2:  # what comes next is step 3
+def test_sigterm_saves_a_checkpoint_and_ends_the_run(recipe, uninterrupted, tmp_path):
+    def send_signal(done: StepFigures) -> None:
+        if done.step == 2:  # the run then finishes step 3
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="stopped after step 3, which is saved") as stopped:
-        start(recipe, tmp_path / "run", resume=False, on_step=signal_it)
+        start(recipe, tmp_path / "run", resume=False, on_step=send_signal)
     assert stopped.value.exit_code == 143
     start(recipe, tmp_path / "run", resume=True)
-    assert losses(tmp_path / "run") == unbroken
+    assert losses(tmp_path / "run") == uninterrupted
 
 
-def test_a_run_that_is_told_to_save_does_and_goes_on(recipe, unbroken, tmp_path):
+def test_sigusr1_saves_a_checkpoint_and_the_run_continues(recipe, uninterrupted, tmp_path):
     recipe = recipe.model_copy(update={"saving": recipe.saving.model_copy(update={"save_every": 1000})})
     checkpoints = CheckpointStore(tmp_path / "run" / "checkpoints", keep=9)
     seen = {0: [each.step for each in checkpoints.all()]}
 
-    def signal_it(done: StepFigures) -> None:
+    def send_signal(done: StepFigures) -> None:
         seen[done.step] = [each.step for each in checkpoints.all()]
         if done.step == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.getsignal(signal.SIGUSR1)
-    start(recipe, tmp_path / "run", resume=False, on_step=signal_it)
+    start(recipe, tmp_path / "run", resume=False, on_step=send_signal)
     assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3], 6: [3, 6]}
-    assert losses(tmp_path / "run") == unbroken
+    assert losses(tmp_path / "run") == uninterrupted
     assert signal.getsignal(signal.SIGUSR1) == before

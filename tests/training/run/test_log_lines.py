@@ -1,4 +1,4 @@
-"""Lines of a run's logs: what is written is read back, under the names that readers of the files know."""
+"""Lines of a run's logs: the names of their fields, and reading them back."""
 
 import json
 
@@ -21,17 +21,17 @@ LINE = {
 }
 
 
-def test_a_step_is_written_under_its_names_and_in_their_order():
+def test_the_names_and_the_order_of_the_fields_of_a_step():
     figures = StepFigures(*LINE.values())
     assert json.dumps(figures.to_json()) == json.dumps(LINE)
     assert StepFigures.read(LINE) == figures
 
 
-def test_a_line_of_an_older_version_is_read_with_gaps():
+def test_missing_fields_in_a_line_of_an_older_version_are_none():
     assert StepFigures.read({"step": 3, "loss": 2.5, "other": 1}).peak_memory is None
 
 
-def test_an_evaluation_is_by_block_size():
+def test_an_evaluation_is_written_with_one_entry_per_block_size():
     found = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.5, 1.5)})
     line = '{"step": 6, "losses": {"1": {"loss_mdm": null, "loss_ar": 1.5}, "8": {"loss_mdm": 2.5, "loss_ar": 1.5}}}'
     assert json.dumps(found.to_json()) == line

@@ -7,7 +7,7 @@ from training.run.model_card import model_card
 from training.run.run_progress import Progress
 
 
-def test_it_says_what_was_trained_and_what_was_measured(tmp_path):
+def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
     base = small_base(tmp_path / "base")
     recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
     model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)

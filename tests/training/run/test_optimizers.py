@@ -1,4 +1,4 @@
-"""Optimisers by parameter, and the learning rate of each step."""
+"""The optimiser of each parameter, and the learning rate of each step."""
 
 import pytest
 import torch
@@ -14,20 +14,20 @@ PARAMETERS = {
 }
 
 
-def test_adamw_decays_matrices_and_no_vectors():
+def test_adamw_applies_weight_decay_to_matrices_only():
     (adamw,) = make_optimizers(Optimisation(weight_decay=0.1), PARAMETERS).values()
     decay = {each.ndim: group["weight_decay"] for group in adamw.param_groups for each in group["params"]}
     assert decay == {2: 0.1, 1: 0.0}
 
 
-def test_muon_takes_the_matrices_of_the_layers_alone():
+def test_muon_trains_only_the_matrices_of_the_layers():
     made = make_optimizers(Optimisation(optimizer="muon"), PARAMETERS)
     assert [each.shape for group in made["muon"].param_groups for each in group["params"]] == [(2, 2)]
     assert {each.shape for group in made["adamw"].param_groups for each in group["params"]} == {(4, 2), (2,)}
 
 
 @pytest.mark.parametrize(("shape", "middle"), [("linear", 0.55), ("cosine", 0.55)])
-def test_the_rate_warms_up_stays_and_decays(shape, middle):
+def test_the_learning_rate_warms_up_is_constant_and_decays(shape, middle):
     settings = Optimisation(max_steps=100, learning_rate=0.5, warmup=0.1, decay=0.4, decay_to=0.1, decay_shape=shape)
     rates = [rate_at(settings, step) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])

@@ -21,7 +21,7 @@ def recipe(folder: Path, **sections: object) -> Recipe:
     return small_recipe(base, data, saving={**SAVING, **sections.pop("saving", {})}, **sections)
 
 
-def test_every_checkpoint_is_probed_and_no_loss_is_changed_by_it(tmp_path: Path) -> None:
+def test_every_checkpoint_is_probed_and_probes_change_no_loss(tmp_path: Path) -> None:
     start(recipe(tmp_path), tmp_path / "probed", resume=False)
     start(recipe(tmp_path, saving={"probes": False}), tmp_path / "plain", resume=False)
     lines = read_lines(tmp_path / "probed" / "probes.jsonl")
@@ -36,7 +36,7 @@ def test_every_checkpoint_is_probed_and_no_loss_is_changed_by_it(tmp_path: Path)
     assert losses(tmp_path / "probed") == losses(tmp_path / "plain")
 
 
-def test_a_failing_probe_is_no_reason_to_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_probe_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.run.probing.prepare", lambda *args, **kwargs: 1 / 0)
     assert (start(recipe(tmp_path), tmp_path / "run", resume=False) / "config.json").exists()
     assert read_lines(tmp_path / "run" / "probes.jsonl") == []

@@ -1,4 +1,4 @@
-"""A run's folder: another run's, or one of other files, is refused and left as it is."""
+"""A run's folder: a folder with another run or with other files is refused and not changed."""
 
 import pytest
 
@@ -13,10 +13,10 @@ def recipe(tmp_path) -> Recipe:
     return small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"))
 
 
-def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
+def test_the_folder_of_another_run_is_refused_and_not_changed(recipe, tmp_path):
     start(recipe, tmp_path / "run", resume=False)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match="holds another run"):
+    with pytest.raises(RunError, match="contains another run"):
         start(recipe, tmp_path / "run", resume=False)
     other = recipe.model_copy(update={"seed": 1})
     with pytest.raises(RunError, match=r"started with other settings: seed \(0 then, 1 now\)"):
@@ -26,7 +26,7 @@ def test_another_runs_folder_is_refused_and_left_as_it_is(recipe, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_of_something_else_is_refused(recipe, tmp_path):
+def test_a_folder_with_other_files_is_refused(recipe, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("a cat")
     with pytest.raises(RunError, match="is not an empty folder"):

@@ -1,4 +1,4 @@
-"""What a step trains on: a function of the recipe, the step and the cursor, whoever reads it."""
+"""The batches of a step depend only on the recipe, the step and the cursor."""
 
 from dataclasses import fields
 
@@ -32,10 +32,10 @@ def same(one: Batch, other: Batch) -> bool:
     return tokens and torch.equal(one.ids, other.ids) and torch.equal(one.mdm_targets, other.mdm_targets)
 
 
-def test_a_step_read_ahead_is_the_step_that_a_resumed_run_reads(recipe):
-    with reader(recipe) as whole:
-        first = whole.take(0, Cursor())
-        second = whole.take(1, first.cursor)
+def test_a_prefetched_step_equals_the_step_of_a_resumed_run(recipe):
+    with reader(recipe) as run:
+        first = run.take(0, Cursor())
+        second = run.take(1, first.cursor)
     with reader(recipe) as resumed:
         again = resumed.take(1, first.cursor)
     assert (first.block_size, second.block_size) == (1, 2)
@@ -62,11 +62,11 @@ def test_a_preview_packs_and_noises_as_the_run_does(recipe):
         assert shown.packer.largest_block == run.packer.largest_block == 8
 
 
-def test_noise_follows_from_the_seed_alone(recipe):
+def test_noise_depends_only_on_the_seed(recipe):
     model, source, _ = open_without_weights(recipe)
     packed, _ = packer_of(recipe, model, source).batch(Cursor(), 2)
-    how = Preview.of(recipe, 8).noising
-    one, again, other = (noised(packed, how, recipe, seed_of(recipe, "noise", step, 0)) for step in (3, 3, 4))
+    noising = Preview.of(recipe, 8).noising
+    one, again, other = (noised(packed, noising, recipe, seed_of(recipe, "noise", step, 0)) for step in (3, 3, 4))
     assert same(one, again)
     assert not same(one, other)
     assert seed_of(recipe, "noise", 1, 11) != seed_of(recipe, "noise", 11, 1)

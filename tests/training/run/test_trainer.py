@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, that they learn, and that nothing which interrupts them changes a loss."""
+"""Complete runs: their files, that the loss falls, and that no interruption changes a loss."""
 
 import json
 import os
@@ -30,13 +30,13 @@ def recipe(tmp_path) -> Recipe:
 
 
 @pytest.fixture
-def unbroken(recipe, tmp_path) -> list[tuple]:
-    start(recipe, tmp_path / "unbroken", resume=False)
-    return losses(tmp_path / "unbroken")
+def uninterrupted(recipe, tmp_path) -> list[tuple]:
+    start(recipe, tmp_path / "uninterrupted", resume=False)
+    return losses(tmp_path / "uninterrupted")
 
 
 def stop_after(step: int, error: BaseException) -> Callable[[StepFigures], None]:
-    """For `on_step`: end the process's run when `step` steps are done."""
+    """A callback for `on_step` that raises `error` after step `step`."""
 
     def stop(done: StepFigures) -> None:
         if done.step == step:
@@ -45,7 +45,7 @@ def stop_after(step: int, error: BaseException) -> Callable[[StepFigures], None]
     return stop
 
 
-def test_a_run_leaves_recipe_metrics_checkpoints_card_and_a_model_that_decodes(recipe, tmp_path):
+def test_a_run_writes_recipe_metrics_checkpoints_card_and_a_model_that_decodes(recipe, tmp_path):
     final = start(recipe, tmp_path / "run", resume=False)
     assert final == tmp_path / "run" / "final"
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -65,13 +65,13 @@ def test_a_run_leaves_recipe_metrics_checkpoints_card_and_a_model_that_decodes(r
     assert nb.generate(model, "red dog", max_new_tokens=8).token_ids
 
 
-def test_nothing_in_a_run_is_a_pickle(recipe, tmp_path):
+def test_a_run_writes_no_pickle(recipe, tmp_path):
     start(recipe, tmp_path / "run", resume=False)
     endings = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert endings <= {".json", ".jsonl", ".yaml", ".safetensors", ".md", ".jinja"}
 
 
-def test_it_learns(tmp_path):
+def test_the_held_out_losses_fall(tmp_path):
     recipe = small_recipe(
         small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), optimisation={"max_steps": 60, "rows": 8}
     )
@@ -83,35 +83,35 @@ def test_it_learns(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_run_goes_through_the_losses_of_an_unbroken_one(recipe, tmp_path, optimizer):
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(recipe, tmp_path, optimizer):
     steps = recipe.optimisation.model_copy(update={"optimizer": optimizer})
     recipe = recipe.model_copy(update={"optimisation": steps})
-    start(recipe, tmp_path / "unbroken", resume=False)
+    start(recipe, tmp_path / "uninterrupted", resume=False)
     with pytest.raises(MemoryError):
-        start(recipe, tmp_path / "broken", resume=False, on_step=stop_after(5, MemoryError()))
-    assert [line[0] for line in losses(tmp_path / "broken")] == [1, 2, 3, 4, 5]
-    start(recipe, tmp_path / "broken", resume=True)
-    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+        start(recipe, tmp_path / "resumed", resume=False, on_step=stop_after(5, MemoryError()))
+    assert [line[0] for line in losses(tmp_path / "resumed")] == [1, 2, 3, 4, 5]
+    start(recipe, tmp_path / "resumed", resume=True)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "uninterrupted")
 
 
-def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(recipe, unbroken, tmp_path):
+def test_with_a_damaged_newest_checkpoint_a_run_resumes_from_the_one_before(recipe, uninterrupted, tmp_path):
     with pytest.raises(MemoryError):
-        start(recipe, tmp_path / "broken", resume=False, on_step=stop_after(5, MemoryError()))
-    damaged = tmp_path / "broken" / "checkpoints" / "step-00000004" / "model.safetensors"
+        start(recipe, tmp_path / "resumed", resume=False, on_step=stop_after(5, MemoryError()))
+    damaged = tmp_path / "resumed" / "checkpoints" / "step-00000004" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-7])
-    with (tmp_path / "broken" / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 6, "lo')  # a line that a kill cut short
-    start(recipe, tmp_path / "broken", resume=True)
-    assert losses(tmp_path / "broken") == unbroken
+    with (tmp_path / "resumed" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 6, "lo')  # a line that a kill has cut
+    start(recipe, tmp_path / "resumed", resume=True)
+    assert losses(tmp_path / "resumed") == uninterrupted
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path):
-    def poison(done: StepFigures) -> None:
+def test_a_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path):
+    def set_nan(done: StepFigures) -> None:
         if done.step == 3:
             with torch.no_grad():
                 next(iter(trainer.parameters.values())).fill_(torch.nan)
 
-    trainer = make_trainer(recipe, tmp_path / "run", resume=False, on_step=poison)
+    trainer = make_trainer(recipe, tmp_path / "run", resume=False, on_step=set_nan)
     with pytest.raises(RunError, match=r"loss of step 4 is nan .* the checkpoint of step 2 is kept"):
         trainer.run()
 
@@ -123,9 +123,9 @@ def test_every_step_is_reported_as_it_is_logged(recipe, tmp_path):
     assert [each.to_json() for each in reported] == [json.loads(line) for line in lines]
 
 
-def test_a_gradient_that_is_no_number_is_never_stepped(recipe, tmp_path, monkeypatch):
+def test_no_step_is_taken_with_an_infinite_gradient(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda self, parameters, norm: torch.tensor(torch.inf))
-    with pytest.raises(RunError, match=r"gradient's norm inf; .* there is no checkpoint yet"):
+    with pytest.raises(RunError, match=r"gradient norm inf; .* there is no checkpoint yet"):
         start(recipe, tmp_path / "run", resume=False)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -150,27 +150,27 @@ def test_pretraining_reads_any_data(tmp_path):
     assert model.tokenizer.decode(model.tokenizer("red dog")["input_ids"]) == "red dog"
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, unbroken, tmp_path, monkeypatch):
-    write = checkpointing.save_file
+def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, uninterrupted, tmp_path, monkeypatch):
+    save_file = checkpointing.save_file
 
-    def full(tensors, path, *more, **options):
+    def fail_at_step_4(tensors, path, *more, **options):
         if "step-00000004" in str(path):
             raise OSError(28, "No space left on device")
-        return write(tensors, path, *more, **options)
+        return save_file(tensors, path, *more, **options)
 
-    monkeypatch.setattr(checkpointing, "save_file", full)
+    monkeypatch.setattr(checkpointing, "save_file", fail_at_step_4)
     with pytest.raises(RunError, match="the disk is full; the checkpoint of step 2 is kept"):
         start(recipe, tmp_path / "run", resume=False)
     monkeypatch.undo()
     start(recipe, tmp_path / "run", resume=True)
-    assert losses(tmp_path / "run") == unbroken
+    assert losses(tmp_path / "run") == uninterrupted
 
 
-def test_accumulation_is_a_larger_batch(tmp_path):
+def test_two_accumulated_batches_equal_one_of_twice_the_rows(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     for name, steps in (("wide", {"rows": 4}), ("accumulated", {"rows": 2, "accumulation": 2})):
         start(small_recipe(base, data, blocks={"b_0": 1, "b_max": 1}, optimisation=steps), tmp_path / name, False)
-    # Block size 1, where nothing is drawn: rows are noised micro-batch by micro-batch.
+    # Block size 1, because larger blocks are noised with another random state in each micro-batch.
     for one, other in zip(losses(tmp_path / "wide"), losses(tmp_path / "accumulated"), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
 
@@ -191,7 +191,7 @@ def test_accumulation_is_a_larger_batch(tmp_path):
     ],
     ids=str,
 )
-def test_each_switch_trains_and_decodes(sections, tmp_path):
+def test_a_run_with_each_option_trains_and_decodes(sections, tmp_path):
     sections = {name: {**value} if isinstance(value, dict) else value for name, value in sections.items()}
     recipe = small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), **sections)
     model = nb.load(start(recipe, tmp_path / "run", resume=False), dtype="float32")
@@ -211,7 +211,7 @@ def test_lambda_is_annealed_linearly(tmp_path):
     assert [line["ar_weight"] for line in lines] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
-def test_the_packed_length_is_cut_to_the_bases_context(tmp_path, caplog):
+def test_the_packed_length_is_limited_to_the_context_of_the_base(tmp_path, caplog):
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
@@ -231,14 +231,14 @@ def command(recipe: Recipe, tmp_path: Path, output: Path, *more: str) -> list[st
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_loses_nothing(tmp_path):
+def test_a_run_killed_three_times_has_the_losses_of_an_uninterrupted_one(tmp_path):
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
         optimisation={"max_steps": 300},
         saving={"save_every": 7, "eval_every": 0},
     )
-    start(recipe, tmp_path / "unbroken", resume=False)
+    start(recipe, tmp_path / "uninterrupted", resume=False)
     run, limit = tmp_path / "run", tmp_path / "limit"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NBDIFF_TEST_LIMIT": str(limit)}
     for kill in range(3):
@@ -259,7 +259,7 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path):
     assert not (run / "final").exists()
     done = subprocess.run([sys.executable, *command(recipe, tmp_path, run, "--resume")], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert losses(run) == losses(tmp_path / "unbroken")
+    assert losses(run) == losses(tmp_path / "uninterrupted")
 
 
 def losses_so_far(run: Path) -> list[str]:
@@ -267,7 +267,7 @@ def losses_so_far(run: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_with_twice_the_accumulation(tmp_path):
+def test_two_processes_have_the_losses_of_one_with_twice_the_accumulation(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     start(small_recipe(base, data, optimisation={"accumulation": 2}), tmp_path / "one", resume=False)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -290,7 +290,7 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_accumulation(tmp_pat
 
 @pytest.mark.slow
 def test_two_processes_with_one_held_out_row_and_a_resume(tmp_path):
-    """A process without a row to evaluate waits for no other; the logs have one writer; the batch stays what it was."""
+    """No process waits for another at evaluation, one process writes the logs, and resuming keeps the batch size."""
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
@@ -298,19 +298,19 @@ def test_two_processes_with_one_held_out_row_and_a_resume(tmp_path):
         saving={"save_every": 3},
     )
     run = tmp_path / "run"
-    half = command(recipe, tmp_path, run)
+    arguments = command(recipe, tmp_path, run)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 500}
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, *torchrun, *half], env=env, **options)
+    done = subprocess.run([sys.executable, *torchrun, *arguments], env=env, **options)
     assert done.returncode == 0, done.stderr
-    whole = losses(run)
+    before = losses(run)
     newest = run / "checkpoints" / "step-00000006" / "state.json"
     newest.write_text("damaged")
-    alone = subprocess.run([sys.executable, *half, "--resume"], env=env, **options)
-    assert alone.returncode == 2
-    assert "resume it on as many processes as it was started on" in alone.stderr
-    done = subprocess.run([sys.executable, *torchrun, *half, "--resume"], env=env, **options)
+    single = subprocess.run([sys.executable, *arguments, "--resume"], env=env, **options)
+    assert single.returncode == 2
+    assert "resume it on as many processes as it was started on" in single.stderr
+    done = subprocess.run([sys.executable, *torchrun, *arguments, "--resume"], env=env, **options)
     assert done.returncode == 0, done.stderr
-    for one, other in zip(losses(run), whole, strict=True):
+    for one, other in zip(losses(run), before, strict=True):
         assert one == pytest.approx(other)
