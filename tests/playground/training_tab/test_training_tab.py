@@ -263,8 +263,8 @@ def test_what_a_job_that_is_over_does_not_take_is_refused_in_a_sentence(form: Jo
     watch = Watch(jobs)
     with gr.Blocks():
         watch.build()
-    assert "only one that is running can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
-    assert "only one that has stopped or failed can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
+    assert "only a running job can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
+    assert "only a stopped, failed or lost job can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
     assert watch._acted(jobs.stop)(job.id)[watch.said] == ""  # it has ended: that is what was asked for
     assert jobs.get(job.id).state == "finished"
     assert 'role="alert"' in watch._acted(jobs.stop)("../no")[watch.said]
