@@ -41,7 +41,7 @@ class BlockGrowth(BaseModel):
         if self.kind == "list":
             if not self.sizes or len(self.sizes) != len(self.starts):
                 raise ValueError(
-                    f"there are {len(self.starts)} starts and {len(self.sizes)} sizes; a list needs as many starts as sizes"
+                    f"there are {len(self.starts)} starts and {len(self.sizes)} sizes; give as many starts as sizes"
                 )
             if self.starts[0] != 0 or any(a >= b for a, b in pairwise(self.starts)):
                 raise ValueError(f"starts is {list(self.starts)}; the values must begin at 0 and increase")
@@ -75,5 +75,5 @@ class BlockSchedule:
     stages: tuple[tuple[int, int], ...]
 
     def at(self, step: int) -> int:
-        """The block size of a step. If two stages begin at the same step, in a very short run, the later one is used."""
+        """The block size of a step. If two stages begin at the same step of a very short run, the later is used."""
         return [size for first, size in self.stages if first <= step][-1]
