@@ -174,7 +174,7 @@ def attention(shown: Preview, block_size: int) -> str:
     mask = dense_mask(batch.tokens, batch.tokens, shown.recipe.objective.context)[0, 0]
     targets = torch.cat([batch.mdm_targets[0], batch.ar_targets[0]])
     lines = [
-        f"who attends to whom, blocks of {block_size} (the token of a row attends to #; x_t noised, x clean; right: the",
+        f"who attends to whom, blocks of {block_size} (a row's token attends to #; x_t noised, x clean; right: the",
         "target of its output, of L_MDM in the noised half and of L_AR in the clean half)",
     ]
     for query in chosen:
