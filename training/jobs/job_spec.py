@@ -80,7 +80,7 @@ class JobSpec(BaseModel):
     @property
     def label(self) -> str:
         """A short name of the recipe."""
-        return self.recipe if self.recipe in bundled_recipes() else "of its own"
+        return self.recipe if self.recipe in bundled_recipes() else "custom"
 
     def command(self) -> list[str]:
         """Arguments of `python -m training` for the same run, without --output. A custom recipe: recipe.yaml."""

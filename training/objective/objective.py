@@ -56,7 +56,7 @@ class Objective(nn.Module):
             (NBDiff). The mask-annealing ablation opens them gradually.
         """
         if self.network.config._attn_implementation == DOCUMENTS:
-            return self._forward_concatenated(batch, open_future)
+            return self.end_to_end(batch, open_future)
         hidden_BSD = self.body(
             input_ids=batch.ids,
             attention_mask=self.mask(batch, open_future),
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         ar_sum, ar_count = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
         return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
 
-    def _forward_concatenated(self, batch: Batch, open_future: Tensor | None) -> Losses:
+    def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
         """The same losses, from one row with the tokens of all rows, without padding."""
         there = present(batch.tokens)
         hidden_1TD = self.body(
@@ -103,8 +103,8 @@ class Objective(nn.Module):
         The head is computed only for these positions, in chunks, and again in the backward pass. The logits of all
         positions would be by far the largest tensor of a training step.
         """
-        places = targets_BN != IGNORED
-        hidden_TD, targets_T = hidden_BND[places], targets_BN[places]
+        scored = targets_BN != IGNORED
+        hidden_TD, targets_T = hidden_BND[scored], targets_BN[scored]
         head = self.network.get_output_embeddings()
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         step = max(1, CHUNK_LOGITS // self.vocab_size)

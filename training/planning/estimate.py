@@ -185,7 +185,7 @@ class _Sizes:
         plain = block_size == 1 and self.recipe.objective.token_shift
         return self.clean + (0 if plain else self.noised)
 
-    def places(self, block_size: int) -> tuple[int, int]:
+    def scored_positions(self, block_size: int) -> tuple[int, int]:
         """Scored positions of a forward: next tokens, and masked tokens (a share of E[t] = 1/2)."""
         if self.recipe.kind == "pretrain":
             return self.rows * self.clean, 0
@@ -209,7 +209,7 @@ class _Sizes:
         return Work(
             layers=repeats * (2 * once + weights),
             attention=round(repeats * attention * (1 + _ATTENTION_BACKWARD)),
-            head=repeats * passes * 2 * sum(self.places(block_size)) * vocabulary * hidden,
+            head=repeats * passes * 2 * sum(self.scored_positions(block_size)) * vocabulary * hidden,
             recomputed=repeats * again,
         )
 
@@ -234,7 +234,7 @@ class _Sizes:
         copies = value * (copied // layer.number if checkpointed else copied)
         # Outside the layers: the embedding, the last norm, rotary angles, and a copy of the scored positions.
         activations += tokens * (layer.hidden * (residual + 8) + 8 * layer.queries // layer.heads)
-        activations += 4 * layer.hidden * sum(self.places(block_size))
+        activations += 4 * layer.hidden * sum(self.scored_positions(block_size))
         # Bytes of the boolean mask; FlexAttention has none.
         square = 0 if self.device == "cuda" else self.rows * length * length
         making = _MASK_TEMPORARIES * square
@@ -279,7 +279,7 @@ class _Sizes:
     def _head(self, value: int, block_size: int) -> tuple[int, int]:
         """Bytes of a chunk of logits with its temporaries, and of the gradient of the head's weights."""
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
-        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.places(block_size)))
+        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.scored_positions(block_size)))
         # Logits, the same in float32, log-probabilities, and the gradients of the first two.
         logits = chunk * vocabulary * (2 * value + 12)
         trained = not self.recipe.lora

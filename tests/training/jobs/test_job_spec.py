@@ -70,7 +70,7 @@ def test_a_spec_is_fixed_and_survives_the_store():
         ({"recipe": "smoke", "nosuch": 1}, "'nosuch' is not known"),
         ({"recipe": "smoke", "kind": "pretrain"}, "is for adapt"),
         ({"recipe": "nano-ar"}, "is for pretrain"),
-        ({"recipe": "nano-ar", "kind": "pretrain", "base": "nano-ar"}, "has no base"),
+        ({"recipe": "nano-ar", "kind": "pretrain", "base": "nano-ar"}, "takes no base"),
         ({"recipe": "smoke", "kind": "rm"}, "kind"),
         ({"recipe": "smoke", "max_steps": 0}, "max_steps"),
         ({"recipe": "smoke", "max_steps": "5; rm"}, "max_steps"),
