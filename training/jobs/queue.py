@@ -167,7 +167,7 @@ class Jobs:
             if row.state in states.RESUMABLE:
                 if not places.recipe_of(self._folder(row.id)).is_file():
                     raise JobError(f"The job {row.id} cannot be resumed: its recipe.yaml is missing.")
-                ledger.move_to(row, states.QUEUED, "resumed", attempts=0)
+                ledger.move_to(row, states.QUEUED, "resume requested", attempts=0)
         return self.get(id)
 
     def save_now(self, id: str) -> None:

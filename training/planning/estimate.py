@@ -251,14 +251,14 @@ class _Sizes:
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
         constant = weights + optimizer + exchange
-        held = gradients if steps.accumulation > 1 else head_gradient
+        kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         allocator = _ALLOCATOR if self.device == "cpu" else 0
         peak = (
             constant
             + allocator
             + max(
-                held + copies + activations + mask + working,
-                held + making + mask,
+                kept_gradients + copies + activations + mask + working,
+                kept_gradients + making + mask,
                 gradients + (kept if checkpointed else 0),
                 gradients + (6 * value * layer.largest if steps.optimizer == "muon" else 0),
             )
@@ -322,7 +322,7 @@ def table(found: Estimate, device: str) -> str:
     rows: list[tuple[str, str]] = [
         ("model", found.model),
         ("parameters", f"{found.parameters:,}"),
-        ("trained", f"{found.trained_parameters:,} ({share:.3g} % of that number)"),
+        ("trained", f"{found.trained_parameters:,} ({share:.3g} % of the base's)"),
         ("one forward", f"{found.rows} rows of {found.noised_tokens} noised + {found.clean_tokens} clean tokens"),
         ("one step", f"{found.tokens_per_step:,} clean tokens, {found.max_steps:,} steps"),
         ("", ""),

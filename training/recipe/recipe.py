@@ -240,7 +240,7 @@ def _fields_in(text: str, name: str, else_known: str = "") -> dict[str, Any]:
 
 
 def plain_yaml(text: str) -> Any:
-    """The value of a YAML text. Safe for untrusted text. The message of its ValueError begins after "because".
+    """The value of a YAML text. Safe for untrusted text. Raises ValueError with the reason, as half a sentence.
 
     It refuses aliases, because a few lines of them can expand to gigabytes, and deep nesting, which YAML parses slowly.
     """
