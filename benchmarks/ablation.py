@@ -47,7 +47,7 @@ MAX_NEW_TOKENS = 128
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to adapt the base. settings: its changes to the full recipe."""
+    """A variant of the recipe. settings: its changes to the full recipe."""
 
     name: str
     about: str

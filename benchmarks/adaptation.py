@@ -3,7 +3,7 @@
     python -m benchmarks.adaptation
     python -m benchmarks.adaptation --shape 1x8192 --precision fp32 --save
 
-A network with random weights and the sizes of nano is trained on the project's corpus. The kinds of step take turns in
+A network with random weights and the sizes of nano is trained on the project's corpus. All kinds of step alternate in
 one process. The seconds are the median of a kind's steps and contain forward, backward and optimiser, but not the
 noising, because a run noises the next batch during the current step. "x AR" is relative to the fastest AR step
 measured. Each peak is that of a run of two steps in its own process, because the recorded peak of a process never
@@ -66,7 +66,7 @@ class StepCost:
 
 
 def random_base(folder: Path, context: int, vocabulary: int) -> Path:
-    """Write a network with random weights and the sizes of nano-ar, but its own context and vocabulary, to `folder`."""
+    """Write a network of random weights to `folder`, with the sizes of nano-ar but this context and vocabulary."""
     bundled = bundled_models()["nano-ar"]
     config = AutoConfig.from_pretrained(bundled, max_position_embeddings=context, vocab_size=vocabulary)
     torch.manual_seed(0)
@@ -278,7 +278,7 @@ def main() -> None:
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps is {options.steps}; it must be at least 1")
     options.precision = options.precision or ["bf16"]
-    transformers_logging.disable_progress_bar()  # those of saving the networks
+    transformers_logging.disable_progress_bar()  # they would appear when networks are saved
     text = io.StringIO()
     with contextlib.redirect_stdout(Tee(sys.stdout, text)):
         print(json.dumps(report(options)))

@@ -38,7 +38,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A row of the race. lossless: whether its tokens must be those of AR, except for rounding."""
+    """A row of the race. lossless: whether its tokens must equal those of AR, except for rounding."""
 
     name: str
     run: Callable[[], Answers]

@@ -1,7 +1,7 @@
 """The time of decoding by part: the network, the preparation of its forwards, sampling, unmasking, rows and events.
 
-Measured from outside: `measured` replaces functions of the engine by timed ones. The timers themselves take a little
-time, so the split also has the duration of the same work without them.
+`measured` replaces functions of the engine by timed ones. The timers take a little time, so the split also contains the
+duration of the same work without them.
 """
 
 import statistics
@@ -24,7 +24,7 @@ PARTS = ("network", "preparation", "sampling", "unmasking", "rows and events")
 class DecodeSplit:
     """Seconds of one decode by part; their sum is `engine`.
 
-    held: seconds that the reader waits after each event. idle: seconds that the reader used in all.
+    held: seconds that the reader waits after each event. idle: total seconds of the reader.
     """
 
     strategy: str

@@ -47,7 +47,7 @@ SPLIT = (
 )
 
 
-READER_SECONDS = 0.002  # that a slow reader waits after an event
+READER_SECONDS = 0.002  # wait of a slow reader after each event
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SpeedRow:
     x_transformers: float
     tokens_per_forward: float | None
     equal_to_ar: float  # share of prompts
-    lossless: bool  # whether its tokens must be those of AR, except for rounding
+    lossless: bool  # whether its tokens must equal those of AR, except for rounding
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,10 +126,10 @@ def table(rows: Sequence[PerplexityRow]) -> str:
             lines.append("")
         by = "AR" if row.block_size is None else f"blocks of {row.block_size}"
         errors = [row.perplexity_error, row.bits_per_byte_error]
-        one, other = ("" if each is None else "0" if each == 0 else f"{each:.4f}" for each in errors)
+        perplexity_error, bits_error = ("" if each is None else "0" if each == 0 else f"{each:.4f}" for each in errors)
         lines.append(
-            f"{row.model:10} {by:14} {row.domain:10} {row.tokens:7} {row.perplexity:11.4f} {one:>7} "
-            f"{row.bits_per_byte:10.4f} {other:>7}"
+            f"{row.model:10} {by:14} {row.domain:10} {row.tokens:7} {row.perplexity:11.4f} {perplexity_error:>7} "
+            f"{row.bits_per_byte:10.4f} {bits_error:>7}"
         )
     return "\n".join(lines)
 

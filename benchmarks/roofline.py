@@ -9,7 +9,7 @@ import torch
 import nbdiff_engine as nb
 
 _LARGE = 2**28  # bytes, more than any CPU cache holds
-_SIDE = 1024  # of the square matrices that measure the arithmetic limit
+_SIDE = 1024  # side of the square matrices for the arithmetic limit
 _TRIALS = 7
 
 

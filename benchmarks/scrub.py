@@ -4,7 +4,7 @@
 
 A synthetic race with two lanes, AR and block diffusion, is shown in headless Chromium without a GPU. A slow drag moves
 over the whole range once; a fast drag moves over it four times, back and forth, in the same number of frames; jumps set
-positions in no order, like clicks on the slider. Every frame shows another moment. The last line is JSON: the median
+scattered positions, like clicks on the slider. Every frame shows another moment. The last line is JSON: the median
 and the worst drag and the jumps, in frames per second, and the longest frame of a drag in milliseconds.
 """
 
@@ -84,7 +84,7 @@ def _lane(name: str, strategy: str, events: list[Any]) -> dict[str, Any]:
     trace = {
         "format": "nbdiff-trace",
         "version": 1,
-        "model": "made up",
+        "model": "synthetic",
         "settings": {"strategy": strategy, "unmasking": "confidence", "threshold": 0.9, "temperature": 0.0},
         "mask_token_id": WORDS,
         "prompt": "Count",

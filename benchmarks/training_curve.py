@@ -118,7 +118,7 @@ def train(output: Path, steps: int, save_every: int) -> None:
     if not (folder.final / "config.json").is_file():
         try:
             start(recipe, output, resume=folder.holds_a_run)
-        except Interrupted as stopped:  # its text names --resume, an option of the other command line
+        except Interrupted as stopped:  # its message names --resume, which this script does not have
             raise RunError("Training was stopped, and the run is saved. The same command resumes it.") from stopped
 
 
@@ -209,7 +209,7 @@ def main() -> None:
         threshold=given.threshold,
         max_new_tokens=given.max_new_tokens,
         dtype=given.dtype,
-        run_code=given.run_code or not (given.run or given.models),  # the small run knows only our corpus
+        run_code=given.run_code or not (given.run or given.models),  # trained only on our corpus
     )
     _ = settings.decode_settings  # raises before training if a setting is wrong
     problems = held_out(limit=given.problems)

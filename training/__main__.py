@@ -6,7 +6,7 @@
     python -m training jobs submit --recipe smoke
     torchrun --standalone --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
 
-Bad input is one sentence on standard error and exit code 2.
+Bad input gives one sentence on standard error and exit code 2.
 """
 
 import logging
@@ -30,11 +30,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Adapt an AR checkpoint into a block-diffusion model.",
-    epilog="Installed as nbdiff-train; python -m training is the same.",
+    epilog="After installation, nbdiff-train is the same command as python -m training.",
 )
 
-OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run; by default under runs/.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run. Default: a new one in runs/.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")]
 
 
 @cli.command()
@@ -47,7 +47,7 @@ def adapt(
     overrides: SetOption = None,
     resume: ResumeOption = False,
 ) -> None:
-    """Turn an AR checkpoint into a block-diffusion model."""
+    """Adapt an AR checkpoint into a block-diffusion model."""
     _run("adapt", recipe, base, data, output, max_steps, overrides, resume)
 
 
@@ -79,25 +79,25 @@ def _run(
     resume: bool,
 ) -> None:
     if resume and output is None:
-        raise RunError("--resume needs --output, the folder of the run to go on with.")
+        raise RunError("--resume needs --output, the folder of the run to continue.")
     if recipe is None and resume:
         recipe = str(output / "recipe.yaml")
     if output is None:
         output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
     with ending_written(output, resume, ending_of):
-        settled = planning_commands.settled(recipe, overrides, base, data, max_steps)
-        if settled.kind != kind:
+        chosen = planning_commands.settled(recipe, overrides, base, data, max_steps)
+        if chosen.kind != kind:
             raise RecipeError(
-                f"The recipe {recipe} is for {settled.kind}; run python -m training {settled.kind} with it."
+                f"The recipe {recipe} is for {chosen.kind}; run python -m training {chosen.kind} with it."
             )
         from training.run.launch import start
 
-        final = start(settled, output, resume)
+        final = start(chosen, output, resume)
     print(final)
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input becomes one sentence and exit code 2."""
+    """Run the command line. Bad input becomes one sentence on standard error and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -106,7 +106,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))
     except typer.TyperException as error:
-        print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+        print(f"error: {error.format_message()} (--help lists commands and options)", file=sys.stderr)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)

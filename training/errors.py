@@ -1,11 +1,11 @@
-"""What can go wrong in a training run, each as one sentence. Exit code 2 at the command line, as in the engine."""
+"""Errors of training: one sentence each, and exit code 2 on the command line, as in the engine."""
 
 from nbdiff_engine.errors import NBDiffError
 from training.failure_kind import FailureKind
 
 
 class TrainingError(NBDiffError):
-    """Base of this package's errors. kind: given where the error is raised, if more is known than the class says."""
+    """Base of this package's errors. kind: if None, the default of the class."""
 
     default_kind = FailureKind.OTHER
 
@@ -15,14 +15,14 @@ class TrainingError(NBDiffError):
 
 
 class DataError(TrainingError):
-    """Training data is missing, empty, or not of the shape that was named."""
+    """Training data is missing, empty, or not in the given format."""
 
 
 class RecipeError(TrainingError):
-    """A setting of a recipe is out of its range, unknown, or does not fit the others."""
+    """A setting of a recipe is out of range, unknown, or inconsistent with other settings."""
 
     default_kind = FailureKind.BAD_SETTING
 
 
 class RunError(TrainingError):
-    """A run cannot start, go on or be saved."""
+    """A run cannot start, continue or be saved."""

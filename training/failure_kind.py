@@ -1,4 +1,4 @@
-"""Why a run failed, for a program to read. It imports nothing, so that a job's runner can."""
+"""Machine-readable kinds of failure. No heavy imports, because a job's runner imports this module."""
 
 from enum import StrEnum
 

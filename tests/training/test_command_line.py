@@ -58,7 +58,7 @@ def test_resume_needs_only_the_folder(run, small):
         (["adapt", "--recipe", "SMALL", "--base", "nosuch"], "No model 'nosuch'"),
         (["adapt", "--recipe", "SMALL", "--set", "optimisation.max_steps=0"], "max_steps"),
         (["adapt", "--recipe", "SMALL", "--set", "optimisation.speed=1"], "'optimisation.speed' is not known"),
-        (["adapt", "--recipe", "SMALL", "--set", "nonsense"], "is no key=value"),
+        (["adapt", "--recipe", "SMALL", "--set", "nonsense"], "is not key=value"),
         (["adapt", "--recipe", "SMALL", "--set", "seed.inner=1"], "has no settings inside"),
         (["adapt", "--recipe", "SMALL", "--set", "data.columns={prompt: nosuch}"], "nosuch"),
         (["adapt", "--recipe", "SMALL", "--set", "quantization=4bit"], "add a lora section"),

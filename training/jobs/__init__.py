@@ -1,4 +1,5 @@
-"""Training jobs that belong to no page and no server: a queue in SQLite, a folder and a process group a job.
+"""Training jobs that run independently of any page or server. The queue is in SQLite; each job has its own folder and
+process group.
 
 >>> from training.jobs import Jobs, JobSpec
 >>> jobs = Jobs()
@@ -10,8 +11,8 @@
 from importlib import import_module
 from typing import Any
 
-# Imported when first asked for: a job's runner lives as long as its trainer, and should not hold torch in memory.
-_WHERE = {
+# Imported at first use: a job's runner imports this package and runs as long as its trainer, so it must not load torch.
+_MODULES = {
     "JobError": "training.jobs.job_errors",
     "JobSpec": "training.jobs.job_spec",
     "Jobs": "training.jobs.queue",
@@ -23,6 +24,6 @@ __all__ = ["JobError", "JobSpec", "Jobs", "TrainingJob", "home"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

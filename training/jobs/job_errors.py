@@ -1,7 +1,7 @@
-"""What can go wrong with a job, as one sentence. Exit code 2 at the command line."""
+"""The error of jobs: one sentence, and exit code 2 on the command line."""
 
 from training.errors import RunError
 
 
 class JobError(RunError):
-    """A job is not there, cannot be made from what was given, or is not in a state for what was asked."""
+    """A job does not exist, its spec is not valid, or its state does not allow the request."""

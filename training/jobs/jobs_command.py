@@ -1,4 +1,4 @@
-"""`python -m training jobs`: the same jobs as the page's, from a terminal.
+"""`python -m training jobs`: manage the jobs of the page from a terminal.
 
 python -m training jobs submit --recipe smoke
 python -m training jobs list
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from training.jobs import Jobs, TrainingJob
 
 cli = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Queue, watch and end runs."
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help="Queue, watch and stop runs."
 )
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or as much of it as no other has.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or a prefix that no other job has.")]
 _POLL = 0.5  # seconds
 
 
@@ -32,7 +32,7 @@ def submit(
     data: DataOption = None,
     max_steps: StepsOption = None,
     overrides: SetOption = None,
-    name: Annotated[str, typer.Option("--name", help="What to call it. Default: the recipe's name.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name of the job. Default: the recipe's name.")] = "",
     kind: Annotated[str, typer.Option("--kind", help="adapt or pretrain.")] = "adapt",
     as_json: JsonOption = False,
 ) -> None:
@@ -83,10 +83,10 @@ def show(id: IdArgument, as_json: JsonOption = False) -> None:
 @cli.command()
 def logs(
     id: IdArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="Last lines that are shown.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the job ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Number of last lines to print.")] = 40,
 ) -> None:
-    """Print what a job's trainer has printed."""
+    """Print the log of a job's trainer."""
     from training.jobs import states
     from training.jobs.places import log_of
 
@@ -100,7 +100,7 @@ def logs(
     log = log_of(job.folder)
     place = log.stat().st_size if log.exists() else 0
     while True:
-        ended = jobs.get(job.id).state in states.ENDED  # asked first: what it wrote last is still printed
+        ended = jobs.get(job.id).state in states.ENDED  # before reading, so that its last output is still printed
         if log.exists():
             with log.open("rb") as file:
                 file.seek(place)
@@ -115,35 +115,35 @@ def logs(
 
 @cli.command()
 def stop(id: IdArgument) -> None:
-    """Have a job save and end; cancel a queued one."""
+    """Stop a job after it saves; cancel a queued job."""
     jobs = _jobs()
     print(_line(jobs.stop(_find(jobs, id).id)))
 
 
 @cli.command()
 def resume(id: IdArgument) -> None:
-    """Queue a stopped, failed or lost job again; it goes on from its last checkpoint."""
+    """Queue a stopped, failed or lost job again; it continues from its last checkpoint."""
     jobs = _jobs()
     print(_line(jobs.resume(_find(jobs, id).id)))
 
 
 @cli.command()
 def save(id: IdArgument) -> None:
-    """Have a running job save a checkpoint now."""
+    """Make a running job save a checkpoint now."""
     jobs = _jobs()
     jobs.save_now(_find(jobs, id).id)
 
 
 @cli.command()
 def delete(id: IdArgument) -> None:
-    """Delete a job that does not run, and its folder."""
+    """Delete a job that is not running, and its folder."""
     jobs = _jobs()
     jobs.delete(_find(jobs, id).id)
 
 
 @cli.command()
-def move(id: IdArgument, place: Annotated[int, typer.Argument(min=1, help="1 is the next.")]) -> None:
-    """Give a queued job another place in the queue."""
+def move(id: IdArgument, place: Annotated[int, typer.Argument(min=1, help="1 starts next.")]) -> None:
+    """Move a queued job to another place in the queue."""
     jobs = _jobs()
     print(_line(jobs.move(_find(jobs, id).id, place)))
 
@@ -151,9 +151,9 @@ def move(id: IdArgument, place: Annotated[int, typer.Argument(min=1, help="1 is 
 @cli.command()
 def wait(
     id: IdArgument,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; exit code 124 when they are over.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; exit code 124 after a timeout.")] = None,
 ) -> None:
-    """Wait until a job has ended. Exit code 0 if it finished, 1 if not."""
+    """Wait until a job ends. Exit code 0 if it finished, otherwise 1."""
     from training.jobs import states
 
     jobs = _jobs()
@@ -177,7 +177,7 @@ def _jobs() -> "Jobs":
 
 
 def _find(jobs: "Jobs", prefix: str) -> "TrainingJob":
-    """The one job whose id begins so. Raises JobError where there is none, or more than one."""
+    """The only job whose id begins with `prefix`. Raises JobError if there is none, or more than one."""
     from nbdiff_engine.errors import brief
     from training.jobs import JobError
 
@@ -185,12 +185,12 @@ def _find(jobs: "Jobs", prefix: str) -> "TrainingJob":
     if len(found) > 1:
         raise JobError(f"{len(found)} jobs begin with {brief(prefix)}; give more of the id.")
     if not found:
-        raise JobError(f"There is no job {brief(prefix)}; python -m training jobs list shows what there is.")
+        raise JobError(f"There is no job {brief(prefix)}; python -m training jobs list shows all jobs.")
     return found[0]
 
 
 def _recipe(given: str | None) -> str:
-    """A bundled name, or the text of a file. Raises RecipeError for what is neither."""
+    """A bundled name, or the text of a file. Raises RecipeError if it is neither."""
     from pathlib import Path
 
     from nbdiff_engine.errors import brief
@@ -206,7 +206,7 @@ def _recipe(given: str | None) -> str:
     except (OSError, ValueError, RuntimeError) as error:
         known = ", ".join(bundled_recipes())
         raise RecipeError(
-            f"There is no recipe {brief(given)}: not a bundled name ({known}) and not a file that can be read."
+            f"There is no recipe {brief(given)}: not a bundled name ({known}) and not a readable file."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where jobs live: `home()/jobs.sqlite`, and a folder `home()/jobs/<id>` for each."""
+"""Paths of the jobs: the store `home()/jobs.sqlite`, and a folder `home()/jobs/<id>` for each job."""
 
 import os
 import re
@@ -10,13 +10,13 @@ _ID = re.compile(r"[0-9a-f]{8}")
 
 
 def home() -> Path:
-    """$NBDIFF_HOME, or this user's data folder. It is made when something is first written to it."""
+    """$NBDIFF_HOME, or this user's data folder. It is created at the first write."""
     given = os.environ.get("NBDIFF_HOME", "").strip()
     return Path(given).expanduser().absolute() if given else user_data_path("nbdiff", appauthor=False)
 
 
 def is_id(text: object) -> bool:
-    """Whether a text has the form of an id, and so can be the name of a folder and nothing else."""
+    """Whether a text has the form of an id. An id is safe as a folder name: it contains no separators or dots."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
@@ -31,22 +31,22 @@ class Places:
         self.jobs = home / "jobs"
 
     def folder(self, job: str) -> Path:
-        """The folder of a job. Raises ValueError for a text that is no id."""
+        """The folder of a job. Raises ValueError for a text that is not an id."""
         if not is_id(job):
             raise ValueError("not the id of a job")
         return self.jobs / job
 
 
 def run_of(folder: Path) -> Path:
-    """The run's folder inside a job's."""
+    """The folder of the run, inside the job's folder."""
     return folder / "run"
 
 
 def log_of(folder: Path) -> Path:
-    """What the trainer has printed, over all its starts."""
+    """The output of the trainer, of all its starts."""
     return folder / "log.txt"
 
 
 def recipe_of(folder: Path) -> Path:
-    """The recipe a job was submitted with, resolved."""
+    """The resolved recipe of a job."""
     return folder / "recipe.yaml"

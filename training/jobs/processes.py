@@ -1,4 +1,4 @@
-"""Processes that are known by more than a number: a pid is used again, and a reboot starts them all over."""
+"""Identify a process by pid, start time and boot: the system reuses pids, and a reboot assigns them again."""
 
 import contextlib
 import os
@@ -9,38 +9,38 @@ from pathlib import Path
 
 import psutil
 
-MARK = "NBDIFF_JOB"  # in the environment of a trainer and of all it starts: the id of their job
+MARK = "NBDIFF_JOB"  # environment variable of a trainer and all its child processes: the id of their job
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_SAME = 1.0  # seconds within which psutil's start times, which follow the clock when it is set, are one
+_SAME_START = 1.0  # seconds by which psutil's start times of one process may differ after the clock is adjusted
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process of one boot: its pid, when it started, and which boot it was."""
+    """A process: its pid, its start time, and the boot that it belongs to."""
 
     pid: int
-    started: float  # ticks since boot on Linux, which no setting of the clock moves; elsewhere seconds of the epoch
+    started: float  # Linux: ticks since boot, independent of the clock; other systems: seconds since the epoch
     boot: str
 
     @classmethod
     def of(cls, pid: int) -> "Identity | None":
-        """Who has this pid now; None if nobody, or only what is left of a process until its parent asks."""
+        """The process that has this pid now; None if there is none, or only a zombie process."""
         started = _started(pid)
         return None if started is None else cls(pid, started, boot_id())
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this process, and not a later one with its pid, is still running."""
         if self.boot != boot_id():
             return False
         started = _started(self.pid)
         if started is None:
             return False
-        return started == self.started if _on_linux() else abs(started - self.started) < _SAME
+        return started == self.started if _on_linux() else abs(started - self.started) < _SAME_START
 
     def send(self, number: int) -> bool:
-        """Send a signal to the process; whether it was there to get it."""
+        """Send a signal to the process. Returns whether it was still running."""
         if not self.alive:
             return False
         try:
@@ -50,17 +50,17 @@ class Identity:
         return True
 
     def kill_group(self) -> None:
-        """End the process and the group that it leads, at once."""
+        """Kill the process and its process group (SIGKILL)."""
         if self.alive:
             try:
                 os.killpg(self.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):  # it has not made its group yet
+            except (ProcessLookupError, PermissionError):  # it has not created its group yet
                 self.send(signal.SIGKILL)
 
 
 @cache
 def boot_id() -> str:
-    """What tells this boot of the machine from the last."""
+    """An id that differs for each boot of the machine."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -78,7 +78,7 @@ def _started(pid: int) -> float | None:
             stat = Path(f"/proc/{pid}/stat").read_bytes()
         except OSError:
             return None
-        fields = stat[stat.rindex(b")") + 1 :].split()  # the name before it may hold anything
+        fields = stat[stat.rindex(b")") + 1 :].split()  # the process name before it can contain any character
         return None if fields[0] in (b"Z", b"X") else float(fields[19])
     try:
         process = psutil.Process(pid)
@@ -88,7 +88,7 @@ def _started(pid: int) -> float | None:
 
 
 def kill_left_over(job: str) -> None:
-    """End whatever a trainer that is gone has left running: each carries the job's id in its environment."""
+    """Kill the processes that an ended trainer left running. They have the job's id in their environment."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get(MARK) == job:
@@ -96,12 +96,12 @@ def kill_left_over(job: str) -> None:
 
 
 def threads_each(slots: int) -> int:
-    """CPU threads of each of so many trainers at once: OMP_NUM_THREADS, or a share of this process's cores."""
+    """CPU threads per trainer if `slots` trainers run at once: OMP_NUM_THREADS, or a share of this process's cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given) > 0:
         return int(given)
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
+    except AttributeError:  # not available on this system
         cores = os.cpu_count() or 1
     return max(1, cores // slots)

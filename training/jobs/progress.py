@@ -1,52 +1,52 @@
-"""What a job has written so far, read while it is being written: a last line cut in half is left out."""
+"""Read the logs of a job while its trainer writes them. An incomplete last line is skipped."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-START = "# started "  # begins the line of the log from which a start's own output follows
-_TAIL = 64 * 1024  # bytes of a log that are looked at from its end
-_FEW_LINES = 8 * 1024  # bytes that hold some lines of metrics.jsonl
+START = "# started "  # a log line with this prefix is written before the output of each start
+_TAIL = 64 * 1024  # bytes that are read from the end of a log
+_FEW_LINES = 8 * 1024  # bytes, enough for some lines of metrics.jsonl
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a log that are objects; none where there is no log."""
+    """The JSON objects in a log, one per complete line; empty without a log."""
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
         return []
-    return [found for line in text.split("\n") if (found := _object(line)) is not None]
+    return [found for line in text.split("\n") if (found := _json_object(line)) is not None]
 
 
 def last_step(metrics: Path) -> int:
-    """The step of the last whole line of metrics.jsonl; 0 before the first."""
+    """The step in the last complete line of metrics.jsonl; 0 before the first line."""
     for line in reversed(_end_of(metrics, _FEW_LINES).split("\n")):
-        found = _object(line)
+        found = _json_object(line)
         if found is not None and isinstance(step := found.get("step"), int):
             return step
     return 0
 
 
 def log_lines(log: Path, count: int | None = None) -> list[str]:
-    """The last lines of a log (all that its last 64 KiB hold, or `count` of them).
+    """The last `count` lines of a log; None: all lines in its last 64 KiB.
 
-    A progress bar rewrites its line: of each, what it showed last is kept.
+    Of a progress bar, only the last state is kept.
     """
-    lines = [_shown(line) for line in _end_of(log).split("\n")]
+    lines = [_final_state(line) for line in _end_of(log).split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     return lines if count is None else lines[max(len(lines) - count, 0) :]
 
 
 def latest_start(log: Path) -> list[str]:
-    """The lines that the latest start has printed, as far as the log's end holds them."""
+    """The output of the latest start, as far as it is in the last 64 KiB of the log."""
     lines = log_lines(log)
     starts = [number for number, line in enumerate(lines) if line.startswith(START)]
     return lines[starts[-1] + 1 :] if starts else lines
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _json_object(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -54,7 +54,7 @@ def _object(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _shown(line: str) -> str:
+def _final_state(line: str) -> str:
     return next((part for part in reversed(line.split("\r")) if part.strip()), "")
 
 

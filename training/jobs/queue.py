@@ -1,4 +1,4 @@
-"""Jobs: submit, watch, stop, resume, delete. What the page and the command line talk to."""
+"""Jobs: submit, watch, stop, resume, delete. The page and the command line use this class."""
 
 from __future__ import annotations  # Jobs.list would hide the builtin in the annotations after it
 
@@ -24,43 +24,43 @@ from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
 from training.run.log_lines import Evaluation, Probe, StepFigures
 
-_LONGEST_NAME = 200
+_LONGEST_NAME = 200  # characters
 
 Line = TypeVar("Line")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """A job as it was at one moment. Times are ISO, in UTC."""
+    """A snapshot of a job. Times are ISO, in UTC."""
 
     id: str
     name: str
     state: str  # queued, starting, running, stopping, stopped, finished, failed or lost
-    reason: str  # of the latest transition; empty where there is nothing to say
-    pid: int | None  # the trainer's own, while there is one
-    step: int  # steps that the run's log tells of
+    reason: str  # of the latest transition; may be empty
+    pid: int | None  # of the trainer, while it runs
+    step: int  # last step in metrics.jsonl; 0 before the first
     max_steps: int | None
     folder: Path
-    run: Path  # the run's folder, in it
+    run: Path  # the run's folder, inside `folder`
     spec: JobSpec
     created: str
     started: str | None  # the latest start
     finished: str | None  # the latest end
-    queue_place: int | None  # 1 is the next; None if it does not wait
+    queue_place: int | None  # 1 starts next; None if it is not queued
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
+        """All fields, as JSON values."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         return found | {"folder": str(self.folder), "run": str(self.run), "spec": self.spec.model_dump(mode="json")}
 
 
 class Jobs:
-    """The jobs of one home. Any number of these, in any number of processes, may be at work on it at once."""
+    """The jobs of one home folder. Several instances, also in several processes, can use one home at the same time."""
 
     def __init__(self, home: Path | str | None = None, slots: int = 1, grace: float = GRACE):
         """home: None takes `places.home()`. slots: jobs that run at once. grace: seconds from SIGTERM to SIGKILL.
 
-        Raises JobError for a number that is out of range. Writes nothing.
+        Raises JobError for a number out of range. Does not write to disk.
         """
         if not 1 <= slots <= 64:
             raise JobError(f"slots is {brief(slots)}; it must be from 1 to 64.")
@@ -70,7 +70,7 @@ class Jobs:
         self._store = Store(self.home)
         self._supervisor = Supervisor(self._store, slots, grace)
 
-    # -- looking ------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------
 
     def list(self) -> list[TrainingJob]:
         """All jobs, newest first."""
@@ -82,22 +82,22 @@ class Jobs:
         return [self._job(row, queue) for row in rows]
 
     def get(self, id: str) -> TrainingJob:
-        """One job. Raises JobError for one that is not there."""
+        """One job. Raises JobError if it does not exist."""
         with self._at(id) as (ledger, row):
             queue = _places(ledger.rows())
         return self._job(row, queue)
 
     def transitions(self, id: str) -> list[Transition]:
-        """Every transition, the first one first."""
+        """All transitions, oldest first."""
         with self._at(id) as (ledger, row):
             return ledger.transitions(row.id)
 
     def log_tail(self, id: str, lines: int = 40) -> str:
-        """The last lines that the trainer has printed."""
+        """The last lines of the trainer's output."""
         return "\n".join(log_lines(places.log_of(self._folder(id)), max(lines, 0)))
 
     def metrics(self, id: str) -> list[StepFigures]:
-        """The lines of the run's metrics.jsonl; one that is half written is left out, as in the other logs."""
+        """The lines of the run's metrics.jsonl. An incomplete line is skipped, as in the other logs."""
         return self._log(id, "metrics.jsonl", StepFigures.read)
 
     def evaluations(self, id: str) -> list[Evaluation]:
@@ -113,21 +113,21 @@ class Jobs:
         return CheckpointStore(places.run_of(self._folder(id)) / "checkpoints", keep=1).all()
 
     def command(self, of: str | JobSpec) -> list[str]:
-        """The argv of a job's trainer as it would be started now; of a spec, one that trains the same."""
+        """The argv that would start a job's trainer now; for a spec, an argv of the same run."""
         if isinstance(of, JobSpec):
             return [sys.executable, "-m", "training", *of.command()]
         with self._at(of) as (_, row):
             return command(row.kind, self._folder(row.id))
 
-    # -- doing --------------------------------------------------------------------------------------------
+    # -- changing -----------------------------------------------------------------------------------------
 
     def submit(self, spec: JobSpec, name: str = "") -> TrainingJob:
-        """Queue a job, in a folder of its own; it starts at once if a slot is free.
+        """Queue a job and create its folder. It starts at once if a slot is free.
 
-        Raises JobError for a spec that is not valid, and where the home cannot be written.
+        Raises JobError if the spec is not valid or the home cannot be written.
         """
         recipe = spec.standing_alone(threads_each(self._supervisor.slots))
-        label = _one_line(name) or (spec.label if spec.label != "of its own" else "own recipe")
+        label = _one_line(name) or (spec.label if spec.label != "custom" else "custom recipe")
         with self._open(reconcile=False) as ledger:
             job = _new_id(self._store)
             folder = self._folder(job)
@@ -148,51 +148,51 @@ class Jobs:
         return self.get(job)
 
     def stop(self, id: str) -> TrainingJob:
-        """Tell a job to save and end; it is killed where it has not within the grace. A queued one is cancelled.
+        """Make a running job save and end; it is killed after the grace period. A queued job is cancelled.
 
-        Does nothing to a job that is told already, or has ended.
+        Does nothing if the job is already stopping or has ended.
         """
         with self._at(id) as (ledger, row):
             self._supervisor.stop(ledger, row)
         return self.get(id)
 
     def resume(self, id: str) -> TrainingJob:
-        """Queue a stopped, failed or lost job again; it goes on from its newest whole checkpoint.
+        """Queue a stopped, failed or lost job again; it continues from its newest complete checkpoint.
 
-        Does nothing to a job that waits or runs. Raises JobError for one that is finished, or still stopping.
+        Does nothing if the job is queued or running. Raises JobError if it is finished or still stopping.
         """
         with self._at(id) as (ledger, row):
             if row.state in (states.FINISHED, states.STOPPING):
-                raise JobError(f"The job {row.id} is {row.state}; only one that has stopped or failed can be resumed.")
+                raise JobError(f"The job {row.id} is {row.state}; only a stopped, failed or lost job can be resumed.")
             if row.state in states.RESUMABLE:
                 if not places.recipe_of(self._folder(row.id)).is_file():
-                    raise JobError(f"The job {row.id} cannot be resumed: its recipe.yaml is gone.")
-                ledger.move_to(row, states.QUEUED, "to be resumed", attempts=0)
+                    raise JobError(f"The job {row.id} cannot be resumed: its recipe.yaml is missing.")
+                ledger.move_to(row, states.QUEUED, "resume requested", attempts=0)
         return self.get(id)
 
     def save_now(self, id: str) -> None:
-        """Have the trainer save a checkpoint at the end of its step, and go on. Raises JobError if it does not run."""
+        """Make the trainer save after the current step and continue. Raises JobError if it is not running."""
         with self._at(id) as (_, row):
             if row.state != states.RUNNING or not row.trainer.send(signal.SIGUSR1):
-                raise JobError(f"The job {row.id} is {row.state}; only one that is running can save.")
+                raise JobError(f"The job {row.id} is {row.state}; only a running job can save.")
 
     def delete(self, id: str) -> None:
-        """Delete a job and its folder, and nothing else. Raises JobError for one that is live."""
+        """Delete a job and its folder. Raises JobError if it is starting, running or stopping."""
         with self._at(id) as (ledger, row):
             if row.state in states.LIVE:
-                raise JobError(f"The job {row.id} is {row.state}; stop it before it is deleted.")
+                raise JobError(f"The job {row.id} is {row.state}; stop it before you delete it.")
             folder = self._folder(row.id)
-            doomed = folder.with_name(f".deleted-{row.id}")
+            renamed = folder.with_name(f".deleted-{row.id}")
             with contextlib.suppress(FileNotFoundError):
-                os.replace(folder, doomed)
+                os.replace(folder, renamed)
             ledger.delete(row.id)
-        if doomed.is_symlink():  # not made here: what it leads to is not the job's
-            doomed.unlink()
-        for each in self._store.places.jobs.glob(".deleted-*"):  # with what a kill has left of earlier ones
+        if renamed.is_symlink():  # not created by this class: its target is not part of the job
+            renamed.unlink()
+        for each in self._store.places.jobs.glob(".deleted-*"):  # also those that a killed process left
             shutil.rmtree(each, ignore_errors=True)
 
     def move(self, id: str, place: int) -> TrainingJob:
-        """Put a queued job at a place of the queue, 1 being the next. Raises JobError for one that does not wait."""
+        """Move a queued job to a place in the queue; 1 starts next. Raises JobError if it is not queued."""
         with self._at(id) as (ledger, row):
             if row.state != states.QUEUED:
                 raise JobError(f"The job {row.id} is {row.state}; only queued jobs have a place.")
@@ -239,7 +239,7 @@ class Jobs:
         try:
             spec = JobSpec.model_validate_json(row.spec)
         except (ValueError, RecursionError):
-            spec = JobSpec.model_construct(recipe="")  # of a damaged row
+            spec = JobSpec.model_construct(recipe="")  # the row is damaged
         return TrainingJob(
             id=row.id,
             name=row.name,
@@ -271,7 +271,7 @@ def _new_id(store: Store) -> str:
 
 
 def _one_line(name: str) -> str:
-    """A job's name, which is shown and never part of a path or a command. Raises JobError for one that is too long."""
+    """A job's name on one line; never part of a path or command. Raises JobError if it is too long."""
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-        raise JobError(f"The name of a job is a text of at most {_LONGEST_NAME} characters.")
+        raise JobError(f"The name of a job must be a text of at most {_LONGEST_NAME} characters.")
     return " ".join("".join(each if each.isprintable() else " " for each in name).split())

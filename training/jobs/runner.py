@@ -1,9 +1,9 @@
-"""The process between the store and one trainer: starts it, waits for it, says how it ended, starts the next job.
+"""The process that runs one trainer: starts it, waits for it, records how it ended, and starts the next job.
 
     python -m training.jobs.runner HOME ID TOKEN SLOTS GRACE start|watch
 
-It imports no torch, so that it weighs little beside a trainer that may live for days. If it is killed the trainer
-goes on, and whoever next looks at the jobs gives it a runner that watches it.
+It does not import torch, because it stays in memory as long as the trainer, possibly for days. If it is killed, the
+trainer continues, and the next process that opens the store starts a runner with "watch".
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from training.jobs.processes import MARK, Identity, kill_left_over, threads_each
 from training.jobs.store import JobRow, Store, StoreError, clock
 from training.jobs.supervisor import Supervisor, command, environment
 
-_NICENESS = 10  # a page beside it stays usable
-_POLL = 0.1  # seconds between looks at the trainer
-_LOOK = 1.0  # seconds between looks at the store, for a stop whose time is up
-_OUT_OF_MEMORY_FIRST = "300"  # of 1000: the kernel ends a trainer sooner than the page beside it
+_NICENESS = 10  # keeps the page responsive on the same machine
+_POLL = 0.1  # seconds between checks of the trainer
+_STORE_POLL = 1.0  # seconds between checks of the store, for a stop whose grace period is over
+_OOM_SCORE = "300"  # of 1000: if memory runs out, the kernel kills the trainer before the page
 
 
 class Runner:
@@ -37,13 +37,13 @@ class Runner:
         self.folder = self.store.places.folder(job)
 
     def start(self) -> None:
-        """Start the trainer, if this start is still wanted, and see it to its end."""
+        """Start the trainer, unless this start was cancelled, and wait until it ends."""
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            self._become_the_trainer(read, write)
+            self._exec_trainer(read, write)
         os.close(read)
-        # The trainer is written down before it is begun: a kill between the two leaves none that nobody knows.
+        # The trainer is recorded before it starts: a kill between the two leaves no unrecorded trainer.
         with self.store.open() as ledger:
             row = ledger.get(self.job)
             identity = Identity.of(child)
@@ -59,34 +59,34 @@ class Runner:
             return
         os.write(write, f"{row.kind} {row.threads or threads_each(self.supervisor.slots)}".encode())
         os.close(write)
-        self._see_to_its_end(row, lambda: _ended(child))
-        kill_left_over(self.job)  # while the trainer's pid is still its own
+        self._wait_for_end(row, lambda: _ended(child))
+        kill_left_over(self.job)  # before waitpid, so that the pid is not reused yet
         self._finish(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
     def watch(self) -> None:
-        """See a trainer to its end that another runner has started."""
+        """Wait for a trainer that another runner started."""
         with self.store.open() as ledger:
             row = ledger.get(self.job)
         if row is None or row.token != self.token or row.trainer is None:
             return
-        self._see_to_its_end(row, lambda: not row.trainer.alive)
+        self._wait_for_end(row, lambda: not row.trainer.alive)
         kill_left_over(self.job)
         self._finish(None)
 
-    def _become_the_trainer(self, read: int, write: int) -> None:
-        """In the forked child: wait for the word to begin, then be the trainer. Never returns."""
+    def _exec_trainer(self, read: int, write: int) -> None:
+        """In the forked child: wait for the start message, then exec the trainer. Never returns."""
         try:
             os.close(write)
             os.setsid()
-            word = os.read(read, 100).decode()
-            if not word:  # whoever was to say it is gone, or has been told that the start is off
+            message = os.read(read, 100).decode()
+            if not message:  # the runner was killed, or the start was cancelled
                 os._exit(0)
-            kind, threads = word.split()
+            kind, threads = message.split()
             os.nice(_NICENESS)
-            # Ignored until the trainer takes it up: a "save now" that comes too soon would end it.
+            # Ignored until the trainer installs its handler: an early "save now" would kill it.
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-            with contextlib.suppress(OSError):  # another system, or not allowed
-                Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_FIRST, encoding="ascii")
+            with contextlib.suppress(OSError):  # not Linux, or not permitted
+                Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
             env = {**environment(), MARK: self.job, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
             argv = command(kind, self.folder)
             os.execve(argv[0], argv, env)
@@ -95,37 +95,37 @@ class Runner:
         finally:
             os._exit(127)
 
-    def _see_to_its_end(self, row: JobRow, ended) -> None:
-        looked = time.monotonic()
+    def _wait_for_end(self, row: JobRow, ended) -> None:
+        checked = time.monotonic()
         while not ended():
             time.sleep(_POLL)
-            if time.monotonic() - looked < _LOOK:
+            if time.monotonic() - checked < _STORE_POLL:
                 continue
-            looked = time.monotonic()
+            checked = time.monotonic()
             try:
                 with self.store.open() as ledger:
                     row = ledger.get(self.job) or row
                     if row.token == self.token and row.stop_at is not None and clock() > row.stop_at:
                         self.supervisor.kill(ledger, row)
             except StoreError:
-                continue  # a full disk, say: the trainer has no part in it
+                continue  # such as a full disk; the trainer must not stop for it
 
     def _finish(self, code: int | None) -> None:
-        """Write down how it ended, and start the next job."""
+        """Record how the trainer ended, and start the next job. Retries for a minute if the store cannot be used."""
         for attempt in range(60):
             try:
-                self._write_down(code)
+                self._record_end(code)
                 return
             except StoreError as error:
                 if attempt == 0:
-                    print(f"the end of the job cannot be written down: {error}", file=sys.stderr, flush=True)
+                    print(f"the end of the job cannot be recorded: {error}", file=sys.stderr, flush=True)
                 time.sleep(1)
 
-    def _write_down(self, code: int | None) -> None:
+    def _record_end(self, code: int | None) -> None:
         with self.store.open() as ledger:
             row = ledger.get(self.job)
         if row is not None and row.token == self.token:
-            # Outside the lock: reading a large model whole takes a while. `killed` is only ever set before an end.
+            # Outside the lock, because verifying a large model takes long. `killed` cannot change after the end.
             found = verdict(code, self.folder, row.state == states.STOPPING, row.killed, self.supervisor.grace)
         with self.store.open() as ledger:
             row = ledger.get(self.job)
@@ -139,10 +139,10 @@ def _ended(child: int) -> bool:
 
 
 def main() -> None:
-    """Run one start of one job; everything it has to say goes to the job's log."""
+    """Run one start of one job. All output goes to the job's log."""
     home, job, token, slots, grace, how = sys.argv[1:]
     if not is_id(job) or how not in ("start", "watch"):
-        sys.exit("the runner was started with arguments that are none")
+        sys.exit("the runner's arguments are not valid: expected HOME ID TOKEN SLOTS GRACE start|watch")
     runner = Runner(Path(home), job, token, int(slots), float(grace))
     runner.start() if how == "start" else runner.watch()
 

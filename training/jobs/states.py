@@ -1,22 +1,22 @@
-"""The states of a job, and which can follow which.
+"""The states of a job and the allowed transitions.
 
 queued -> starting -> running -> finished | failed | stopped | lost
              |           |
-             |           +-> stopping -> stopped (or any other end that came first)
-             +-> queued (its runner died before the trainer was there) | stopped | failed
+             |           +-> stopping -> stopped (or another end state, if the trainer ended first)
+             +-> queued (its runner died before the trainer started) | stopped | failed
 stopped | failed | lost -> queued (resume);  queued -> stopped (cancelled)
 """
 
 QUEUED = "queued"
-STARTING = "starting"  # a runner is on its way; there is no trainer yet
+STARTING = "starting"  # the runner is started, the trainer is not
 RUNNING = "running"
-STOPPING = "stopping"  # told to end; it saves first
+STOPPING = "stopping"  # it was signalled to stop, and saves first
 STOPPED = "stopped"
 FINISHED = "finished"
 FAILED = "failed"
-LOST = "lost"  # the machine was restarted under it
+LOST = "lost"  # the machine was restarted during the run
 
-LIVE = frozenset({STARTING, RUNNING, STOPPING})  # holds a slot
+LIVE = frozenset({STARTING, RUNNING, STOPPING})  # uses a slot
 ENDED = frozenset({STOPPED, FINISHED, FAILED, LOST})
 RESUMABLE = frozenset({STOPPED, FAILED, LOST})
 ALL = LIVE | ENDED | {QUEUED}

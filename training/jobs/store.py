@@ -1,6 +1,6 @@
-"""The store: a row a job in SQLite, and every transition with its time and reason. One lock for all of it.
+"""The store in SQLite: one row for each job, and every transition with its time and reason.
 
-Everything is read and written under the lock, in one transaction: a kill leaves the rows as they were before it.
+Every read and write holds one lock and is part of one transaction, so a killed process changes nothing.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from training.jobs import states
 from training.jobs.places import Places, is_id
 from training.jobs.processes import Identity, kill_left_over
 
-_PATIENCE = 60.0  # seconds of waiting for the lock
-_RESERVE = 512 * 1024  # bytes set aside for the day the disk is full, when a failure must still be written down
-_TOO_LITTLE = 128 * 1024  # bytes free, below which they are given up
+_LOCK_TIMEOUT = 60.0  # seconds
+_RESERVE = 512 * 1024  # bytes of a file that is deleted when the disk is full, so that a failure can still be recorded
+_MIN_FREE = 128 * 1024  # bytes; with less free space, the reserve is deleted
 
 _SCHEMA = """
 create table if not exists jobs (
@@ -39,19 +39,19 @@ create index if not exists transitions_of_a_job on transitions (job);
 
 
 class StoreError(Exception):
-    """The store cannot be used, in one sentence."""
+    """The store cannot be used. The message is one sentence."""
 
 
 class DamagedRow(Exception):
-    """A row that no code of ours has written."""
+    """A row with values that this package never writes."""
 
 
 @dataclass(slots=True)
 class JobRow:
-    """A job as the store knows it."""
+    """A row of the store."""
 
     id: str
-    number: int  # rises with each job submitted
+    number: int  # increases with each submitted job
     name: str
     spec: str  # JSON
     kind: str  # adapt or pretrain: the command that runs it
@@ -60,19 +60,19 @@ class JobRow:
     created: str  # ISO time, UTC, as all times
     started: str | None
     finished: str | None
-    place: int | None  # in the queue, in rising order
+    place: int | None  # in the queue; the lowest starts next
     max_steps: int | None
     threads: int | None
-    token: str | None  # of the latest start: a runner with another one has nothing to do here
-    attempts: int  # starts in a row whose runner died before there was a trainer
+    token: str | None  # of the latest start; a runner with another token exits
+    attempts: int  # consecutive starts whose runner died before the trainer started
     runner: Identity | None
     trainer: Identity | None
-    stop_at: float | None  # time (seconds of the epoch) from which it is killed
-    killed: bool  # whether we have
+    stop_at: float | None  # time, in seconds since the epoch, at which the job is killed
+    killed: bool  # whether we killed the job
 
 
 class Transition(NamedTuple):
-    """A state that a job has come to."""
+    """A state that a job entered."""
 
     state: str
     time: str  # ISO, UTC
@@ -86,7 +86,7 @@ class Ledger:
         self._connection = connection
 
     def ids(self) -> list[str]:
-        """Of all jobs, newest first. Rows whose id could not be a folder's name are dropped from the store."""
+        """Ids of all jobs, newest first. Rows whose id is not valid, and so unsafe as a folder name, are deleted."""
         found = [row["id"] for row in self._connection.execute("select id from jobs order by number desc")]
         for job in found:
             if not is_id(job):
@@ -94,28 +94,28 @@ class Ledger:
         return [job for job in found if is_id(job)]
 
     def rows(self) -> list[JobRow]:
-        """All jobs, newest first. A damaged row is set aside: mended so far that it can be shown, and failed."""
+        """All jobs, newest first. A damaged row is repaired so that it can be shown, and its job fails."""
         self.ids()
         found = []
         for raw in self._connection.execute("select * from jobs order by number desc").fetchall():
             try:
                 found.append(_row(raw))
             except (DamagedRow, TypeError, ValueError) as error:
-                found.append(self._set_aside(raw, str(error)))
+                found.append(self._repair(raw, str(error)))
         return found
 
     def get(self, job: str) -> JobRow | None:
-        """The row of a job; None if there is none."""
+        """The row of a job; None if it does not exist."""
         raw = self._connection.execute("select * from jobs where id = ?", (job,)).fetchone()
         if raw is None or not is_id(job):
             return None
         try:
             return _row(raw)
         except (DamagedRow, TypeError, ValueError) as error:
-            return self._set_aside(raw, str(error))
+            return self._repair(raw, str(error))
 
     def add(self, job: str, **columns: Any) -> None:
-        """A new job at the end of the queue."""
+        """Add a job at the end of the queue."""
         columns = {"id": job, "state": states.QUEUED, "reason": "", "created": now(), **columns}
         columns["place"] = self._last_place() + 1
         marks = ", ".join("?" for _ in columns)
@@ -123,7 +123,7 @@ class Ledger:
         self._note(job, states.QUEUED, "")
 
     def move_to(self, row: JobRow, state: str, reason: str = "", **columns: Any) -> None:
-        """A transition, with its time and reason; `columns` change with it. Raises ValueError for one that is none."""
+        """Record a transition and set `columns`. Raises ValueError for a transition that is not allowed."""
         if state not in states.FOLLOWING[row.state]:
             raise ValueError(f"a job that is {row.state} cannot become {state}")
         columns |= {"state": state, "reason": reason}
@@ -137,7 +137,7 @@ class Ledger:
         row.state, row.reason = state, reason
 
     def change(self, job: str, **columns: Any) -> None:
-        """Set columns that are no transition."""
+        """Set columns other than the state."""
         names = ", ".join(f"{name} = ?" for name in columns)
         self._connection.execute(f"update jobs set {names} where id = ?", (*columns.values(), job))
 
@@ -147,12 +147,12 @@ class Ledger:
         return sorted(waiting, key=lambda row: (row.place or 0, row.number))
 
     def delete(self, job: str) -> None:
-        """Forget a job."""
+        """Delete a job and its transitions."""
         self._connection.execute("delete from jobs where id = ?", (job,))
         self._connection.execute("delete from transitions where job = ?", (job,))
 
     def transitions(self, job: str) -> list[Transition]:
-        """Each transition, the first one first."""
+        """The transitions of a job, oldest first."""
         query = "select state, time, reason from transitions where job = ? order by number"
         return [Transition(*row) for row in self._connection.execute(query, (job,))]
 
@@ -164,10 +164,10 @@ class Ledger:
         values = (job, state, now(), reason)
         self._connection.execute("insert into transitions (job, state, time, reason) values (?, ?, ?, ?)", values)
 
-    def _set_aside(self, raw: sqlite3.Row, why: str) -> JobRow:
+    def _repair(self, raw: sqlite3.Row, why: str) -> JobRow:
         reason = f"its row in the store was damaged ({why}); its folder is untouched, and it can be resumed"
-        kill_left_over(raw["id"])  # who it was that ran is no longer to be trusted
-        mended = {
+        kill_left_over(raw["id"])  # the pids in the row cannot be trusted
+        repaired = {
             "name": _text(raw["name"]),
             "spec": raw["spec"] if _is_json(raw["spec"]) else "{}",
             "kind": raw["kind"] if raw["kind"] in ("adapt", "pretrain") else "adapt",
@@ -182,7 +182,7 @@ class Ledger:
             "place": None,
             **_NO_PROCESS,
         }
-        self.change(raw["id"], **mended)
+        self.change(raw["id"], **repaired)
         self._note(raw["id"], states.FAILED, reason)
         return _row(self._connection.execute("select * from jobs where id = ?", (raw["id"],)).fetchone())
 
@@ -199,18 +199,19 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever submitted here."""
+        """Whether a job was ever submitted to this home."""
         return self.places.database.exists()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Ledger]:
-        """Hold the lock, and one transaction: committed at the end, or as if it had never been.
+        """Lock the store and open a transaction. It is committed at the end, or rolled back after an exception.
 
-        Raises StoreError where the home cannot be written, the lock is held for a minute, or the file is no store.
+        Raises StoreError if the home cannot be written, another process keeps the lock for a minute, or the file is
+        not a store.
         """
         try:
             self.places.jobs.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.places.lock, timeout=_PATIENCE, poll_interval=0.01)
+            lock = FileLock(self.places.lock, timeout=_LOCK_TIMEOUT, poll_interval=0.01)
             with lock, contextlib.closing(self._connect()) as connection:
                 connection.execute("begin immediate")
                 try:
@@ -219,7 +220,7 @@ class Store:
                     connection.execute("rollback")
                     raise
                 connection.execute("commit")
-            self._set_reserve()
+            self._write_reserve()
         except Timeout as error:
             raise StoreError(f"The store in {self.places.home} is busy; try again.") from error
         except sqlite3.Error as error:
@@ -228,8 +229,8 @@ class Store:
             raise StoreError(f"The folder {self.places.home} cannot be used: {error.strerror or error}.") from error
 
     def _connect(self) -> sqlite3.Connection:
-        # On a full disk a failure must still be written down, and SQLite needs room of its own even to read.
-        if shutil.disk_usage(self.places.home).free < _TOO_LITTLE:
+        # On a full disk a failure must still be recorded, and SQLite needs free space even to read.
+        if shutil.disk_usage(self.places.home).free < _MIN_FREE:
             self.places.reserve.unlink(missing_ok=True)
         connection = sqlite3.connect(self.places.database, isolation_level=None)
         try:
@@ -243,24 +244,24 @@ class Store:
             raise
         return connection
 
-    def _set_reserve(self) -> None:
+    def _write_reserve(self) -> None:
         if self.places.reserve.exists() or shutil.disk_usage(self.places.home).free < 4 * _RESERVE:
             return
-        beside = self.places.reserve.with_suffix(".part")
+        partial = self.places.reserve.with_suffix(".part")
         try:
-            beside.write_bytes(os.urandom(_RESERVE))  # noise: a file system may keep zeros without room for them
-            os.replace(beside, self.places.reserve)
+            partial.write_bytes(os.urandom(_RESERVE))  # random: some file systems store zeros without using space
+            os.replace(partial, self.places.reserve)
         except OSError:
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def now() -> str:
-    """The time, as ISO, in UTC."""
+    """The current time, as ISO, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def clock() -> float:
-    """The time, in seconds of the epoch."""
+    """The current time, in seconds since the epoch."""
     return time.time()
 
 

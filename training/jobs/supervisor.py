@@ -1,6 +1,7 @@
-"""What is true of the jobs, made true in the store; and the next one of the queue, started.
+"""Update the store to the real state of the processes, and start the next job of the queue.
 
-There is no daemon: whoever opens the store does this, under its lock, and so does each runner as its last act.
+There is no daemon: every process that opens the store does this under the lock, and every runner does it when its
+trainer has ended.
 """
 
 import contextlib
@@ -24,24 +25,24 @@ from training.run.end_file import END
 from training.run.manifest import is_whole
 
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
-_ATTEMPTS = 3  # starts whose runner dies before there is a trainer, after which a job has failed
-_SLACK = 5.0  # seconds after which others do what a runner should have done
-_STAND_IN = "NBDIFF_JOB_TRAINER"  # environment: a Python file that is run in place of `-m training`, for tests
+_ATTEMPTS = 3  # consecutive starts whose runner dies before the trainer starts; then the job fails
+_SLACK = 5.0  # seconds after the deadline at which other processes do the runner's work
+_TEST_TRAINER = "NBDIFF_JOB_TRAINER"  # environment variable for tests: a Python file to run instead of `-m training`
 
-_spawned: list[subprocess.Popen] = []  # runners that are children of this process, and wait to be asked how they ended
+_spawned: list[subprocess.Popen] = []  # child runners; `poll` reaps those that have ended
 
 
 def command(kind: str, folder: Path) -> list[str]:
-    """The argv of a job's trainer. It goes on where a run is already in the folder."""
-    stand_in = os.environ.get(_STAND_IN)
-    program = [stand_in] if stand_in else ["-m", "training"]
+    """The argv of a job's trainer. With --resume if the folder already contains a run."""
+    test_trainer = os.environ.get(_TEST_TRAINER)
+    program = [test_trainer] if test_trainer else ["-m", "training"]
     resume = ["--resume"] if (run_of(folder) / "recipe.yaml").exists() else []
     files = ["--recipe", str(recipe_of(folder)), "--output", str(run_of(folder))]
     return [sys.executable, *program, kind, *files, *resume]
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the project importable from anywhere."""
+    """The environment of this process, with the project on PYTHONPATH."""
     root = str(Path(__file__).parents[2])
     before = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{before}" if before else root}
@@ -49,25 +50,25 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Keeps the store true. slots: jobs that may run at once; grace: seconds between SIGTERM and SIGKILL."""
+    """Keeps the store up to date. slots: jobs that can run at once. grace: seconds between SIGTERM and SIGKILL."""
 
     store: Store
     slots: int = 1
     grace: float = GRACE
 
     def reconcile(self, ledger: Ledger) -> None:
-        """Settle what has ended unseen, and start what there is a slot for."""
+        """Record the jobs that ended without a runner, and start queued jobs while slots are free."""
         _spawned[:] = [each for each in _spawned if each.poll() is None]
         for row in ledger.rows():
             if row.state not in states.LIVE:
                 continue
             try:
-                self._settle(ledger, row)
-            except (OSError, ValueError, ArithmeticError) as error:  # one job never keeps the others waiting
-                ledger.move_to(row, states.FAILED, f"it cannot be looked after: {error}")
+                self._update(ledger, row)
+            except (OSError, ValueError, ArithmeticError) as error:  # an error in one job must not stop the others
+                ledger.move_to(row, states.FAILED, f"it cannot be supervised: {error}")
         self._start_next(ledger)
 
-    def _settle(self, ledger: Ledger, row: JobRow) -> None:
+    def _update(self, ledger: Ledger, row: JobRow) -> None:
         process = row.runner or row.trainer
         if process.boot != boot_id():
             self._after_a_reboot(ledger, row)
@@ -80,7 +81,7 @@ class Supervisor:
         elif row.trainer.alive:
             if row.stop_at is not None and clock() > row.stop_at:
                 self.kill(ledger, row)
-            # Nobody would start the next job when this one ends, nor see how it does.
+            # Without a runner, nothing would record the end of this job and start the next one.
             with contextlib.suppress(OSError):
                 ledger.change(row.id, **self._spawn(row, "watch"))
         else:
@@ -89,27 +90,27 @@ class Supervisor:
 
     def _after_a_reboot(self, ledger: Ledger, row: JobRow) -> None:
         if row.state == states.STARTING:
-            ledger.move_to(row, states.QUEUED, "the machine was restarted before it began")
+            ledger.move_to(row, states.QUEUED, "the machine was restarted before the trainer started")
         elif is_whole(run_of(self.store.places.folder(row.id)) / "final"):
             ledger.move_to(row, states.FINISHED)
         else:
-            ledger.move_to(row, states.LOST, "the machine was restarted while it ran; resume it to go on")
+            ledger.move_to(row, states.LOST, "the machine was restarted while it ran; resume it to continue")
 
     def _start_again(self, ledger: Ledger, row: JobRow) -> None:
         if row.attempts < _ATTEMPTS:
-            ledger.move_to(row, states.QUEUED, "its runner ended before the trainer had begun")
+            ledger.move_to(row, states.QUEUED, "its runner ended before the trainer started")
         else:
-            reason = f"its runner ended before the trainer had begun, {row.attempts} times; its log may say why"
+            reason = f"its runner ended before the trainer started, {row.attempts} times; see its log"
             ledger.move_to(row, states.FAILED, reason)
 
     def kill(self, ledger: Ledger, row: JobRow) -> None:
-        """End the trainer and its group at once. Its runner, or the next to reconcile, sees it gone."""
+        """Kill the trainer and its process group. Its runner, or the next `reconcile`, records the end."""
         ledger.change(row.id, killed=1)
         row.killed = True
         row.trainer.kill_group()
 
     def end(self, ledger: Ledger, row: JobRow, code: int | None) -> None:
-        """Write down how a run has ended. code: as in `verdict`."""
+        """Record how a run ended. code: as in `verdict`."""
         folder = self.store.places.folder(row.id)
         ledger.move_to(row, *verdict(code, folder, row.state == states.STOPPING, row.killed, self.grace))
 
@@ -123,17 +124,17 @@ class Supervisor:
             free -= self._start(ledger, row)
 
     def _start(self, ledger: Ledger, row: JobRow) -> bool:
-        """Start a job's runner; whether it took a slot. One that cannot be started never blocks the next."""
+        """Start a job's runner. Returns False if it cannot start: the job fails and uses no slot."""
         folder = self.store.places.folder(row.id)
         if not recipe_of(folder).is_file():
-            ledger.move_to(row, states.FAILED, "missing file: its recipe.yaml is gone, so it cannot be started")
+            ledger.move_to(row, states.FAILED, "missing file: its recipe.yaml is missing, so it cannot be started")
             return False
         try:
             run = run_of(folder)
             if run.exists() and not (run / "recipe.yaml").exists():
-                shutil.rmtree(run)  # the last start ended before the run had begun: the trainer needs an empty folder
-            run.mkdir(exist_ok=True)  # for the trainer's end.json, also where it fails before the run begins
-            (run / END).unlink(missing_ok=True)  # of the last start; this one may end without writing any
+                shutil.rmtree(run)  # the last start ended before the run began; the trainer needs an empty folder
+            run.mkdir(exist_ok=True)  # for end.json, which the trainer also writes if it fails before the run begins
+            (run / END).unlink(missing_ok=True)  # of the last start; the trainer might end without writing one
             with log_of(folder).open("a", encoding="utf-8") as log:
                 log.write(f"{START}{now()}: {shlex.join(command(row.kind, folder))}\n")
             columns = self._spawn(row, "start")
@@ -144,9 +145,9 @@ class Supervisor:
         return True
 
     def _spawn(self, row: JobRow, how: str) -> dict[str, object]:
-        """Start a runner. It waits for the lock, and for the token to be in the store: without it, it goes away.
+        """Start a runner. It waits for the lock and exits if its token is not in the store.
 
-        So a job has one runner at most: if we are killed before the transaction ends, it has never been started.
+        So a job has at most one runner: if we are killed before the commit, the new runner exits.
         """
         folder = self.store.places.folder(row.id)
         token = secrets.token_hex(8)
@@ -165,7 +166,7 @@ class Supervisor:
         _spawned.append(runner)
         identity = Identity.of(runner.pid)
         if identity is None:
-            raise OSError("its runner ended at once")
+            raise OSError("its runner ended immediately")
         return {
             "token": token,
             "runner_pid": identity.pid,
@@ -176,13 +177,13 @@ class Supervisor:
     # -- stopping -----------------------------------------------------------------------------------------
 
     def stop(self, ledger: Ledger, row: JobRow) -> None:
-        """Cancel a job, or tell its trainer to save and end. Does nothing where that was done before."""
+        """Cancel a job, or signal its trainer to save and end. Does nothing if the job is stopping or has ended."""
         if row.state == states.QUEUED:
-            ledger.move_to(row, states.STOPPED, "cancelled before it began")
+            ledger.move_to(row, states.STOPPED, "cancelled before it started")
         elif row.state == states.STARTING:
-            # Its runner finds the token gone, and the trainer is never begun.
-            ledger.move_to(row, states.STOPPED, "stopped before it began")
+            # This removes the token from the row, so the runner exits without starting the trainer.
+            ledger.move_to(row, states.STOPPED, "stopped before it started")
         elif row.state == states.RUNNING:
-            # The signal first: if we are killed in between, a trainer that saves and ends is what was wanted.
+            # The signal first: if we are killed before the commit, the trainer still saves and ends.
             row.trainer.send(signal.SIGTERM)
-            ledger.move_to(row, states.STOPPING, "told to save and end", stop_at=clock() + self.grace)
+            ledger.move_to(row, states.STOPPING, "asked to save and end", stop_at=clock() + self.grace)

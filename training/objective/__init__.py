@@ -1,1 +1,1 @@
-"""From packed documents to a loss: noising, the losses, and the attention of the training pass."""
+"""The computation of the loss from packed documents: noising, both losses, and the attention of the training pass."""

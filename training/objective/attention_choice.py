@@ -1,4 +1,4 @@
-"""Which attention a run trains with: by the recipe, the machine and the base."""
+"""Choose the attention implementation of a run, by the recipe, the device and the base."""
 
 import logging
 from typing import Literal
@@ -11,15 +11,15 @@ from training.objective.document_attention import DOCUMENTS
 logger = logging.getLogger(__name__)
 
 Attention = Literal["dense", "documents", "flex"]
-_RUNS_ON = {"flex": "cuda", "documents": "cpu"}
+_DEVICE_OF = {"flex": "cuda", "documents": "cpu"}
 _NAME_IN_TRANSFORMERS = {"flex": "flex_attention", "documents": DOCUMENTS}
 
 
 def choose_attention(network: PreTrainedModel, wanted: Attention | Literal["auto"], device: str) -> Attention:
-    """The attention that a run of this network uses; device: cpu, cuda or another type of torch's.
+    """The attention that a run of this network uses. device: a torch device type, such as cpu or cuda.
 
-    FlexAttention has no backward pass on a CPU, and `documents` is made of a kernel for CPUs. Neither has dropout:
-    on a CPU a base with dropout keeps to the dense mask, and on CUDA it loses the dropout.
+    FlexAttention has no backward pass on a CPU, and `documents` uses a kernel for CPUs. Neither supports dropout. So a
+    base with dropout trains with the dense mask on a CPU, and without dropout on CUDA.
     """
     if wanted != "auto":
         return wanted
@@ -28,25 +28,25 @@ def choose_attention(network: PreTrainedModel, wanted: Attention | Literal["auto
 
 
 def use_attention(network: PreTrainedModel, wanted: Attention | Literal["auto"], device: str) -> Attention:
-    """Give a network the attention that `choose_attention` names, and return the name.
+    """Set the network to the attention of `choose_attention`, and return its name.
 
-    Raises RecipeError for one that this machine or this base does not have.
+    Raises RecipeError if the device or the base does not support it.
     """
     chosen = choose_attention(network, wanted, device)
-    home = _RUNS_ON.get(chosen, device)
-    if home != device:
+    required = _DEVICE_OF.get(chosen, device)
+    if required != device:
         raise RecipeError(
-            f"attention is {chosen}, which runs on {home} alone, and this is {device}; set attention=auto."
+            f"attention is {chosen}, which runs only on {required}, but the device is {device}; set attention=auto."
         )
     dropout = _dropout(network)
     if chosen == "documents" and dropout:
         raise RecipeError(
-            f"attention is documents, which has no dropout, and the base has {dropout:g}; set attention=dense."
+            f"attention is documents, which has no dropout, but the base has {dropout:g}; set attention=dense."
         )
     if chosen == "flex":
         network.config.get_text_config().attention_dropout = 0.0
         for module in network.modules():
-            if getattr(module, "attention_dropout", 0.0):  # layers took it from the config when they were made
+            if getattr(module, "attention_dropout", 0.0):  # layers copied it from the config when they were created
                 module.attention_dropout = 0.0
     if chosen != "dense":
         network.set_attn_implementation(_NAME_IN_TRANSFORMERS[chosen])

@@ -1,20 +1,21 @@
-"""Which queries meet which keys: the training pass's attention cut into small pieces that hold every allowed pair.
+"""Split the attention of the training pass into small pieces that together contain every allowed query-key pair.
 
-The mask of `[noised ; clean]` is nearly empty: documents never see each other, a clean token sees no noised one, and a
-noised token sees the clean ones before its block and its own block. So tokens are laid end to end without padding, and
-attention is worked out piece by piece:
+The mask of `[noised ; clean]` is sparse: no token attends to another document, a clean token attends to no noised one,
+and a noised token attends only to its own block and to the clean tokens before it. So the tokens are concatenated
+without padding, and attention is computed piece by piece:
 
 | piece                                     | queries                     | keys                                       |
 |-------------------------------------------|-----------------------------|--------------------------------------------|
-| a short document, many of them at once    | all its tokens              | all its tokens, masked                     |
+| several short documents                   | all their tokens            | all their tokens, masked                   |
 | a run of clean tokens of a long document  | `_RUN` of them              | all before it, and the run itself, masked  |
 | a run of noised tokens of a long document | `_RUN` of them              | the clean ones before its first block, and |
-|                                           |                             | what lies in the run's blocks, masked      |
+|                                           |                             | the tokens of the run's blocks, masked     |
 
-Every query is in one piece. The keys before a run need no mask, so what masks take grows with the length, not with
-its square. `nbdiff_engine.model.attention.may_attend` decides inside the masked parts, as it does for a dense mask.
+Every query is in exactly one piece. The keys before a run need no mask, so the memory of the masks grows with the
+length, not with its square. Inside the masked parts `nbdiff_engine.model.attention.may_attend` decides, as in a dense
+mask.
 
-Shape suffixes: B rows, S noised + clean tokens of a row, T tokens that are there, of all rows.
+Shape suffixes: B rows, S noised + clean tokens of a row, T tokens of all rows, without padding.
 """
 
 from dataclasses import dataclass
@@ -25,35 +26,35 @@ from torch import Tensor
 
 from nbdiff_engine.model.attention import PADDING, Context, Tokens, may_attend
 
-_SHORT = 256  # noised and clean tokens of a document that is taken whole
-_RUN = 256  # queries of a piece of a longer one
-_ROUND = 16  # short documents go together with others of about their size
+_SHORT = 256  # a document of at most so many noised and clean tokens is not split
+_RUN = 256  # queries per piece of a longer document
+_ROUND = 16  # short documents share a piece if their sizes, rounded up to a multiple of this, are equal
 
 
 class AttentionPlan(NamedTuple):
-    """Pieces as tensors, so that a compiled network takes another plan every step without being compiled again."""
+    """Pieces as tensors, so that a compiled network accepts a new plan at every step without recompilation."""
 
     pieces: Tensor  # int64 [pieces, 8]: see `Piece`
-    index: Tensor  # int64: places of queries and keys, a piece after the other; -1 fills up
-    masks: Tensor  # float32: what is added to the scores, a piece after the other
+    index: Tensor  # int64: indices of queries and keys into the T tokens, piece after piece; -1 is padding
+    masks: Tensor  # float32: values that are added to the scores, piece after piece
 
 
 class Piece(NamedTuple):
-    """One row of `AttentionPlan.pieces`: G documents or runs of one size, Q queries and K masked keys each."""
+    """One row of `AttentionPlan.pieces`: G documents or runs, each padded to Q queries and K masked keys."""
 
     number: int  # G
     queries: int  # Q
     keys: int  # K
-    query_at: int  # where in the index its [G, Q] begin
-    key_at: int  # and its [G, K]
-    mask_at: int  # where in the masks its [G, Q, K] begin
-    before: int  # keys before..before_end-1 are seen by all of its queries
+    query_at: int  # offset of its [G, Q] queries in the index
+    key_at: int  # offset of its [G, K] keys in the index
+    mask_at: int  # offset of its [G, Q, K] mask in the masks
+    before: int  # all its queries also attend to keys before..before_end-1
     before_end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Places first..last-1 of the T tokens."""
+    """Indices first..last-1 of the T tokens."""
 
     first: int
     last: int
@@ -70,7 +71,7 @@ _NONE = Span(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A document, or a run of one, before it is laid beside others."""
+    """The queries and keys of a document or a run, before they are batched with others."""
 
     queries: Tensor
     keys: Tensor
@@ -78,7 +79,7 @@ class _Part:
 
 
 def pairs(clean: int, noised: int, block_size: int) -> tuple[int, int]:
-    """Pairs of query and key that a row is worked out for if it holds one document, and how many are in masks.
+    """Query-key pairs that are computed for a row of one document, and how many of them are masked parts.
 
     Rows of several documents have fewer.
     """
@@ -91,7 +92,7 @@ def pairs(clean: int, noised: int, block_size: int) -> tuple[int, int]:
 
 
 def present(tokens: Tokens) -> Tensor:
-    """Bool [B, S]: the places that hold a token. The first of all counts as one where there is none."""
+    """Bool [B, S]: the positions that are not padding. If all are padding, the first one is set."""
     there = tokens.document != PADDING
     if not there.any():
         there[0, 0] = True
@@ -99,10 +100,11 @@ def present(tokens: Tokens) -> Tensor:
 
 
 def plan_of(tokens: Tokens, there: Tensor, context: Context, open_future: Tensor | None = None) -> AttentionPlan:
-    """The plan of the tokens that are `there`, laid end to end row by row.
+    """The plan of the tokens at which `there` is true, concatenated row by row.
 
-    tokens: [B, S], each document's noised tokens in one run and its clean ones in another, blocks in their order, as
-        `noising.noise` lays them. open_future: bool [B, S], see `objective.Objective.forward`.
+    tokens: [B, S]; the noised tokens of a document are consecutive, and so are its clean tokens, with blocks in
+        order, as in the output of `noising.noise`.
+    open_future: bool [B, S], see `objective.Objective.forward`.
     """
     rows = torch.arange(there.shape[0])[:, None] * (int(tokens.document.max()) + 2)
     flat = Tokens(
@@ -122,7 +124,7 @@ def plan_of(tokens: Tokens, there: Tensor, context: Context, open_future: Tensor
         else:
             pieces += [[part] for part in _clean_runs(flat, clean, context)]
             pieces += [[part] for part in _noised_runs(flat, noised, clean)]
-    return _laid([*short.values(), *pieces], flat, context, opened)
+    return _batched([*short.values(), *pieces], flat, context, opened)
 
 
 def _documents(flat: Tokens) -> list[tuple[Span, Span]]:
@@ -132,8 +134,8 @@ def _documents(flat: Tokens) -> list[tuple[Span, Span]]:
     first = border.nonzero()[:, 0]
     edges = [*first.tolist(), len(border)]
     found: dict[int, list[Span]] = {}
-    facts = zip(flat.document[first].tolist(), flat.noised[first].tolist(), strict=True)
-    for at, (document, noised) in enumerate(facts):
+    labels = zip(flat.document[first].tolist(), flat.noised[first].tolist(), strict=True)
+    for at, (document, noised) in enumerate(labels):
         halves = found.setdefault(document, [_NONE, _NONE])
         halves[0 if noised else 1] = Span(edges[at], edges[at + 1])
     return [(noised, clean) for noised, clean in found.values()]
@@ -144,7 +146,7 @@ def _clean_runs(flat: Tokens, clean: Span, context: Context) -> list[_Part]:
     for first in range(clean.first, clean.last, _RUN):
         last = min(first + _RUN, clean.last)
         end = last
-        if context == "block_causal":  # the last token sees its block to the end
+        if context == "block_causal":  # the last token attends to its whole block
             end = clean.first + int(torch.searchsorted(blocks, blocks[last - 1 - clean.first], right=True))
         parts.append(_Part(torch.arange(first, last), torch.arange(first, end), Span(clean.first, first)))
     return parts
@@ -157,7 +159,8 @@ def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[_Part]:
     for first in range(noised.first, noised.last, _RUN):
         last = min(first + _RUN, noised.last)
         ends = flat.block[[first, last - 1]]
-        # Clean blocks before the run's first, and before its last; noised tokens from its first block to its last.
+        # The clean tokens before the run's first block end at `before`, those before its last block at `until`.
+        # The noised tokens of the run's blocks are start..stop-1.
         before, until = (clean.first + torch.searchsorted(clean_blocks, ends)).tolist()
         start = noised.first + int(torch.searchsorted(noised_blocks, ends[0]))
         stop = noised.first + int(torch.searchsorted(noised_blocks, ends[1], right=True))
@@ -166,11 +169,11 @@ def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[_Part]:
     return parts
 
 
-def _laid(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Tensor | None) -> AttentionPlan:
+def _batched(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Tensor | None) -> AttentionPlan:
     pieces, index, masks = [], [], []
     placed = masked = 0
     for parts in groups:
-        queries, keys = _filled([part.queries for part in parts]), _filled([part.keys for part in parts])
+        queries, keys = _padded([part.queries for part in parts]), _padded([part.keys for part in parts])
         mask = _mask(queries, keys, flat, context, opened)
         number, before = len(parts), parts[0].before
         at = placed, placed + queries.numel(), masked
@@ -182,13 +185,13 @@ def _laid(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Ten
     return AttentionPlan(torch.tensor(pieces), torch.cat(index), torch.cat(masks))
 
 
-def _filled(places: list[Tensor]) -> Tensor:
-    """Runs of places as one tensor, the shorter ones filled up with -1."""
+def _padded(places: list[Tensor]) -> Tensor:
+    """Index lists as one tensor [G, longest], padded with -1."""
     return torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
 
 
 def _mask(queries: Tensor, keys: Tensor, flat: Tokens, context: Context, opened: Tensor | None) -> Tensor:
-    """What is added to the scores of queries [G, Q] and keys [G, K]: float32 [G, Q, K]."""
+    """The additive mask of queries [G, Q] and keys [G, K]: float32 [G, Q, K]."""
     q, k = queries.clamp(min=0), keys.clamp(min=0)
     names = ("noised", "position", "block", "document")
     allowed = may_attend(
@@ -197,7 +200,7 @@ def _mask(queries: Tensor, keys: Tensor, flat: Tokens, context: Context, opened:
         context,
         None if opened is None else opened[k][:, None, :],
     )
-    # As in the dense mask, a token that sees nobody sees itself.
+    # As in the dense mask, every token attends to itself, so no softmax is empty.
     allowed |= queries[:, :, None] == keys[:, None, :]
     allowed &= (keys >= 0)[:, None, :]
     lowest = torch.finfo(torch.float32).min

@@ -1,13 +1,13 @@
-"""Attention of the training pass on a CPU, piece by piece as `training.objective.attention_plan` lays it out.
+"""Attention of the training pass on a CPU, computed by the pieces of `training.objective.attention_plan`.
 
-A transformers network calls it by the name `DOCUMENTS` in place of its own attention and is otherwise as it was. The
-arithmetic is that of torch's SDPA kernel for CPUs, called below autograd for its log-sum-exp: the two parts of a run,
-keys before it and keys inside it, are joined by it, and the backward kernel gives each part's gradients from the joined
-output and log-sum-exp (as in ring attention, arXiv 2310.01889). Queries, keys and values are kept for the backward pass
-once, without copies for grouped heads. Scores are float32 in any precision: on CPUs like ours the kernel is faster in
-float32 than in bfloat16 (a quarter of the time at 64 keys, about the same at thousands).
+A transformers network calls it by the name `DOCUMENTS` instead of its own attention; nothing else changes. It calls
+torch's SDPA kernel for CPUs below autograd, which also returns the log-sum-exp. With it, the outputs for the two parts
+of a run, the keys before it and the keys inside it, are combined. The backward kernel computes the gradients of each
+part from the combined output and log-sum-exp (as in ring attention, arXiv 2310.01889). Queries, keys and values are
+saved once for the backward pass, without copies for grouped heads. Scores are float32 in any precision: on CPUs like
+ours the kernel is faster in float32 than in bfloat16 (a quarter of the time at 64 keys, about the same at thousands).
 
-It is an operator of torch's library, so a compiled network holds it as one step that is never traced.
+It is a custom operator of torch, so a compiled network contains it as one operation that is not traced.
 
 Shape suffixes: T tokens, H heads, D head size, G parts of a piece, Q queries, K keys.
 """
@@ -21,7 +21,7 @@ from transformers import AttentionInterface
 from nbdiff_engine.errors import SettingError
 from training.objective.attention_plan import AttentionPlan, Piece
 
-DOCUMENTS = "nbdiff_documents"  # the name it is registered under
+DOCUMENTS = "nbdiff_documents"  # its name in transformers
 
 _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _kernel_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -38,10 +38,13 @@ def attend(
     plan: AttentionPlan | None = None,
     **other,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: query [1, H, T, D], key and value with their own number of heads; [1, T, H, D]."""
+    """Called by transformers. query: [1, H, T, D]; key, value: the same with their own number of heads.
+
+    Returns [1, T, H, D]. Raises SettingError for dropout, a soft cap, or a call without a plan.
+    """
     if plan is None or dropout or other.get("softcap") is not None:
         raise SettingError(
-            f"{DOCUMENTS} is the attention of training alone: without dropout, without soft caps, and with a plan; "
+            f"{DOCUMENTS} supports only training with a plan, without dropout and without soft caps; "
             "set attention=dense."
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -62,15 +65,15 @@ def document_attention(
     for piece, queries, keys, mask in _each(pieces, index, masks):
         there = queries >= 0
         q_GHQD = _taken(q, queries)
-        found, weight = _kernel(q_GHQD, _taken(k, keys), _taken(v, keys), attn_mask=mask, scale=scale)
+        own, own_lse = _kernel(q_GHQD, _taken(k, keys), _taken(v, keys), attn_mask=mask, scale=scale)
         if piece.before_end > piece.before:
             seen = slice(piece.before, piece.before_end)
-            earlier, earlier_weight = _kernel(q_GHQD, _heads_first(k[seen]), _heads_first(v[seen]), scale=scale)
-            joined = torch.logaddexp(weight, earlier_weight)
-            found = found * (weight - joined).exp()[..., None] + earlier * (earlier_weight - joined).exp()[..., None]
-            weight = joined
-        out[queries[there]] = found.transpose(1, 2)[there]
-        lse[queries[there]] = weight.transpose(1, 2)[there]
+            earlier, earlier_lse = _kernel(q_GHQD, _heads_first(k[seen]), _heads_first(v[seen]), scale=scale)
+            both_lse = torch.logaddexp(own_lse, earlier_lse)
+            own = own * (own_lse - both_lse).exp()[..., None] + earlier * (earlier_lse - both_lse).exp()[..., None]
+            own_lse = both_lse
+        out[queries[there]] = own.transpose(1, 2)[there]
+        lse[queries[there]] = own_lse.transpose(1, 2)[there]
     return out[None].to(value.dtype), lse
 
 
@@ -141,7 +144,7 @@ document_attention.register_autograd(_backward, setup_context=_keep)
 
 
 def _each(pieces: Tensor, index: Tensor, masks: Tensor) -> Iterator[tuple[Piece, Tensor, Tensor, Tensor]]:
-    """Each piece with its queries [G, Q], keys [G, K] and mask [G, 1, Q, K]."""
+    """The pieces, each with its queries [G, Q], keys [G, K] and mask [G, 1, Q, K]."""
     for row in pieces.tolist():
         piece = Piece(*row)
         g, q, k = piece[:3]
@@ -162,7 +165,7 @@ def _heads_first(each_THD: Tensor) -> Tensor:
 
 
 def _taken(each_THD: Tensor, places_GN: Tensor) -> Tensor:
-    """The tokens at some places, [G, H, N, D]. A place that is -1 gives the first token."""
+    """The tokens at `places_GN`, [G, H, N, D]. For -1 (padding) it returns the first token."""
     groups, number = places_GN.shape
     taken = each_THD.index_select(0, places_GN.clamp(min=0).flatten())
     return taken.view(groups, number, *each_THD.shape[1:]).transpose(1, 2)

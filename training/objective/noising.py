@@ -1,13 +1,13 @@
-"""Noising: from packed documents to the two halves `[x_t ; x]` of the parallel training pass.
+"""Noising: build the two halves `[x_t ; x]` of the parallel training pass from packed documents.
 
-The clean half is the text. The noised half holds the blocks of the answers and nothing else: what stands before an
-answer is never a noised query, so it would only cost time. Blocks are laid as decoding lays them, from the start
-of each answer, and each is noised at its own t ~ U(eps, 1] (NBDiff, Eq. 1; one t a block is our reading). The first
-token of a block is never masked, since decoding takes it from the AR logits of the last committed token.
+The clean half is the text. The noised half contains only the blocks of the answers, because prompt tokens are never
+noised. As in decoding, the first block begins at the start of the answer. Each block has its own t ~ U(eps, 1] (NBDiff,
+Eq. 1; the paper does not say that t is per block). The first token of a block is never masked, because decoding takes
+it from the AR logits of the last committed token.
 
-The last block of an answer is filled to full width with the token that ends it. Decoding looks at whole blocks
-and cannot know where an answer will end, so training must not know it either. The fill exists in the noised half
-alone; the clean half and the AR loss never see it.
+The last block of an answer is filled to full width with copies of its end token. Decoding denoises whole blocks and
+does not know the length of the answer, so training must not reveal it. The fill is only in the noised half; it is not
+in the clean half or the AR loss.
 
 Shape suffixes: B rows, L clean tokens, N noised tokens.
 """
@@ -25,26 +25,26 @@ IGNORED = -100  # the target of a position that no loss scores
 
 @dataclass(frozen=True, slots=True)
 class Noising:
-    """How answers are noised. `shift` 0 is the ablation without the token shift: the first token of a block is
-    then masked like the rest."""
+    """Settings of the noising. With `shift` 0, the ablation without the token shift, the first token of a block is
+    masked like the others."""
 
     block_size: int
     mask_token_id: int
     shift: int = 1
     eps: float = 1e-3
     at_least_one: bool = False  # mask at least one token of each block
-    complementary: bool = False  # each row twice, masked where the other is not (Fast-dLLM v2, arXiv 2509.26328)
-    multiple: int = 1  # the noised half is filled up with padding to a multiple of this
-    ending_ids: frozenset[int] = frozenset()  # answers that end in one of these fill their last block with it
+    complementary: bool = False  # each row twice, with complementary masks (Fast-dLLM v2, arXiv 2509.26328)
+    multiple: int = 1  # the length of the noised half is padded to a multiple of this
+    ending_ids: frozenset[int] = frozenset()  # only answers that end in one of these get a filled last block
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """B rows of documents laid end to end. Every tensor has shape [B, L]."""
+    """B rows of concatenated documents. Every tensor has shape [B, L]."""
 
     ids: Tensor
-    position: Tensor  # from 0 in each document; RoPE's, too
-    document: Tensor  # number of the document in its row; PADDING where there is no token
+    position: Tensor  # from 0 in each document; also the RoPE position
+    document: Tensor  # number of the document in its row; PADDING for padding
     start: Tensor  # position of the first token of the answer this token belongs to; -1 outside answers
     scored: Tensor  # bool: the token is a target of the AR loss
 
@@ -56,19 +56,19 @@ class Packed:
         return Packed(*(getattr(self, name)[first:last] for name in self.__dataclass_fields__))
 
     def doubled(self) -> "Packed":
-        """Every row, and then every row again."""
+        """All rows, followed by all rows again."""
         return Packed(*(getattr(self, name).repeat(2, 1) for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One forward of the training pass: N noised tokens a row, then L clean ones. N is 0 where nothing is noised."""
+    """The input of one training forward: N noised tokens per row, then L clean ones. N is 0 if nothing is noised."""
 
     ids: Tensor  # [B, N + L]
     tokens: Tokens  # [B, N + L] each
-    mdm_targets: Tensor  # [B, N]: what the output at this place is to be, IGNORED where it is not scored
+    mdm_targets: Tensor  # [B, N]: the target of the output at this position; IGNORED if it is not scored
     ar_targets: Tensor  # [B, L]
-    target_count: int  # clean target tokens: the one normaliser that both losses share
+    target_count: int  # clean target tokens: both losses are divided by it
 
     def to(self, device: torch.device) -> "Batch":
         tokens = Tokens(*(getattr(self.tokens, name).to(device) for name in Tokens.__dataclass_fields__))
@@ -77,13 +77,13 @@ class Batch:
 
 
 def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str = "token_causal") -> Batch:
-    """Lay blocks, draw masks, and join the two halves. All randomness comes from `generator`."""
+    """Divide answers into blocks, draw masks, and concatenate the two halves. `generator` is the only random source."""
     if how.complementary:
         packed = packed.doubled()
     block = torch.where(packed.start >= 0, blocks(packed.position, packed.start, how.block_size), packed.position)
     clean = Tokens(torch.zeros_like(block, dtype=torch.bool), packed.position, block, packed.document)
     ar_targets = _ar_targets(packed, block, context)
-    if how.block_size == 1 and how.shift:  # every token opens its block: no mask could be drawn
+    if how.block_size == 1 and how.shift:  # every token is the first of its block, so none can be masked
         empty = torch.empty(len(block), 0, dtype=torch.long)
         return Batch(packed.ids, clean, empty, ar_targets, _target_count(packed))
     noised, truth = _answer_blocks(packed, how)
@@ -101,7 +101,7 @@ def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str
 def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
     """The tokens of the noised half, [B, N] each, and their true ids.
 
-    Rows differ in how many there are; a shorter one is filled up with tokens of no document.
+    Shorter rows are padded; the document of padding is PADDING.
     """
     rows: list[dict[str, list[Tensor]]] = []
     for row in range(len(packed.ids)):
@@ -110,7 +110,7 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
             start = int(packed.start[row, first])
             length = last - first
             ids = packed.ids[row, first:last]
-            ended = int(ids[-1]) in how.ending_ids  # else it was cut, and nobody knows how it goes on
+            ended = int(ids[-1]) in how.ending_ids  # otherwise it was cut, and its next tokens are unknown
             width = -(-length // how.block_size) * how.block_size if ended else length
             parts["id"].append(torch.cat([ids, ids[-1:].expand(width - length)]))
             parts["position"].append(int(packed.position[row, first]) + torch.arange(width))
@@ -144,11 +144,11 @@ def _answers(packed: Packed, row: int) -> list[tuple[int, int]]:
 
 
 def _draw_masks(noised: Tokens, how: Noising, generator: torch.Generator) -> Tensor:
-    """Which noised tokens are masked, bool [B, N]. With `complementary` the lower half mirrors the upper."""
+    """The masked tokens, bool [B, N]. With `complementary`, the second half of the rows is the complement."""
     rows, width = noised.position.shape
     copies = 2 if how.complementary else 1
     fresh = rows // copies
-    # One t for each block: a block is told from its neighbours by where it begins, once a row.
+    # One t for each block. The first token of each block is found by comparing neighbours.
     first = torch.ones(fresh, width, dtype=torch.bool)
     same = (noised.block[:fresh, 1:] == noised.block[:fresh, :-1]) & (
         noised.document[:fresh, 1:] == noised.document[:fresh, :-1]
@@ -160,7 +160,7 @@ def _draw_masks(noised: Tokens, how: Noising, generator: torch.Generator) -> Ten
     can = noised.noised[:fresh] & ((noised.position[:fresh] != noised.block[:fresh]) | (how.shift == 0))
     masked = can & (draw < t_block.gather(1, number))
     if how.at_least_one:
-        # The token of the lowest draw would be the first to be masked at any t.
+        # The token with the lowest draw is masked first as t grows.
         lowest = torch.full((fresh, width), torch.inf).scatter_reduce(
             1, number, draw.masked_fill(~can, torch.inf), "amin"
         )
@@ -169,19 +169,19 @@ def _draw_masks(noised: Tokens, how: Noising, generator: torch.Generator) -> Ten
 
 
 def _mdm_targets(noised: Tokens, truth: Tensor, masked: Tensor, shift: int) -> Tensor:
-    """The masked tokens, each at the place whose output predicts it: `shift` places before its own."""
+    """The masked tokens, each at the position whose output predicts it: `shift` positions earlier."""
     targets = torch.where(masked, truth, IGNORED)
     if shift:
-        # The first token of a block is never masked, so no target crosses into the block before.
+        # The first token of a block is never masked, so no target moves into the previous block.
         targets = torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], IGNORED)], dim=1)
     return targets
 
 
 def _ar_targets(packed: Packed, block: Tensor, context: str) -> Tensor:
-    """Next-token targets [B, L] of the scored tokens, each at the place before its own.
+    """Next-token targets [B, L] of the scored tokens, each at the position before its own.
 
-    In a block-causal context a token sees its whole block, the token it is to predict included, unless that
-    one opens the next block; only such targets are left there.
+    In a block-causal context a token attends to its whole block, which contains its target unless the target is the
+    first token of the next block. Only those targets remain.
     """
     follows = (packed.document[:, 1:] == packed.document[:, :-1]) & packed.scored[:, 1:]
     if context == "block_causal":
@@ -191,5 +191,5 @@ def _ar_targets(packed: Packed, block: Tensor, context: str) -> Tensor:
 
 
 def _target_count(packed: Packed) -> int:
-    """Scored tokens that have a token before them, whichever of the two losses scores them."""
+    """The number of scored tokens that have a token before them in their document."""
     return int(((packed.document[:, 1:] == packed.document[:, :-1]) & packed.scored[:, 1:]).sum())

@@ -1,10 +1,10 @@
 """The objective: L = L_MDM + lambda * L_AR on one forward of `[noised ; clean]` (NBDiff, Eq. 1, 2 and 5).
 
 L_MDM is the cross-entropy at masked tokens, without a 1/t weight; L_AR the next-token cross-entropy of the clean half.
-Both are sums divided by one shared count, the clean target tokens of the whole step. E[t] = 1/2 then balances them,
-which is why the paper's lambda is 0.5.
+Both sums are divided by the same count, the clean target tokens of the whole step. As E[t] = 1/2, L_MDM has about half
+as many terms; with the paper's lambda of 0.5 both losses have the same weight.
 
-Shape suffixes: B rows, N noised tokens, L clean tokens, T scored places, D hidden size, V vocabulary.
+Shape suffixes: B rows, N noised tokens, L clean tokens, T scored positions, D hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from training.objective.attention_plan import plan_of, present
 from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
 
-CHUNK_LOGITS = 2**24  # logits alive at once: 64 MB in float32
+CHUNK_LOGITS = 2**24  # logits in memory at once: 64 MB in float32
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Sums over a batch, still to be divided by the step's target count."""
+    """Sums over a batch, not yet divided by the step's target count."""
 
     mdm_sum: Tensor
     ar_sum: Tensor
@@ -33,27 +33,27 @@ class Losses:
     ar_count: int
 
     def numbers(self) -> Tensor:
-        """The four fields in their order, float64 [4] on the CPU, to be added up over batches and processes."""
+        """The four fields in order, float64 [4] on the CPU, for summation over batches and processes."""
         figures = [self.mdm_sum.item(), self.ar_sum.item(), self.mdm_count, self.ar_count]
         return torch.tensor(figures, dtype=torch.float64)
 
 
 class Objective(nn.Module):
-    """A causal LM and the two losses it is adapted with. Its forward is what a distributed wrapper wraps."""
+    """A causal LM with the two losses of its adaptation. Distributed training wraps this module."""
 
     def __init__(self, network: PreTrainedModel, context: Context = "token_causal"):
         super().__init__()
         self.network = network
         self.context = context
-        self.body = network.base_model  # compiled in place where a recipe asks for it
+        self.body = network.base_model  # compiled in place if the recipe says so
         self.dtype = network.dtype
         self.vocab_size = network.config.get_text_config().vocab_size
 
     def forward(self, batch: Batch, open_future: Tensor | None = None) -> Losses:
         """The summed losses of a batch.
 
-        open_future: bool [B, N + L], the keys that noised tokens of the same block see although they stand
-            after them; None: all (NBDiff). The mask-annealing ablation opens them little by little.
+        open_future: bool [B, N + L], the keys that earlier noised tokens of the same block can attend to; None: all
+            (NBDiff). The mask-annealing ablation opens them gradually.
         """
         if self.network.config._attn_implementation == DOCUMENTS:
             return self.end_to_end(batch, open_future)
@@ -69,7 +69,7 @@ class Objective(nn.Module):
         return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
 
     def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
-        """The same losses from one row that holds the tokens of all, without padding."""
+        """The same losses, from one row with the tokens of all rows, without padding."""
         there = present(batch.tokens)
         hidden_1TD = self.body(
             input_ids=batch.ids[there][None],
@@ -87,31 +87,31 @@ class Objective(nn.Module):
         return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
 
     def mask(self, batch: Batch, open_future: Tensor | None):
-        """Who sees whom, in the form that the network's attention takes."""
+        """The attention mask, in the form that the network's attention implementation needs."""
         if self.network.config._attn_implementation == "flex_attention":
             return flex_mask(batch.tokens, batch.tokens, self.context, open_future)
         mask = dense_mask(batch.tokens, batch.tokens, self.context, open_future)
-        # A place without a token sees nobody; its softmax would be 0/0, and the NaN would spread to the gradients.
+        # Padding attends to nothing; its softmax would be 0/0, and the NaN would spread to the gradients.
         mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        # As numbers, once: SDPA would turn a boolean mask into them in every layer, and keep each for the backward.
+        # Converted to an additive mask once: SDPA would convert a boolean mask in every layer and save each result.
         kind = mask.device.type
         return additive(mask, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype)
 
     def cross_entropy(self, hidden_BND: Tensor, targets_BN: Tensor) -> tuple[Tensor, int]:
-        """Summed cross-entropy at the places that have a target, and how many there are.
+        """Summed cross-entropy at the positions that have a target, and the number of these positions.
 
-        The head is computed there alone, some places at a time, and again in the backward pass: logits of
-        all places would be the largest tensor of a training step by far.
+        The head is computed only for these positions, in chunks, and again in the backward pass. The logits of all
+        positions would be by far the largest tensor of a training step.
         """
-        places = targets_BN != IGNORED
-        hidden_TD, targets_T = hidden_BND[places], targets_BN[places]
+        scored = targets_BN != IGNORED
+        hidden_TD, targets_T = hidden_BND[scored], targets_BN[scored]
         head = self.network.get_output_embeddings()
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         step = max(1, CHUNK_LOGITS // self.vocab_size)
         for first in range(0, len(targets_T), step):
             part = (head, hidden_TD[first : first + step], targets_T[first : first + step])
             total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)
-        if len(targets_T) == 0:  # still a function of the weights, as a distributed backward needs it
+        if len(targets_T) == 0:  # depends on the weights: a distributed backward needs a gradient
             total = total + 0.0 * hidden_BND.sum()
         return total, len(targets_T)
 

@@ -1,1 +1,1 @@
-"""What can be known before a run: estimate, preview, shapes of checkpoints, and their commands."""
+"""Information about a run before it starts: estimate, preview, shapes of checkpoints, and their commands."""

@@ -1,8 +1,9 @@
-"""Memory and time of a run before it starts, from the shape of its base alone.
+"""Estimate memory and time of a run from the shape of its base, without its weights.
 
-What a layer keeps is in `layer_sizes`; around it stand weights, optimiser, masks, head and allocator. Gradient
-checkpointing keeps D values a layer, and all of the rest of one layer. Time is floating-point operations at a measured
-rate of matrix products: a lower bound, which small networks on a CPU stay far above, and large ones less.
+The activations of a layer are in `layer_sizes`; this module adds weights, optimiser, masks, head and allocator. With
+gradient checkpointing, every layer saves only its input (D values per token), and one layer at a time all its
+activations. The time is the number of floating-point operations at a measured rate of matrix products. It is a lower
+bound: small networks on a CPU take much longer, large ones a little longer.
 """
 
 import os
@@ -27,29 +28,29 @@ from training.planning.layer_sizes import Layer
 from training.planning.shapes import BaseShape, find_shape, shape_of_new
 from training.recipe.recipe import Recipe
 
-_MASK_TEMPORARIES = 6  # boolean B x S x S that are alive while the mask is worked out
-_BACKWARD_SHARE = 0.5  # gradients alive in a layer's backward, as a share of what the layer kept
+_MASK_TEMPORARIES = 6  # boolean B x S x S tensors in memory while the mask is computed
+_BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share of its activations
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
-# glibc keeps freed pieces of up to 32 MB for itself: 51 to 172 MiB of four runs, against 12 MiB too many without that.
+# glibc does not return freed pieces of up to 32 MB to the system: 51 to 172 MiB in four runs.
 _ALLOCATOR = 2**27
-PROGRAM = 6 * 2**30 // 10  # Python, torch and transformers, before a weight is there
-# Attention forward is 2 products of S x S x Q; its backward recomputes one and makes four.
+PROGRAM = 6 * 2**30 // 10  # Python, torch and transformers, before the weights are loaded
+# The attention forward has 2 products of S x S x Q; its backward recomputes one and has four more.
 _ATTENTION_BACKWARD = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one process, beyond Python and its libraries."""
+    """Memory of one process in bytes, without Python and its libraries."""
 
     weights: int
-    weight_copies: int  # of weights in the precision of the arithmetic, kept for the backward pass
+    weight_copies: int  # weights cast to the arithmetic's precision, saved for the backward pass
     gradients: int
     optimizer: int
     activations: int
     mask: int
-    head: int  # logits of one chunk, and what the head works in
+    head: int  # logits of one chunk, and temporaries of the head
     exchange: int  # gradient buckets of a distributed wrapper
-    allocator: int  # freed memory that a CPU's allocator does not give back
+    allocator: int  # freed memory that the CPU allocator does not return
     peak: int
 
 
@@ -69,14 +70,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will need."""
+    """The estimated cost of a run."""
 
     model: str
     parameters: int
     trained_parameters: int
     rows: int
-    clean_tokens: int  # of a row
-    noised_tokens: int  # of a row, once blocks hold more than one token
+    clean_tokens: int  # per row
+    noised_tokens: int  # per row, at block sizes above 1
     tokens_per_step: int  # clean tokens of all processes
     max_steps: int
     memory: Memory
@@ -99,9 +100,11 @@ def estimate(
 ) -> Estimate:
     """Estimate a run of a recipe.
 
-    flops: matrix products per second as floating-point operations; None measures this machine, and gives no times
-        where `device` is not here.
-    noised_share: noised tokens for each clean one. 1 is plain text; `preview` prints that of other data.
+    flops: floating-point operations per second of matrix products. None: measured on this machine; without such a
+        device the estimate has no times.
+    noised_share: noised tokens per clean token. 1 for plain text; `preview` prints it for other data.
+
+    Raises SettingError for an argument out of range, and RecipeError or CheckpointError for a missing base.
     """
     if not 0 <= noised_share <= 4:
         raise SettingError(f"noised_share is {brief(noised_share)}; it must be from 0 to 4.")
@@ -114,7 +117,7 @@ def estimate(
     parameters, layer = network.num_parameters(), Layer.of(network)
     if recipe.lora:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of peft, at transformers' newer names
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
             add_adapters(network, recipe.lora, 0, 0)
     trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
     steps = recipe.optimisation
@@ -156,7 +159,7 @@ def _shape(recipe: Recipe) -> BaseShape:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """All that memory and work follow from."""
+    """The inputs from which memory and work are computed."""
 
     recipe: Recipe
     shape: BaseShape
@@ -171,19 +174,19 @@ class _Sizes:
 
     @property
     def documents(self) -> bool:
-        """Whether attention goes over documents."""
+        """Whether the run uses the attention `documents`."""
         return choose_attention(self.network, self.recipe.attention, self.device) == "documents"
 
     def pairs(self, block_size: int) -> tuple[int, int]:
         return pairs(self.clean, self.length(block_size) - self.clean, block_size)
 
     def length(self, block_size: int) -> int:
-        """Tokens of a row of the forward pass. Blocks of one token leave nothing to noise."""
+        """Tokens per row of the forward pass. With blocks of one token nothing is noised."""
         plain = block_size == 1 and self.recipe.objective.token_shift
         return self.clean + (0 if plain else self.noised)
 
-    def places(self, block_size: int) -> tuple[int, int]:
-        """Scored places of a forward: next tokens, and masked ones, of which there are E[t] = 1/2."""
+    def scored_positions(self, block_size: int) -> tuple[int, int]:
+        """Scored positions of a forward: next tokens, and masked tokens (a share of E[t] = 1/2)."""
         if self.recipe.kind == "pretrain":
             return self.rows * self.clean, 0
         answered = min(self.clean, self.noised)
@@ -206,7 +209,7 @@ class _Sizes:
         return Work(
             layers=repeats * (2 * once + weights),
             attention=round(repeats * attention * (1 + _ATTENTION_BACKWARD)),
-            head=repeats * passes * 2 * sum(self.places(block_size)) * vocabulary * hidden,
+            head=repeats * passes * 2 * sum(self.scored_positions(block_size)) * vocabulary * hidden,
             recomputed=repeats * again,
         )
 
@@ -219,20 +222,20 @@ class _Sizes:
         number = sum(each.numel() for each in self.trained.values())
         gradients = 4 * number
         optimizer = 8 * number
-        if steps.optimizer == "muon":  # one momentum for the matrices of the layers, as optimizers.py sorts them
+        if steps.optimizer == "muon":  # one momentum for the matrices of the layers, see optimizers.py
             optimizer -= 4 * sum(p.numel() for name, p in self.trained.items() if p.ndim == 2 and ".layers." in name)
         kept = tokens * layer.kept(value, recipe.lora.rank if recipe.lora else None, self.documents)
-        if getattr(self.network.config, "attention_dropout", 0):  # SDPA then keeps its scores, and the dropped ones
+        if getattr(self.network.config, "attention_dropout", 0):  # SDPA then saves its scores before and after dropout
             kept += 2 * tokens * layer.heads * length * value
         copied = layer.matrices if stored != value else 0
         residual = 4 if value < 4 and not recipe.lora else stored
         checkpointed = steps.gradient_checkpointing
         activations = tokens * layer.hidden * residual * layer.number + kept if checkpointed else kept * layer.number
         copies = value * (copied // layer.number if checkpointed else copied)
-        # Around the layers: the embedding, the last norm, rotary angles, and the scored places' own copy.
+        # Outside the layers: the embedding, the last norm, rotary angles, and a copy of the scored positions.
         activations += tokens * (layer.hidden * (residual + 8) + 8 * layer.queries // layer.heads)
-        activations += 4 * layer.hidden * sum(self.places(block_size))
-        # Bytes of the mask while it is boolean; FlexAttention has none.
+        activations += 4 * layer.hidden * sum(self.scored_positions(block_size))
+        # Bytes of the boolean mask; FlexAttention has none.
         square = 0 if self.device == "cuda" else self.rows * length * length
         making = _MASK_TEMPORARIES * square
         mask = square * value
@@ -240,22 +243,22 @@ class _Sizes:
         if self.documents:
             square = self.rows * self.pairs(block_size)[1]
             mask = 4 * square
-            making = (_MASK_TEMPORARIES + 4) * square  # and once more, until its pieces are joined
+            making = (_MASK_TEMPORARIES + 4) * square  # twice in float32, until its pieces are concatenated
             # In float32: queries, keys, values and their gradients, the output and its gradient.
             backward = max(backward, 16 * tokens * (layer.queries + layer.keys))
         head, head_gradient = self._head(value, block_size)
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
-        whole = weights + optimizer + exchange
-        held = gradients if steps.accumulation > 1 else head_gradient
+        constant = weights + optimizer + exchange
+        kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         allocator = _ALLOCATOR if self.device == "cpu" else 0
         peak = (
-            whole
+            constant
             + allocator
             + max(
-                held + copies + activations + mask + working,
-                held + making + mask,
+                kept_gradients + copies + activations + mask + working,
+                kept_gradients + making + mask,
                 gradients + (kept if checkpointed else 0),
                 gradients + (6 * value * layer.largest if steps.optimizer == "muon" else 0),
             )
@@ -263,7 +266,7 @@ class _Sizes:
         return Memory(weights, copies, gradients, optimizer, activations, mask, head, exchange, allocator, peak)
 
     def _weights(self, stored: int) -> int:
-        """Bytes of all weights, the adapters' among them."""
+        """Bytes of all weights, including the adapters."""
         base = sum(p.numel() for name, p in self.network.named_parameters() if name not in self.trained)
         if not self.recipe.lora:
             return stored * self.network.num_parameters()
@@ -274,21 +277,21 @@ class _Sizes:
         )
 
     def _head(self, value: int, block_size: int) -> tuple[int, int]:
-        """Bytes of a chunk of logits with what is worked out from it, and of the head's own gradient."""
+        """Bytes of a chunk of logits with its temporaries, and of the gradient of the head's weights."""
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
-        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.places(block_size)))
-        # As logits, in float32, as log-probabilities, and the gradients of the first two.
+        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.scored_positions(block_size)))
+        # Logits, the same in float32, log-probabilities, and the gradients of the first two.
         logits = chunk * vocabulary * (2 * value + 12)
         trained = not self.recipe.lora
         return logits + vocabulary * hidden * value * (2 if trained else 1), 4 * vocabulary * hidden * trained
 
 
 def measure_matmul(device: str, precision: str, layer: Layer, tokens: int, seconds: float = 1.0) -> float | None:
-    """Operations per second of a matrix product of a layer's sizes; None where there is no such device."""
+    """Floating-point operations per second of a product with a layer's sizes; None without such a device."""
     if device == "cuda" and not torch.cuda.is_available():
         return None
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    large = 4096 if device == "cuda" else 1024  # one product of a large layer would take a CPU seconds
+    large = 4096 if device == "cuda" else 1024  # on a CPU, one product of a large layer would take seconds
     sizes = [max(1, min(size, large)) for size in (tokens, layer.hidden, layer.feed_forward)]
     left = torch.randn(sizes[0], sizes[1], device=device).to(dtype)
     right = torch.randn(sizes[1], sizes[2], device=device).to(dtype)
@@ -306,42 +309,42 @@ def measure_matmul(device: str, precision: str, layer: Layer, tokens: int, secon
 
 
 def memory_of_machine(device: str) -> int | None:
-    """Bytes this machine has for a run; None where `device` is not here."""
+    """Total memory of the device in bytes; None without such a device."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def table(found: Estimate, device: str) -> str:
-    """An estimate as a person reads it."""
+    """The text of an estimate."""
     memory, first, last = found.memory, found.work_first, found.work_last
     share = 100 * found.trained_parameters / found.parameters
     rows: list[tuple[str, str]] = [
         ("model", found.model),
         ("parameters", f"{found.parameters:,}"),
-        ("trained", f"{found.trained_parameters:,} ({share:.3g} % as many)"),
+        ("trained", f"{found.trained_parameters:,} ({share:.3g} % of the base's)"),
         ("one forward", f"{found.rows} rows of {found.noised_tokens} noised + {found.clean_tokens} clean tokens"),
         ("one step", f"{found.tokens_per_step:,} clean tokens, {found.max_steps:,} steps"),
         ("", ""),
         ("memory", "of one process"),
         *((f"  {name.replace('_', ' ')}", _gigabytes(size)) for name, size in asdict(memory).items() if size),
     ]
-    there = memory_of_machine(device)
-    if there is not None:
+    available = memory_of_machine(device)
+    if available is not None:
         needed = memory.peak + (PROGRAM if device == "cpu" else 0)
-        verdict = "fits" if needed < 0.9 * there else "does not fit; see optimisation.gradient_checkpointing, lora"
-        rows.append(("  this machine", f"{_gigabytes(there)}: {verdict}"))
+        verdict = "fits" if needed < 0.9 * available else "does not fit; see optimisation.gradient_checkpointing, lora"
+        rows.append(("  this machine", f"{_gigabytes(available)}: {verdict}"))
     rows += [("", ""), ("operations", "of one step of one process, at the first and the last block size")]
     for name in ("layers", "attention", "head", "recomputed", "total"):
         if getattr(last, name):
             rows.append((f"  {name}", f"{getattr(first, name) / 1e12:10.3f} {getattr(last, name) / 1e12:10.3f} TFLOP"))
     rows.append(("", ""))
     if found.seconds is None:
-        rows.append(("time", f"unknown: there is no {device} here to measure; give --flops"))
+        rows.append(("time", f"unknown: this machine has no {device} device to measure; give --flops"))
     else:
         rate = found.matmul_flops_per_second / 1e9
         rows += [
-            ("time", f"at {rate:,.0f} GFLOP/s of matrix products, so no less than"),
+            ("time", f"at {rate:,.0f} GFLOP/s of matrix products, at least"),
             ("  a step", f"{duration(found.seconds_per_step_first)} to {duration(found.seconds_per_step_last)}"),
             ("  the run", duration(found.seconds)),
         ]

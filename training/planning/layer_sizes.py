@@ -1,17 +1,17 @@
-"""Sizes of a network's layers, and the memory that training keeps of them.
+"""Sizes of a network's layers, and the activation memory of training.
 
-Memory is what autograd keeps, counted tensor by tensor on Llama and Qwen3 layers as transformers runs them (eager, and
-not compiled). With a bytes of an arithmetic value, S noised + clean tokens of a row, D hidden size,
-F feed-forward size, Q = heads x head size, K = key-value heads x head size and H heads, a layer keeps for each token:
+The memory is that of the tensors that autograd saves, counted one by one on Llama and Qwen3 layers in transformers
+(eager, not compiled). With a bytes per arithmetic value, S noised + clean tokens of a row, D hidden size,
+F feed-forward size, Q = heads x head size, K = key-value heads x head size and H heads, a layer saves for each token:
 
-    fully trained   16 D + 5 D a + 4 Q a + 4 F a + 4 H      (2 D a instead of 5 in float32, which copies nothing)
+    fully trained   16 D + 5 D a + 4 Q a + 4 F a + 4 H      (in float32 2 D a instead of 5 D a: no casts)
     LoRA of rank r   8 D + (5 D + Q) a + 4 Q a + 4 F a + 4 H + 7 r a
     query-key norm   + (Q + K) (4 + a)
 
-Of these, 4 Q a is the dense attention's: queries, keys and values of each head, and its output. Over documents it is
-r (Q + K) + (Q + K) a instead, with r bytes of a value after the rotary embedding (4 under autocast): keys are not
-repeated for the heads that share them. The dense mask takes S a for each token, once for all layers; the masks of
-documents 4 bytes for each pair in them, of which there are the most where each row is one document.
+Of these, 4 Q a is for dense attention: queries, keys and values of each head, and the output. The attention `documents`
+saves r (Q + K) + (Q + K) a instead, with r bytes per value after the rotary embedding (4 under autocast), because it
+does not repeat keys for the heads that share them. The dense mask takes S a for each token, once for all layers. The
+masks of `documents` take 4 bytes for each pair in them; a row that is one document has the most pairs.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Layer:
     heads: int
     number: int
     query_key_norm: bool
-    matrices: int  # weights of all layers' matrices
-    largest: int  # weights of the largest
+    matrices: int  # number of weights in the matrices of all layers
+    largest: int  # number of weights in the largest matrix
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> "Layer":
@@ -56,10 +56,10 @@ class Layer:
         )
 
     def kept(self, value: int, rank: int | None, documents: bool) -> int:
-        """Bytes that one layer keeps for one token. value: bytes of an arithmetic value; documents: the attention."""
+        """Bytes that one layer saves for one token. value: bytes per arithmetic value. rank: of LoRA; None without."""
         d, f, q = self.hidden, self.feed_forward, self.queries
-        copies = 5 if value < 4 else 2  # autocast casts the input of each matrix by itself
-        rotated = 4 if rank is None else value  # autocast leaves what elementwise operations make in float32
+        copies = 5 if value < 4 else 2  # autocast casts the input of each matrix separately
+        rotated = 4 if rank is None else value  # under autocast, results of elementwise operations stay in float32
         attention = (q + self.keys) * (rotated + value) if documents else 4 * q * value
         total = attention + 4 * f * value + 4 * self.heads + 8
         if rank is None:

@@ -1,4 +1,4 @@
-"""Commands that look before a run: recipes, preview, estimate, corpus.
+"""Commands to use before a run: recipes, preview, estimate, corpus.
 
 python -m training recipes
 python -m training preview --recipe nano --n 3
@@ -14,7 +14,7 @@ import typer
 from nbdiff_engine.errors import SettingError, brief
 from training.errors import RecipeError
 
-if TYPE_CHECKING:  # a recipe pulls in what --help can do without
+if TYPE_CHECKING:  # importing recipes is slow, and --help does not need them
     from training.recipe.recipe import Recipe
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Bundled recipe or a YAML file.")]
@@ -26,7 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(cli: typer.Typer) -> None:
-    """Add these commands to a command line."""
+    """Add these commands to a typer application."""
     for command in (recipes, preview, estimate, corpus):
         cli.command()(command)
 
@@ -53,10 +53,10 @@ def preview(
     data: DataOption = None,
     max_steps: StepsOption = None,
     overrides: SetOption = None,
-    n: Annotated[int, typer.Option("--n", help="Documents that are shown.")] = 2,
-    block_size: Annotated[int | None, typer.Option(help="Of the noised copies. Default: the run's last.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Number of documents to show.")] = 2,
+    block_size: Annotated[int | None, typer.Option(help="Of the noised copies. Default: the run's last size.")] = None,
 ) -> None:
-    """Show what a recipe trains on: documents, noised copies, attention, block sizes, counts."""
+    """Show the training data of a recipe: documents, noised copies, attention, block sizes, counts."""
     chosen = settled(recipe, overrides, base, data, max_steps)
     from training.planning.preview import preview as show
 
@@ -70,15 +70,15 @@ def estimate(
     overrides: SetOption = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     flops: Annotated[
-        float | None, typer.Option(help="Operations per second of matrix products. Default: measured here.")
+        float | None, typer.Option(help="Floating-point operations per second. Default: measured on this machine.")
     ] = None,
     noised_share: Annotated[
-        float, typer.Option(help="Noised tokens for each clean one, as preview counts them; 1 for plain text.")
+        float, typer.Option(help="Noised tokens per clean token, as preview counts them; 1 for plain text.")
     ] = 1.0,
-    processes: Annotated[int, typer.Option(help="Processes of the run.")] = 1,
+    processes: Annotated[int, typer.Option(help="Number of processes of the run.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate memory and time of a run, from the shape of its base alone."""
+    """Estimate memory and time of a run. Only the shape of the base is needed, not its weights."""
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
     chosen = settled(recipe, overrides, base, None, max_steps)
@@ -91,7 +91,7 @@ def estimate(
 def corpus(
     domain: Annotated[str, typer.Option(help="math, code, knowledge or story.")] = "math",
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
-    n: Annotated[int, typer.Option("--n", help="Problems that are shown.")] = 5,
+    n: Annotated[int, typer.Option("--n", help="Number of problems to show.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the corpus.")] = 0,
 ) -> None:
     """Show problems of the project's own corpus."""
@@ -105,7 +105,7 @@ def corpus(
 def settled(
     recipe: str | None, overrides: list[str] | None, base: str | None, data: str | None, max_steps: int | None
 ) -> "Recipe":
-    """The recipe of a command line. Raises RecipeError for one that is not there or not valid."""
+    """The recipe that the options of a command give. Raises RecipeError if it does not exist or is not valid."""
     from training.recipe.recipe import Recipe
 
     if recipe is None:

@@ -1,6 +1,6 @@
-"""What a recipe trains on, shown before a run: documents, their noised copies, who attends to whom, how blocks grow.
+"""Show the training data of a recipe before a run: documents, noised copies, the attention mask, and block growth.
 
-Everything comes from the functions that the trainer calls, on the base's tokenizer and config. No weight is read.
+It calls the same functions as the trainer, with the base's tokenizer and config. It reads no weights.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from training.run.step_reader import noised, noising_of, packer_of, seed_of
 
 MASK, BORDER, FILL, END = "▒", "|", "·", "⟩"
 LEGEND = (
-    f"{MASK} masked   {BORDER} block border   {END} end of the answer   {FILL} fill: its last token again, to the "
-    "block's full width, in the noised half alone"
+    f"{MASK} masked   {BORDER} block border   {END} end of the answer   {FILL} fill: copies of its last token up to "
+    "the full block, only in the noised half"
 )
-_COUNTED = 500  # documents that the figures are taken from
-_ROWS = 64  # packed rows that the figures are taken from
-_CONTEXT, _ANSWER = 3, 12  # tokens of the drawn mask: before the answer, and of it in both halves
-_DRAWN_BLOCK = 4  # so that the drawing holds several blocks
+_COUNTED = 500  # documents that are counted
+_ROWS = 64  # packed rows that are counted
+_CONTEXT, _ANSWER = 3, 12  # tokens in the drawn mask: before the answer, and of the answer in each half
+_DRAWN_BLOCK = 4  # so that the drawing contains several blocks
 _WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A recipe's data and settings, ready to be shown."""
+    """The data and settings of a recipe."""
 
     recipe: Recipe
     model: TrainedModel
@@ -49,25 +49,28 @@ class Preview:
         return cls(recipe, model, source, packer, noising, about_mask)
 
     def noised(self, packed: Packed, block_size: int | None = None) -> Batch:
-        """Packed rows as a forward gets them, the same each time."""
+        """Packed rows as the input of a forward. Every call gives the same noise."""
         how = replace(self.noising, block_size=block_size or self.noising.block_size)
         return noised(packed, how, self.recipe, seed_of(self.recipe, "preview"))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Tokens on one line: special tokens and line ends visible, nothing that a terminal would obey."""
+        """Tokens on one line: special tokens and line ends are visible, control characters are replaced."""
         text = self.model.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         marks = {"\n": "↵", "\t": "⇥", "\r": "␍"}
         return "".join(marks.get(each, each if each.isprintable() else "�") for each in text)
 
 
 def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> str:
-    """The text that is shown. block_size: of the noised copies; None is the run's last."""
+    """The text of a preview. count: documents to show. block_size: of the noised copies; None: the run's last.
+
+    Raises SettingError for an argument out of range, and NBDiffError if the run could not start.
+    """
     if count < 1:
         raise SettingError(f"n is {brief(count)}; it must be at least 1.")
     if block_size is not None and not 1 <= block_size <= 1024:
         raise SettingError(f"block_size is {brief(block_size)}; it must be from 1 to 1024.")
     if block_size not in (None, 1) and recipe.kind == "pretrain":
-        raise SettingError("block_size is given, but pretrain trains an AR model, which has no blocks.")
+        raise SettingError("block_size is given, but pretrain trains an AR model, which has no blocks; leave it out.")
     size = block_size or (recipe.blocks.b_max if recipe.kind == "adapt" else 1)
     shown = Preview.of(recipe, size)
     head = (
@@ -82,7 +85,7 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
 
 
 def documents(shown: Preview, count: int) -> list[str]:
-    """The first `count` documents as they are packed, each with its noised copy."""
+    """The first `count` packed documents, each with its noised copy."""
     packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
     batch = shown.noised(packed)
     places = [(row, n) for row in range(len(packed.ids)) for n in range(int(packed.document[row].max()) + 1)]
@@ -102,25 +105,25 @@ def _document(shown: Preview, packed: Packed, batch: Batch, row: int, number: in
         at += size
     answers = [each for start, each in runs if start >= 0]
     answered = sum(map(len, answers))
-    lines = [f"{len(ids)} tokens, {answered} of them answer"]
+    lines = [f"{len(ids)} tokens, {answered} of them in answers"]
     for start, part in runs:
         lines += _wrapped("answer" if start >= 0 else "context", shown.text(part))
     next_tokens = int((batch.ar_targets[row, here] != IGNORED).sum())
     if not batch.mdm_targets.shape[1]:
-        lines.append(f"  scored   L_AR {next_tokens} next tokens; blocks of one token leave nothing to mask")
+        lines.append(f"  scored   L_AR {next_tokens} next tokens; with blocks of one token nothing is masked")
         return "\n".join(lines)
     noised = (batch.tokens.document[row, : batch.mdm_targets.shape[1]] == number).nonzero()[:, 0]
     lines += _wrapped("noised", _noised_text(shown, batch, row, noised.tolist(), answers))
     masked = int((batch.mdm_targets[row, noised] != IGNORED).sum())
     lines.append(
-        f"  scored   L_AR {next_tokens} next tokens; L_MDM {masked} masked ones of {len(noised)} noised tokens, "
-        f"{len(noised) - answered} of which are fill"
+        f"  scored   L_AR {next_tokens} next tokens; L_MDM {masked} masked of {len(noised)} noised tokens "
+        f"({len(noised) - answered} fill tokens)"
     )
     return "\n".join(lines)
 
 
 def _noised_text(shown: Preview, batch: Batch, row: int, columns: list[int], answers: list[list[int]]) -> str:
-    """The noised tokens of a document, its answers one after another, with marks."""
+    """The noised tokens of a document with marks, its answers in order."""
     how, lines = shown.noising, []
     for answer in answers:
         ended = answer[-1] in how.ending_ids
@@ -151,11 +154,11 @@ def _wrapped(label: str, text: str) -> list[str]:
     return [f"  {label if number == 0 else '':8} {piece}" for number, piece in enumerate(pieces)]
 
 
-# -- who attends to whom -----------------------------------------------------------------------------------------
+# -- the attention mask -----------------------------------------------------------------------------------------
 
 
 def attention(shown: Preview, block_size: int) -> str:
-    """The mask of a short document: its real one, of which the first tokens are drawn."""
+    """The attention mask that training uses for a short document, drawn for its first tokens."""
     packed, _ = shown.packer.batch(Cursor(), 4)
     row, number = _shortest(packed)
     packed = packed.rows(row, row + 1)
@@ -171,8 +174,8 @@ def attention(shown: Preview, block_size: int) -> str:
     mask = dense_mask(batch.tokens, batch.tokens, shown.recipe.objective.context)[0, 0]
     targets = torch.cat([batch.mdm_targets[0], batch.ar_targets[0]])
     lines = [
-        f"who attends to whom, blocks of {block_size} (rows ask, # may be seen; x_t noised, x clean; right: the token",
-        "that the output there is scored on, by L_MDM in the noised half and by L_AR in the clean one)",
+        f"who attends to whom, blocks of {block_size} (a row's token attends to #; x_t noised, x clean; right: the",
+        "target of its output, of L_MDM in the noised half and of L_AR in the clean half)",
     ]
     for query in chosen:
         half, scored = "x_t" if query < noised else "x", int(targets[query])
@@ -184,7 +187,7 @@ def attention(shown: Preview, block_size: int) -> str:
 
 
 def _shortest(packed: Packed) -> tuple[int, int]:
-    """Row and number of the document with the fewest tokens that holds enough of an answer to draw."""
+    """Row and number of the shortest document with enough answer tokens to draw."""
     sizes: dict[tuple[int, int], tuple[bool, int]] = {}
     for row in range(len(packed.ids)):
         for number in range(int(packed.document[row].max()) + 1):
@@ -204,7 +207,7 @@ def _token(shown: Preview, token: int) -> str:
 
 
 def growth(recipe: Recipe) -> str:
-    """The block size over the run, as a chart."""
+    """The block size during the run, as a text chart."""
     total = recipe.optimisation.max_steps
     if recipe.kind == "pretrain":
         return f"block size over {total:,} steps: 1, as in every AR model"
@@ -220,7 +223,7 @@ def growth(recipe: Recipe) -> str:
 
 
 def figures(shown: Preview) -> str:
-    """Counts over the first documents, read as the run reads them."""
+    """Counts over the first documents, in the order of the run."""
     counted = min(_COUNTED, len(shown.source))
     order = shown.packer.order(0)
     tokens = answered = longer = 0
@@ -235,15 +238,15 @@ def figures(shown: Preview) -> str:
     there = int((packed.document != PADDING).sum())
     noised = int((batch.tokens.document[:, : batch.mdm_targets.shape[1]] != PADDING).sum())
     copies = 2 if shown.noising.complementary else 1
-    whole = "no end" if len(shown.source) >= 2**31 else f"{len(shown.source):,}"
+    total = "unlimited" if len(shown.source) >= 2**31 else f"{len(shown.source):,}"
     lines = [
-        f"documents        {whole}; the first {counted:,} are counted here",
-        f"tokens           {tokens / counted:.1f} a document, {100 * answered / tokens:.1f} % of them answer",
+        f"documents        {total}; the first {counted:,} are counted here",
+        f"tokens           {tokens / counted:.1f} a document, {100 * answered / tokens:.1f} % of them in answers",
         f"packing          {100 * there / packed.ids.numel():.1f} % of {len(packed.ids)} rows filled "
         f"by {cursor.document} documents",
-        f"noised share     {noised / copies / max(there, 1):.2f} noised tokens for each clean one "
+        f"noised share     {noised / copies / max(there, 1):.2f} noised tokens per clean token "
         "(--noised-share of estimate)",
         f"too long         {longer} of {counted:,} are longer than {shown.packer.length} tokens"
-        + ("" if longer == 0 else "; conversations lose their end, plain text is split"),
+        + ("" if longer == 0 else "; conversations are cut at the end, plain text is split"),
     ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """The shape of a base checkpoint without its weights: its config, and its network on the meta device.
 
-A folder or the local hub cache is read first. Published checkpoints that are not here are known from the table
-below, so that a run on them can be looked at offline; the hub is asked for a config.json only for other names.
+The config comes from a local folder or the hub cache. For published checkpoints that are not on this machine, the table
+below contains it, so that `estimate` works offline. Only for other names is config.json downloaded from the hub.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ _PANGU = {
     "dtype": "bfloat16",
 }
 
-# By the name after the owner's, since mirrors keep it.
+# The key is the name without its owner, because mirrors have the same name.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Qwen3-0.6B": {**_QWEN3, **_06B, "tie_word_embeddings": True},
     "Qwen3-0.6B-Base": {**_QWEN3, **_06B, **_BASE, "tie_word_embeddings": True},
@@ -65,20 +65,20 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class BaseShape:
-    """A checkpoint as its config.json says. folder: where it lies; None where only its shape is known."""
+    """A checkpoint as described by its config. folder: None if only its shape is known."""
 
     name: str
     config: PreTrainedConfig
-    dtype: torch.dtype  # of its weights as they are loaded
+    dtype: torch.dtype  # of the loaded weights
     folder: Path | None
 
     def network(self) -> PreTrainedModel:
-        """The network without a value in it."""
+        """The network on the meta device."""
         return meta_network(self.config, self.name)
 
 
 def find_shape(base: str) -> BaseShape:
-    """The shape of a bundled name, a folder or a hub id. Raises CheckpointError with one sentence."""
+    """The shape of a bundled name, a folder or a hub id. Raises CheckpointError."""
     is_hub_id = base not in bundled_models() and not Path(base).expanduser().is_dir() and HUB_ID.fullmatch(base)
     if not is_hub_id:
         folder = find_checkpoint(base)
@@ -97,11 +97,11 @@ def find_shape(base: str) -> BaseShape:
     try:
         return _of_folder(Path(huggingface_hub.hf_hub_download(base, "config.json")).parent, base)
     except Exception as error:  # the hub client's errors have no common base
-        raise CheckpointError(f"The config.json of {base!r} cannot be had: {brief_text(str(error), 160)}") from error
+        raise CheckpointError(f"The config.json of {base!r} cannot be read: {brief_text(str(error), 160)}") from error
 
 
 def shape_of_new(settings: Network, name: str) -> BaseShape:
-    """The shape of the network that `pretrain` makes, with as many tokens as its tokenizer is to have."""
+    """The shape of the network that `pretrain` creates. Its vocabulary size is that of the tokenizer settings."""
     fields = {"max_position_embeddings": 1024, "tie_word_embeddings": True, **settings.config}
     fields |= {"model_type": settings.model_type, "vocab_size": settings.tokenizer.vocab_size}
     try:
@@ -111,12 +111,12 @@ def shape_of_new(settings: Network, name: str) -> BaseShape:
 
 
 def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
-    """A network of this config on the meta device: every shape, no memory."""
+    """A network of this config on the meta device, which stores shapes and no values. Raises CheckpointError."""
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{name} is no causal LM that is known here: {brief_text(str(error), 200)}") from error
+        raise CheckpointError(f"transformers has no causal LM for {name}: {brief_text(str(error), 200)}") from error
 
 
 def _of_folder(folder: Path, name: str) -> BaseShape:
@@ -126,13 +126,12 @@ def _of_folder(folder: Path, name: str) -> BaseShape:
 
 
 def _of_fields(fields: dict[str, Any], name: str) -> BaseShape:
-    """The shape of a stock network whose config is known without a file."""
+    """The shape of a stock network whose config entries are `fields`."""
     model_type = str(fields.pop("model_type", None))
     try:
         config = AutoConfig.for_model(model_type, **fields)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{name} is of type {brief(model_type)}, of which no network can be made from this config: "
-            f"{brief_text(str(error), 160)}"
+            f"The config of {name}, of type {brief(model_type)}, is not valid: {brief_text(str(error), 160)}"
         ) from error
     return BaseShape(name, config, trained_dtype(saved_dtype_of(fields, name)), None)

@@ -1,4 +1,4 @@
-"""A run's model and data as far as they can be had without reading a weight: tokenizer, config, MASK."""
+"""Open a run's data and its model without weights: tokenizer, config, MASK."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ from training.planning.shapes import meta_network
 from training.recipe.recipe import Recipe
 from training.run.launch import open_documents, self_data_folder, tokenizer_texts
 
-_TOKENIZER_DOCUMENTS = 500  # pretrain: enough to see what a tokenizer will be like
+_TOKENIZER_DOCUMENTS = 500  # pretrain: enough to preview the tokenizer
 
 
 def open_without_weights(recipe: Recipe) -> tuple[TrainedModel, DocumentSource, str]:
     """The model on the meta device, the documents to train on, and a sentence about its MASK or its tokenizer.
 
-    Raises NBDiffError where the run itself would not start.
+    Raises NBDiffError if the run could not start.
     """
-    model, said = _model(recipe)
+    model, about_mask = _model(recipe)
     source, _ = open_documents(recipe, model, _self_written(recipe, model))
-    return model, source, said
+    return model, source, about_mask
 
 
 def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
-    """The model as the run sees it, on the meta device, and a sentence about its MASK."""
+    """The model of the run, on the meta device, and a sentence about its MASK."""
     if recipe.kind == "pretrain":
         few = min(_TOKENIZER_DOCUMENTS, recipe.network.tokenizer.documents)
         tokenizer_settings = recipe.network.tokenizer.model_copy(update={"documents": few})
@@ -39,27 +39,27 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
         tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
         with torch.device("meta"):
             model = new_model(recipe.network, tokenizer, recipe.seed, "a new network")
-        return model, f"the tokenizer shown here has read {few} documents; the run's reads more"
+        return model, f"the tokenizer shown here is trained on {few} documents, the run's on more"
     if recipe.base is None:
         raise RecipeError("The recipe names no base checkpoint; give one with --base.")
     described = describe(recipe.base)
     model = TrainedModel.of(described, meta_network(described.config, described.label))
-    had = model.own_mask is not None
+    has_mask = model.own_mask is not None
     objective = recipe.objective
     model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
     name = model.tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
-    how = "the checkpoint's own" if had else "chosen by the run; the checkpoint has none yet"
+    how = "the checkpoint's own" if has_mask else "chosen by the run; the checkpoint has none yet"
     return model, f"MASK is {brief(name)}, token {model.spec.mask_token_id}: {how}"
 
 
 def _self_written(recipe: Recipe, model: TrainedModel) -> Path | None:
-    """For `--data self`: the documents that a run has written already."""
+    """The self-generated documents of an earlier run, for `--data self`. Raises DataError if there are none."""
     if recipe.data.source != SELF:
         return None
     file = self_data_folder(recipe, model) / DOCUMENTS_FILE
     if not file.is_file():
         raise DataError(
-            f"{model.name} has not written its documents yet; a run of the recipe does, before its first step. "
-            "Give other --data to see how those would be read."
+            f"{model.name} has not generated its documents yet; a run of the recipe does this before its first step. "
+            "Give other --data for a preview."
         )
     return file

@@ -1,1 +1,1 @@
-"""A recipe: every setting of a run, its block growth, and the YAML files that come with the project."""
+"""Recipes: all settings of a run, its block growth, and the bundled YAML files."""

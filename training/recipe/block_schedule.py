@@ -1,7 +1,7 @@
-"""Block growth: which block size a training step uses, and how much of a run each size gets.
+"""Block growth: the block size of each training step.
 
-NBDiff, Eq. 3: b(s) = min(b_max, b_0 * r ** floor(max(0, s - s_0) / Delta)). A schedule is written in fractions
-of the run, so that a shorter run (`--max-steps`) grows the same way.
+NBDiff, Eq. 3: b(s) = min(b_max, b_0 * r ** floor(max(0, s - s_0) / Delta)). s_0 and Delta are fractions of the run, so
+that a shorter run (`--max-steps`) gives each block size the same share.
 """
 
 from collections.abc import Sequence
@@ -20,33 +20,33 @@ class BlockGrowth(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["geometric", "list", "fixed"] = Field(
-        default="geometric", description="geometric: Eq. 3; list: sizes and where each begins; fixed: b_max throughout"
+        default="geometric", description="geometric: Eq. 3; list: block sizes and their starts; fixed: always b_max"
     )
     b_0: BlockSize = Field(default=1, description="first block size, tokens")
     ratio: int = Field(default=2, ge=2, description="growth factor r of the block size")
-    b_max: BlockSize = Field(default=32, description="last block size, tokens: the one the checkpoint is made for")
-    start: float = Field(default=0.0, ge=0, lt=1, description="s_0, as a fraction of the run: growth begins here")
+    b_max: BlockSize = Field(default=32, description="last block size, tokens: the one of the final model")
+    start: float = Field(default=0.0, ge=0, lt=1, description="s_0, where growth begins, as a fraction of the run")
     interval: float = Field(
-        default=0.125, gt=0, le=1, description="Delta, as a fraction of the run: each size lasts so long"
+        default=0.125, gt=0, le=1, description="Delta, the duration of each size, as a fraction of the run"
     )
     sizes: tuple[BlockSize, ...] = Field(default=(), description="list: the block sizes in order")
     starts: tuple[float, ...] = Field(
-        default=(), description="list: where each begins; below 1 a fraction of the run, else a step number"
+        default=(), description="list: where each size begins; below 1 a fraction of the run, otherwise a step number"
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.b_0 > self.b_max:
-            raise ValueError(f"b_0 is {self.b_0}, larger than b_max, {self.b_max}; growth starts small")
+            raise ValueError(f"b_0 is {self.b_0}, but b_max is {self.b_max}; set b_0 to at most b_max")
         if self.kind == "list":
             if not self.sizes or len(self.sizes) != len(self.starts):
                 raise ValueError(
-                    f"growth by a list needs as many starts as sizes; it has {len(self.starts)} and {len(self.sizes)}"
+                    f"there are {len(self.starts)} starts and {len(self.sizes)} sizes; give as many starts as sizes"
                 )
             if self.starts[0] != 0 or any(a >= b for a, b in pairwise(self.starts)):
-                raise ValueError(f"the starts of a growth list begin at 0 and rise; they are {list(self.starts)}")
+                raise ValueError(f"starts is {list(self.starts)}; the values must begin at 0 and increase")
             if self.sizes[-1] != self.b_max:
-                raise ValueError(f"the list ends at block size {self.sizes[-1]}, but b_max is {self.b_max}")
+                raise ValueError(f"the last of sizes is {self.sizes[-1]}, but b_max is {self.b_max}; make them equal")
         return self
 
     def over(self, max_steps: int) -> "BlockSchedule":
@@ -70,10 +70,10 @@ class BlockGrowth(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class BlockSchedule:
-    """Stages (first step, block size), rising. Steps count from 0."""
+    """Stages (first step, block size) in increasing order. Steps count from 0."""
 
     stages: tuple[tuple[int, int], ...]
 
     def at(self, step: int) -> int:
-        """The block size of a step. Where two stages begin at one step of a very short run, the later holds."""
+        """The block size of a step. If two stages begin at the same step of a very short run, the later is used."""
         return [size for first, size in self.stages if first <= step][-1]

@@ -1,6 +1,6 @@
-"""A recipe: every setting of a run, checked at the edge, written into the run's folder as it was resolved.
+"""A recipe: all settings of a run. It is validated when it is read, and stored in the run's folder.
 
-Read from YAML, a bundled name or a file. `--set section.key=value` overrides single settings.
+A recipe is YAML, in a bundled or a separate file. `--set section.key=value` overrides single settings.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ RECIPE_FOLDER = Path(__file__).parent / "bundled"
 
 
 class Section(BaseModel):
-    """A part of a recipe: fixed once read, and nothing unknown in it."""
+    """A part of a recipe: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tokenizer(Section):
-    """pretrain only: the byte-level BPE tokenizer that is trained first."""
+    """pretrain only: the byte-level BPE tokenizer, which is trained first."""
 
-    vocab_size: int = Field(default=1536, ge=300, description="entries, the 256 bytes and the special tokens included")
+    vocab_size: int = Field(default=1536, ge=300, description="entries, including the 256 bytes and special tokens")
     documents: int = Field(default=20_000, ge=1, description="documents it is trained on")
 
 
 class Network(Section):
-    """pretrain only: the AR network that is made, as a stock transformers config."""
+    """pretrain only: the new AR network, as a stock transformers config."""
 
     model_type: str = Field(default="llama", description="a transformers model type with full attention")
     config: dict[str, Any] = Field(default_factory=dict, description="entries of its config.json")
@@ -41,25 +41,26 @@ class Network(Section):
 
 
 class ObjectiveSettings(Section):
-    """L = L_MDM + lambda * L_AR, and the paper's ablations as switches."""
+    """L = L_MDM + lambda * L_AR, and switches for the paper's ablations."""
 
     ar_weight: float = Field(default=0.5, ge=0, description="lambda at the start of the run")
     ar_weight_end: float | None = Field(
-        default=None, ge=0, description="lambda at its end, reached linearly; empty: constant"
+        default=None, ge=0, description="lambda at the end of the run, reached linearly; empty: constant"
     )
     context: Literal["token_causal", "block_causal"] = Field(
-        default="token_causal", description="how clean tokens attend: context-causal as in the paper, or the ablation"
+        default="token_causal",
+        description="attention of clean tokens; token_causal: the paper's; block_causal: its ablation",
     )
     token_shift: bool = Field(default=True, description="the output at i-1 predicts token i, as in the AR checkpoint")
     complementary_masks: bool = Field(
-        default=False, description="each row twice, masked where the other is not; doubles the cost of a step"
+        default=False, description="use each row twice, with complementary masks; doubles the cost of a step"
     )
     at_least_one_mask: bool = Field(default=False, description="mask at least one token of every block")
     mask_annealing: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="fraction of the run over which a block's future is opened; 0: open at once",
+        description="fraction of the run in which a block's later tokens become visible; 0: visible from the start",
     )
 
     @model_validator(mode="after")
@@ -76,59 +77,61 @@ class Optimisation(Section):
     """Steps, batches, learning rate."""
 
     max_steps: int = Field(default=4000, ge=1, description="optimiser steps of the whole run")
-    packed_length: int = Field(default=8192, ge=8, description="tokens of a packed row; cut to the base's context")
-    rows: int = Field(default=1, ge=1, description="packed rows of a forward, per process")
-    accumulation: int = Field(default=1, ge=1, description="forwards of an optimiser step")
+    packed_length: int = Field(default=8192, ge=8, description="tokens of a packed row; at most the base's context")
+    rows: int = Field(default=1, ge=1, description="packed rows per forward and process")
+    accumulation: int = Field(default=1, ge=1, description="forwards per optimiser step")
     optimizer: Literal["adamw", "muon"] = Field(
-        default="adamw", description="muon: Muon for the matrices of the layers, AdamW for the rest"
+        default="adamw", description="muon: Muon for the matrices of the layers, AdamW for all other weights"
     )
     learning_rate: float = Field(default=1e-5, gt=0, lt=1, description="peak learning rate")
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="fraction of the run in which the rate rises linearly")
-    decay: float = Field(default=0.0, ge=0, le=1, description="fraction of the run, its last, in which the rate falls")
-    decay_to: float = Field(default=0.0, ge=0, le=1, description="where it falls to, as a share of the peak")
-    decay_shape: Literal["linear", "cosine"] = Field(default="linear", description="how it falls")
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="fraction of the run with a linearly rising rate")
+    decay: float = Field(default=0.0, ge=0, le=1, description="last fraction of the run, with a falling rate")
+    decay_to: float = Field(default=0.0, ge=0, le=1, description="final learning rate, as a share of the peak")
+    decay_shape: Literal["linear", "cosine"] = Field(default="linear", description="shape of the decay")
     beta_1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first decay rate")
     beta_2: float = Field(default=0.95, ge=0, lt=1, description="AdamW's second decay rate")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay of matrices")
-    clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
+    clip: float = Field(default=1.0, ge=0, description="maximum norm of the gradient; 0: no clipping")
     gradient_checkpointing: bool = Field(
-        default=False, description="recompute layers in the backward pass: less memory"
+        default=False, description="recompute layers in the backward pass, to save memory"
     )
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
         if self.warmup + self.decay > 1:
-            raise ValueError(f"warmup {self.warmup:g} and decay {self.decay:g} take more than the whole run together")
+            raise ValueError(f"warmup is {self.warmup:g} and decay is {self.decay:g}; their sum must be at most 1")
         return self
 
 
 class Lora(Section):
-    """Low-rank adapters (LoRA) instead of all weights; the mask token's embedding is trained as well."""
+    """Train low-rank adapters (LoRA) and the mask token's embedding instead of all weights."""
 
     rank: int = Field(default=16, ge=1, description="rank of the adapters")
-    alpha: float = Field(default=32, gt=0, description="their scale is alpha / rank")
+    alpha: float = Field(default=32, gt=0, description="the adapters are scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
-    targets: str | tuple[str, ...] = Field(default="all-linear", description="names of the layers that get one")
+    targets: str | tuple[str, ...] = Field(default="all-linear", description="names of the layers that get an adapter")
 
 
 class Saving(Section):
     """Checkpoints, evaluation, log."""
 
     save_every: int = Field(default=500, ge=1, description="steps between checkpoints")
-    keep: int = Field(default=2, ge=1, description="newest checkpoints that are kept")
-    eval_every: int = Field(default=500, ge=0, description="steps between evaluations; 0: at the end alone")
+    keep: int = Field(default=2, ge=1, description="number of newest checkpoints to keep")
+    eval_every: int = Field(default=500, ge=0, description="steps between evaluations; 0: only at the end")
     log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
     probes: bool | None = Field(
-        default=None, description="denoise the same few prompts at every checkpoint; empty: small models alone"
+        default=None, description="denoise the same few prompts at every checkpoint; empty: only for small models"
     )
     trackers: tuple[str, ...] = Field(default=(), description="trackers of accelerate, such as tensorboard or trackio")
 
 
 class Recipe(Section):
-    """Everything a run is made from."""
+    """All settings of a run."""
 
-    about: str = Field(default="", description="what this recipe is for, in a sentence")
-    kind: Literal["adapt", "pretrain"] = Field(default="adapt", description="what the run makes")
+    about: str = Field(default="", description="the purpose of this recipe, in one sentence")
+    kind: Literal["adapt", "pretrain"] = Field(
+        default="adapt", description="adapt a checkpoint, or pretrain a new model"
+    )
     base: str | None = Field(default=None, description="AR checkpoint: bundled name, folder or hub id")
     network: Network | None = None
     data: DataSettings
@@ -145,7 +148,7 @@ class Recipe(Section):
     )
     attention: Literal["auto", "dense", "documents", "flex"] = Field(
         default="auto",
-        description="documents (CPU) and flex (CUDA) skip what the mask hides, dense does not; auto: by the machine",
+        description="documents (CPU) and flex (CUDA) skip masked parts, dense does not; auto: by the device",
     )
     compile: bool = Field(default=False, description="torch.compile the network; needs a C++ compiler on a CPU")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; empty: torch's choice")
@@ -155,30 +158,33 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.kind == "pretrain" and self.network is None:
-            raise ValueError("a recipe of kind 'pretrain' needs a network section, which says what to make")
+            raise ValueError("a recipe of kind 'pretrain' needs a network section; add one")
         if self.kind == "pretrain" and (self.lora or self.quantization):
             raise ValueError("pretrain trains every weight of a new network; leave lora and quantization out")
         if self.kind == "adapt" and self.network is not None:
             raise ValueError("an adaptation starts from a base checkpoint; leave the network section out")
         if self.quantization and self.lora is None:
             raise ValueError(
-                f"quantization is {self.quantization}, and quantised weights are frozen; add a lora section"
+                f"quantization is {self.quantization}, but quantised weights are frozen; add a lora section"
             )
         return self
 
     @classmethod
     def read(cls, name: str, overrides: list[str] | None = None, **given: Any) -> Self:
-        """A bundled name or a YAML file, with `key=value` overrides; `given` (None left out) wins over both."""
+        """Read a bundled name or a YAML file. `overrides` are `key=value` texts; `given`, unless None, overrides both.
+
+        Raises RecipeError.
+        """
         fields = _fields_of(name)
         for text in overrides or []:
             _override(fields, text)
-        return cls._settled(fields, name, given)
+        return cls._validated(fields, name, given)
 
     @classmethod
     def parse(cls, source: str, settings: Mapping[str, Any] | None = None, **given: Any) -> Self:
-        """A bundled name or a whole recipe as YAML text, never a path; settings: dotted keys and their values.
+        """Read a bundled name or a complete recipe as YAML text, never a path. settings: values by dotted key.
 
-        Safe with the text of a stranger: an alias, with which a few lines can stand for gigabytes, is refused.
+        Safe for untrusted text, see `plain_yaml`. Raises RecipeError.
         """
         known = bundled_recipes()
         if source in known:
@@ -188,10 +194,10 @@ class Recipe(Section):
             fields = _fields_in(source, name, "; the bundled recipes are " + ", ".join(known))
         for key, value in (settings or {}).items():
             _put(fields, key.strip().split("."), value, key)
-        return cls._settled(fields, name, given)
+        return cls._validated(fields, name, given)
 
     @classmethod
-    def _settled(cls, fields: dict[str, Any], name: str, given: Mapping[str, Any]) -> Self:
+    def _validated(cls, fields: dict[str, Any], name: str, given: Mapping[str, Any]) -> Self:
         for key, value in given.items():
             if value is not None:
                 _put(fields, key.split("__"), value, key)
@@ -201,12 +207,12 @@ class Recipe(Section):
             raise RecipeError(f"The recipe {brief_text(name)} is not valid: {first_problem(error)}.") from error
 
     def to_yaml(self) -> str:
-        """All settings, resolved, in a form that `read` takes."""
+        """All resolved settings, as YAML that `read` accepts."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
 
 def bundled_recipes() -> dict[str, Path]:
-    """Name and file of every recipe that comes with the project."""
+    """Name and file of every bundled recipe."""
     return {path.stem: path for path in sorted(RECIPE_FOLDER.glob("*.yaml"))}
 
 
@@ -217,8 +223,7 @@ def _fields_of(name: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"There is no recipe {brief(name)}: not a bundled name ({', '.join(known)}) and not a file that "
-            "can be read.",
+            f"There is no recipe {brief(name)}: not a bundled name ({', '.join(known)}) and not a readable file.",
             FailureKind.MISSING_FILE,
         ) from error
     return _fields_in(text, name)
@@ -230,14 +235,14 @@ def _fields_in(text: str, name: str, else_known: str = "") -> dict[str, Any]:
     except ValueError as error:
         raise RecipeError(f"The recipe {brief_text(name)} is not YAML: {error}{else_known}.") from error
     if not isinstance(fields, dict):
-        raise RecipeError(f"The recipe {brief_text(name)} holds no settings{else_known}.")
+        raise RecipeError(f"The recipe {brief_text(name)} contains no settings{else_known}.")
     return fields
 
 
 def plain_yaml(text: str) -> Any:
-    """The value of a YAML text, safe with the text of a stranger. Raises ValueError, in half a sentence.
+    """The value of a YAML text. Safe for untrusted text. Raises ValueError with the reason, as half a sentence.
 
-    Refused are an alias, with which a few lines can stand for gigabytes, and deep nesting, which takes YAML minutes.
+    It refuses aliases, because a few lines of them can expand to gigabytes, and deep nesting, which YAML parses slowly.
     """
     depth = 0
     try:
@@ -246,7 +251,7 @@ def plain_yaml(text: str) -> Any:
             if isinstance(token, yaml.AliasToken):
                 raise ValueError("it uses an alias; write the value out")
             if depth > _DEEPEST:
-                raise ValueError(f"it is nested more than {_DEEPEST} deep")
+                raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(brief_text(str(error), 160)) from error
@@ -265,7 +270,7 @@ _CLOSING = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndTo
 def _override(fields: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise RecipeError(f"--set {brief(text)} is no key=value, such as optimisation.learning_rate=1e-4.")
+        raise RecipeError(f"--set {brief(text)} is not key=value, such as optimisation.learning_rate=1e-4.")
     try:
         parsed = plain_yaml(value) if value else None
     except ValueError as error:
@@ -280,6 +285,6 @@ def _put(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:
         if inner is None:
             inner = fields[section] = {}
         if not isinstance(inner, dict):
-            raise RecipeError(f"The setting {brief(key)} does not exist: {section!r} has no settings inside it.")
+            raise RecipeError(f"The setting {brief(key)} does not exist: {section!r} has no settings inside.")
         fields = inner
     fields[last] = value

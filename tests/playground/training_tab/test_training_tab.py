@@ -265,8 +265,8 @@ def test_a_finished_job_refuses_save_and_resume_in_one_sentence(form: JobForm, j
     watch = Watch(jobs)
     with gr.Blocks():
         watch.build()
-    assert "only one that is running can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
-    assert "only one that has stopped or failed can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
+    assert "only a running job can save" in watch._acted(jobs.save_now)(job.id)[watch.said]
+    assert "only a stopped, failed or lost job can be resumed" in watch._acted(jobs.resume)(job.id)[watch.said]
     assert watch._acted(jobs.stop)(job.id)[watch.said] == ""  # no error: it has ended already
     assert jobs.get(job.id).state == "finished"
     assert 'role="alert"' in watch._acted(jobs.stop)("../no")[watch.said]

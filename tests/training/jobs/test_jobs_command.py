@@ -49,7 +49,7 @@ def test_stop_resume_save_and_move(run, home):
     [
         (["submit"], "Give a --recipe"),
         (["submit", "--recipe", "nosuch"], "no recipe 'nosuch'"),
-        (["submit", "--recipe", "smoke", "--set", "nonsense"], "is no key=value"),
+        (["submit", "--recipe", "smoke", "--set", "nonsense"], "is not key=value"),
         (["submit", "--recipe", "smoke", "--set", "seed=x"], "seed is 'x'"),
         (["submit", "--recipe", "smoke", "--kind", "train"], "kind is 'train'"),
         (["show", "zz"], "There is no job 'zz'"),

@@ -86,7 +86,7 @@ def test_a_trainer_that_ignores_stop_is_killed_with_its_process_group(home):
     jobs.stop(job.id)
     # The runner kills them without any call to `jobs`.
     until(lambda: not processes_of(home))
-    assert "killed, since it had not ended 0.5 s after" in in_state(jobs, job, "stopped").reason
+    assert "killed: it still ran 0.5 s after" in in_state(jobs, job, "stopped").reason
 
 
 def test_child_processes_of_a_trainer_end_with_it(jobs, home):
@@ -104,7 +104,7 @@ def test_save_now_saves_and_the_run_continues(jobs, hold):
     assert stepping(jobs, job, 4).state == "running"
     jobs.stop(job.id)
     in_state(jobs, job, "stopped")
-    with pytest.raises(JobError, match="only one that is running can save"):
+    with pytest.raises(JobError, match="only a running job can save"):
         jobs.save_now(job.id)
 
 
@@ -151,8 +151,8 @@ def test_two_slots_run_two_at_once(home, hold):
 @pytest.mark.parametrize(
     ("about", "reason"),
     [
-        ("no final", "ended without an error, but the model in its final/ is missing or not whole"),
-        ("damaged final", "ended without an error, but the model in its final/ is missing or not whole"),
+        ("no final", "ended without an error, but the model in its final/ is missing or incomplete"),
+        ("damaged final", "ended without an error, but the model in its final/ is missing or incomplete"),
         ("crashed out_of_memory: MemoryError", "out of memory: lower optimisation.rows"),
         ("failed out_of_memory: CUDA out of memory. Tried", "out of memory: lower"),
         ("failed bad_row: Row 31 of data.jsonl cannot be used. No.", "bad data row: Row 31 of data.jsonl"),
@@ -168,7 +168,7 @@ def test_two_slots_run_two_at_once(home, hold):
         ("crashed other: KeyError: 'optimizer'", "it ended with exit code 1; its last line: KeyError: 'optimizer'"),
         ("exit3 words:MemoryError: row 4, disk full", "it ended with exit code 3; its last line: MemoryError: row 4"),
         ("exit3 words:Bus error", "it ended with exit code 3; its last line: Bus error"),
-        ("exit143 words:going down", "told to end from outside"),
+        ("exit143 words:going down", "signalled by another process"),
     ],
 )
 def test_the_reason_of_a_failure_is_given(jobs, about, reason):
@@ -268,7 +268,7 @@ def test_a_process_that_reuses_the_pid_is_not_killed(jobs, home, hold):
     (home / "jobs" / job.id).rename(home / "jobs" / "0000aaaa")
     found = jobs.get("0000aaaa")
     assert found.state == "failed"
-    assert "ended while nothing watched it" in found.reason
+    assert "while no runner watched it" in found.reason
     jobs.stop("0000aaaa")
     assert stranger.is_running()
     stranger.kill()

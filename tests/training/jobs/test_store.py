@@ -107,7 +107,7 @@ def test_a_job_whose_folder_is_gone_fails_and_the_next_one_starts(jobs, home, ho
     hold.unlink()
     for job in (running, good):
         in_state(jobs, job, "finished")
-    assert "recipe.yaml is gone" in jobs.get(bad.id).reason
+    assert "recipe.yaml is missing" in jobs.get(bad.id).reason
     with pytest.raises(JobError, match="cannot be resumed"):
         jobs.resume(bad.id)
 

@@ -40,11 +40,11 @@ def test_the_attention_depends_on_the_recipe_the_device_and_the_dropout(wanted, 
 
 
 def test_an_attention_that_the_device_or_base_cannot_use_raises_one_sentence():
-    with pytest.raises(RecipeError, match="attention is flex, which runs on cuda alone"):
+    with pytest.raises(RecipeError, match="attention is flex, which runs only on cuda"):
         use_attention(network(), "flex", "cpu")
-    with pytest.raises(RecipeError, match="attention is documents, which runs on cpu alone"):
+    with pytest.raises(RecipeError, match="attention is documents, which runs only on cpu"):
         use_attention(network(), "documents", "cuda")
-    with pytest.raises(RecipeError, match=r"has no dropout, and the base has 0\.1; set attention=dense"):
+    with pytest.raises(RecipeError, match=r"has no dropout, but the base has 0\.1; set attention=dense"):
         use_attention(network(attention_dropout=0.1), "documents", "cpu")
 
 

@@ -33,7 +33,7 @@ def test_a_document_is_shown_with_its_noised_copy(recipe):
     assert answer.endswith("<eos>")
     assert noised.split()[0] == "noised"
     marks = noised.split(maxsplit=1)[1]
-    size, fill = map(int, re.search(r"of (\d+) noised tokens, (\d+) of which", scored).groups())
+    size, fill = map(int, re.search(r"of (\d+) noised tokens \((\d+) fill tokens", scored).groups())
     assert size % 8 == 0
     assert marks.count("|") == size // 8 + 1
     after = marks.split("⟩")[1]
@@ -112,14 +112,14 @@ def test_files_and_plain_text(base, tmp_path):
     path.write_text("".join(json.dumps({"text": f"one\ntwo {n}"}) + "\n" for n in range(9)), encoding="utf-8")
     text = preview(Recipe.read("smoke", base=str(base), data__source=str(path)), 1, 4)
     assert "↵" in text
-    assert "100.0 % of them answer" in text
+    assert "100.0 % of them in answers" in text
 
 
 def test_pretraining_has_no_noised_copy():
     text = preview(Recipe.read("nano-ar", ["network.tokenizer={vocab_size: 400, documents: 40}"]), 1)
     assert "noised   " not in text
     assert "1, as in every AR model" in text
-    assert "the tokenizer shown here has read 40 documents" in text
+    assert "the tokenizer shown here is trained on 40 documents" in text
 
 
 def test_a_preview_raises_the_errors_of_a_run(recipe, tmp_path):

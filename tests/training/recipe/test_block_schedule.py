@@ -47,10 +47,10 @@ def test_a_list_accepts_fractions_and_step_numbers():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"b_0": 64}, "b_0 is 64, larger than b_max, 32"),
+        ({"b_0": 64}, "b_0 is 64, but b_max is 32"),
         ({"kind": "list", "sizes": (1, 2), "starts": (0,)}, "as many starts as sizes"),
-        ({"kind": "list", "sizes": (1, 32), "starts": (0.5, 0.2)}, "begin at 0 and rise"),
-        ({"kind": "list", "sizes": (1, 16), "starts": (0, 0.2)}, "ends at block size 16"),
+        ({"kind": "list", "sizes": (1, 32), "starts": (0.5, 0.2)}, "begin at 0 and increase"),
+        ({"kind": "list", "sizes": (1, 16), "starts": (0, 0.2)}, "last of sizes is 16, but b_max is 32"),
         ({"ratio": 1}, "greater than or equal to 2"),
         ({"interval": 0}, "greater than 0"),
         ({"b_max": 0}, "greater than or equal to 1"),
