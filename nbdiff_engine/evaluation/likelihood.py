@@ -22,23 +22,19 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
+from nbdiff_engine.evaluation.reading import MAX_LOGITS, Pair, Reading, open_session, read, score
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
+from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.model.session import Session
 from nbdiff_engine.model.spec import DiffusionSpec
 
 SAMPLES = 32
-_LOGITS = 2**26  # maximum number of logits of one forward: 256 MB in float32
-
-Pair = tuple[Sequence[int], Sequence[int]]  # token ids of a context and of its continuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +83,9 @@ def ar_likelihood(
     with tqdm(total=len(pairs), desc="AR likelihood", disable=not progress, leave=False) as bar:
         for chosen in _batches([pairs[group[0]] for group in groups], batch_size):
             own = [groups[index] for index in chosen]
-            readings = [_Reading.causal(pairs[group[0]], [pairs[n][1][-1] for n in group]) for group in own]
-            session = model.open(len(own), _room(max(len(reading.tokens) for reading in readings)))
-            for group, (log_probs, best) in zip(own, _read(session, readings)):
+            readings = [Reading.causal(pairs[group[0]], [pairs[n][1][-1] for n in group]) for group in own]
+            session = open_session(model, [len(reading.tokens) for reading in readings])
+            for group, (log_probs, best) in zip(own, read(session, readings)):
                 shared = len(log_probs) - len(group)
                 for last, n in enumerate(group, start=shared):
                     tokens = (*log_probs[:shared], log_probs[last])
@@ -128,7 +124,7 @@ def diffusion_likelihood(
     _check(model, pairs, batch_size, model.context_length)
     results: list[DiffusionLikelihood | None] = [None] * len(pairs)
     most_draws = min(samples, 2 ** (size - (spec.first_token == "ar")) - 1)
-    rows = max(1, min(batch_size, _LOGITS // (size * model.vocab_size)))
+    rows = max(1, min(batch_size, MAX_LOGITS // (size * model.vocab_size)))
     copies = min(rows, most_draws) or 1
     with tqdm(total=len(pairs), desc=f"bound, blocks of {size}", disable=not progress, leave=False) as bar:
         for numbers in _batches(pairs, rows // copies):
@@ -154,7 +150,7 @@ def draws(maskable: Sequence[int], samples: int, source: random.Random) -> list[
     count = len(maskable)
     if 2**count - 1 <= samples:
         return [
-            Draw(masked, 1 / (number * comb(count, number)), 0)
+            Draw(masked, 1 / (number * math.comb(count, number)), 0)
             for number in range(1, count + 1)
             for masked in combinations(maskable, number)
         ]
@@ -191,7 +187,7 @@ class _Text:
     blocks: list[Block]
     exact: list[bool]  # for each block: whether all its masks are used
     openings: list[int]  # positions whose tokens are scored by AR logits
-    reading: "_Reading"  # the clean text, up to the last block
+    reading: "Reading"  # the clean text, up to the last block
 
     @classmethod
     def of(cls, model: BlockModel, spec: DiffusionSpec, pair: Pair, size: int, samples: int, seed: int) -> "_Text":
@@ -211,7 +207,7 @@ class _Text:
             found.append(Block(start, block, draws(maskable, samples, source)))
             exact.append(2 ** len(maskable) - 1 <= samples)
         whole = spec.context == "block_causal"
-        reading = _Reading(
+        reading = Reading(
             ids[: found[-1].start],
             [position - 1 for position in openings],
             [[ids[position]] for position in openings],
@@ -224,8 +220,8 @@ class _Text:
 def _bounds(model: BlockModel, texts: Sequence[_Text], size: int, copies: int) -> list[DiffusionLikelihood]:
     """Read the clean texts once, then score their blocks from the last to the first, each given the text before it. A
     denoise pass drops the tokens from its block's start on, which earlier blocks do not need."""
-    session = model.open(len(texts), _room(max(len(text.ids) for text in texts) + size))
-    opened = _read(session, [text.reading for text in texts])
+    session = open_session(model, [len(text.ids) for text in texts], size)
+    opened = read(session, [text.reading for text in texts])
     session.select([row for row in range(len(texts)) for _ in range(copies)])
     sums = [[block.sums() for block in text.blocks] for text in texts]
     for number in reversed(range(max(len(text.blocks) for text in texts))):
@@ -268,7 +264,7 @@ def denoise_losses(session: Session, asked: Sequence[tuple[Block, Draw] | None])
         counts.append(len(draw.masked))
     if not targets:
         return []
-    log_probs_N, _ = _score(session.model, session.run(passes), targets)
+    log_probs_N, _ = score(session.model, session.run(passes), targets)
     return [-float(part.double().sum()) for part in log_probs_N.split(counts)]
 
 
@@ -286,90 +282,7 @@ def _standard_error(sums: Sequence[Sequence[float]], exact: Sequence[bool]) -> f
     return math.sqrt(variance)
 
 
-# -- reading ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Clean tokens to read, the sorted positions whose logits are wanted, and for each of these positions the tokens to
-    score as its next token.
-
-    Tokens before `first_block` are read causally, later ones in whole blocks of `block_size`.
-    """
-
-    tokens: list[int]
-    wanted: Sequence[int]
-    followed_by: Sequence[Sequence[int]]
-    block_size: int = 1
-    first_block: int = 0
-
-    @classmethod
-    def causal(cls, pair: Pair, last: Sequence[int]) -> "_Reading":
-        """A continuation whose last token may be any token of `last`."""
-        context, continuation = pair
-        tokens = [*context, *continuation[:-1]]
-        follow = [*([token] for token in continuation[:-1]), last]
-        return cls(tokens, range(len(context) - 1, len(tokens)), follow)
-
-    def passes(self, most_wanted: int) -> Iterable[Pass]:
-        """One pass per chunk, with the logits of at most `most_wanted` tokens or of one block."""
-        at, wanted = 0, self.wanted
-        while at < len(self.tokens):
-            next_wanted = next((each for each in wanted if each >= at), len(self.tokens))
-            width = max(1, min(PREFILL_CHUNK, next_wanted - at + most_wanted, len(self.tokens) - at))
-            size = 1
-            if at < self.first_block:
-                width = min(width, self.first_block - at)
-            elif self.block_size > 1:
-                size = self.block_size
-                width = max(size, width // size * size)
-            own = [each - at for each in wanted if at <= each < at + width]
-            yield Pass(self.tokens[at : at + width], at, False, size, own)
-            at += width
-
-
-def _read(session: Session, readings: Sequence[_Reading]) -> list[tuple[list[float], list[bool]]]:
-    """Read all rows in one batch and keep them. Returns per row, for each token to score: its log-probability, and
-    whether it is the most probable token."""
-    model = session.model
-    most_wanted = max(1, _LOGITS // (len(readings) * model.vocab_size))
-    chunks = [list(reading.passes(most_wanted)) for reading in readings]
-    follow = [iter(reading.followed_by) for reading in readings]
-    found: list[tuple[list[float], list[bool]]] = [([], []) for _ in readings]
-    for number in range(max(map(len, chunks))):
-        passes = [
-            own[number] if number < len(own) else Pass.nothing(len(reading.tokens))
-            for own, reading in zip(chunks, readings)
-        ]
-        logits_NV = session.run(passes)
-        asked = [(row, next(follow[row])) for row, each in enumerate(passes) for _ in each.wanted]
-        if not asked:
-            continue
-        targets = [(row, index, token) for index, (row, tokens) in enumerate(asked) for token in tokens]
-        rows, indices, tokens = zip(*targets)
-        log_probs, best = _score(model, logits_NV, tokens, indices)
-        for row, log_prob, greedy in zip(rows, log_probs.tolist(), best.tolist()):
-            found[row][0].append(log_prob)
-            found[row][1].append(greedy)
-    return found
-
-
-def _score(
-    model: BlockModel, logits_NV: Tensor, tokens: Sequence[int], indices: Sequence[int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [T] of tokens, where token t uses row indices[t] of the logits (None: row t) and the
-    distribution excludes MASK; and whether each token is the most probable one."""
-    if model.spec is not None:
-        logits_NV[:, model.spec.mask_token_id] = -torch.inf
-    index_T = torch.arange(len(tokens)) if indices is None else torch.tensor(indices)
-    index_T, token_T = index_T.to(logits_NV.device), torch.tensor(tokens, device=logits_NV.device)
-    log_probs_T = logits_NV[index_T, token_T] - logits_NV.logsumexp(dim=-1)[index_T]
-    return log_probs_T, logits_NV.argmax(dim=-1)[index_T] == token_T
-
-
-def _room(longest: int) -> int:
-    """Positions that a session needs: a finished row is padded after its end while other rows read a chunk."""
-    return longest + min(longest, PREFILL_CHUNK)
+# -- input ------------------------------------------------------------------------------------------------
 
 
 def _batches(pairs: Sequence[Pair], batch_size: int) -> Iterable[list[int]]:

@@ -56,8 +56,8 @@ def fix_rope_per_row(network: PreTrainedModel, label: str) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {each.get("rope_type") for each in rope.values() if isinstance(each, dict)}
     refused = CheckpointError(
-        f"{label} is a {type(network).__name__} whose RoPE frequencies depend on the length of the text, in a form that "
-        "this engine cannot fix per row; it decodes LongRoPE of Phi-3's form."
+        f"{label} is a {type(network).__name__} whose RoPE frequencies depend on the length of the text, "
+        "in a form that this engine cannot fix per row; it decodes LongRoPE of Phi-3's form."
     )
     if kinds & {"longrope", "dynamic"}:  # a set of frequencies per kind of layer
         raise refused

@@ -9,23 +9,38 @@ Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D h
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from nbdiff_engine.model.attention import PADDING, Tokens, dense_mask
 from nbdiff_engine.model.kv_cache import KVCache
 from nbdiff_engine.model.passes import Pass, shared_forwards
+from nbdiff_engine.model.spec import DiffusionSpec
 
-if TYPE_CHECKING:
-    from nbdiff_engine.model.block_model import BlockModel
+
+class Network(Protocol):
+    """What a session needs of its model; `BlockModel` describes each of them."""
+
+    spec: DiffusionSpec | None
+    device: torch.device
+    window: int | None
+
+    def hidden(
+        self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys: int, near: Tensor | None
+    ) -> Tensor: ...
+
+    def logits(self, hidden_ND: Tensor) -> Tensor: ...
+
+    def position_offset(self, length: int) -> int: ...
 
 
 class Session:
     """One batch of rows being decoded: the network and the rows' committed context."""
 
-    def __init__(self, model: "BlockModel", cache: KVCache, row_lengths: Sequence[int]):
+    def __init__(self, model: Network, cache: KVCache, row_lengths: Sequence[int]):
         """row_lengths: the length that each row can reach; decides which RoPE frequencies a row has (`rope`)."""
         self.model = model
         self.cache = cache

@@ -76,7 +76,9 @@ def test_choices_that_differ_in_their_last_token_share_a_row_and_score_as_alone(
     given = [(context, [*start, last]) for last in (4, 5, 6)] + [(context[:8], [*context[8:], *start, 4])]
     alone = [ar_likelihood(llama, [pair])[0] for pair in given]
     rows_read, opened = [], llama.open
-    monkeypatch.setattr(llama, "open", lambda rows, length: rows_read.append(rows) or opened(rows, length))
+    monkeypatch.setattr(
+        llama, "open", lambda rows, *rest, **more: rows_read.append(rows) or opened(rows, *rest, **more)
+    )
     together = ar_likelihood(llama, given)
     assert rows_read == [2]
     for one, other in zip(alone, together, strict=True):
@@ -96,7 +98,8 @@ def test_long_texts_in_chunks_score_as_in_one_pass(llama, monkeypatch):
     given = pairs((60, 100), (3, 80))
     whole = ar_likelihood(llama, given)
     monkeypatch.setattr("nbdiff_engine.evaluation.likelihood.PREFILL_CHUNK", 16)
-    monkeypatch.setattr("nbdiff_engine.evaluation.likelihood._LOGITS", 2 * 7 * llama.vocab_size)
+    for module in ("likelihood", "reading"):
+        monkeypatch.setattr(f"nbdiff_engine.evaluation.{module}.MAX_LOGITS", 2 * 7 * llama.vocab_size)
     for one, other in zip(whole, ar_likelihood(llama, given), strict=True):
         assert one.token_log_probs == pytest.approx(other.token_log_probs, **CLOSE)
     bound = diffusion_likelihood(llama, given, block_size=4)

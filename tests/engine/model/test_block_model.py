@@ -9,8 +9,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import nbdiff_engine.model.passes as passes
 from nbdiff_engine import BlockModel
-from nbdiff_engine.model.block_model import Pass
 from nbdiff_engine.model.kv_cache import SlotCache
+from nbdiff_engine.model.passes import Pass
+from nbdiff_engine.model.session import Session
 from tests.growing_cache import GrowingCache
 from tests.tiny import MASK, prompt_ids, tiny_model
 
