@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from nbdiff_engine.decoding.plan import BeyondTraining, make_plan
+from nbdiff_engine.decoding.plan import BeyondTraining, DecodePlan
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
@@ -142,7 +142,7 @@ class _Entry:
     batches: list[list[int]]  # problems by index
     labels: list[str]
     settings: list[DecodeSettings]
-    settled: list[dict[str, Any]]  # the same, with the values that the checkpoint's spec fills in
+    plans: list[DecodePlan]  # the same, with the values that the checkpoint's spec fills in
     baseline: int | None  # the index of AR in the settings; None for a model without AR decoding
     answered: list[Answered]
     not_judged: str | None = None  # why the first answer without a verdict was not judged
@@ -171,14 +171,18 @@ class _Entry:
             batches=batches_of(problems, prompts, batch_size),
             labels=[label_of(each) for each in chosen],
             settings=asked,
-            settled=[prepare(model, prompts[0], **each.model_dump(exclude_unset=True)).settings for each in asked],
+            plans=[prepare(model, prompts[0], **each.model_dump(exclude_unset=True)).plan for each in asked],
             baseline=next((index for index, each in enumerate(chosen) if each.strategy == "ar"), None),
             answered=[],
         )
 
+    def filled_settings(self) -> list[dict[str, Any]]:
+        """Each setting as JSON, with the values that the checkpoint's spec fills in."""
+        return [plan.settings.model_dump(mode="json") for plan in self.plans]
+
     def notes(self) -> list[BeyondTraining]:
         """Remarks about the settings of this model, for the caller."""
-        return [note for each in self.settled for note in make_plan(self.model, DecodeSettings.of(**each)).notes]
+        return [note for plan in self.plans for note in plan.notes]
 
     def decode(self, problems: Sequence[Problem], journal: Journal | None, progress: bool) -> list[list[Output]]:
         """Each setting's outputs, in the order of the batches. Outputs in the journal are not decoded again."""
@@ -228,12 +232,12 @@ class _Entry:
     def report(self, problems: Sequence[Problem], threads: int, code_run: bool) -> ModelReport:
         """The figures of every setting, by domain and overall."""
         results = []
-        for each, settled in zip(self.answered, self.settled):
+        for each, settings in zip(self.answered, self.filled_settings()):
             by_domain: dict[str, list[Answer]] = {}
             for problem, answer in zip(problems, each.answers):
                 by_domain.setdefault(problem.domain, []).append(answer)
             domains = {domain: each.figures(own) for domain, own in by_domain.items()}
-            results.append(SettingReport(each.setting, settled, each.figures(), domains))
+            results.append(SettingReport(each.setting, settings, each.figures(), domains))
         return ModelReport(
             name=self.model.name,
             parameters=self.model.parameters,
@@ -298,7 +302,7 @@ def _fingerprint(entries: Sequence[_Entry], machine: MachineFacts) -> dict[str, 
         "set of models": ", ".join(entry.model.name for entry in entries),
         "dtype": ", ".join(str(entry.model.dtype).removeprefix("torch.") for entry in entries),
         "device": ", ".join(str(entry.model.device) for entry in entries),
-        "set of settings": [[list(pair) for pair in zip(entry.labels, entry.settled)] for entry in entries],
+        "set of settings": [[list(pair) for pair in zip(entry.labels, entry.filled_settings())] for entry in entries],
         "machine": {name: value for name, value in machine.to_json().items() if name != "date"},
         "set of weights": [weights_digest(entry.model) for entry in entries],
         "tokenizer or set of problems": [digest([e.prompts, sorted(e.model.eos_token_ids)]) for e in entries],

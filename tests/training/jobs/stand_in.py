@@ -30,6 +30,8 @@ from training.run.manifest import MANIFEST, facts_of, is_whole
 SECONDS = 0.05
 LOGS = ("metrics.jsonl", "evaluations.jsonl", "probes.jsonl")
 
+HOLD_LIMIT = 600  # seconds; a test that was killed cannot remove its file
+
 
 def loss_after(loss: float) -> float:
     """The next loss, computed from the last one: a run that resumes at a wrong step has other losses."""
@@ -131,7 +133,8 @@ def lock(path: Path) -> None:
 
 
 def wait(hold: Path, requests: dict[str, bool]) -> None:
-    while hold.exists() and not requests:
+    until = time.monotonic() + HOLD_LIMIT
+    while hold.exists() and not requests and time.monotonic() < until:
         time.sleep(0.01)
 
 
@@ -197,7 +200,8 @@ def train(options: argparse.Namespace) -> None:
             os.replace(log.with_suffix(".part"), log)
     while state["step"] < steps:
         time.sleep(work.seconds)
-        while is_held(hold, state["step"], held and held[1]) and not requests:
+        until = time.monotonic() + HOLD_LIMIT
+        while is_held(hold, state["step"], held and held[1]) and not requests and time.monotonic() < until:
             time.sleep(0.01)
         state = work.after(state)
         for name, line in work.lines(state).items():
