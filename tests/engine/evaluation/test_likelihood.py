@@ -97,7 +97,7 @@ def test_greedy_output_counts_as_greedy_and_changed_output_does_not(llama):
 def test_long_texts_in_chunks_score_as_in_one_pass(llama, monkeypatch):
     given = pairs((60, 100), (3, 80))
     whole = ar_likelihood(llama, given)
-    monkeypatch.setattr("nbdiff_engine.evaluation.likelihood.PREFILL_CHUNK", 16)
+    monkeypatch.setattr("nbdiff_engine.evaluation.reading.PREFILL_CHUNK", 16)
     for module in ("likelihood", "reading"):
         monkeypatch.setattr(f"nbdiff_engine.evaluation.{module}.MAX_LOGITS", 2 * 7 * llama.vocab_size)
     for one, other in zip(whole, ar_likelihood(llama, given), strict=True):
