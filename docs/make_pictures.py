@@ -18,6 +18,7 @@ PORT = 7872
 URL = f"http://127.0.0.1:{PORT}"
 FRAMES = 60
 FRAME_MS = 90
+EXPLAINED = 9  # the token whose explanation is open
 
 
 def main() -> None:
@@ -32,9 +33,7 @@ def main() -> None:
             for scheme in ("light", "dark"):
                 page = open_page(browser, scheme, 1280, 1480)
                 run_race(page)
-                page.locator("[data-range]").evaluate("node => { node.value = node.max * 0.2; }")
-                page.locator("[data-range]").dispatch_event("input")
-                page.locator("[data-lanes] section").nth(1).locator(".token:visible").nth(13).click()
+                explain_a_token(page)
                 page.wait_for_timeout(400)
                 page.screenshot(path=DOCS / f"playground-{scheme}.png", full_page=False)
                 if scheme == "light":
@@ -62,7 +61,24 @@ def open_page(browser: Browser, scheme: str, width: int, height: int) -> Page:
 def run_race(page: Page) -> None:
     page.get_by_role("button", name="Run", exact=True).click()
     page.locator("[data-replaying]", has_text="Live").wait_for()
-    page.locator("[data-status]", has_text="Finished.").wait_for(timeout=60_000)
+    page.locator("[data-status]", has_text="Finished.").wait_for(timeout=300_000)
+
+
+def seek(page: Page, share: float) -> None:
+    """Show the race at this share of its time."""
+    page.locator("[data-range]").evaluate("(node, share) => { node.value = node.max * share; }", share)
+    page.locator("[data-range]").dispatch_event("input")
+
+
+def explain_a_token(page: Page) -> None:
+    """Stop where the second lane has some tokens, and open the explanation of one of them."""
+    tokens = page.locator("[data-lanes] section").nth(1).locator(".token:visible")
+    for percent in range(5, 100, 5):
+        seek(page, percent / 100)
+        page.wait_for_timeout(100)
+        if tokens.count() > EXPLAINED:
+            break
+    tokens.nth(EXPLAINED).click()
 
 
 def animate(page: Page, path: Path) -> None:
@@ -72,8 +88,7 @@ def animate(page: Page, path: Path) -> None:
     frames = []
     for number in range(FRAMES):
         share = number / (FRAMES - 1)
-        page.locator("[data-range]").evaluate("(node, share) => { node.value = node.max * share; }", share)
-        page.locator("[data-range]").dispatch_event("input")
+        seek(page, share)
         page.wait_for_timeout(60)
         frames.append(Image.open(BytesIO(lanes.screenshot())).convert("RGB"))
     width, height = min(each.size for each in frames)
@@ -85,7 +100,7 @@ def animate(page: Page, path: Path) -> None:
 def run_sweep(page: Page) -> None:
     page.get_by_role("tab", name="Block sizes").click()
     page.locator("#sweep-run").click()
-    page.locator("#sweep-said", has_text="Done:").wait_for(timeout=110_000)
+    page.locator("#sweep-said", has_text="Done:").wait_for(timeout=600_000)
     page.wait_for_timeout(2500)
 
 
