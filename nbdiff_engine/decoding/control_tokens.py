@@ -29,12 +29,15 @@ class ControlTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, others: Iterable[int] = ()):
         self.tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder
-        ids = {id for id, each in added.items() if each.special} | set(tokenizer.all_special_ids) | set(others)
+        added, others = tokenizer.added_tokens_decoder, set(others)
+        ids = {id for id, each in added.items() if each.special} | set(tokenizer.all_special_ids) | others
         names = {id: tokenizer.convert_ids_to_tokens(id) for id in sorted(ids)}
         self._ids = {name: id for id, name in names.items() if name}
         self._names = [_MARK, *self._ids]
         self._added = {name: added.get(id) for name, id in self._ids.items()}
+        # Text that the vocabulary lacks becomes UNK, which is no control token unless it is an EOS too, as in GPT-2.
+        unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id, *others}
+        self._not_text = ids - unknown
         by_length = sorted(self._names, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, by_length)))
 
@@ -120,7 +123,7 @@ class ControlTokens:
             behind = next((n for n in range(len(found["input_ids"])) if found.token_to_chars(n).start >= 1), None)
             if behind and found.token_to_chars(behind - 1).end == 1:
                 ids = found["input_ids"][behind:]
-        if self.ids.isdisjoint(ids):
+        if self._not_text.isdisjoint(ids):
             return ids
         return self._cut_through_names(text)
 
@@ -142,8 +145,8 @@ class ControlTokens:
             end = found.start() + 1
         parts.append(text[end:])
         ids = [id for part in parts for id in self._text_ids(part)]
-        if not self.ids.isdisjoint(ids):
-            token = next(id for id in ids if id in self.ids)
+        if not self._not_text.isdisjoint(ids):
+            token = next(id for id in ids if id in self._not_text)
             name = self.tokenizer.convert_ids_to_tokens(token)
             raise PromptError(
                 f"The text contains {brief(name)}, which this tokenizer encodes only as a control token; remove it."

@@ -69,6 +69,5 @@ def tokenizer_of(kind: str, size: int = 400) -> PreTrainedTokenizerFast:
         whole.decoder = decoders.WordPiece(cleanup=False)
         trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*special, "<unk>"], show_progress=False)
         whole.train_from_iterator(list(TEXTS.values()) * 3, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=whole, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
-    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": None if kind == "byte_level" else "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=whole, clean_up_tokenization_spaces=False, **names)
