@@ -18,7 +18,6 @@ from nbdiff_engine.errors import PromptError, brief
 # template treats them as spaces or tags. The mark itself, if a text contains it, is replaced as the name number 0.
 _MARK = "\U0010fffd"
 _FIRST = 0x100000
-_PLACEHOLDER = re.compile(_MARK + "(.)", re.DOTALL)
 
 # `encode` switches the tokenizer, which the threads of the page share, between two modes.
 _one_at_a_time = threading.RLock()
@@ -34,6 +33,8 @@ class ControlTokens:
         names = {id: tokenizer.convert_ids_to_tokens(id) for id in sorted(ids)}
         self._ids = {name: id for id, name in names.items() if name}
         self._names = [_MARK, *self._ids]
+        last = chr(_FIRST + len(self._names) - 1)
+        self._placeholder = re.compile(f"{_MARK}([{chr(_FIRST)}-{last}])")
         self._added = {name: added.get(id) for name, id in self._ids.items()}
         # Text that the vocabulary lacks becomes UNK, which is no control token unless it is an EOS too, as in GPT-2.
         unknown = {tokenizer.unk_token_id} - {tokenizer.eos_token_id, *others}
@@ -60,7 +61,7 @@ class ControlTokens:
 
     def unmark(self, marked: str) -> str:
         """The inverse of `mark` and of `escape`."""
-        return _PLACEHOLDER.sub(lambda found: self._name(found[1]), marked)
+        return self._placeholder.sub(lambda found: self._names[ord(found[1]) - _FIRST], marked)
 
     def encode(self, marked: str, add_special_tokens: bool = False) -> list[int]:
         """The ids of a marked text: names that are not marked become control tokens, marked ones stay text.
@@ -79,9 +80,6 @@ class ControlTokens:
                 ids += self._as_text(self.unmark(marked[start:stop]), after_control=start > 0)
                 end = stop
             return ids + self._encode(marked[end:])
-
-    def _name(self, letter: str) -> str:
-        return self._names[ord(letter) - _FIRST]
 
     def _encode(self, text: str, add_special_tokens: bool = False, split: bool = False) -> list[int]:
         if not text and not add_special_tokens:

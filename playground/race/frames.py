@@ -20,7 +20,6 @@ from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of
 from playground.race.race_file import Race, RaceLane
 from playground.server.worker import Frame, Logged
 
-
 _IN_LATER_FRAMES = ("events", "pieces", "bytes", "answer_pieces")  # the entries of a trace that other frames hold
 
 

@@ -305,6 +305,26 @@ def test_an_answer_that_a_task_begins_is_gone_on_with(nano):
     assert answer == [" Lima."]
 
 
+def test_names_of_control_tokens_in_a_turn_are_text_and_those_of_a_text_are_tokens(nano):
+    text = nano.apply_chat_template([{"role": "user", "content": "Is <eos> a word?"}])
+    ids = nano.tok_encode(text)
+    assert [token for token in ids if token < 4] == [2, 3]
+    assert nano.tokenizer.decode(ids) == "<user>Is <eos> a word?<bot>"
+    assert nano.tok_encode("a<eos>")[-1] == 0
+
+
+def test_arguments_reach_the_chat_template(monkeypatch):
+    nano = NBDiffLM(**FLOAT32)
+    monkeypatch.setattr(nano.tokenizer, "chat_template", "{{ messages[0].content }}{{ ' no' if not thinking }}")
+    nano.arguments = nano.arguments.model_copy(update={"template_arguments": {"thinking": False}})
+    assert nano.apply_chat_template([{"role": "user", "content": "Hello"}]) == "Hello no"
+
+
+def test_an_argument_that_the_template_does_not_read_is_refused():
+    with pytest.raises(nb.PromptError, match="does not read 'enable_thinking'"):
+        NBDiffLM(**FLOAT32, enable_thinking=False)
+
+
 def test_an_unshifted_checkpoint_is_scored_by_the_bound_and_has_no_ar_head(tmp_path):
     folder = tmp_path / "unshifted"
     shutil.copytree(bundled_models()["nano"], folder)
