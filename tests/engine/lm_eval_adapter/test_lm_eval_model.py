@@ -214,7 +214,7 @@ def test_perplexity_by_the_bound_in_blocks_of_one_is_that_of_the_ar_head(manager
 def test_a_text_is_greedy_under_the_bound_iff_block_diffusion_writes_it():
     lm = NBDiffLM(**FLOAT32, likelihood="diffusion", block_size=8, samples=2)
     prompt = "<user>What is the capital of Peru?<bot>"
-    text = nb.generate(lm.model, prompt, raw=True, strategy="block_diffusion", block_size=8).text
+    text = nb.generate(lm.model, prompt, raw=True, control_tokens=True, strategy="block_diffusion", block_size=8).text
     asked = requests("loglikelihood", (prompt, text), (prompt, text.replace("Lima", "Rome")))
     assert [greedy for _, greedy in lm.loglikelihood(asked, disable_tqdm=True)] == [True, False]
 
