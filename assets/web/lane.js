@@ -144,7 +144,8 @@ class Lane {
   toJSON() {
     if (!this.finished) return null;
     const { context, token_shift: shift, events, ...header } = this.state.header;
-    const trace = { ...header, ...this.#texts(), answer_pieces: this.state.answer, events: this.state.events };
+    const { answer } = this.state;
+    const trace = { ...header, ...this.#texts(), ...(answer.length ? { answer_pieces: answer } : {}), events: this.state.events };
     return {
       name: this.name, about: this.about, trace, context: context ?? null, token_shift: shift ?? null,
       metrics: this.metrics, text: this.text,
@@ -153,12 +154,13 @@ class Lane {
 
   // The trace up to event k, without a finish: the start of a fork.
   cutAfter(k) {
-    const { context, token_shift: shift, ...header } = this.state.header;
+    const { context, token_shift: shift, answer_pieces: answer, ...header } = this.state.header;
     const events = this.state.events.slice(0, k + 1).filter(([kind]) => kind !== "finish");
-    return { ...header, ...this.#texts(), answer_pieces: [], events };
+    return { ...header, ...this.#texts(), events };
   }
 
   #texts() {
-    return { pieces: Object.fromEntries(this.state.pieces), bytes: Object.fromEntries(this.state.bytes) };
+    const { pieces, bytes } = this.state;
+    return { pieces: Object.fromEntries(pieces), ...(bytes.size ? { bytes: Object.fromEntries(bytes) } : {}) };
   }
 }
