@@ -2,6 +2,7 @@
 
     python -m nbdiff_engine generate "What is the capital of Peru?" --model nano --strategy self_speculative
     python -m nbdiff_engine generate "What is the capital of Peru?" --json --trace peru.json
+    python -m nbdiff_engine generate --messages conversation.json --template-argument enable_thinking=false
     python -m nbdiff_engine models
     python -m nbdiff_engine eval --limit 20
     python -m nbdiff_engine lm-eval run --model nbdiff --model_args model=nano --tasks gsm8k
@@ -28,6 +29,7 @@ from nbdiff_engine.lm_eval_adapter.lm_eval_command import run as run_harness
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.description import describe_bundled
 from nbdiff_engine.model.threads import choose_threads
+from nbdiff_engine.prompt_options import print_any_text, read_prompt, template_arguments
 
 cli = typer.Typer(
     add_completion=False,
@@ -70,11 +72,24 @@ def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @with_setting_options
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The user's message; '-' reads it from standard input.", show_default=False)
+    ] = None,
     model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
     *,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
+    ] = False,
+    messages: Annotated[
+        Path | None,
+        typer.Option(help="Read a conversation from this JSON file; a last turn of the assistant is continued."),
+    ] = None,
+    template_argument: Annotated[
+        list[str] | None, typer.Option(help="name=json: an argument for the chat template; may be repeated.")
+    ] = None,
+    control_tokens: Annotated[
+        bool,
+        typer.Option("--control-tokens", help="Names such as <|im_end|> in the prompt are control tokens, not text."),
     ] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -83,16 +98,17 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object after the whole answer.")] = False,
     **settings: Any,
 ) -> None:
-    """Answer a prompt; the text appears as its blocks are committed."""
+    """Answer a prompt; the text appears as its tokens become final."""
     if trace is not None and not trace.absolute().parent.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
     if trace is not None and trace.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
+    asked, arguments = read_prompt(prompt, messages), template_arguments(template_argument)
     loaded = load(model, dtype=dtype, device=device, quantization=quantization)
     choose_threads(loaded)
-    job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
+    job = prepare(loaded, asked, raw=raw, control_tokens=control_tokens, template_arguments=arguments, **settings)
     for note in job.plan.notes:
         print(f"warning: {note}", file=sys.stderr)
     events = []
@@ -151,6 +167,7 @@ def main() -> None:
     def show(message: Warning | str, *args: object, **kwargs: object) -> None:
         print(f"warning: {message}", file=sys.stderr)
 
+    print_any_text()
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:

@@ -1,13 +1,14 @@
 """The main interface: `generate` for answers, `stream` for the events as they happen."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbdiff_engine.decoding.answer_text import AnswerText
 from nbdiff_engine.decoding.loop import decode
 from nbdiff_engine.decoding.plan import DecodePlan, make_plan
-from nbdiff_engine.decoding.prompts import Prompt, encode, is_batch
+from nbdiff_engine.decoding.prompts import Prompt, as_prompts, encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.decoding.start import Start, check_start
 from nbdiff_engine.errors import SettingError
@@ -70,8 +71,8 @@ class DecodeJob:
     def trace(self, row: int, events: Sequence[DecodeEvent]) -> Trace:
         """The trace of one row, from its events."""
         mentioned = sorted(token_ids_of(events) | set(self.prompts[row]))
-        tokenizer = self.model.tokenizer
         spec = self.model.spec
+        answer = events[-1].token_ids if events and isinstance(events[-1], Finish) else ()
         return Trace(
             model=self.model.name,
             settings=self.settings,
@@ -79,14 +80,40 @@ class DecodeJob:
             prompt=self.texts[row],
             prompt_ids=tuple(self.prompts[row]),
             events=tuple(events),
-            pieces={} if tokenizer is None else {token: tokenizer.decode([token]) for token in mentioned},
+            pieces=self.pieces_of(mentioned),
+            partial_bytes=self.partial_bytes_of(mentioned),
+            answer_pieces=tuple(self.answer_pieces(answer)),
         )
+
+    def pieces_of(self, tokens: Iterable[int]) -> dict[int, str]:
+        """The text of each token where a word precedes it; of a special token, its name."""
+        texts = self.plan.texts
+        return {} if texts is None else {token: texts.alone(token) for token in tokens}
+
+    def partial_bytes_of(self, tokens: Iterable[int]) -> dict[int, bytes]:
+        """The bytes of those tokens that begin or end within a character."""
+        texts = self.plan.texts
+        found = {} if texts is None else {token: texts.partial(token) for token in tokens}
+        return {token: each for token, each in found.items() if each is not None}
+
+    def answer_pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text that each token of an answer adds; joined, its text without regard to stop strings.
+
+        A special token adds no text. A character of several tokens is added by the last of them. Empty for a model
+        without a tokenizer.
+        """
+        return [] if self.plan.texts is None else self._written(token_ids).pieces
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, up to the first stop string. Empty for a model without a tokenizer."""
-        text = "" if self.plan.to_text is None else self.plan.to_text(token_ids)
-        ends = [text.find(stop) for stop in self.plan.settings.stop if stop in text]
-        return text[: min(ends)] if ends else text
+        return "" if self.plan.texts is None else self._written(token_ids).text
+
+    def _written(self, token_ids: Sequence[int]) -> AnswerText:
+        written = AnswerText(self.plan.texts, self.plan.settings.stop)
+        for token in token_ids:
+            written.add(token)
+        written.end()
+        return written
 
 
 def prepare(
@@ -94,10 +121,14 @@ def prepare(
     prompt: Prompt | Sequence[Prompt],
     *,
     raw: bool = False,
+    control_tokens: bool = False,
+    template_arguments: Mapping[str, Any] | None = None,
     start: Start | None = None,
     **settings: Any,
 ) -> DecodeJob:
     """Check a request without decoding. Raises SettingError or PromptError with one sentence.
+
+    raw, control_tokens, template_arguments: how the prompt is read, see `prompts.encode`.
 
     Remarks about valid settings are in `plan.notes`; `generate` and `stream` show them as warnings.
     start: the part of the answer that exists already, for a single prompt (see `forking.fork`).
@@ -105,7 +136,10 @@ def prepare(
     if not isinstance(model, BlockModel):
         raise SettingError(f"The model is a {type(model).__name__}; load one with nbdiff_engine.load(name).")
     plan = make_plan(model, DecodeSettings.of(**settings))
-    encoded = [encode(model, each, raw) for each in (prompt if is_batch(prompt) else [prompt])]
+    encoded = [
+        encode(model, each, raw, control_tokens=control_tokens, template_arguments=template_arguments)
+        for each in as_prompts(prompt)[0]
+    ]
     if start is not None:
         if len(encoded) != 1:
             raise SettingError(f"An answer to go on from belongs to one prompt; {len(encoded)} were given.")
@@ -114,30 +148,50 @@ def prepare(
 
 
 def stream(
-    model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
+    model: BlockModel,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    raw: bool = False,
+    control_tokens: bool = False,
+    template_arguments: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Iterator[DecodeEvent]:
     """Decode, event by event. settings: the fields of DecodeSettings. Errors of the input are raised by this call, not
-    by the iterator.
+    by the iterator. The other arguments are those of `generate`.
 
     For a batch, the events of all rows come in the order in which they happen; `event.row` is the index of the prompt.
     """
-    job = prepare(model, prompt, raw=raw, **settings)
+    job = prepare(
+        model, prompt, raw=raw, control_tokens=control_tokens, template_arguments=template_arguments, **settings
+    )
     _warn(job)
     return job.events()
 
 
 def generate(
-    model: BlockModel, prompt: Prompt | Sequence[Prompt], *, raw: bool = False, **settings: Any
+    model: BlockModel,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    raw: bool = False,
+    control_tokens: bool = False,
+    template_arguments: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Output | list[Output]:
     """Decode to the end. One Output for one prompt, a list of Outputs for a list of prompts.
 
     A str is a user message if the tokenizer has a chat template (raw=True: plain text), a list of role/content dicts
-    is a conversation, and a list of ints is token ids.
+    is a conversation, and a list, array or tensor of ints is token ids; rows of a two-dimensional one are a batch.
+    A conversation that ends with a turn of the assistant is continued.
+
+    control_tokens: whether names such as "<|im_end|>" in the prompt become control tokens; if not, they are text.
+    template_arguments: further arguments of the chat template, such as {"enable_thinking": False}.
     """
-    job = prepare(model, prompt, raw=raw, **settings)
+    job = prepare(
+        model, prompt, raw=raw, control_tokens=control_tokens, template_arguments=template_arguments, **settings
+    )
     _warn(job)
     outputs = job.outputs()
-    return outputs if is_batch(prompt) else outputs[0]
+    return outputs if as_prompts(prompt)[1] else outputs[0]
 
 
 def _warn(job: DecodeJob) -> None:
@@ -149,20 +203,33 @@ def _warn(job: DecodeJob) -> None:
 def text_pieces(
     job: DecodeJob, events: Iterable[DecodeEvent], also: Callable[[DecodeEvent], object] = lambda event: None
 ) -> Iterator[str]:
-    """The text of a single answer while it is committed, in pieces that join to `Output.text`.
+    """The text of a single answer while its tokens become final, in pieces that join to `Output.text`.
 
     Text that may still change is delayed: an incomplete character, or the possible beginning of a stop string.
     also: called with every event, for a caller that needs both.
     """
-    canvas, shown = Canvas(), 0
-    held_back = max((len(stop) for stop in job.plan.settings.stop), default=0)
+    plan = job.plan
+    if plan.texts is None:
+        for event in events:
+            also(event)
+        return
+    written = AnswerText(plan.texts, plan.settings.stop)
+    canvas = Canvas(() if job.begin is None else job.begin.committed)
+    limit = min(plan.settings.max_new_tokens, plan.context_length - len(job.prompts[0]))
+    waiting, shown, over = "", 0, False  # waiting: the text after the first `shown` characters, which are given out
     for event in events:
         also(event)
         canvas.apply(event)
-        text = job.text_of(canvas.tokens[: canvas.committed])
-        if not isinstance(event, Finish):
-            text = text.rstrip("\ufffd")  # a character whose bytes are not complete yet
-            text = text[: max(len(text) - held_back, 0)]
-        if len(text) > shown:
-            yield text[shown:]
-            shown = len(text)
+        # A block may hold tokens after the one that ends the answer.
+        while len(written.pieces) < min(canvas.final, limit) and not over:
+            token = canvas.tokens[len(written.pieces)]
+            waiting += written.add(token)
+            over = token in plan.eos_token_ids or written.cut is not None
+        if isinstance(event, Finish):
+            waiting += written.end()
+            settled = written.length if written.cut is None else written.cut
+        else:
+            settled = written.settled
+        if settled > shown:
+            yield waiting[: settled - shown]
+            waiting, shown = waiting[settled - shown :], settled

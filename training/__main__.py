@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.prompt_options import print_any_text
 from training.errors import RecipeError, RunError
 from training.jobs.jobs_command import cli as jobs_cli
 from training.planning import planning_commands
@@ -98,6 +99,7 @@ def _run(
 
 def main() -> None:
     """Run the command line. Bad input becomes one sentence on standard error and exit code 2."""
+    print_any_text()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -80,6 +80,8 @@ const SHAPES = {
   finish: (f) => f.length === 2 && typeof f[0] === "string" && Array.isArray(f[1]) && f[1].every(isInteger),
 };
 
+const isHex = (text) => typeof text === "string" && /^([0-9a-f]{2})+$/.test(text);
+
 // Throws FileProblem for an unfinished trace, and for events that are invalid or in a wrong order.
 function checkTrace(trace) {
   const damaged = (what) => new FileProblem(`This trace is damaged: ${what}.`);
@@ -87,6 +89,8 @@ function checkTrace(trace) {
   if (![1, 2].includes(trace.version)) throw new FileProblem(`This trace has version ${brief(trace.version)}; this page reads versions 1 and 2.`);
   if (!isRecord(trace.settings)) throw damaged("it has no settings");
   if (!isRecord(trace.pieces) || !Object.values(trace.pieces).every((text) => typeof text === "string")) throw damaged("it has no texts");
+  if (trace.bytes !== undefined && (!isRecord(trace.bytes) || !Object.values(trace.bytes).every(isHex))) throw damaged("its bytes are not hexadecimal");
+  if (trace.answer_pieces !== undefined && (!Array.isArray(trace.answer_pieces) || !trace.answer_pieces.every((text) => typeof text === "string"))) throw damaged("the texts of its answer are not texts");
   if (!Array.isArray(trace.prompt_ids) || !trace.prompt_ids.every(isInteger)) throw damaged("it has no prompt");
   if (!Array.isArray(trace.events) || !trace.events.length) throw damaged("it has no events");
   let [reach, before] = [0, 0];

@@ -4,6 +4,7 @@
 
 const VIEWS = ["confidence", "order", "step"];
 const ZERO_WIDTH_SPACE = "\u200b"; // allows a line break between two tokens
+const PART = "·"; // a token that leaves a character incomplete
 const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
 
 // The browser lays out each chunk of tokens separately, and no chunk that is out of sight. Without chunks, one token that
@@ -51,8 +52,11 @@ class Grid {
       const entry = at < count ? this.state.entry(at, k) : null;
       const look = entry ? this.#look(at, k, entry) : -1;
       const over = this.overlay.get(at);
-      if (cell.entry === entry && cell.look === look && cell.over === over && cell.version === this.version) continue;
-      Object.assign(cell, { entry, look, over, version: this.version });
+      // A neighbour that is fixed later can complete a character here.
+      const text = this.state.bytes.size && entry?.fixed ? this.state.textAt(at, k, entry) : null;
+      if (cell.entry === entry && cell.look === look && cell.over === over && cell.text === text
+        && cell.version === this.version) continue;
+      Object.assign(cell, { entry, look, over, text, version: this.version });
       this.#drawCell(cell, at, k, entry);
     }
   }
@@ -96,7 +100,7 @@ class Grid {
       slot.append("", node, "");
       if (at % CHUNK === 0) this.chunks.push(this.canvas.appendChild(make("div", "chunk")));
       this.chunks.at(-1).append(slot);
-      this.cells.push({ slot, node, entry: undefined, look: undefined, over: undefined });
+      this.cells.push({ slot, node, entry: undefined, look: undefined, over: undefined, text: null });
     }
   }
 
@@ -110,7 +114,7 @@ class Grid {
     slot.hidden = !entry;
     if (!entry) return;
     const masked = over === null || (over === undefined && !entry.fixed);
-    const text = over ? over[0] : entry.fixed ? this.state.textOf(entry.token) : "";
+    const text = over ? over[0] : entry.fixed ? this.state.textAt(at, k, entry) || PART : "";
     const [before, shown, after] = masked ? ["", "···", ""] : splitText(text);
     slot.firstChild.data = at % CHUNK === 0 ? "" : before || ZERO_WIDTH_SPACE;
     if (node.textContent !== shown) node.textContent = shown;
@@ -153,7 +157,7 @@ class Grid {
     const entry = this.state.entry(at, this.k);
     if (!entry) return `position ${at}`;
     const state = STATE_NAMES[this.state.stateOf(at, this.k, entry)];
-    const text = entry.token === null ? "" : `“${inline(this.state.textOf(entry.token))}”`;
+    const text = entry.token === null ? "" : `“${inline(this.state.nameAt(at, this.k, entry))}”`;
     const sure = entry.p === null ? "" : percent(entry.p);
     if (!entry.fixed) return ["masked", text && `predicted ${text} at ${sure}`, `position ${at}`].filter(Boolean).join(", ");
     return [text, state, sure, `position ${at}`].filter(Boolean).join(", ");

@@ -75,7 +75,7 @@ class Inspector {
     this.part("unpin").hidden = !this.pinned;
     if (entry) {
       const { state } = lane;
-      const text = entry.token === null ? "" : inline(state.textOf(entry.token));
+      const text = entry.token === null ? "" : inline(state.nameAt(position, k, entry));
       this.part("token").textContent = entry.fixed ? text : text ? `${text} ?` : "···";
       this.part("token").dataset.state = STATE_NAMES[state.stateOf(position, k, entry)];
       this.part("sure").textContent = entry.p === null ? "" : percent(entry.p);
@@ -236,7 +236,8 @@ class Inspector {
     form.hidden = !form.hidden;
     if (form.hidden) return;
     const field = form.querySelector("input");
-    field.value = this.entry.token === null ? "" : this.lane.state.textOf(this.entry.token);
+    const { lane, entry, position } = this;
+    field.value = entry.token === null ? "" : lane.state.nameAt(position, lane.k, entry);
     field.select();
     field.focus();
   }
@@ -244,7 +245,10 @@ class Inspector {
   #replace(event) {
     event.preventDefault();
     const text = this.part("replacement").querySelector("input").value;
-    if (text) this.#change({ token: text, text });
+    const { lane, entry, position } = this;
+    // Unchanged, it is the same token: text that is typed never becomes a control token.
+    const same = entry.token !== null && text === lane.state.nameAt(position, lane.k, entry);
+    if (text) this.#change({ token: same ? entry.token : text, text });
     this.part("replacement").hidden = true;
   }
 

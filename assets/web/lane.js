@@ -66,13 +66,15 @@ class Lane {
     this.grid = new Grid(this.part("canvas"), this.state, { look });
   }
 
-  add(event, pieces) {
+  add(event, pieces, bytes) {
     if (!this.state) this.open(EMPTY_HEADER);
-    this.state.add(event, pieces);
+    this.state.add(event, pieces, bytes);
   }
 
-  done(metrics, text) {
+  // answer: the text of each token of the answer
+  done(metrics, text, answer = null) {
     Object.assign(this, { metrics, text });
+    if (answer && this.state) this.state.answer = answer;
   }
 
   get finished() {
@@ -141,8 +143,9 @@ class Lane {
   // The lane in the format of a race file; null if it is not finished.
   toJSON() {
     if (!this.finished) return null;
-    const { context, token_shift: shift, events, pieces, ...header } = this.state.header;
-    const trace = { ...header, pieces: Object.fromEntries(this.state.pieces), events: this.state.events };
+    const { context, token_shift: shift, events, ...header } = this.state.header;
+    const { answer } = this.state;
+    const trace = { ...header, ...this.#texts(), ...(answer.length ? { answer_pieces: answer } : {}), events: this.state.events };
     return {
       name: this.name, about: this.about, trace, context: context ?? null, token_shift: shift ?? null,
       metrics: this.metrics, text: this.text,
@@ -151,8 +154,13 @@ class Lane {
 
   // The trace up to event k, without a finish: the start of a fork.
   cutAfter(k) {
-    const { context, token_shift: shift, ...header } = this.state.header;
+    const { context, token_shift: shift, answer_pieces: answer, ...header } = this.state.header;
     const events = this.state.events.slice(0, k + 1).filter(([kind]) => kind !== "finish");
-    return { ...header, pieces: Object.fromEntries(this.state.pieces), events };
+    return { ...header, ...this.#texts(), events };
+  }
+
+  #texts() {
+    const { pieces, bytes } = this.state;
+    return { pieces: Object.fromEntries(pieces), ...(bytes.size ? { bytes: Object.fromEntries(bytes) } : {}) };
   }
 }

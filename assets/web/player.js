@@ -87,8 +87,8 @@ class Player {
         token_shift: frame.token_shift ?? frame.header.token_shift ?? null });
       this.#listLanes();
       this.#labels();
-    } else if (frame.kind === "event") lane.add(frame.event, frame.pieces);
-    else if (frame.kind === "done") lane.done(frame.metrics, frame.text);
+    } else if (frame.kind === "event") lane.add(frame.event, frame.pieces, frame.bytes);
+    else if (frame.kind === "done") lane.done(frame.metrics, frame.text, frame.answer_pieces);
   }
 
   // Draw the changes of the last frames.

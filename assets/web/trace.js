@@ -8,6 +8,7 @@ const DRAFT = 1; // a draft token that is not verified yet
 const OPEN = 2; // fixed, in a block that is not committed yet
 const COMMITTED = 3; // in the context
 const REJECTED = 4; // a draft token that this event rejected
+const MOST_TOKENS = 4; // that one character can take: UTF-8 has at most 4 bytes
 const STATE_NAMES = ["mask", "draft", "open", "committed", "rejected"];
 
 // The index of the last item of a sorted list whose key is at most `limit`; -1 if there is none.
@@ -21,6 +22,7 @@ function lastUpTo(list, limit, key) {
   return low - 1;
 }
 
+const fromHex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 const identity = (value) => value;
 const atOf = (entry) => entry.at;
 const firstOf = (pair) => pair[0];
@@ -31,6 +33,8 @@ class TraceState {
     this.header = header;
     this.settings = header.settings ?? {};
     this.pieces = new Map(Object.entries(header.pieces ?? {}));
+    this.bytes = new Map(Object.entries(header.bytes ?? {})); // by token: hexadecimal, of a token with parts of characters
+    this.answer = header.answer_pieces ?? []; // by position of the finished answer: the text of its token
     this.events = [];
     this.times = []; // by event: seconds of the engine's clock
     this.lengths = []; // by event: number of positions on the canvas
@@ -56,10 +60,41 @@ class TraceState {
     return this.events.length > 0 && this.events.at(-1)[0] === "finish";
   }
 
-  textOf = (token) => this.pieces.get(String(token)) ?? `⟨${token}⟩`;
+  // The text of a token without its neighbours; of a token with a part of a character, its bytes.
+  textOf = (token) => {
+    const bytes = this.bytes.get(String(token));
+    if (bytes !== undefined) return `⟨${bytes.toUpperCase().replace(/..(?=.)/g, "$& ")}⟩`;
+    return this.pieces.get(String(token)) ?? `⟨${token}⟩`;
+  };
 
-  add(event, pieces = null) {
+  // The text that a fixed token adds at a position after event k: a character of several tokens is added by the last of
+  // them. "" for a token that leaves a character incomplete.
+  textAt(position, k, entry) {
+    const own = this.bytes.get(String(entry.token));
+    if (own === undefined) {
+      const finished = this.answer.length > 0 && this.finished && this.events.at(-1)[4][position] === entry.token;
+      return (finished && this.answer[position]) || this.textOf(entry.token);
+    }
+    const before = []; // the tokens that may hold the beginning of the same character
+    for (let at = position - 1; at >= 0 && before.length < MOST_TOKENS - 1; at -= 1) {
+      const left = this.entry(at, k);
+      const bytes = left?.fixed ? this.bytes.get(String(left.token)) : undefined;
+      if (bytes === undefined) break;
+      before.unshift(bytes);
+    }
+    const utf8 = new TextDecoder();
+    for (const bytes of before) utf8.decode(fromHex(bytes), { stream: true });
+    return utf8.decode(fromHex(own), { stream: true });
+  }
+
+  // The same for a view of one token: the bytes of a token that leaves a character incomplete.
+  nameAt(position, k, entry) {
+    return (entry.fixed && this.textAt(position, k, entry)) || this.textOf(entry.token);
+  }
+
+  add(event, pieces = null, bytes = null) {
     for (const [token, text] of Object.entries(pieces ?? {})) this.pieces.set(token, String(text));
+    for (const [token, text] of Object.entries(bytes ?? {})) this.bytes.set(token, String(text));
     const k = this.events.length;
     const [kind, , time, ...rest] = event;
     const previous = k ? [this.committed[k - 1], this.places[k - 1], this.forwards[k - 1]] : [0, null, 0];
@@ -163,7 +198,7 @@ class TraceState {
     const parts = [];
     for (let at = 0; k >= 0 && at < this.lengths[k]; at += 1) {
       const entry = this.entry(at, k);
-      if (entry?.fixed) parts.push(this.textOf(entry.token));
+      if (entry?.fixed) parts.push(this.textAt(at, k, entry));
       else if (parts.at(-1) !== " … ") parts.push(" … ");
     }
     return parts.join("").trim();

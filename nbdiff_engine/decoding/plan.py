@@ -1,8 +1,8 @@
 """DecodePlan: a caller's settings and a checkpoint's spec, combined into the values that a strategy needs."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nbdiff_engine.decoding.answer_text import TokenTexts
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.block_model import BlockModel
@@ -39,8 +39,7 @@ class DecodePlan:
     sampler: Sampler
     eos_token_ids: frozenset[int]
     context_length: int
-    to_text: Callable[[Sequence[int]], str] | None
-    special_token_ids: frozenset[int]  # not part of the decoded text
+    texts: TokenTexts | None  # None without a tokenizer
     notes: tuple[BeyondTraining, ...] = ()
 
     @property
@@ -98,11 +97,6 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         ),
         eos_token_ids=frozenset() if settled.ignore_eos else model.eos_token_ids,
         context_length=model.context_length,
-        to_text=None if model.tokenizer is None else _text_of(model),
-        special_token_ids=frozenset() if model.tokenizer is None else frozenset(model.tokenizer.all_special_ids),
+        texts=None if model.tokenizer is None else TokenTexts(model.tokenizer),
         notes=notes,
     )
-
-
-def _text_of(model: BlockModel) -> Callable[[Sequence[int]], str]:
-    return lambda ids: model.tokenizer.decode(list(ids), skip_special_tokens=True)

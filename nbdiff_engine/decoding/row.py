@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
+from nbdiff_engine.decoding.answer_text import AnswerText
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.passes import Pass
@@ -28,7 +29,8 @@ class AnswerRow:
         self.begin = begin or Start()
         self.context = [*self.prompt, *self.begin.committed]  # read before decoding starts
         self.output: list[int] = []  # final: never changes again
-        self._spoken: list[int] = []  # the output tokens that are part of the decoded text
+        # Only a stop string needs the text while it is decoded.
+        self._text = AnswerText(plan.texts, plan.settings.stop) if plan.settings.stop else None
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
@@ -43,21 +45,15 @@ class AnswerRow:
         """Append final tokens, up to the one that ends the answer; why the answer ended, or None."""
         for token in tokens:
             self.output.append(token)
-            if token not in self.plan.special_token_ids:
-                self._spoken.append(token)
+            if self._text is not None:
+                self._text.add(token)
             if token in self.plan.eos_token_ids:
                 return FinishReason.EOS
-            if self.plan.settings.stop and self._has_stop_string():
+            if self._text is not None and self._text.cut is not None:
                 return FinishReason.STOP_STRING
             if len(self.output) >= self._limit:
                 return FinishReason.LENGTH
         return None
-
-    def _has_stop_string(self) -> bool:
-        # A new stop string of n bytes lies within the last n tokens that have text: each has at least one byte.
-        longest = max(len(text.encode()) for text in self.plan.settings.stop)
-        tail = self.plan.to_text(self._spoken[-longest - 4 :])
-        return any(text in tail for text in self.plan.settings.stop)
 
     def read(self, stop: int, block_size: int = 1, first_block: int = 0, want_next: bool = True) -> Reading:
         """Prefill the context's first `stop` tokens, one chunk per forward; the prediction for the next token.

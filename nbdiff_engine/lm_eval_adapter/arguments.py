@@ -1,5 +1,6 @@
 """The arguments of `--model_args` and a task's generation arguments, checked; each mistake gives one sentence."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,9 @@ class _OwnArguments(BaseModel):
     max_length: Annotated[int | None, Field(ge=2, description="limit of prompt and answer together, in tokens")] = None
     max_gen_toks: Annotated[int, Field(ge=1, description="maximum length of an answer, if the task names none")] = 256
     add_bos_token: Annotated[bool | None, Field(description="put a BOS first; None: as the tokenizer does")] = None
+    template_arguments: Annotated[
+        dict[str, Any], Field(description="arguments for the chat template, as a dict or as JSON")
+    ] = {}
     likelihood: Annotated[
         Literal["ar", "diffusion"] | None,
         Field(description="ar: exact, by the AR head; diffusion: a bound. Default: ar if the checkpoint has it"),
@@ -72,6 +76,14 @@ class ModelArguments(_WithDecoding):
             if "model" in values:
                 raise ValueError("model and pretrained mean the same; give one of them")
             values["model"] = values.pop("pretrained")
+        given = values.get("template_arguments", values.get("chat_template_args"))
+        if "template_arguments" in values and "chat_template_args" in values:
+            raise ValueError("template_arguments and chat_template_args mean the same; give one of them")
+        if given is not None or values.get("enable_thinking") is not None:
+            values["template_arguments"] = _as_dict(given or {})
+        values.pop("chat_template_args", None)
+        if (thinking := values.pop("enable_thinking", None)) is not None:
+            values["template_arguments"] = {**values["template_arguments"], "enable_thinking": thinking}
         size = values.get("batch_size")
         if isinstance(size, str) and size.startswith("auto"):
             raise ValueError(f"batch_size is {size!r}; nbdiff finds none out by itself, give a number")
@@ -89,6 +101,17 @@ class ModelArguments(_WithDecoding):
         chosen = {name: getattr(self, name) for name in DECODING if getattr(self, name) is not None}
         DecodeSettings.of(**chosen, **others)
         return {**chosen, **others}
+
+
+def _as_dict(given: Any) -> dict[str, Any]:
+    """The arguments of a template; in a list of name=value, they are JSON."""
+    try:
+        found = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, Mapping):
+        raise ValueError(f"template_arguments is {brief(given)}; give a dict, or a JSON object")
+    return dict(found)
 
 
 def sampling_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:

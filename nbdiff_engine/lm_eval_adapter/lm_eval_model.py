@@ -18,7 +18,9 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 from tqdm import tqdm
 
-from nbdiff_engine.errors import CheckpointError, SettingError
+from nbdiff_engine.decoding.chat import read_turns, render
+from nbdiff_engine.decoding.prompts import control_tokens_of
+from nbdiff_engine.errors import CheckpointError, PromptError, SettingError
 from nbdiff_engine.evaluation.likelihood import ar_likelihood, diffusion_likelihood
 from nbdiff_engine.generate import prepare
 from nbdiff_engine.lm_eval_adapter.arguments import ModelArguments, sampling_of
@@ -48,6 +50,7 @@ class NBDiffLM(TemplateLM):
         self.tokenizer = self.model.tokenizer
         if self.tokenizer is None:
             raise CheckpointError(f"{self.model.name} has no tokenizer, and the harness gives its prompts as text.")
+        self.control = control_tokens_of(self.model)
         if chosen.max_length is not None and chosen.max_length > self.model.context_length:
             raise SettingError(
                 f"max_length is {chosen.max_length}; {self.model.name} has a context of {self.model.context_length}."
@@ -76,6 +79,8 @@ class NBDiffLM(TemplateLM):
 
     def _check(self) -> None:
         """Raise now the errors that the first request would raise."""
+        if self.arguments.template_arguments:
+            self.apply_chat_template([{"role": "user", "content": "Hello"}])
         job = prepare(self.model, [self.prefix_token_id], **self.arguments.decode_settings())
         for note in job.plan.notes:
             log.warning("%s", note)
@@ -117,29 +122,32 @@ class NBDiffLM(TemplateLM):
         }
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids. If the text already begins with a BOS, as from a chat template, no second one is added."""
+        """Token ids. If the text already begins with a BOS, as from a chat template, no second one is added.
+
+        As in the harness's own models, the names of control tokens in a text become these tokens; not those in the
+        turns of a chat, which `apply_chat_template` has marked.
+        """
         add = self.arguments.add_bos_token if add_special_tokens is None else add_special_tokens
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.bos_token):
             add = False
-        return self.tokenizer.encode(string, **({} if add is None else {"add_special_tokens": add}))
+        return self.control.encode(string, add_special_tokens=add is None or add)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as text. If the template refuses it, it is rendered without its system turns, as in the
-        harness's own models."""
+        """A conversation as text, in the marked form of `ControlTokens`. A turn of the assistant at the end, which a
+        task has begun, is continued. If the template refuses the conversation, it is rendered without its system turns,
+        as in the harness's own models."""
 
         def rendered(turns: list[dict[str, str]]) -> str:
-            return self.tokenizer.apply_chat_template(
-                turns,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
+            arguments = self.arguments.template_arguments
+            return render(self.model.name, self.tokenizer, read_turns(turns), arguments, self.control.mark)
 
         if not self.tokenizer.chat_template:
             raise SettingError(f"{self.model.name} has no chat template; leave out --apply_chat_template.")
         try:
             text = rendered(chat_history)
-        except jinja2.exceptions.TemplateError:
+        except PromptError as error:
+            if not isinstance(error.__cause__, jinja2.exceptions.TemplateError):
+                raise
             log.warning("The chat template refuses this conversation; trying it without its system turns.")
             text = rendered([turn for turn in chat_history if turn["role"] != "system"])
         bos = self.tokenizer.bos_token

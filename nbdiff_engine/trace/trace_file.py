@@ -1,8 +1,8 @@
 """Trace: one answer's events, the texts of their tokens, and a file format to store and replay them.
 
 A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. An event is a short array that contains only
-the changes of its forward; `docs/trace-format.md` describes each field. The text of each token is stored once, under
-`pieces`, so a reader needs no tokenizer.
+the changes of its forward; `docs/trace-format.md` describes each field. The texts of tokens are stored once, under
+`pieces`, `bytes` and `answer_pieces`, so a reader needs no tokenizer.
 """
 
 import errno
@@ -38,9 +38,12 @@ READABLE = (1, 2)  # version 2 adds one kind of event, the edit
 class Canvas:
     """The answer after some of its events: token ids, None where masked. Every view replays the events onto it."""
 
-    def __init__(self) -> None:
-        self.tokens: list[int | None] = []
-        self.committed = 0  # tokens that are context and will not change
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
+        """tokens: the part of the answer that existed before the first event."""
+        self.tokens: list[int | None] = list(tokens)
+        self.committed = len(self.tokens)  # tokens that are context and will not change
+        self.final = len(self.tokens)  # those, and the tokens after them that are no drafts, up to the first mask
+        self._drafted = False  # whether tokens after the final ones are drafts
 
     def apply(self, event: DecodeEvent) -> None:
         """Advance by one event of this row."""
@@ -50,6 +53,7 @@ class Canvas:
             case Denoise():
                 self.tokens.extend([None] * (event.stop - len(self.tokens)))
                 self._place(event.fixed)
+                self._drafted |= any(each.reason is Reason.DRAFT for each in event.fixed)
             case Commit():
                 self.committed = event.stop
                 self._place(event.fixed)
@@ -57,12 +61,16 @@ class Canvas:
                 self.committed = event.start + 1 + event.accepted
                 del self.tokens[self.committed :]
                 self._place(event.fixed)
+                self._drafted = False
             case Edit():
                 self.tokens[event.start :] = event.tokens
-                self.committed = event.start
+                self.committed = self.final = event.start
+                self._drafted = False
             case Finish():
                 self.tokens = list(event.token_ids)
-                self.committed = len(self.tokens)
+                self.committed = self.final = len(self.tokens)
+        while not self._drafted and self.final < len(self.tokens) and self.tokens[self.final] is not None:
+            self.final += 1
 
     def _place(self, fixed: Iterable[Fixed]) -> None:
         for each in fixed:
@@ -72,7 +80,12 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All events of one answer. settings: the decode settings, filled in from the spec; pieces: token id to text."""
+    """All events of one answer. settings: the decode settings, filled in from the spec.
+
+    pieces: token id to its text where a word precedes it. partial_bytes: token id to its bytes, for tokens that begin
+    or end within a character. answer_pieces: by position of the answer, the text that its token adds; they join to the
+    answer's text before it is cut at a stop string. Empty in files of earlier releases.
+    """
 
     model: str
     settings: dict[str, Any]
@@ -81,6 +94,8 @@ class Trace:
     prompt_ids: tuple[int, ...]
     events: tuple[DecodeEvent, ...]
     pieces: dict[int, str] = field(default_factory=dict)
+    partial_bytes: dict[int, bytes] = field(default_factory=dict)
+    answer_pieces: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> Metrics:
@@ -121,6 +136,8 @@ class Trace:
             "prompt": self.prompt,
             "prompt_ids": list(self.prompt_ids),
             "pieces": {str(token): text for token, text in self.pieces.items()},
+            "bytes": {str(token): each.hex() for token, each in self.partial_bytes.items()},
+            "answer_pieces": list(self.answer_pieces),
             "events": [pack(event) for event in self.events],
         }
 
@@ -144,8 +161,12 @@ class Trace:
                 prompt_ids=tuple(_whole(token) for token in data["prompt_ids"]),
                 events=tuple(_unpack(packed) for packed in data["events"]),
                 pieces={int(token): str(text) for token, text in data["pieces"].items()},
+                partial_bytes={int(token): bytes.fromhex(each) for token, each in data.get("bytes", {}).items()},
+                answer_pieces=tuple(str(text) for text in data.get("answer_pieces", ())),
             )
             _check_order(trace.events, len(trace.prompt_ids), whole)
+            if whole and trace.answer_pieces and len(trace.answer_pieces) != len(trace.token_ids):
+                raise ValueError(f"it has {len(trace.answer_pieces)} texts for {len(trace.token_ids)} tokens")
             return trace
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error

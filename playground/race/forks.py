@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine import BlockModel, SettingError, prepare
+from nbdiff_engine.decoding.prompts import control_tokens_of
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import first_problem
 from nbdiff_engine.forking import continued, fork
@@ -79,7 +80,8 @@ def _changes(model: BlockModel, trace: Trace, requested: list[tuple[int, int | s
         if not isinstance(new, str):
             changes[position] = new
             continue
-        ids = model.tokenizer.encode(new, add_special_tokens=False) if new else []
+        control = control_tokens_of(model)
+        ids = control.encode(control.mark(new))
         if not ids:
             raise SettingError(f"The new text for position {position} is empty; type a word, or re-mask the token.")
         for offset, token in enumerate(ids):

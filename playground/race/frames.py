@@ -20,10 +20,12 @@ from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of
 from playground.race.race_file import Race, RaceLane
 from playground.server.worker import Frame, Logged
 
+_IN_LATER_FRAMES = ("events", "pieces", "bytes", "answer_pieces")  # the entries of a trace that other frames hold
+
 
 @dataclass(frozen=True, slots=True)
 class LaneOpened:
-    """The first frame of a lane. header: its trace, without events and pieces."""
+    """The first frame of a lane. header: its trace, without events and the texts of tokens."""
 
     name: str
     about: str
@@ -37,7 +39,7 @@ class LaneOpened:
             "kind": "open",
             "name": self.name,
             "about": self.about,
-            "header": {key: value for key, value in header.items() if key not in ("events", "pieces")},
+            "header": {key: value for key, value in header.items() if key not in _IN_LATER_FRAMES},
             "context": self.context,
             "token_shift": self.token_shift,
         }
@@ -45,25 +47,38 @@ class LaneOpened:
 
 @dataclass(frozen=True, slots=True)
 class LaneEvent:
-    """An event, and the texts of the tokens that the lane has not sent before, by token id."""
+    """An event, and the texts of the tokens that the lane has not sent before, by token id.
+
+    partial_bytes: the bytes of those that begin or end within a character.
+    """
 
     event: DecodeEvent
     pieces: dict[int, str]
+    partial_bytes: dict[int, bytes]
 
     def to_json(self) -> dict[str, Any]:
         pieces = {str(token): text for token, text in self.pieces.items()}
-        return {"kind": "event", "event": pack(self.event), "pieces": pieces}
+        frame = {"kind": "event", "event": pack(self.event), "pieces": pieces}
+        if self.partial_bytes:
+            frame["bytes"] = {str(token): each.hex() for token, each in self.partial_bytes.items()}
+        return frame
 
 
 @dataclass(frozen=True, slots=True)
 class LaneDone:
-    """The lane has finished. text: the decoded answer."""
+    """The lane has finished. text: the decoded answer; answer_pieces: the text that each of its tokens adds."""
 
     metrics: Metrics
     text: str
+    answer_pieces: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "done", "metrics": dataclasses.asdict(self.metrics), "text": self.text}
+        return {
+            "kind": "done",
+            "metrics": dataclasses.asdict(self.metrics),
+            "text": self.text,
+            "answer_pieces": list(self.answer_pieces),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +106,10 @@ def lane_frames(
             seen.append(event)
             new = token_ids_of([event]) - known
             known |= new
-            yield LaneEvent(event, {token: job.model.tokenizer.decode([token]) for token in sorted(new)})
+            yield LaneEvent(event, job.pieces_of(sorted(new)), job.partial_bytes_of(sorted(new)))
     last = seen[-1]
     assert isinstance(last, Finish)
-    yield LaneDone(measure(seen), job.text_of(last.token_ids))
+    yield LaneDone(measure(seen), job.text_of(last.token_ids), tuple(job.answer_pieces(last.token_ids)))
 
 
 def _opened(name: str, about: str, job: DecodeJob) -> LaneOpened:
@@ -102,7 +117,7 @@ def _opened(name: str, about: str, job: DecodeJob) -> LaneOpened:
     return LaneOpened(
         name=name,
         about=about,
-        header=dataclasses.replace(job.trace(0, []), pieces={}),
+        header=dataclasses.replace(job.trace(0, []), pieces={}, partial_bytes={}),
         context=None if spec is None else spec.context,
         token_shift=spec is None or spec.token_shift,
     )
@@ -113,6 +128,7 @@ def race_of(log: Iterable[Logged], title: str) -> Race:
     opened: dict[int, LaneOpened] = {}
     events: dict[int, list[DecodeEvent]] = {}
     pieces: dict[int, dict[int, str]] = {}
+    partial_bytes: dict[int, dict[int, bytes]] = {}
     done: dict[int, LaneDone] = {}
     verdict = ""
     for logged in log:
@@ -121,10 +137,11 @@ def race_of(log: Iterable[Logged], title: str) -> Race:
             case Summary() as summary:
                 verdict = summary.verdict
             case LaneOpened() as frame:
-                opened[number], events[number], pieces[number] = frame, [], {}
+                opened[number], events[number], pieces[number], partial_bytes[number] = frame, [], {}, {}
             case LaneEvent() as frame:
                 events[number].append(frame.event)
                 pieces[number].update(frame.pieces)
+                partial_bytes[number].update(frame.partial_bytes)
             case LaneDone() as frame:
                 done[number] = frame
     lanes = []
@@ -134,7 +151,13 @@ def race_of(log: Iterable[Logged], title: str) -> Race:
             RaceLane(
                 name=first.name,
                 about=first.about,
-                trace=dataclasses.replace(first.header, events=tuple(events[number]), pieces=pieces[number]),
+                trace=dataclasses.replace(
+                    first.header,
+                    events=tuple(events[number]),
+                    pieces=pieces[number],
+                    partial_bytes=partial_bytes[number],
+                    answer_pieces=() if last is None else last.answer_pieces,
+                ),
                 context=first.context,
                 token_shift=first.token_shift,
                 metrics=None if last is None else last.metrics,

@@ -1,6 +1,7 @@
 """`python -m nbdiff_engine`: text or JSON output, and one sentence with exit code 2 for bad input."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -149,7 +150,7 @@ def test_an_unknown_or_incomplete_command_gives_one_line_and_exit_code_2(run, ar
     assert err.startswith("error: ")
 
 
-@pytest.mark.parametrize("prompt", ["", "<mask>", "x " * 3000, "a\udcff"])
+@pytest.mark.parametrize("prompt", ["", "x " * 3000, "a\udcff"])
 def test_bad_prompts_give_one_sentence_and_exit_code_2(run, prompt):
     code, out, err = run("generate", prompt, "--model", MODEL)
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -162,3 +163,77 @@ def test_it_runs_as_a_module():
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: threshold is 2; it must be above 0 and at most 1.\n"
+
+
+# -- conversations, control tokens and consoles ---------------------------------------------------------------
+
+
+def written(path, data):
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return str(path)
+
+
+def ids_of(run, *arguments):
+    code, out, err = run("generate", "--model", MODEL, "--json", "--max-new-tokens", "8", *arguments)
+    assert (code, err) == (0, "")
+    return json.loads(out)["token_ids"]
+
+
+def test_a_conversation_comes_from_a_file_and_its_last_turn_is_continued(run, golden_model, tmp_path):
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "The capital"}]
+    expected = nb.generate(golden_model, turns, max_new_tokens=8).token_ids
+    for data in (turns, {"messages": turns}):
+        assert ids_of(run, "--messages", written(tmp_path / "chat.json", data)) == expected
+
+
+def test_names_of_control_tokens_are_text_unless_asked_for(run, golden_model):
+    text = f"<user>{QUESTION}<bot>"
+    asked = nb.generate(golden_model, QUESTION, max_new_tokens=8).token_ids
+    assert ids_of(run, text, "--raw", "--control-tokens") == asked
+    assert ids_of(run, text, "--raw") == nb.generate(golden_model, text, raw=True, max_new_tokens=8).token_ids
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([QUESTION, "--messages", "chat.json"], "Give either a prompt or --messages"),
+        (["--messages", "nosuch.json"], "cannot be read: No such file"),
+        (["--messages", "broken.json"], "is not JSON"),
+        (["--messages", "text.json"], "holds no list of"),
+        ([QUESTION, "--template-argument", "x"], "give name=json"),
+        ([QUESTION, "--template-argument", "x=False"], "'False', which is not JSON"),
+        ([QUESTION, "--template-argument", "x=1", "--template-argument", "x=2"], "'x' twice"),
+        ([QUESTION, "--template-argument", "enable_thinking=false"], "does not read 'enable_thinking'"),
+    ],
+)
+def test_bad_conversations_and_arguments_are_one_sentence(run, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "chat.json", [{"role": "user", "content": QUESTION}])
+    written(tmp_path / "text.json", "Hello")
+    (tmp_path / "broken.json").write_text("[", encoding="utf-8")
+    code, out, err = run("generate", "--model", MODEL, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert sentence in err
+
+
+def test_an_answer_is_printed_whole_where_the_console_lacks_its_characters():
+    """A subprocess, because the encoding is of its standard output."""
+    code = (
+        "import sys, nbdiff_engine.__main__ as main\n"
+        "def pieces(job, events, also):\n    for event in events:\n        also(event)\n        yield '秘鲁 é'\n"
+        "main.text_pieces = pieces\n"
+        f"sys.argv = ['nbdiff', 'generate', 'Hello', '--model', {MODEL!r}, '--max-new-tokens', '2']\n"
+        "main.main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u79d8\\u9c81 \\xe9" in done.stdout
+
+
+def test_input_that_is_not_text_is_one_sentence():
+    command = [sys.executable, "-m", "nbdiff_engine", "generate", "-", "--model", MODEL]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, input="é".encode(), capture_output=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith("error: Standard input is not text in ascii")

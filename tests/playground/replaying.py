@@ -66,6 +66,21 @@ def small_race() -> dict[str, Any]:
     return {"format": "nbdiff-race", "version": 1, "title": f"A race {HOSTILE}", "verdict": HOSTILE, "lanes": lanes}
 
 
+def race_of_characters() -> dict[str, Any]:
+    """Two Chinese characters of three tokens each, decoded from right to left, with a stop of a special token."""
+    parts = {f"{token}": f"{byte:02x}" for token, byte in enumerate("秘鲁".encode(), start=10)}
+    pieces = {**dict.fromkeys(parts, "\ufffd"), "2": "<eos>"}
+    events: list[Any] = [["prefill", 0, 0.01, 2, []]]
+    for step, at in enumerate(reversed(range(6))):
+        fixed = [[at, 10 + at, 0.9, "top_k", []]]
+        events.append(["denoise", 0, 0.02 + step / 100, 0, step, 0, 7, fixed, []])
+    events.append(["denoise", 0, 0.08, 0, 6, 0, 7, [[6, 2, 0.9, "top_k", []]], []])
+    events.append(["finish", 0, 0.09, "eos", [*range(10, 16), 2]])
+    made = lane("Block diffusion", events, pieces)
+    made["trace"] |= {"version": 2, "bytes": parts, "answer_pieces": ["", "", "秘", "", "", "鲁", ""]}
+    return {"format": "nbdiff-race", "version": 1, "title": "Peru", "verdict": "", "lanes": [made]}
+
+
 def long_race(tokens: int = 1024, width: int = 32) -> dict[str, Any]:
     events: list[Any] = [["prefill", 0, 0.01, 2, []]]
     time = 0.01

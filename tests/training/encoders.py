@@ -2,7 +2,6 @@
 
 import copy
 import json
-import types
 
 from transformers import AutoTokenizer
 
@@ -54,16 +53,19 @@ def encoder_with(template: str | None, **options) -> Encoder:
     return Encoder(tokenizer, [tokenizer.convert_tokens_to_ids("<|im_end|>"), EOS], **options)
 
 
+class Model:
+    """What the engine reads of a model to encode a prompt."""
+
+    name, spec, context_length = "tiny", None, 10_000
+
+
 def decoded_prompt(encoder: Encoder, prompt) -> list[int]:
     """The token ids of a prompt as the engine encodes it."""
-    model = types.SimpleNamespace(
-        name="tiny",
-        tokenizer=encoder.tokenizer,
-        bos_before_template=encoder.bos_before_template,
-        vocab_size=len(encoder.tokenizer),
-        spec=None,
-        context_length=10_000,
-    )
+    model = Model()
+    model.tokenizer = encoder.tokenizer
+    model.eos_token_ids = encoder.eos_token_ids
+    model.bos_before_template = encoder.bos_before_template
+    model.vocab_size = len(encoder.tokenizer)
     return prompts.encode(model, prompt, raw=encoder.raw)[1]
 
 

@@ -76,6 +76,13 @@ class DataSettings(BaseModel):
     raw: Annotated[bool, Field(description="encode prompt and completion as plain text, without a chat template")] = (
         False
     )
+    control_tokens: Annotated[
+        bool,
+        Field(
+            description="names such as <|im_end|> in a row become control tokens, for text that is written with a chat "
+            "template already; by default they are text"
+        ),
+    ] = False
     weights: Annotated[
         dict[str, float], Field(description="domain of the corpus to its share; default: equal shares")
     ] = {}

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from nbdiff_engine.errors import brief, brief_text, is_text
+from nbdiff_engine.decoding.control_tokens import ControlTokens
+from nbdiff_engine.errors import PromptError, brief, brief_text, is_text
 from training.data.data_settings import ROLES, DataSettings
 from training.data.documents import Document
 from training.errors import DataError
@@ -167,6 +168,7 @@ class Encoder:
     bos_before_template: as in BlockModel, for families whose prompt is a BOS followed by the template's text.
     raw: encode prompts as plain text, even if there is a chat template.
     forbidden_ids: tokens that no document may contain, such as MASK.
+    control_tokens: whether names such as <|im_end|> in a row become control tokens; if not, they are text.
     """
 
     def __init__(
@@ -176,6 +178,7 @@ class Encoder:
         bos_before_template: bool = False,
         raw: bool = False,
         forbidden_ids: Sequence[int] = (),
+        control_tokens: bool = False,
     ) -> None:
         if not eos_token_ids:
             raise DataError("The checkpoint has no end-of-sequence token, so no document can be ended.")
@@ -188,6 +191,9 @@ class Encoder:
         self.bos_before_template = bos_before_template
         self.raw = raw
         self.forbidden_ids = frozenset(forbidden_ids)
+        self.control = ControlTokens(tokenizer, (*eos_token_ids, *forbidden_ids))
+        self.control_tokens = control_tokens
+        self.names_as_text = 0  # texts with names of control tokens, encoded as text
         self.last_turn_only = 0  # conversations in which only the last answer is a turn
 
     @property
@@ -198,7 +204,7 @@ class Encoder:
     def encode_text(self, text: str) -> Document:
         """Plain text with an EOS; all tokens are trained on."""
         _require_text("text", text)
-        ids = self._tokenize(text, special=True)
+        ids = self._tokenize(self._marked(text), special=True)
         return self._document(ids if ids[-1:] and ids[-1] in self.eos_token_ids else [*ids, self.eos_token_id], None)
 
     def encode_pair(self, prompt: str, completion: str) -> Document:
@@ -209,6 +215,7 @@ class Encoder:
             return self.encode_messages(
                 [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
             )
+        prompt, completion = self._marked(prompt), self._marked(completion)
         ids = self._tokenize(prompt, special=True)
         return self._one_turn(ids, self._continuation(prompt, ids, completion, special=True))
 
@@ -223,6 +230,7 @@ class Encoder:
         messages = read_messages(messages)
         for message in _through_last_answer(messages):
             _require_text(f"message of the {message['role']}", message["content"])
+        messages = [{key: self._marked(each) for key, each in message.items()} for message in messages]
         answers = _answers(messages)
         ids: list[int] = []
         turns: list[tuple[int, int]] = []
@@ -235,9 +243,24 @@ class Encoder:
             ids = prompt + answer
         return self._document(ids, turns)
 
+    def _marked(self, text: str) -> str:
+        """The text for the tokenizer: the names of control tokens in it are text, unless they are asked for."""
+        if self.control_tokens:
+            return self.control.escape(text)
+        if (name := self.control.named_in(text)) is not None:
+            self.names_as_text += 1
+            if _is_reported(self.names_as_text):
+                logger.warning(
+                    "texts with the name of a control token, such as %s, which is encoded as text (data.control_tokens "
+                    "makes it a control token): %d so far",
+                    name,
+                    self.names_as_text,
+                )
+        return self.control.mark(text)
+
     def _last_turn(self, messages: Sequence[Message]) -> Document:
         self.last_turn_only += 1
-        if self.last_turn_only in (1, 10, 100, 1000) or self.last_turn_only % 10_000 == 0:
+        if _is_reported(self.last_turn_only):
             logger.warning(
                 "conversations trained on their last answer only, because the chat template changes earlier ones: "
                 "%d so far",
@@ -302,7 +325,11 @@ class Encoder:
         return Document(tuple(ids), None if turns is None else tuple(turns))
 
     def _tokenize(self, text: str, special: bool) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        """text: in the marked form of `ControlTokens`, as all texts of the methods above this one."""
+        try:
+            return self.control.encode(text, add_special_tokens=special)
+        except PromptError as error:
+            raise DataError(str(error)) from error
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         try:
@@ -311,6 +338,10 @@ class Encoder:
             )
         except Exception as error:  # the template is a program of the checkpoint and may raise any exception
             raise DataError(f"The chat template refuses this conversation: {brief_text(str(error), 200)}") from error
+
+
+def _is_reported(count: int) -> bool:
+    return count in (1, 10, 100, 1000) or count % 10_000 == 0
 
 
 def _require_text(what: str, text: str) -> None:

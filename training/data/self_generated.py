@@ -299,7 +299,7 @@ class Author:
         prompts = []
         for where, prompt in read_prompts(settings):
             try:
-                prompts.append(encode(model, prompt, settings.raw)[1])
+                prompts.append(encode(model, prompt, settings.raw, control_tokens=settings.control_tokens)[1])
             except PromptError as error:
                 raise DataError(f"{where} cannot be used. {error}", FailureKind.BAD_ROW) from error
         opening, between = ([], None) if prompts else _opening(model, settings.raw)

@@ -192,5 +192,6 @@ def open_documents(
         model.bos_before_template,
         recipe.data.raw,
         () if model.spec is None else (model.spec.mask_token_id,),
+        recipe.data.control_tokens,
     )
     return open_source(recipe.data, encoder)

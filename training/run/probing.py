@@ -106,12 +106,14 @@ def _answer(job: DecodeJob, problem: Problem, output: Output, events: Sequence[D
         if not isinstance(event, Finish):
             for fixed in event.fixed:
                 passes[fixed.position] = event.step + 1 if isinstance(event, Denoise) else 0
-    tokenizer = job.model.tokenizer
+    names = job.pieces_of(set(output.token_ids) & job.plan.texts.special_ids)
+    # A special token adds no text; its name is shown.
+    texts = [text or names.get(token, "") for token, text in zip(output.token_ids, job.answer_pieces(output.token_ids))]
     return ProbeAnswer(
         prompt=problem.prompt,
         text=output.text,
         tokens_per_forward=output.metrics.tokens_per_forward or 0.0,
         forwards=output.metrics.decode_forwards,
-        tokens=tuple((tokenizer.decode([token]), passes.get(place, 0)) for place, token in enumerate(output.token_ids)),
+        tokens=tuple((text, passes.get(place, 0)) for place, text in enumerate(texts)),
         trace=output.trace.to_json(),
     )

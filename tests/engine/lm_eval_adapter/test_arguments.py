@@ -9,7 +9,7 @@ from nbdiff_engine.lm_eval_adapter.arguments import DECODING, ModelArguments, sa
 
 def test_model_arguments_take_their_decode_settings_from_decode_settings():
     own = ["model", "dtype", "device", "quantization", "batch_size", "max_length", "max_gen_toks", "add_bos_token"]
-    own += ["likelihood", "samples"]
+    own += ["template_arguments", "likelihood", "samples"]
     settings = [name for name in DecodeSettings.model_fields if name in ModelArguments.model_fields]
     assert list(ModelArguments.model_fields) == [*own, *settings]
     assert settings == list(DECODING)
@@ -37,6 +37,12 @@ def test_pretrained_is_an_alias_of_model_and_text_becomes_numbers():
         ({"model": "nano", "factor": "0"}, "model_args: factor is 0; it must be above 0 and finite."),
         ({"model": "nano", "batch_size": 0}, "model_args: batch_size is 0; it must be at least 1."),
         ({"model": "nano", "max_length": 1}, "model_args: max_length is 1; it must be at least 2."),
+        ({"model": "nano", "template_arguments": "{"}, "model_args: template_arguments is '{'; give a dict, or a JSON"),
+        ({"model": "nano", "template_arguments": [1]}, "model_args: template_arguments is [1]; give a dict"),
+        (
+            {"model": "nano", "template_arguments": {}, "chat_template_args": {}},
+            "model_args: template_arguments and chat_template_args mean the same; give one of them",
+        ),
         (
             {"model": "nano", "temperature": 1},
             "model_args has 'temperature', which nbdiff does not know; it knows model, ",
@@ -48,6 +54,22 @@ def test_a_bad_argument_is_refused_before_a_checkpoint_is_read(arguments, senten
     with pytest.raises(SettingError) as caught:
         ModelArguments.of(**arguments)
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"template_arguments": {"enable_thinking": False}},
+        {"template_arguments": '{"enable_thinking": false}'},
+        {"chat_template_args": {"enable_thinking": False}},
+        {"enable_thinking": False},
+        {"enable_thinking": False, "template_arguments": {}},
+    ],
+    ids=str,
+)
+def test_arguments_of_the_chat_template_are_spelt_as_the_harness_does_too(arguments):
+    assert ModelArguments.of(model="nano", **arguments).template_arguments == {"enable_thinking": False}
+    assert ModelArguments.of(model="nano").template_arguments == {}
 
 
 def test_a_task_is_greedy_unless_it_asks_for_sampling():

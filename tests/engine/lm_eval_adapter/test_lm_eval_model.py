@@ -214,7 +214,7 @@ def test_perplexity_by_the_bound_in_blocks_of_one_equals_that_of_the_ar_head(man
 def test_a_text_is_greedy_under_the_bound_iff_block_diffusion_writes_it():
     lm = NBDiffLM(**FLOAT32, likelihood="diffusion", block_size=8, samples=2)
     prompt = "<user>What is the capital of Peru?<bot>"
-    text = nb.generate(lm.model, prompt, raw=True, strategy="block_diffusion", block_size=8).text
+    text = nb.generate(lm.model, prompt, raw=True, control_tokens=True, strategy="block_diffusion", block_size=8).text
     calls = requests("loglikelihood", (prompt, text), (prompt, text.replace("Lima", "Rome")))
     assert [greedy for _, greedy in lm.loglikelihood(calls, disable_tqdm=True)] == [True, False]
 
@@ -303,6 +303,26 @@ def test_an_answer_that_the_task_starts_is_continued(nano):
     assert text == "<user>What is the capital of Peru?<bot>The capital of Peru is"
     answer = nano.generate_until(requests("generate_until", (text, {"max_gen_toks": 20})), disable_tqdm=True)
     assert answer == [" Lima."]
+
+
+def test_names_of_control_tokens_in_a_turn_are_text_and_those_of_a_text_are_tokens(nano):
+    text = nano.apply_chat_template([{"role": "user", "content": "Is <eos> a word?"}])
+    ids = nano.tok_encode(text)
+    assert [token for token in ids if token < 4] == [2, 3]
+    assert nano.tokenizer.decode(ids) == "<user>Is <eos> a word?<bot>"
+    assert nano.tok_encode("a<eos>")[-1] == 0
+
+
+def test_arguments_reach_the_chat_template(monkeypatch):
+    nano = NBDiffLM(**FLOAT32)
+    monkeypatch.setattr(nano.tokenizer, "chat_template", "{{ messages[0].content }}{{ ' no' if not thinking }}")
+    nano.arguments = nano.arguments.model_copy(update={"template_arguments": {"thinking": False}})
+    assert nano.apply_chat_template([{"role": "user", "content": "Hello"}]) == "Hello no"
+
+
+def test_an_argument_that_the_template_does_not_read_is_refused():
+    with pytest.raises(nb.PromptError, match="does not read 'enable_thinking'"):
+        NBDiffLM(**FLOAT32, enable_thinking=False)
 
 
 def test_an_unshifted_checkpoint_is_scored_by_the_bound_and_has_no_ar_head(tmp_path):

@@ -44,6 +44,8 @@ def test_the_frames_of_a_lane_contain_its_trace(model: nb.BlockModel, strategy: 
     assert list(trace.token_ids) == wanted.token_ids
     assert trace.model == "nano"
     assert "".join(trace.pieces[token] for token in trace.token_ids[:-1]) == wanted.text
+    assert lane["trace"]["answer_pieces"] == list(wanted.trace.answer_pieces)
+    assert "".join(trace.answer_pieces) == wanted.text
     assert (lane["name"], lane["about"], lane["context"], lane["token_shift"]) == (
         "a name",
         "a line",
@@ -55,6 +57,16 @@ def test_the_frames_of_a_lane_contain_its_trace(model: nb.BlockModel, strategy: 
 def test_the_text_of_a_token_is_sent_once(model: nb.BlockModel) -> None:
     sent = [token for frame in frames_of(model) if frame["kind"] == "event" for token in frame["pieces"]]
     assert len(sent) == len(set(sent)) > 10
+
+
+def test_the_parts_of_a_character_are_sent_as_bytes(model: nb.BlockModel) -> None:
+    """nano has byte-level tokens; a random continuation of single bytes makes parts of characters."""
+    log = log_of(model, temperature=50.0, seed=3)
+    sent = {token: each for logged in log for token, each in logged.to_json().get("bytes", {}).items()}
+    assert sent
+    trace = race_of(log, PROMPT).to_json()["lanes"][0]["trace"]
+    assert trace["bytes"] == sent
+    assert all(token in trace["pieces"] for token in sent)
 
 
 def test_a_frame_is_small(model: nb.BlockModel) -> None:

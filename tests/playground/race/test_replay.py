@@ -18,6 +18,7 @@ from tests.playground.replaying import (
     long_race,
     move_to,
     opened,
+    race_of_characters,
     small_race,
     sync_api,
     tokens,
@@ -372,3 +373,25 @@ def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, t
         chunks = page.locator(".chunk")
         assert chunks.count() == 8
         assert chunks.first.evaluate("node => getComputedStyle(node).contentVisibility") == "auto"
+
+
+def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, race_of_characters()) as page:
+        assert tokens(page).all_inner_texts() == ["·", "·", "秘", "·", "·", "鲁", "<eos>"]
+        move_to(page, 0.04)  # the last three bytes
+        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "·", "·", "鲁"]
+        tokens(page).nth(3).focus()
+        expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
+        tokens(page).nth(5).focus()
+        expect(page.locator("[data-token]")).to_have_text("鲁")
+
+
+def test_the_texts_of_an_answer_go_out_and_come_back(browser: Browser, tmp_path: Path) -> None:
+    race = race_of_characters()
+    with opened(browser, tmp_path, race) as page:
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Export JSON").click()
+        waiting.value.save_as(tmp_path / "out.json")
+    out = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert out["lanes"][0]["trace"] == race["lanes"][0]["trace"]
+    assert out["lanes"][0]["text"].startswith("秘鲁")

@@ -32,6 +32,37 @@ def encoder() -> Encoder:
     return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
 
 
+def asking(encoder: Encoder) -> Encoder:
+    """The same encoder, in which names of control tokens become control tokens."""
+    return Encoder(encoder.tokenizer, [EOS], forbidden_ids=[MASK], control_tokens=True)
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_an_answer_with_the_name_of_a_control_token_is_not_cut(template):
+    encoder = encoder_with(template, forbidden_ids=[MASK])
+    typed = "One writes <|im_end|> or <eos> or <mask> there."
+    document = encoder.encode_messages(conversation(f"What is {typed}", typed, "And?", typed))
+    harmless = encoder.encode_messages(conversation("What is x", "x", "And?", "x"))
+    control = encoder.control.ids
+    assert [id for id in document.ids if id in control] == [id for id in harmless.ids if id in control]
+    assert len(document.turns) == len(harmless.turns)
+    for answer in turns_of(encoder, document):
+        assert typed in answer
+    pair = encoder.encode_pair(typed, typed)
+    assert list(pair.ids[: pair.turns[0][0]]) == decoded_prompt(encoder, typed)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_names_of_control_tokens_become_tokens_if_asked(raw, caplog):
+    encoder = encoder_with(CHATML, raw=raw)
+    assert [id in encoder.control.ids for id in encoder.encode_text("a <eos> b").ids].count(True) == 1  # the added EOS
+    assert "data.control_tokens" in caplog.text
+    asked = encoder_with(CHATML, raw=raw, control_tokens=True)
+    assert [id in asked.control.ids for id in asked.encode_text("a <eos> b").ids].count(True) == 2
+    assert turns_of(asked, asked.encode_pair("a", "b<|im_end|>c")) == ["b<|im_end|>"]
+    assert turns_of(encoder, encoder.encode_pair("a", "b<|im_end|>c"))[0].startswith("b<|im_end|>c")
+
+
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
 def test_a_prompt_is_encoded_as_the_engine_encodes_it(template, bos):
@@ -141,7 +172,7 @@ def test_if_the_template_writes_no_eos_only_the_last_answer_is_a_turn():
 
 
 def test_an_answer_ends_at_its_first_eos(encoder):
-    assert turns_of(encoder, encoder.encode_pair(PROMPT, "Lima.<eos> Or so.")) == ["Lima.<eos>"]
+    assert turns_of(encoder, asking(encoder).encode_pair(PROMPT, "Lima.<eos> Or so.")) == ["Lima.<eos>"]
 
 
 def test_all_tokens_of_plain_text_are_trained_on(encoder):
@@ -156,8 +187,8 @@ def test_all_tokens_of_plain_text_are_trained_on(encoder):
         (lambda encoder: encoder.encode_pair(" ", "a"), "The prompt is empty"),
         (lambda encoder: encoder.encode_pair("a", ""), "The completion is empty"),
         (lambda encoder: encoder.encode_text("a\ud800"), "half of a surrogate pair"),
-        (lambda encoder: encoder.encode_text("a <mask>"), "'<mask>' \\(token id 1\\)"),
-        (lambda encoder: encoder.encode_pair("a", "<mask>"), "'<mask>'"),
+        (lambda encoder: asking(encoder).encode_text("a <mask>"), "'<mask>' \\(token id 1\\)"),
+        (lambda encoder: asking(encoder).encode_pair("a", "<mask>"), "'<mask>'"),
         (lambda encoder: encoder.encode_messages(conversation("a")), "no answer of the assistant"),
         (lambda encoder: encoder.encode_messages([]), "no answer of the assistant"),
         (lambda encoder: encoder.encode_messages(conversation("a", " ")), "message of the assistant is empty"),

@@ -293,7 +293,6 @@ def test_prompts_of_the_corpus_come_from_all_domains_in_turn():
         ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* contains no prompt"),
         ("p.jsonl", b"[1, 2]\n", "Line 1 of .* contains no prompt"),
         ("p.jsonl", b'"fine"\n{"prompt": " "}\n', "Line 2 of .* cannot be used. The prompt is empty"),
-        ("p.jsonl", b'"fine"\n"a <mask> b"\n', "Line 2 of .* cannot be used. .*MASK"),
         ("p.jsonl", b'{"messages": [{"role": "user"}]}\n', "Line 1 of .* cannot be used"),
         ("p.txt", b"word " * 2000, "Line 1 of .* cannot be used. .*tokens long"),
         ("p.csv", b"x", "not a .txt or .jsonl file"),
