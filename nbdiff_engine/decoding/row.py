@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import Pass
+from nbdiff_engine.token_choice.penalties import PrefixCounts, Prefixes
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 
@@ -29,6 +30,7 @@ class AnswerRow:
         self.context = [*self.prompt, *self.begin.committed]  # read before decoding starts
         self.output: list[int] = []  # final: never changes again
         self._spoken: list[int] = []  # the output tokens that are part of the decoded text
+        self._counts = PrefixCounts(len(self.prompt))
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
@@ -47,6 +49,8 @@ class AnswerRow:
                 self._spoken.append(token)
             if token in self.plan.eos_token_ids:
                 return FinishReason.EOS
+            if token in self.plan.settings.stop_token_ids:
+                return FinishReason.STOP_TOKEN
             if self.plan.settings.stop and self._has_stop_string():
                 return FinishReason.STOP_STRING
             if len(self.output) >= self._limit:
@@ -89,8 +93,27 @@ class AnswerRow:
 
     def fixed(self, prediction: Prediction, index: int, position: int, reason: Reason) -> Fixed:
         """Prediction `index` as a token fixed at an output position."""
-        runners_up = prediction.runners_up[index] if prediction.runners_up else ()
-        return Fixed(position, prediction.tokens[index], round(prediction.confidence[index], 6), reason, runners_up)
+        return Fixed(
+            position,
+            prediction.tokens[index],
+            round(prediction.confidence[index], 6),
+            reason,
+            prediction.runners_up[index] if prediction.runners_up else (),
+            prediction.logprobs[index] if prediction.logprobs else None,
+        )
+
+    def prefixes(self, each: Pass) -> Prefixes:
+        """The prefixes of the positions that a pass of this row predicts: what the penalties read."""
+        counts = self._counts
+        if counts.length > each.start:
+            counts = PrefixCounts(len(self.prompt))
+        answer = counts.length - len(self.prompt)
+        counts.extend(self.prompt[counts.length : each.start])
+        counts.extend(self.output[max(answer, 0) : max(each.start - len(self.prompt), 0)])
+        self._counts = counts
+        mask = None if self.plan.spec is None else self.plan.spec.mask_token_id
+        tokens = [None if token == mask else token for token in each.tokens]
+        return Prefixes(counts, tokens, [index + self.plan.shift for index in each.wanted])
 
     def unmask(
         self,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nbdiff_engine import BlockModel, generate
-from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler, gumbel, noise_key
+from nbdiff_engine.token_choice.noise import gumbel, noise_key
+from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler
 from tests.tiny import prompt_ids, tiny_model
 
 
