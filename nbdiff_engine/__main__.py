@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nbdiff_engine.decoding.setting_fields import is_list
 from nbdiff_engine.decoding.settings import SETTING_FIELDS, DecodeSettings
 from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.evaluation.eval_command import eval_command
@@ -46,21 +47,23 @@ def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
     The options come before the command's keyword-only parameters. A field with the name of one of the command's own
     parameters gets no option. Only DecodeSettings checks the values, so a choice is an option of type text.
     """
-    types = {"choice": str, "integer": int, "number": float, "flag": bool, "texts": list[str]}
+    types = {"choice": str, "integer": int, "number": float, "flag": bool}
     own = list(inspect.signature(command).parameters.values())
     assert own.pop().kind is inspect.Parameter.VAR_KEYWORD
     options = []
     for field in SETTING_FIELDS.values():
         if any(each.name == field.name for each in own):
             continue
-        flags = [f"--{field.name.replace('_', '-')}"] if field.kind == "flag" else []
+        flag = field.name.replace("_", "-")
+        flags = ([f"--{flag}/--no-{flag}"] if field.default else [f"--{flag}"]) if field.kind == "flag" else []
         help_text = field.description[0].upper() + field.description[1:] + "."
-        bare = types[field.kind] | None if field.optional or field.kind == "texts" else types[field.kind]
+        bare = types.get(field.kind, list[str])  # a list's entries are texts; DecodeSettings reads them
+        bare = bare | None if field.optional or is_list(field) else bare
         options.append(
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=field.default or None if field.kind == "texts" else field.default,
+                default=None if is_list(field) else field.default,
                 annotation=Annotated[bare, typer.Option(*flags, help=help_text)],
             )
         )
@@ -72,6 +75,7 @@ def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @with_setting_options
 def generate(
+    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The user's message; '-' reads it from standard input.", show_default=False)
     ] = None,
@@ -103,6 +107,8 @@ def generate(
         raise NBDiffError(f"The trace cannot be written to {trace}: the folder {trace.parent} does not exist.")
     if trace is not None and trace.is_dir():
         raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
+    # Only what was typed is given: with --settings checkpoint an option's default must not replace the checkpoint's.
+    settings = {n: each for n, each in settings.items() if context.get_parameter_source(n).name != "DEFAULT"}
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
     asked, arguments = read_prompt(prompt, messages), template_arguments(template_argument)

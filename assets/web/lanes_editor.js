@@ -91,8 +91,9 @@ function control(setting, lane) {
   } else if (kind === "flag") {
     node = named(make("input", { type: "checkbox" }), name, "on");
     node.checked = lane[name] ?? setting.default;
-  } else if (kind === "texts") {
-    node = named(make("textarea", { rows: 1, placeholder: "one per line" }), name, (lane[name] ?? []).join("\n"));
+  } else if (kind === "texts" || kind === "integers" || kind === "pairs") {
+    const placeholder = kind === "pairs" ? "id=number, one per line" : "one per line";
+    node = named(make("textarea", { rows: 1, placeholder }), name, (lane[name] ?? []).join("\n"));
   } else {
     node = numberInput(name, setting, lane[name]);
   }

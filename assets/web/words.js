@@ -6,6 +6,7 @@
 const ENDINGS = {
   eos: [() => "finished", "The model ended its answer."],
   stop_string: [() => "stop string", "A stop string ended the answer."],
+  stop_token: [() => "stop token", "A stop token ended the answer."],
   length: [(count) => `cut at ${plural(count, "token")}`, "The answer reached the limit of tokens."],
 };
 

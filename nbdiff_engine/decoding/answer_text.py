@@ -31,20 +31,23 @@ _BYTE_OF = _byte_level_table()
 class TokenTexts:
     """What a tokenizer says of single tokens.
 
-    special_ids: the tokens that are not part of an answer's text: those that the tokenizer marks as special.
+    special_ids: the tokens that are not part of an answer's text: those that the tokenizer marks as special, and
+    `hidden`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, hidden: Iterable[int] = ()):
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
-        self.special_ids = frozenset(tokenizer.all_special_ids) | {id for id, each in added.items() if each.special}
+        special = {id for id, each in added.items() if each.special}
+        self.special_ids = special.union(tokenizer.all_special_ids, hidden)
         decoders = _decoders(tokenizer)
         self.byte_level, self.byte_fallback = "ByteLevel" in decoders, "ByteFallback" in decoders
         self._word: tuple[list[int], str] | None = None
         self._bytes: dict[int, bytes] = {}
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        shown = [token for token in ids if token not in self.special_ids]
+        return self.tokenizer.decode(shown, skip_special_tokens=True)
 
     def alone(self, token: int) -> str:
         """The text of a token after some word; of a special token, its name."""

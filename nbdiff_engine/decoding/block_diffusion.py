@@ -45,7 +45,7 @@ def block_diffusion(row: AnswerRow) -> Program:
 
         # 3. Denoise until no position is masked.
         while reason is None and mask in block:
-            stop = _first_eos(block, len(known), plan.eos_token_ids) if plan.settings.skip_after_eos else len(block)
+            stop = _first_end(block, len(known), plan.end_token_ids) if plan.settings.skip_after_eos else len(block)
             masked = _masked_of_sub_block(block[:stop], mask, plan.settings.sub_block_size)
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
             chosen = plan.positions_to_fix(predicted, sub_block_step)
@@ -73,14 +73,15 @@ def _settle(row: AnswerRow, block: list[int], start: int) -> FinishReason | None
     return row.settle(block[row.end - start : end])
 
 
-def _first_eos(block: list[int], known: int, eos_token_ids: frozenset[int]) -> int:
-    """Index of the first EOS after the block's `known` prompt tokens; the block's length if there is none.
+def _first_end(block: list[int], known: int, end_token_ids: frozenset[int]) -> int:
+    """Index of the first token after the block's `known` prompt tokens that ends the answer; the block's length if
+    there is none.
 
     The positions after it are never part of the answer. The authors' code denoises them nevertheless, and so does this
     engine unless `skip_after_eos` is set: a masked position is a different context than a filled one, so the tokens
-    before the EOS may change.
+    before the end may change.
     """
-    return next((at for at in range(known, len(block)) if block[at] in eos_token_ids), len(block))
+    return next((at for at in range(known, len(block)) if block[at] in end_token_ids), len(block))
 
 
 def _masked_of_sub_block(block: list[int], mask: int, sub_block_size: int) -> list[int]:

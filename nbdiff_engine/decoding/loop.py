@@ -20,6 +20,7 @@ from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
 from nbdiff_engine.model.passes import PREFILL_CHUNK, Pass
+from nbdiff_engine.token_choice.penalties import Prefixes
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent
 
@@ -122,7 +123,11 @@ def _predict(
     positions = [
         each.start + index + plan.shift - len(row.prompt) for row, each in zip(rows, passes) for index in each.wanted
     ]
-    whole = plan.sampler.predict(logits, owners, positions, () if plan.policy is None else plan.policy.needs)
+    prefixes: list[Prefixes] = []
+    if plan.sampler.penalties.read_prefixes:
+        prefixes = [row.prefixes(each) for row, each in zip(rows, passes) if each.wanted]
+    needs = () if plan.policy is None else plan.policy.needs
+    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes)
     if plan.settings.trace:
         clock.pause()
         whole = replace(whole, runners_up=plan.sampler.runners_up(logits, whole))

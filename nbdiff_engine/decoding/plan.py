@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from nbdiff_engine.decoding.answer_text import TokenTexts
+from nbdiff_engine.decoding.checkpoint_defaults import UnusedWishes, unused_wishes, with_checkpoint_values
 from nbdiff_engine.decoding.settings import DecodeSettings
-from nbdiff_engine.errors import SettingError
+from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
+from nbdiff_engine.token_choice.penalties import Penalties
 from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
 
@@ -26,6 +28,9 @@ class BeyondTraining:
         )
 
 
+Note = BeyondTraining | UnusedWishes
+
+
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
     """All that a strategy reads. In `settings`, every None that the spec can fill is filled.
@@ -40,7 +45,12 @@ class DecodePlan:
     eos_token_ids: frozenset[int]
     context_length: int
     texts: TokenTexts | None  # None without a tokenizer
-    notes: tuple[BeyondTraining, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end the answer: EOS, and the caller's stop tokens."""
+        return self.eos_token_ids.union(self.settings.stop_token_ids)
 
     @property
     def shift(self) -> int:
@@ -57,7 +67,15 @@ class DecodePlan:
 
 
 def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
-    """Fill missing settings from the spec. Raises SettingError if the settings do not fit the checkpoint."""
+    """Fill missing settings from the spec, and from the generation config if `settings.settings` says so.
+
+    Raises SettingError if the settings do not fit the checkpoint.
+    """
+    notes: list[Note] = []
+    if settings.settings == "checkpoint":
+        settings = with_checkpoint_values(model, settings)
+    elif (unused := unused_wishes(model, settings)) is not None:
+        notes.append(unused)
     strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
     spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
     if strategy != "block_diffusion" and spec is not None and not spec.commits_as_ar:
@@ -67,14 +85,14 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         )
     if settings.stop and model.tokenizer is None:
         raise SettingError(f"{model.name} has no tokenizer, so stop strings cannot be looked for.")
+    _check_token_ids(model, settings)
     chosen: dict[str, object] = {"strategy": strategy}
-    notes: tuple[BeyondTraining, ...] = ()
     if strategy == "ar":
         chosen |= {"block_size": 1, "sub_block_size": None, "unmasking": None, "threshold": None}
     else:
         chosen["block_size"] = block_size = settings.block_size or spec.block_size
         if block_size > spec.block_size:
-            notes = (BeyondTraining(model.name, block_size, spec.block_size),)
+            notes.append(BeyondTraining(model.name, block_size, spec.block_size))
         chosen["unmasking"] = settings.unmasking or spec.unmasking
         chosen["threshold"] = settings.threshold or spec.threshold
         sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
@@ -92,11 +110,31 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             temperature=settled.temperature,
             top_k=settled.top_k,
             top_p=settled.top_p,
+            min_p=settled.min_p,
             seed=settled.seed,
             forbidden=() if model.spec is None else (model.spec.mask_token_id,),
+            penalties=Penalties(
+                repetition=settled.repetition_penalty,
+                presence=settled.presence_penalty,
+                frequency=settled.frequency_penalty,
+                bias=tuple(settled.logit_bias.items()),
+            ),
+            logprobs=settled.logprobs,
         ),
         eos_token_ids=frozenset() if settled.ignore_eos else model.eos_token_ids,
         context_length=model.context_length,
-        texts=None if model.tokenizer is None else TokenTexts(model.tokenizer),
-        notes=notes,
+        texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, settled.stop_token_ids),
+        notes=tuple(notes),
     )
+
+
+def _check_token_ids(model: BlockModel, settings: DecodeSettings) -> None:
+    """Raises SettingError for a stop token or a bias of a token that is never predicted."""
+    for name, tokens in (("stop_token_ids", settings.stop_token_ids), ("logit_bias", settings.logit_bias)):
+        for token in tokens:
+            if token >= model.vocab_size:
+                raise SettingError(
+                    f"{name} has the token id {brief(token)}; {model.name} has ids 0 to {model.vocab_size - 1}."
+                )
+            if model.spec is not None and token == model.spec.mask_token_id:
+                raise SettingError(f"{name} has the token id {token}, which is MASK: it is never predicted.")

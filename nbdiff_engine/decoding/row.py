@@ -6,6 +6,7 @@ from nbdiff_engine.decoding.answer_text import AnswerText
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.start import Start
 from nbdiff_engine.model.passes import Pass
+from nbdiff_engine.token_choice.penalties import PrefixCounts, Prefixes
 from nbdiff_engine.token_choice.sampling import Prediction
 from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, FinishReason, Fixed, Pending, Prefill, Reason
 
@@ -31,6 +32,7 @@ class AnswerRow:
         self.output: list[int] = []  # final: never changes again
         # Only a stop string needs the text while it is decoded.
         self._text = AnswerText(plan.texts, plan.settings.stop) if plan.settings.stop else None
+        self._counts = PrefixCounts(len(self.prompt))
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
@@ -49,6 +51,8 @@ class AnswerRow:
                 self._text.add(token)
             if token in self.plan.eos_token_ids:
                 return FinishReason.EOS
+            if token in self.plan.settings.stop_token_ids:
+                return FinishReason.STOP_TOKEN
             if self._text is not None and self._text.cut is not None:
                 return FinishReason.STOP_STRING
             if len(self.output) >= self._limit:
@@ -85,8 +89,27 @@ class AnswerRow:
 
     def fixed(self, prediction: Prediction, index: int, position: int, reason: Reason) -> Fixed:
         """Prediction `index` as a token fixed at an output position."""
-        runners_up = prediction.runners_up[index] if prediction.runners_up else ()
-        return Fixed(position, prediction.tokens[index], round(prediction.confidence[index], 6), reason, runners_up)
+        return Fixed(
+            position,
+            prediction.tokens[index],
+            round(prediction.confidence[index], 6),
+            reason,
+            prediction.runners_up[index] if prediction.runners_up else (),
+            prediction.logprobs[index] if prediction.logprobs else None,
+        )
+
+    def prefixes(self, each: Pass) -> Prefixes:
+        """The prefixes of the positions that a pass of this row predicts: what the penalties read."""
+        counts = self._counts
+        if counts.length > each.start:
+            counts = PrefixCounts(len(self.prompt))
+        answer = counts.length - len(self.prompt)
+        counts.extend(self.prompt[counts.length : each.start])
+        counts.extend(self.output[max(answer, 0) : max(each.start - len(self.prompt), 0)])
+        self._counts = counts
+        mask = None if self.plan.spec is None else self.plan.spec.mask_token_id
+        tokens = [None if token == mask else token for token in each.tokens]
+        return Prefixes(counts, tokens, [index + self.plan.shift for index in each.wanted])
 
     def unmask(
         self,

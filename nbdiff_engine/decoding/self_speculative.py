@@ -11,16 +11,54 @@ from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.passes import Pass
 from nbdiff_engine.trace.events import Reason, Verify
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 16, 256  # tokens, for each pass of a draft
+_MOST_CREDIT = 8  # drafts
+
+
+class DraftBackoff:
+    """Decides which blocks are drafted, from the accepted drafts so far, so that equal tokens give equal passes.
+
+    A draft of D passes saves a forward if AR accepts more than D of its tokens, and costs one for each token fewer. The
+    balance of both is kept, up to _MOST_CREDIT drafts without an accepted token. If it is used up, AR decodes the next
+    _FIRST_PAUSE * D tokens; then one draft is tried, and after each draft that does not pay the pause is twice as long.
+    Drafts that are never accepted cost 2 forwards of the first 17, and fewer and fewer after that, for D = 1.
+    """
+
+    def __init__(self, draft_steps: int):
+        self._steps = draft_steps
+        self._credit = self._start = max(2, draft_steps)
+        self._pause = _FIRST_PAUSE * draft_steps  # tokens of the next pause
+        self._left = 0  # tokens of the current pause
+
+    def drafts_next(self) -> bool:
+        """Whether the next block is drafted; if not, AR decodes one token."""
+        self._left -= 1
+        return self._left < 0
+
+    def drafted(self, accepted: int) -> None:
+        """Note how many tokens of a draft were accepted."""
+        gain = accepted - self._steps
+        self._credit = min(self._credit + gain, _MOST_CREDIT * self._steps)
+        if self._credit <= 0:
+            self._credit, self._left, self._pause = 1, self._pause, min(2 * self._pause, _LONGEST_PAUSE * self._steps)
+        elif gain > 0:
+            self._credit, self._pause = max(self._credit, self._start), _FIRST_PAUSE * self._steps
+
 
 def self_speculative(row: AnswerRow) -> Program:
-    """Drafts of `block_size` tokens by `draft_steps` denoise passes; the last pass fills all masked positions."""
+    """Drafts of `block_size` tokens by `draft_steps` denoise passes; the last pass fills all masked positions.
+
+    With `draft_backoff`, blocks of one token stand between the drafts while drafts do not pay: AR steps.
+    """
     plan = row.plan
+    backoff = DraftBackoff(plan.settings.draft_steps) if plan.settings.draft_backoff else None
     mask = plan.spec.mask_token_id
     opening = yield from row.read_to_last_token()
     number = row.begin.number
     while (reason := row.ended or row.settle([opening])) is None:
         start, first = row.end - 1, len(row.output) - 1
-        block = [opening] + [mask] * (plan.block_width(start) - 1)
+        width = plan.block_width(start) if backoff is None or backoff.drafts_next() else 1
+        block = [opening] + [mask] * (width - 1)
 
         # 1. Draft. Early passes fix the positions that the policy chooses, the last pass fixes all that remain.
         for step in range(plan.settings.draft_steps):
@@ -37,6 +75,8 @@ def self_speculative(row: AnswerRow) -> Program:
         predicted = yield Pass.commit(block, start, range(len(block)))
         drafts = block[1:]
         agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
+        if drafts and backoff is not None:
+            backoff.drafted(agreed)
         reason = row.settle(drafts[:agreed])
         accepted = len(row.output) - first - 1  # fewer than agreed if one of them ends the answer
         reasons = [Reason.ACCEPTED_DRAFT] * accepted

@@ -4,6 +4,7 @@ A field is declared in one place, the pydantic model: its type, its default, its
 and a `SettingForm` with the texts of a form.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -11,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from nbdiff_engine.errors import brief, brief_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,14 @@ class SettingForm:
 
 @dataclass(frozen=True, slots=True)
 class SettingField:
-    """One field of a settings model. least, most: its bounds; None: no bound."""
+    """One field of a settings model. least, most: its bounds; None: no bound.
+
+    kind: "texts" and "integers" are lists. "pairs" is a table of numbers by integer keys, given as a dict or as texts
+    like "13=-5". A text may hold several integers or pairs with spaces between them.
+    """
 
     name: str
-    kind: Literal["choice", "integer", "number", "flag", "texts"]
+    kind: Literal["choice", "integer", "number", "flag", "texts", "integers", "pairs"]
     optional: bool  # None is allowed, and means the checkpoint's value
     default: Any
     description: str
@@ -68,7 +75,14 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
     is_union = get_origin(info.annotation) in (Union, UnionType)
     members = get_args(info.annotation) if is_union else (info.annotation,)
     (kind,) = (each for each in members if each is not NoneType)
-    kinds = {bool: "flag", int: "integer", float: "number", tuple[str, ...]: "texts"}
+    kinds = {
+        bool: "flag",
+        int: "integer",
+        float: "number",
+        tuple[str, ...]: "texts",
+        tuple[int, ...]: "integers",
+        dict[int, float]: "pairs",
+    }
     above, least, most = (_last(info, bound) for bound in (Gt, Ge, Le))
     return SettingField(
         name=name,
@@ -82,6 +96,61 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
         above_least=above is not None,
         most=None if most is None else most.le,
     )
+
+
+def is_list(field: SettingField) -> bool:
+    """Whether the field takes several values."""
+    return field.kind in ("texts", "integers", "pairs")
+
+
+def words_of(value: Any) -> Any:
+    """A value of a field as it is typed: a list of integers, or a table, as one text; other values as they are."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={number:g}" for key, number in value.items())
+    if isinstance(value, tuple) and all(isinstance(each, int) for each in value):
+        return " ".join(map(str, value))
+    return value
+
+
+def integers_from(name: str, value: Any) -> Any:
+    """The integers of a list, or of a text with spaces between them; pydantic checks them. Raises ValueError."""
+    if value is None:
+        return ()
+    parts = [value] if isinstance(value, int) else value
+    parts = _words(name, parts) if isinstance(value, str) or _all_texts(parts) else parts
+    if isinstance(parts, Iterable) and any(isinstance(each, bool) for each in parts):
+        raise ValueError(f"{name} is {brief(value)}; it must be a list of token ids")
+    return parts
+
+
+def pairs_from(name: str, value: Any) -> Any:
+    """The table of a dict, or of texts like "13=-5"; pydantic checks its numbers. Raises ValueError."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        if any(isinstance(each, bool) for each in (*value, *value.values())):
+            raise ValueError(f"{name} is {brief(dict(value))}; it must give a number for each token id")
+        return value
+    found: dict[str, str] = {}
+    for word in _words(name, value):
+        key, sign, number = (each.strip() for each in word.partition("="))
+        if not sign or not key or not number:
+            raise ValueError(f"{name} has {brief(word)}; give token id=number, as in 13=-5")
+        if key in found:
+            raise ValueError(f"{name} has the token id {brief_text(key)} twice")
+        found[key] = number
+    return found
+
+
+def _words(name: str, value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not _all_texts(texts):
+        raise ValueError(f"{name} is {brief(value)}; it is a list, or a text with spaces between its parts")
+    return [word for text in texts for word in text.split()]
+
+
+def _all_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set)) and all(isinstance(each, str) for each in value)
 
 
 def _last(info: FieldInfo, kind: type) -> Any:

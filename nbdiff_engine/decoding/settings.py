@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nbdiff_engine.decoding.setting_fields import SettingForm, read_fields
+from nbdiff_engine.decoding.setting_fields import SettingForm, integers_from, pairs_from, read_fields
 from nbdiff_engine.errors import SettingError, brief, first_problem, is_text
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
@@ -18,6 +18,8 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 # Outside these limits a float32 softmax overflows. Below, sampling is practically greedy; above, practically uniform.
 TEMPERATURES = (0.001, 100.0)
+MAX_BIAS = 100.0  # of a logit; in practice it forces or forbids a token
+MAX_LOGPROBS = 100  # tokens listed for each position
 
 _IN_BLOCKS = ("block_diffusion", "self_speculative")
 _DIFFUSION = ("block_diffusion",)
@@ -97,6 +99,11 @@ class DecodeSettings(BaseModel):
         Field(ge=1, description="denoise passes per draft of self_speculative"),
         SettingForm("Draft passes", "Blocks", ("self_speculative",), step=1),
     ] = 1
+    draft_backoff: Annotated[
+        bool,
+        Field(description="self_speculative: after drafts that AR rarely agrees with, decode by AR for a while"),
+        SettingForm("Draft backoff", "Blocks", ("self_speculative",)),
+    ] = True
     max_new_tokens: Annotated[
         int,
         Field(ge=1, description="maximum length of the answer, in tokens"),
@@ -122,15 +129,65 @@ class DecodeSettings(BaseModel):
         ),
         SettingForm("Top-p", "Sampling", step=0.05),
     ] = None
+    min_p: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            allow_inf_nan=False,
+            description="sample among the tokens with this share of the best token's probability, in (0, 1]",
+        ),
+        SettingForm("Min-p", "Sampling", step=0.05),
+    ] = None
     seed: Annotated[
         int,
         Field(ge=0, le=2**63 - 1, description="seed of the sampling noise"),
         SettingForm("Seed", "Sampling", step=1, must_be="from 0 to 2^63 - 1"),
     ] = 0
+    repetition_penalty: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=100,
+            allow_inf_nan=False,
+            description="divides the logits of tokens in prompt and answer (multiplies negative ones); 1 changes none",
+        ),
+        SettingForm("Repetition penalty", "Penalties", step=0.05),
+    ] = 1.0
+    presence_penalty: Annotated[
+        float,
+        Field(
+            ge=-2,
+            le=2,
+            allow_inf_nan=False,
+            description="subtracted from the logits of tokens that are in the answer, from -2 to 2",
+        ),
+        SettingForm("Presence penalty", "Penalties", step=0.1),
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float,
+        Field(
+            ge=-2,
+            le=2,
+            allow_inf_nan=False,
+            description="subtracted from a token's logit for each time it is in the answer, from -2 to 2",
+        ),
+        SettingForm("Frequency penalty", "Penalties", step=0.1),
+    ] = 0.0
+    logit_bias: Annotated[
+        dict[int, float],
+        Field(description="token id=number added to its logit, from -100 to 100; may be repeated"),
+        SettingForm("Logit bias", "Penalties"),
+    ] = {}
     stop: Annotated[
         tuple[str, ...],
         Field(description="strings that end the answer; may be repeated"),
         SettingForm("Stop strings", "End of the answer"),
+    ] = ()
+    stop_token_ids: Annotated[
+        tuple[int, ...],
+        Field(description="token ids that end the answer; may be repeated"),
+        SettingForm("Stop tokens", "End of the answer"),
     ] = ()
     skip_after_eos: Annotated[
         bool,
@@ -142,6 +199,23 @@ class DecodeSettings(BaseModel):
         Field(description="continue after an EOS up to max_new_tokens, for comparable timings"),
         SettingForm("Ignore end-of-text", "End of the answer"),
     ] = False
+    logprobs: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_LOGPROBS,
+            description="report each token's log-probability, and that many of the most likely tokens",
+        ),
+        SettingForm("Log-probabilities", "Record", step=1),
+    ] = None
+    settings: Annotated[
+        Literal["engine", "checkpoint"],
+        Field(
+            description="where sampling and penalties that are not given come from: engine, this list's defaults; "
+            "checkpoint, its generation_config.json"
+        ),
+        SettingForm("Defaults", "Sampling"),
+    ] = "engine"
     trace: Annotated[
         bool,
         Field(description="record the alternatives and the confidence of each token"),
@@ -162,6 +236,36 @@ class DecodeSettings(BaseModel):
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError(f"{info.field_name} is {value}; expected a value, not true or false")
+        return value
+
+    @field_validator("stop_token_ids", mode="before")
+    @classmethod
+    def _one_or_many_ids(cls, value: Any) -> Any:
+        return integers_from("stop_token_ids", value)
+
+    @field_validator("stop_token_ids")
+    @classmethod
+    def _ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for token in value:
+            if token < 0:
+                raise ValueError(f"stop_token_ids has {brief(token)}; a token id is at least 0")
+        return value
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _bias_as_pairs(cls, value: Any) -> Any:
+        return pairs_from("logit_bias", value)
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _bias_in_range(cls, value: dict[int, float]) -> dict[int, float]:
+        for token, bias in value.items():
+            if token < 0:
+                raise ValueError(f"logit_bias has the token id {brief(token)}; a token id is at least 0")
+            if not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise ValueError(
+                    f"logit_bias of token {brief(token)} is {bias:g}; it must be from {-MAX_BIAS:g} to {MAX_BIAS:g}"
+                )
         return value
 
     @field_validator("temperature")

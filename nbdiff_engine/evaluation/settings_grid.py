@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nbdiff_engine.decoding.setting_fields import words_of
 from nbdiff_engine.decoding.settings import STRATEGIES, DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 
@@ -21,7 +22,7 @@ def label_of(settings: DecodeSettings) -> str:
         value = getattr(settings, name)
         if name in ("strategy", "trace") or name not in settings.model_fields_set or value is None:
             continue
-        parts += [f"{name}={each}" for each in (value if name == "stop" else (value,))]
+        parts += [f"{name}={words_of(each)}" for each in (value if name == "stop" else (value,))]
     return ",".join(parts)
 
 

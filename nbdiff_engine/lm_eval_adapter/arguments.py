@@ -6,15 +6,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.decoding.setting_fields import is_list
+from nbdiff_engine.decoding.settings import SETTING_FIELDS, DecodeSettings
 from nbdiff_engine.errors import SettingError, brief, first_problem
 from nbdiff_engine.evaluation.likelihood import SAMPLES
 
 # The fields of DecodeSettings that are not arguments: the task defines the length, the stop strings and the sampling
-# of an answer, and an evaluation neither needs answers of equal length nor records traces.
-_NOT_ARGUMENTS = ("max_new_tokens", "temperature", "top_k", "top_p", "stop", "skip_after_eos", "ignore_eos", "trace")
+# of an answer, and an evaluation neither needs answers of equal length nor records traces and log-probabilities.
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+_NOT_ARGUMENTS = (
+    *_SAMPLING,
+    *("max_new_tokens", "stop", "stop_token_ids", "skip_after_eos", "ignore_eos", "settings", "logprobs", "trace"),
+)
 DECODING = tuple(name for name in DecodeSettings.model_fields if name not in _NOT_ARGUMENTS)
-_SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class _OwnArguments(BaseModel):
@@ -44,7 +48,10 @@ class _OwnArguments(BaseModel):
 _WithDecoding = create_model(
     "_WithDecoding",
     __base__=_OwnArguments,
-    **{name: (DecodeSettings.model_fields[name].annotation | None, None) for name in DECODING},
+    **{
+        name: (Any if is_list(SETTING_FIELDS[name]) else DecodeSettings.model_fields[name].annotation | None, None)
+        for name in DECODING
+    },
 )
 
 

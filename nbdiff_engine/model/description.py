@@ -92,6 +92,9 @@ def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
     saved_dtype = saved_dtype_of(fields, label)
     config = stock_config(folder, fields, label)
     generation = _generation_config(folder, fields, config, label)
+    eos_token_ids = eos_token_ids_of(generation, config, tokenizer, label)
+    if spec is not None:
+        spec.check_eos(eos_token_ids, label)
     return CheckpointDescription(
         label=label,
         folder=folder,
@@ -100,7 +103,7 @@ def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
         family=family,
         spec=spec,
         tokenizer=tokenizer,
-        eos_token_ids=eos_token_ids_of(generation, config, tokenizer, label),
+        eos_token_ids=eos_token_ids,
         saved_dtype=saved_dtype,
     )
 

@@ -1,5 +1,6 @@
 """DiffusionSpec: how to denoise the blocks of a checkpoint. Stored in `config.json` under `block_diffusion`."""
 
+from collections.abc import Collection
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,7 +24,7 @@ class DiffusionSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mask_token_id: int = Field(ge=0)
+    mask_token_id: int = Field(ge=0, strict=True)  # strict: true is not the id 1
     block_size: int = Field(default=32, ge=1, le=MAX_BLOCK_SIZE, description="tokens per block, as trained")
     sub_block_size: int | None = Field(default=None, ge=1, description="tokens per sub-block, filled in turn")
     context: Literal["token_causal", "block_causal"] = Field(
@@ -78,4 +79,16 @@ class DiffusionSpec(BaseModel):
             raise CheckpointError(
                 f"The mask token id {spec.mask_token_id} of {where} lies outside its vocabulary of {vocabulary}."
             )
+        spec.check_eos(config.get("eos_token_id"), where)
         return spec
+
+    def check_eos(self, eos_token_ids: Any, where: str) -> None:
+        """Raises CheckpointError if MASK is an EOS: it is never predicted, so no answer could end.
+
+        eos_token_ids: a token id, several of them, or None. where: the name of the checkpoint in the message.
+        """
+        ids = eos_token_ids if isinstance(eos_token_ids, Collection) else (eos_token_ids,)
+        if self.mask_token_id in ids:
+            raise CheckpointError(
+                f"The mask token id {self.mask_token_id} of {where} is an EOS too; give MASK a token of its own."
+            )

@@ -6,6 +6,7 @@ these prompt tokens have negative positions. Times are seconds of engine work si
 the reader takes between two events.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,7 +33,23 @@ class FinishReason(StrEnum):
 
     EOS = "eos"  # the model predicted an EOS
     STOP_STRING = "stop_string"  # one of the caller's stop strings appeared
+    STOP_TOKEN = "stop_token"  # one of the caller's stop tokens was predicted
     LENGTH = "length"  # max_new_tokens, or the checkpoint's context, is reached
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities at one position, 6 decimals, if the setting `logprobs` asks for them.
+
+    logprob: of the token, in the plain softmax. processed: of the token, in the distribution that it was chosen from,
+    after bias, penalties, temperature, top_k, top_p and min_p; for a greedy choice after bias and penalties.
+    top, top_processed: the best tokens of both distributions, each with its logarithm, best first.
+    """
+
+    logprob: float
+    processed: float
+    top: tuple[tuple[int, float], ...] = ()
+    top_processed: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,7 @@ class Fixed:
     """A token that a forward fixed. confidence: its plain softmax probability, 6 decimals.
 
     runners_up: the alternatives, which are the best other tokens with their probabilities; empty if tracing is off.
+    logprobs: None if the setting `logprobs` does not ask for them.
     """
 
     position: int
@@ -47,6 +65,7 @@ class Fixed:
     confidence: float
     reason: Reason
     runners_up: tuple[tuple[int, float], ...] = ()
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +175,27 @@ class Edit:
 
 Forward = Prefill | Denoise | Commit | Verify
 DecodeEvent = Forward | Edit | Finish
+
+
+def logprobs_of(events: Iterable[DecodeEvent]) -> list[TokenLogprobs | None]:
+    """For each token of a finished answer, the log-probabilities that it was fixed with; None for a token that no event
+    fixed: it was there before, or a person wrote it. Raises ValueError if there is no Finish."""
+    found: dict[int, Fixed] = {}
+    for event in events:
+        if isinstance(event, Finish):
+            own = (found.get(position) for position in range(len(event.token_ids)))
+            return [
+                each.logprobs if each is not None and each.token == token else None
+                for each, token in zip(own, event.token_ids)
+            ]
+        if isinstance(event, Edit):
+            found = {at: each for at, each in found.items() if at < event.start or _kept(event, each)}
+        else:
+            found |= {each.position: each for each in event.fixed}
+    raise ValueError("the events do not end in a Finish: the answer is not done")
+
+
+def _kept(edit: Edit, fixed: Fixed) -> bool:
+    """Whether an edit has left this token, at or after the edit's start, as it was."""
+    index = fixed.position - edit.start
+    return index < len(edit.tokens) and edit.tokens[index] == fixed.token and fixed.position not in edit.changed

@@ -26,6 +26,7 @@ from nbdiff_engine.trace.events import (
     Pending,
     Prefill,
     Reason,
+    TokenLogprobs,
     Verify,
 )
 from nbdiff_engine.trace.metrics import Metrics, measure
@@ -210,6 +211,8 @@ def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
         for fixed in event.fixed:
             ids.add(fixed.token)
             ids.update(token for token, _ in fixed.runners_up)
+            if fixed.logprobs is not None:
+                ids.update(token for token, _ in (*fixed.logprobs.top, *fixed.logprobs.top_processed))
         if isinstance(event, Denoise):
             ids.update(each.token for each in event.pending)
     return ids
@@ -262,10 +265,14 @@ def _unpack(packed: Sequence[Any]) -> DecodeEvent:
 
 
 def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
-    return [
-        [each.position, each.token, each.confidence, each.reason.value, [list(pair) for pair in each.runners_up]]
-        for each in fixed
-    ]
+    packed = []
+    for each in fixed:
+        runners_up = [list(pair) for pair in each.runners_up]
+        packed.append([each.position, each.token, each.confidence, each.reason.value, runners_up])
+        if (logs := each.logprobs) is not None:
+            tops = ([list(pair) for pair in top] for top in (logs.top, logs.top_processed))
+            packed[-1].append([logs.logprob, logs.processed, *tops])
+    return packed
 
 
 def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
@@ -276,9 +283,16 @@ def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
             _share(confidence),
             Reason(reason),
             tuple((_whole(other), _share(p)) for other, p in runners_up),
+            *map(_unpack_logprobs, logprobs),
         )
-        for position, token, confidence, reason, runners_up in packed
+        for position, token, confidence, reason, runners_up, *logprobs in packed
     )
+
+
+def _unpack_logprobs(packed: Sequence[Any]) -> TokenLogprobs:
+    logprob, processed, *tops = packed
+    top, top_processed = (tuple((_whole(token), _logarithm(p)) for token, p in pairs) for pairs in tops)
+    return TokenLogprobs(_logarithm(logprob), _logarithm(processed), top, top_processed)
 
 
 # -- checks of a file's content -------------------------------------------------------------------------
@@ -295,6 +309,13 @@ def _whole(value: Any) -> int:
 def _share(value: Any, most: float = 1.0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
         raise ValueError(f"{brief(value)} is not a number from 0 to {most:g}")
+    return value
+
+
+def _logarithm(value: Any) -> float:
+    """Of a probability; rounding may put it just above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -math.inf < value <= 1e-5:
+        raise ValueError(f"{brief(value)} stands where the logarithm of a probability belongs")
     return value
 
 

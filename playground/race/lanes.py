@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
+from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.settings import STRATEGIES
 from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import DecodeEvent
@@ -146,5 +147,8 @@ def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str
 
 def _note(jobs: Sequence[DecodeJob]) -> str:
     for note in (each for job in jobs for each in job.plan.notes):
-        return f"{note.model} was trained for blocks of {note.trained}; expect worse text from {note.block_size}."
+        if isinstance(note, BeyondTraining):
+            return f"{note.model} was trained for blocks of {note.trained}; expect worse text from {note.block_size}."
+        text = str(note)
+        return f"{text[0].upper()}{text[1:]}."
     return ""

@@ -27,6 +27,8 @@ _TYPES = {
     "number": float,
     "flag": bool,
     "texts": tuple[str, ...],
+    "integers": tuple[str, ...],
+    "pairs": tuple[str, ...],
 }
 _LaneSettings = create_model(
     "_LaneSettings",

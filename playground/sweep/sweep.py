@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nbdiff_engine import BlockModel, PromptError, SettingError, bundled_models, prepare
+from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import brief, first_problem
@@ -118,7 +119,11 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
         prompts = [encode(model, each)[1] for each in questions]
         jobs = [prepare(model, prompts[0], **setting.decode_settings.model_dump(exclude_unset=True)) for setting in own]
         for note in [each for job in jobs for each in job.plan.notes][:1]:
-            notes.append(f"{note.model} was trained for blocks of {note.trained}; expect worse text from larger ones.")
+            if isinstance(note, BeyondTraining):
+                text = f"{note.model} was trained for blocks of {note.trained}; expect worse text from larger ones"
+            else:
+                text = str(note)
+            notes.append(f"{text[0].upper()}{text[1:]}.")
         parts.append(RunPart(model.name, partial(_frames, loaded, model, own, prompts, problems, len(settings))))
         settings += own
     if len(settings) > MOST_SETTINGS:

@@ -72,3 +72,13 @@ def test_the_context_length_limits_the_last_block(llama):
 def test_stop_strings_need_a_tokenizer(llama):
     with pytest.raises(nb.SettingError, match="has no tokenizer, so stop strings cannot be looked for"):
         planned(llama, stop="x")
+
+
+@pytest.mark.parametrize("name", ["stop_token_ids", "logit_bias"])
+def test_token_ids_are_those_of_the_vocabulary_and_not_mask(llama, name):
+    for token, sentence in (
+        (48, "has ids 0 to 47"),
+        (llama.spec.mask_token_id, "which is MASK: it is never predicted"),
+    ):
+        with pytest.raises(nb.SettingError, match=f"{name} has the token id {token}.*{sentence}"):
+            planned(llama, **{name: [token] if name == "stop_token_ids" else {token: 1.0}})

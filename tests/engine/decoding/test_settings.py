@@ -34,6 +34,7 @@ def test_fields_have_the_kinds_and_bounds_of_their_settings():
     assert (fields["factor"].least, fields["factor"].most) == (0, None)
     assert (fields["seed"].least, fields["seed"].most) == (0, 2**63 - 1)
     assert (fields["stop"].kind, fields["trace"].kind) == ("texts", "flag")
+    assert (fields["stop_token_ids"].kind, fields["logit_bias"].kind) == ("integers", "pairs")
 
 
 def test_there_is_a_program_for_every_strategy():
@@ -63,6 +64,21 @@ def test_the_json_of_the_policies_contains_their_settings():
         ({"block_size": 2000}, "block_size is 2000; it must be at most 1024."),
         ({"max_new_tokens": True}, "max_new_tokens is True; expected a value, not true or false."),
         ({"strategy": 5}, "strategy is 5; choose one of ar, block_diffusion, self_speculative."),
+        ({"min_p": 0}, "min_p is 0; it must be above 0 and at most 1."),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be above 0 and at most 100."),
+        ({"presence_penalty": 3}, "presence_penalty is 3; it must be at least -2 and at most 2."),
+        ({"frequency_penalty": "-2.5"}, "frequency_penalty is -2.5; it must be at least -2 and at most 2."),
+        ({"logprobs": 101}, "logprobs is 101; it must be at most 100."),
+        ({"settings": "mine"}, "settings is 'mine'; choose one of engine, checkpoint."),
+        ({"logit_bias": {3: 200}}, "logit_bias of token 3 is 200; it must be from -100 to 100."),
+        ({"logit_bias": {3: float("nan")}}, "logit_bias of token 3 is nan; it must be from -100 to 100."),
+        ({"logit_bias": {-3: 2}}, "logit_bias has the token id -3; a token id is at least 0."),
+        ({"logit_bias": ["13:-5"]}, "logit_bias has '13:-5'; give token id=number, as in 13=-5."),
+        ({"logit_bias": ["13=1", "13=2"]}, "logit_bias has the token id 13 twice."),
+        ({"logit_bias": 5}, "logit_bias is 5; it is a list, or a text with spaces between its parts."),
+        ({"logit_bias": {True: 1.0}}, "logit_bias is {True: 1.0}; it must give a number for each token id."),
+        ({"stop_token_ids": [-1]}, "stop_token_ids has -1; a token id is at least 0."),
+        ({"stop_token_ids": [True]}, "stop_token_ids is [True]; it must be a list of token ids."),
     ],
     ids=str,
 )
@@ -122,3 +138,23 @@ def test_a_bad_parameter_of_a_policy_gives_one_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
         DecodeSettings.of(**settings)
     assert sentence in str(caught.value)
+
+
+def test_lists_and_tables_can_be_typed():
+    typed = DecodeSettings.of(logit_bias=["13=-5", "2=1.5 40=3"], stop_token_ids=["5", "7 9"])
+    assert typed == DecodeSettings.of(logit_bias={13: -5, 2: 1.5, 40: 3}, stop_token_ids=(5, 7, 9))
+    assert DecodeSettings.of(logit_bias="13=-5", stop_token_ids="5 7") == DecodeSettings.of(
+        logit_bias={"13": "-5"}, stop_token_ids=[5, 7]
+    )
+    assert DecodeSettings.of(stop_token_ids=5).stop_token_ids == (5,)
+    assert DecodeSettings.of(logit_bias=None, stop_token_ids=None) == DecodeSettings()
+    again = json.loads(json.dumps(typed.model_dump(mode="json")))
+    assert DecodeSettings.of(**again) == typed
+
+
+@pytest.mark.parametrize("typed", ["13=", "=4", "a=4", "13=b", "1.5=2"])
+def test_a_bias_that_is_no_number_is_one_sentence(typed):
+    with pytest.raises(SettingError) as caught:
+        DecodeSettings.of(logit_bias=[typed])
+    assert str(caught.value).startswith("logit_bias")
+    assert "\n" not in str(caught.value)

@@ -53,3 +53,16 @@ def test_an_invalid_or_unsupported_spec_is_refused(fields, sentence):
 def test_a_spec_is_immutable():
     with pytest.raises(ValidationError):
         DiffusionSpec(mask_token_id=1).block_size = 4
+
+
+@pytest.mark.parametrize("eos", [7, [2, 7]])
+def test_a_mask_that_is_an_eos_is_refused(eos):
+    with pytest.raises(CheckpointError, match="The mask token id 7 of here is an EOS too; give MASK"):
+        DiffusionSpec.from_config({"block_diffusion": {"mask_token_id": 7}, "eos_token_id": eos}, "here")
+    assert DiffusionSpec.from_config({"block_diffusion": {"mask_token_id": 7}, "eos_token_id": None}, "here")
+
+
+@pytest.mark.parametrize("mask", [True, "7", 7.0])
+def test_a_mask_id_is_an_integer(mask):
+    with pytest.raises(CheckpointError, match="The 'block_diffusion' entry of here is not valid: mask_token_id is"):
+        DiffusionSpec.from_config({"block_diffusion": {"mask_token_id": mask}}, "here")

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from nbdiff_engine import BlockModel, generate
-from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler, gumbel, noise_key
+from nbdiff_engine.token_choice.noise import noise_key
+from nbdiff_engine.token_choice.penalties import Penalties
+from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler
 from tests.tiny import prompt_ids, tiny_model
 
 
@@ -80,20 +83,6 @@ def test_a_sample_depends_on_seed_row_position_and_nothing_else():
     assert len(keys) == 9**3
 
 
-def test_gumbel_noise_has_a_gumbel_distribution():
-    keys = torch.tensor([noise_key(0, 0, position) for position in range(400)])[:, None]
-    noise = gumbel(keys, torch.arange(500)[None]).double()
-    assert noise.isfinite().all()
-    assert abs(noise.mean().item() - 0.5772) < 0.01
-    assert abs(noise.var().item() - math.pi**2 / 6) < 0.02
-    below = [(noise < level).double().mean().item() for level in (-1.0, 0.0, 1.0, 3.0)]
-    assert below == pytest.approx([math.exp(-math.exp(-level)) for level in (-1.0, 0.0, 1.0, 3.0)], abs=0.004)
-    # Neighbouring keys and neighbouring tokens are uncorrelated.
-    centred = noise - noise.mean()
-    for one, other in ((centred[1:], centred[:-1]), (centred[:, 1:], centred[:, :-1])):
-        assert abs((one * other).mean() / noise.var()) < 0.01
-
-
 def test_confidence_is_the_plain_probability_at_any_temperature():
     logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(2)) * 2
     for settings in ({}, {"temperature": 0.3}, {"temperature": 2.0, "top_p": 0.5}):
@@ -132,6 +121,61 @@ def test_runners_up_are_the_best_other_tokens_in_order():
         order.remove(token)
         assert [other for other, _ in others] == order[:RUNNERS_UP]
         assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:RUNNERS_UP]].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("min_p", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("others", [{}, {"top_k": 12}, {"top_p": 0.9}])
+def test_min_p_samples_among_the_tokens_that_transformers_keeps(min_p, others):
+    scaled = LOGITS / 0.8
+    for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper)):
+        if name in others:
+            scaled = warper(others[name])(None, scaled)
+    kept = MinPLogitsWarper(min_p)(None, scaled)[0].softmax(-1)
+    counts = draw(LOGITS, 4_000, temperature=0.8, min_p=min_p, **others)
+    assert set(counts.nonzero()[:, 0].tolist()) <= set(kept.nonzero()[:, 0].tolist())
+    assert chi_square_p(counts, kept * 4_000) > 0.001
+
+
+def test_logprobs_are_those_of_both_distributions():
+    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(4)) * 2
+    for settings in ({}, {"temperature": 0.7}, {"temperature": 1.5, "top_k": 7}, {"temperature": 1.0, "min_p": 0.2}):
+        sampler = Sampler(logprobs=3, forbidden=(1,), penalties=Penalties(bias=((5, 3.0),)), **settings)
+        made = sampler.predict(logits.clone(), [0] * 6, list(range(6)))
+        for row, (token, logs) in enumerate(zip(made.tokens, made.logprobs, strict=True)):
+            plain = logits[row].clone()
+            plain[1] = -torch.inf
+            processed = plain.clone()
+            processed[5] += 3.0
+            processed = (processed / (settings.get("temperature") or 1.0)).log_softmax(-1)
+            if "top_k" in settings:
+                processed[processed < processed.topk(7).values[-1]] = -torch.inf
+            if "min_p" in settings:
+                processed[processed < processed.max() + math.log(0.2)] = -torch.inf
+            plain, processed = plain.log_softmax(-1), processed.log_softmax(-1)
+            assert (logs.logprob, logs.processed) == pytest.approx(
+                (float(plain[token]), float(processed[token])), abs=1e-5
+            )
+            for found, expected in ((logs.top, plain), (logs.top_processed, processed)):
+                order = [each for each in expected.argsort(descending=True).tolist()[:3] if expected[each] > -torch.inf]
+                assert [other for other, _ in found] == order
+                assert [p for _, p in found] == pytest.approx(expected[order].tolist(), abs=1e-5)
+
+
+def test_no_logprobs_unless_asked_for():
+    assert Sampler().predict(LOGITS.clone(), [0], [0]).logprobs is None
+    (own,) = Sampler(logprobs=0).predict(LOGITS.clone(), [0], [0]).logprobs
+    assert (own.top, own.top_processed) == ((), ())
+
+
+def test_penalties_change_the_choice_and_not_the_confidence():
+    logits = LOGITS.clone()
+    best, second = logits[0].topk(2).indices.tolist()
+    made = Sampler(penalties=Penalties(bias=((best, -50.0),))).predict(logits, [0], [0], needs={"margin", "entropy"})
+    plain = Sampler().predict(LOGITS.clone(), [0], [0], needs={"margin", "entropy"})
+    assert made.tokens == [second]
+    assert made.confidence == pytest.approx([float(LOGITS[0].softmax(-1)[second])])
+    assert (made.margin, made.entropy) == (plain.margin, plain.entropy)
+    assert torch.equal(logits, LOGITS)
 
 
 def test_no_position_gives_an_empty_prediction():
