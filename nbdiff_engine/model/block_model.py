@@ -22,6 +22,7 @@ from transformers.cache_utils import Cache
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.attention import PADDING, Tokens, additive, dense_mask
 from nbdiff_engine.model.description import context_length_of, eos_token_ids_of
+from nbdiff_engine.model.families import logit_scale_of
 from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
 from nbdiff_engine.model.kv_cache import CacheMaker, KVCache, SlotCache
 from nbdiff_engine.model.spec import DiffusionSpec
@@ -103,6 +104,7 @@ class BlockModel:
         # Looked up once: each look-up through a transformers model takes as long as a small matrix product.
         self._fused = FusedBody(network) if fused and can_fuse(network) else None
         self._head = network.get_output_embeddings()
+        self._logit_scale = logit_scale_of(network.config)
         plain = type(self._head) is nn.Linear  # a quantised head is called as a module
         self._head_weight = self._head.weight.detach().float() if plain else None
         self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
@@ -157,8 +159,10 @@ class BlockModel:
         16-token pass then choose differently. A float32 head over a bf16 network has no such ties.
         """
         if self._head_weight is None:
-            return self._head(hidden_ND).float()
-        return F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
+            logits_NV = self._head(hidden_ND).float()
+        else:
+            logits_NV = F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
+        return logits_NV if self._logit_scale == 1 else logits_NV * self._logit_scale
 
     # -- passes -----------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ import psutil
 
 from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import HUB_ID
-from nbdiff_engine.model.checkpoints import resolve_device
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
+from nbdiff_engine.model.weight_options import resolve_device
 from playground.options import ServerOptions
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}

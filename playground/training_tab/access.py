@@ -12,7 +12,7 @@ from typing import Any
 
 from nbdiff_engine import SettingError, bundled_models
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import HUB_ID
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from training.jobs import Jobs

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.model import lora_folders
 from training.errors import RecipeError
 from training.model.base import TrainedModel, load_base, with_spec
 from training.recipe.recipe import Lora, Recipe
@@ -48,18 +49,7 @@ def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: to
     The sum of a weight and its adapter is taken in float32 and rounded once, one layer at a time. A quantised base
     is loaded again as it was before: folded into 4-bit weights, the sum would be rounded to 4 bits once more.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if recipe.quantization is not None:
-        adapters = _on_plain_base(model, recipe)
-    with torch.no_grad():
-        for layer in adapters.modules():
-            if isinstance(layer, BaseTunerLayer):
-                weight = layer.get_base_layer().weight
-                weight.data = weight.data.float()
-                layer.merge()
-                weight.data = weight.data.to(dtype)
-    return adapters.unload().to(dtype)
+    return lora_folders.merged(adapters if recipe.quantization is None else _on_plain_base(model, recipe), dtype)
 
 
 def _on_plain_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":

@@ -14,8 +14,9 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
-from nbdiff_engine.model.checkpoint_folders import HUB_ID, bundled_models, find_checkpoint, label_of, read_json
+from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
 from nbdiff_engine.model.description import saved_dtype_of, stock_config
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from training.errors import RecipeError
 from training.model.base import trained_dtype
 from training.recipe.recipe import Network
@@ -79,7 +80,7 @@ class BaseShape:
 
 def find_shape(base: str) -> BaseShape:
     """The shape of a bundled name, a folder or a hub id. Raises CheckpointError with one sentence."""
-    is_hub_id = base not in bundled_models() and not Path(base).expanduser().is_dir() and HUB_ID.fullmatch(base)
+    is_hub_id = base not in bundled_models() and not Path(base).expanduser().exists() and HUB_ID.fullmatch(base)
     if not is_hub_id:
         folder = find_checkpoint(base)
         return _of_folder(folder, label_of(base, folder))

@@ -58,6 +58,7 @@ def test_a_download_that_was_cut_off_is_taken_up_again(tmp_path, monkeypatch):
         return str(cached if local_files_only else whole)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: FakeHub(["config.json", "model.safetensors"]))
     monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert nb.load("someone/some-model").parameters > 0
