@@ -11,6 +11,7 @@ from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.description import CheckpointDescription, describe
 from nbdiff_engine.model.lora_folders import merge_adapter
 from nbdiff_engine.model.network_check import check_network
+from nbdiff_engine.model.tokenizer_files import readable_files
 from nbdiff_engine.model.transformers_calls import quiet_transformers, why_not
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, require_finite, require_weights
 from nbdiff_engine.model.weight_options import Dtype, Quantization, resolve_device, stored_quantization, weight_options
@@ -94,9 +95,9 @@ def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> 
             ADAPTER_CONFIG,
         )
     try:
-        with quiet_transformers():
+        with quiet_transformers(), readable_files(described.folder, weights=True) as folder:
             network, loaded = AutoModelForCausalLM.from_pretrained(
-                described.folder,
+                folder,
                 config=described.config,
                 local_files_only=True,
                 trust_remote_code=False,

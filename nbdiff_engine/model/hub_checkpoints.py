@@ -21,7 +21,9 @@ from nbdiff_engine.model.weight_files import is_whole
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_REPLY_SECONDS = 5.0
 
-_NAME = re.compile(rf"(?P<id>{HUB_ID.pattern})(?:/(?P<file>[\w.-]+(?:/[\w.-]+)*\.gguf))?(?:@(?P<revision>[\w./-]+))?")
+_NAME = re.compile(
+    rf"(?P<id>{HUB_ID.pattern})(?:/(?P<file>\w[\w.-]*(?:/\w[\w.-]*)*\.gguf))?(?:@(?P<revision>[\w./-]+))?"
+)
 _FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 # consolidated: the same weights a second time, as Mistral and Meta publish them. Folders: other formats of the weights.
 _NOT_NEEDED = ["consolidated*", "*/*"]

@@ -21,9 +21,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
-def readable_files(folder: Path) -> Iterator[Path]:
+def readable_files(folder: Path, weights: bool = False) -> Iterator[Path]:
     """The folder, or a temporary copy of its small files without their byte order marks.
 
+    weights: the copy is to have the files of weights too, as links.
     transformers and tokenizers refuse a JSON file that begins with one; editors on Windows write it.
     """
     marked = [path for path in folder.glob("*.json") if path.is_file() and _starts_with_bom(path)]
@@ -36,6 +37,11 @@ def readable_files(folder: Path) -> Iterator[Path]:
             shutil.copyfile(path, copy / path.name)
         for path in marked:
             (copy / path.name).write_bytes(path.read_bytes().removeprefix(_BOM))
+        for path in folder.glob("*.safetensors") if weights else ():
+            try:
+                (copy / path.name).symlink_to(path.resolve())
+            except OSError:  # Windows allows links only to some users
+                shutil.copyfile(path, copy / path.name)
         yield copy
 
 
