@@ -71,14 +71,20 @@ def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @with_setting_options
 def generate(
     prompt: Annotated[str, typer.Argument(help="The user's message; '-' reads it from standard input.")],
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="Bundled name, folder, GGUF file, LoRA folder or hub id.")] = "nano",
     *,
+    base: Annotated[
+        str | None, typer.Option(help="The checkpoint of a LoRA; default: the one that the LoRA names.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
     ] = False,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto: spread the layers over all devices, main memory and disk.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object after the whole answer.")] = False,
     **settings: Any,
@@ -90,7 +96,7 @@ def generate(
         raise NBDiffError(f"The trace cannot be written to {trace}: that is a folder.")
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
-    loaded = load(model, dtype=dtype, device=device, quantization=quantization)
+    loaded = load(model, dtype=dtype, device=device, quantization=quantization, base=base, device_map=device_map)
     choose_threads(loaded)
     job = prepare(loaded, sys.stdin.read() if prompt == "-" else prompt, raw=raw, **settings)
     for note in job.plan.notes:

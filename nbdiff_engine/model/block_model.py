@@ -105,7 +105,8 @@ class BlockModel:
         self._fused = FusedBody(network) if fused and can_fuse(network) else None
         self._head = network.get_output_embeddings()
         self._logit_scale = logit_scale_of(network.config)
-        plain = type(self._head) is nn.Linear  # a quantised head is called as a module
+        # A quantised head, and one whose weights are offloaded, is called as a module.
+        plain = type(self._head) is nn.Linear and not self._head.weight.is_meta
         self._head_weight = self._head.weight.detach().float() if plain else None
         self._head_bias = self._head.bias.detach().float() if plain and self._head.bias is not None else None
 
@@ -161,7 +162,7 @@ class BlockModel:
         if self._head_weight is None:
             logits_NV = self._head(hidden_ND).float()
         else:
-            logits_NV = F.linear(hidden_ND.float(), self._head_weight, self._head_bias)
+            logits_NV = F.linear(hidden_ND.to(self._head_weight), self._head_weight, self._head_bias)
         return logits_NV if self._logit_scale == 1 else logits_NV * self._logit_scale
 
     # -- passes -----------------------------------------------------------------------------------------

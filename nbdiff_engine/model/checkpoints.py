@@ -2,11 +2,11 @@
 
 import logging
 import os
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nbdiff_engine.errors import CheckpointError, SettingError, brief_text
+from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.description import CheckpointDescription, describe
 from nbdiff_engine.model.lora_folders import merge_adapter
@@ -27,6 +27,7 @@ def load(
     for_training: bool = False,
     fused: bool = True,
     base: str | os.PathLike[str] | None = None,
+    device_map: Literal["auto"] | None = None,
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
@@ -40,15 +41,24 @@ def load(
     for_training: do not rearrange the weights, and keep 4-bit layers able to pass gradients; decoding is slower.
     fused: run the layers that `fused_forward` supports in fewer operations; False: run the layers of transformers.
     base: the checkpoint of an adapter, if not the one that the adapter names.
+    device_map: "auto" spreads the layers over all devices, and over the main memory and the disk where they do not hold
+        the weights (accelerate); decoding is slower. None: all on one device.
 
     A checkpoint without a `block_diffusion` entry in its config.json loads as an AR checkpoint (`spec` is None).
     Raises CheckpointError or SettingError with one sentence; never loads only a part of a checkpoint.
     """
+    if device_map is not None and (device_map != "auto" or device != "auto"):
+        raise SettingError(
+            f"device_map is {brief(device_map)} and device {brief(device)}; "
+            "device_map is 'auto' or left out, and chooses the devices itself."
+        )
     where = resolve_device(device)
     described = name if isinstance(name, CheckpointDescription) else describe(name, base)
     label, spec = described.label, described.spec
     require_weights(described.folder, label)
     options = weight_options(described, dtype, where, quantization)
+    if device_map is not None:
+        options["device_map"] = device_map
     if described.adapter is not None and (quantization or stored_quantization(described)):
         raise SettingError(
             f"{label} is an adapter: merged into quantised weights it would be rounded to their few bits; "
@@ -61,9 +71,9 @@ def load(
     _ = described.context_length  # raises for a checkpoint without one
     if for_training and quantization == "4bit":
         keep_gradients_of_4bit_layers(network)  # before the first forward, which check_network runs
-    model = BlockModel(
-        network, described.tokenizer, spec, label, described.bos_before_template, fused=fused and not for_training
-    )
+    spread = len(set(getattr(network, "hf_device_map", {}).values())) > 1
+    fused = fused and not for_training and not spread  # accelerate moves the weights of transformers' own layers
+    model = BlockModel(network, described.tokenizer, spec, label, described.bos_before_template, fused=fused)
     check_network(model)
     return model
 

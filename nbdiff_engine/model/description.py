@@ -107,7 +107,7 @@ def _describe_adapter(folder: Path, label: str, base: str | os.PathLike[str] | N
         described = describe(named)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{label} is an adapter, and its base cannot be loaded: {error} Another place of the base is given as base."
+            f"{label} is an adapter, and its base cannot be loaded: {error} Give the base's own place as base (--base)."
         ) from error
     if described.adapter is not None:
         raise CheckpointError(

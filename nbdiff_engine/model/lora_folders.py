@@ -25,7 +25,7 @@ def base_of_adapter(folder: Path, label: str) -> str:
     """The name of an adapter's base, as its config names it. Raises CheckpointError if it names none."""
     base = read_json(folder, ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():
-        raise CheckpointError(f"{label} is an adapter whose {ADAPTER_CONFIG} names no base; give it as base.")
+        raise CheckpointError(f"{label} is an adapter whose {ADAPTER_CONFIG} names no base; give it as base (--base).")
     return base
 
 
@@ -47,7 +47,7 @@ def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrai
     try:
         known = LoraConfig.__dataclass_fields__
         fields = {name: value for name, value in fields.items() if name in known and name not in _NOT_READ}
-        config = LoraConfig(**{**fields, "inference_mode": True})
+        config = LoraConfig(**{**fields, "inference_mode": True, "base_model_name_or_path": None})
         adapted = get_peft_model(network, config)
         loaded = set_peft_model_state_dict(adapted, load_file(folder / ADAPTER_WEIGHTS))
     except Exception as error:  # peft may raise any exception for an adapter that does not fit

@@ -4,7 +4,7 @@ A folder or the local hub cache is read first. Published checkpoints that are no
 below, so that a run on them can be looked at offline; the hub is asked for a config.json only for other names.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from nbdiff_engine.errors import CheckpointError, brief, brief_text
 from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
 from nbdiff_engine.model.description import saved_dtype_of, stock_config
 from nbdiff_engine.model.hub_checkpoints import HUB_ID
+from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.weight_files import is_adapter
 from training.errors import RecipeError
 from training.model.base import trained_dtype
 from training.recipe.recipe import Network
@@ -121,6 +123,8 @@ def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 
 
 def _of_folder(folder: Path, name: str) -> BaseShape:
+    if is_adapter(folder):  # merged into its base, whose shape it keeps
+        return replace(find_shape(base_of_adapter(folder, name)), name=name)
     fields = read_json(folder)
     dtype = trained_dtype(saved_dtype_of(fields, name))
     return BaseShape(name, stock_config(folder, fields, name), dtype, folder)

@@ -105,7 +105,7 @@ def network_of(family: str, **shape):
     network.generation_config.eos_token_id = None
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            if "norm" not in name and weight.ndim > 1 and weight.std() < 0.1:  # a class that does not read initializer_range
+            if "norm" not in name and weight.ndim > 1 and weight.std() < 0.1:  # not all read initializer_range
                 weight.normal_(std=0.4)
     return network
 
