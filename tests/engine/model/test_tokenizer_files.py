@@ -91,7 +91,7 @@ def test_a_tiktoken_file_is_read(folder):
 
 def test_a_damaged_tokenizer_is_refused(folder):
     (folder / "tokenizer.model").write_bytes(b"\x00\x01nothing")
-    with pytest.raises(nb.CheckpointError, match="The tokenizer of .* cannot be loaded") as refused:
+    with pytest.raises(nb.CheckpointError, match=r"The tokenizer of .* cannot be loaded") as refused:
         nb.load(folder)
     assert "\n" not in str(refused.value)
 
@@ -99,10 +99,7 @@ def test_a_damaged_tokenizer_is_refused(folder):
 # -- the end of a turn ----------------------------------------------------------------------------------------
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-LLAMA3 = (
-    "{{ '<|begin|>' }}{% for m in messages %}<|start_header|>{{ m.role }}<|end_header|>\n\n{{ m.content | trim }}<|eot_id|>"
-    "{% endfor %}"
-)
+LLAMA3 = "{% for m in messages %}<|start|>{{ m.role }}<|end|>\n{{ m.content | trim }}<|eot_id|>{% endfor %}"
 GEMMA = (
     "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}"
     "<end_of_turn>\n{% endfor %}"
