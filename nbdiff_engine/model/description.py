@@ -17,6 +17,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from nbdiff_engine.errors import CheckpointError, SettingError, brief
 from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
 from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
+from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.lora_folders import base_of_adapter
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
@@ -73,7 +74,7 @@ def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None =
     folder = find_checkpoint(name)
     label = label_of(name, folder)
     if is_adapter(folder) or (base is not None and (folder / ADAPTER_CONFIG).is_file()):
-        return _describe_adapter(folder, label, base)
+        return _describe_adapter(folder, label, base, is_local=Path(name).expanduser().exists())
     if base is not None:
         raise SettingError(
             f"A base is given ({brief(os.fspath(base))}), but {label} is no adapter: it has no {ADAPTER_CONFIG}."
@@ -100,9 +101,19 @@ def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None =
     )
 
 
-def _describe_adapter(folder: Path, label: str, base: str | os.PathLike[str] | None) -> CheckpointDescription:
-    """The base of an adapter, with the adapter's own tokenizer if it has one."""
+def _describe_adapter(
+    folder: Path, label: str, base: str | os.PathLike[str] | None, is_local: bool
+) -> CheckpointDescription:
+    """The base of an adapter, with the adapter's own tokenizer if it has one.
+
+    is_local: it is not from the hub. One from there may name a path, which is of another machine: never read here.
+    """
     named = base if base is not None else base_of_adapter(folder, label)
+    if base is None and not is_local and (HubName.of(str(named)) is None or Path(named).exists()):
+        raise CheckpointError(
+            f"{label} is an adapter of the hub that names {brief(named)} as its base, which is no hub id here; "
+            "give the base's own place as base (--base)."
+        )
     try:
         described = describe(named)
     except CheckpointError as error:

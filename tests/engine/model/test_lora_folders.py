@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import nbdiff_engine as nb
+import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
 from tests.conftest import GOLDEN
 
 BASE = GOLDEN / "tiny-block-diffusion"
@@ -99,6 +100,12 @@ def _of(adapter: Path) -> Path:
     other = shutil.copytree(adapter, adapter.with_name("other"))
     edit_config(other, base_model_name_or_path=str(BASE))
     return other
+
+
+def test_an_adapter_of_the_hub_does_not_make_a_local_path_be_read(adapter, monkeypatch):
+    monkeypatch.setattr(checkpoint_folders, "from_hub", lambda name: adapter)
+    assert "is an adapter of the hub that names" in refusal("someone/their-lora")
+    assert nb.load("someone/their-lora", base=BASE).parameters > 0
 
 
 def test_an_adapter_of_another_base_is_refused(adapter):
