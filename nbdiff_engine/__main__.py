@@ -79,8 +79,11 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The user's message; '-' reads it from standard input.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder or hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="Bundled name, folder, GGUF file, LoRA folder or hub id.")] = "nano",
     *,
+    base: Annotated[
+        str | None, typer.Option(help="The checkpoint of a LoRA; default: the one that the LoRA names.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
     ] = False,
@@ -98,6 +101,9 @@ def generate(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto: spread the layers over all devices, main memory and disk.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object after the whole answer.")] = False,
     **settings: Any,
@@ -112,7 +118,7 @@ def generate(
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
     asked, arguments = read_prompt(prompt, messages), template_arguments(template_argument)
-    loaded = load(model, dtype=dtype, device=device, quantization=quantization)
+    loaded = load(model, dtype=dtype, device=device, quantization=quantization, base=base, device_map=device_map)
     choose_threads(loaded)
     job = prepare(loaded, asked, raw=raw, control_tokens=control_tokens, template_arguments=arguments, **settings)
     for note in job.plan.notes:

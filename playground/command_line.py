@@ -40,7 +40,7 @@ def parse(arguments: list[str]) -> ServerOptions:
         allow_abbrev=False,
     )
     for name, kind, text in (
-        ("model", str, "bundled name, folder or hub id"),
+        ("model", str, "bundled name, folder, GGUF file, LoRA folder or hub id"),
         ("host", str, "address to bind"),
         ("port", int, "port to bind"),
         ("max-new-tokens", int, "largest number of tokens of an answer"),

@@ -41,7 +41,11 @@ class ModelsTab:
         )
         with gr.Row(elem_classes="asking"):
             name = gr.Textbox(
-                label="Load a model", placeholder="bundled name, folder or hub id", scale=3, min_width=220, max_lines=1
+                label="Load a model",
+                placeholder="bundled name, folder, GGUF file or hub id",
+                scale=3,
+                min_width=220,
+                max_lines=1,
             )
             how = gr.Radio(list(QUANTIZATIONS), value="As stored", label="Weights", scale=2, min_width=220)
             load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")

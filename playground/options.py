@@ -2,8 +2,11 @@
 
 import ipaddress
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+_HAS_JOBS = hasattr(os, "fork")  # what the queue of training jobs needs
 
 
 class StartError(ValueError):
@@ -70,6 +73,8 @@ class ServerOptions:
                 "set NBDIFF_LOGIN=name:password to require a login, or omit --host."
             )
 
+        if self.training and not _HAS_JOBS:
+            raise StartError("--training needs a POSIX system (Linux, macOS, or WSL on Windows) for its queue of jobs.")
         if self.training and not self.is_local and self.login is None:
             raise StartError(
                 "--training lets visitors run training jobs; if other machines can connect, it needs a login "
@@ -79,7 +84,7 @@ class ServerOptions:
     @property
     def trains(self) -> bool:
         """Whether the page has a training tab."""
-        return self.is_local if self.training is None else self.training
+        return self.is_local and _HAS_JOBS if self.training is None else self.training
 
     @property
     def is_local(self) -> bool:

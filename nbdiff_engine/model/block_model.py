@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.attention import additive
 from nbdiff_engine.model.description import eos_token_ids_of
+from nbdiff_engine.model.families import logit_scale_of
 from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
 from nbdiff_engine.model.head import Head
 from nbdiff_engine.model.kv_cache import CacheMaker, SlotCache
@@ -53,6 +54,7 @@ class BlockModel:
         fixed_rope = isinstance(getattr(self.body, "rotary_emb", None), RowRope)
         self._original_length = original_length_of(network.config) if fixed_rope else None
         self._head = Head(network.get_output_embeddings())
+        self._logit_scale = logit_scale_of(network.config)
 
     def __repr__(self) -> str:
         kind = "AR only" if self.spec is None else f"block size {self.spec.block_size}"
@@ -102,7 +104,8 @@ class BlockModel:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Float32 logits [N, V] of hidden states [N, D]."""
-        return self._head(hidden_ND)
+        logits_NV = self._head(hidden_ND)
+        return logits_NV if self._logit_scale == 1 else logits_NV * self._logit_scale
 
     # -- passes -----------------------------------------------------------------------------------------
 

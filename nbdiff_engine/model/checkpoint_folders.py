@@ -1,22 +1,23 @@
-"""The folder of a checkpoint: of a bundled name, a local path, or a hub id (from the local cache or downloaded)."""
+"""The folder of a checkpoint: of a bundled name, a local path, or a hub id (from the local cache or downloaded).
+
+A GGUF file becomes the folder of its conversion to safetensors.
+"""
 
 import json
+import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
 from nbdiff_engine.bundled_files import ASSETS
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
+from nbdiff_engine.model.gguf_files import converted
+from nbdiff_engine.model.hub_checkpoints import HubName, from_hub, is_cached
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
+
+logger = logging.getLogger(__name__)
 
 BUNDLED_FOLDER = ASSETS / "models"
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_REPLY_SECONDS = 5.0
 
 
 def bundled_models() -> dict[str, Path]:
@@ -30,7 +31,10 @@ def label_of(name: str | os.PathLike[str], folder: Path) -> str:
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> Path:
-    """The folder of a checkpoint. Downloads it from the hub only if no local checkpoint has this name.
+    """The folder of a checkpoint, or of an adapter. Downloads it from the hub only if no local one has this name.
+
+    A GGUF file, a folder that holds nothing else, and a hub repository of such files are converted to a folder of
+    safetensors first, once (`gguf_files`).
 
     Raises CheckpointError.
     """
@@ -46,64 +50,54 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError):  # too long, the home of an unknown user, or a NUL in it
         is_folder = is_file = False
+    hub_name = HubName.of(text)
     if is_folder:
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"The folder {text} has no config.json; give the folder that holds the checkpoint.")
-        return path.resolve()
+        if hub_name is not None and is_cached(hub_name):
+            logger.warning(
+                "%s is read from the local folder %s; the hub's model of that name is in the hub cache too. "
+                "Rename the folder to load that one.",
+                text,
+                path.resolve(),
+            )
+        return _local_folder(path, text, hub_name is not None)
     if is_file:
+        if path.suffix.lower() == ".gguf":
+            return converted(path.resolve(), text)
         raise CheckpointError(f"{text} is a file; give the folder that holds the checkpoint's config.json.")
-    if HUB_ID.fullmatch(text):
-        return _from_hub(text)
+    if hub_name is not None:
+        found = from_hub(hub_name)
+        return converted(found, text) if found.suffix == ".gguf" else found
     known = ", ".join(bundled) or "none"
     raise CheckpointError(
         f"No model {brief(text)}: not a bundled name ({known}), not a folder, and not a hub id (owner/name)."
     )
 
 
-def _from_hub(hub_id: str) -> Path:
-    """The local snapshot of a hub checkpoint; downloads it if there is none and the hub can be reached."""
-    files = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-    try:
-        local = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True, allow_patterns=files))
-        if _is_whole(local):
-            return local
-    except LocalEntryNotFoundError:
-        pass
-    not_here = f"The model {hub_id!r} is not in the local hub cache"
-    if constants.HF_HUB_OFFLINE:
-        raise CheckpointError(f"{not_here}, and HF_HUB_OFFLINE is set; download it first, or give a local folder.")
-    try:
-        # The client retries for most of a minute, so one short request first checks whether the hub answers.
-        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
-    except Exception as error:
-        raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.") from error
-    try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=files))
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(f"{not_here}, and the hub has no public model of that name.") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"{not_here}, and its download failed: {type(error).__name__}. Try again.") from error
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a download is complete: it has its config and its weights, all shards if there is an index."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return False
-    return all((folder / shard).is_file() for shard in shards)
+def _local_folder(path: Path, text: str, may_be_hub_id: bool) -> Path:
+    if ((path / "config.json").is_file() and any(path.glob("*.safetensors"))) or is_adapter(path):
+        return path.resolve()
+    gguf = sorted(each for each in path.glob("*.gguf") if each.is_file())
+    if len(gguf) > 1:
+        raise CheckpointError(
+            f"The folder {text} holds {len(gguf)} GGUF files; give one of them: "
+            f"{', '.join(str(path / each.name) for each in gguf[:8])}{' ...' if len(gguf) > 8 else ''}."
+        )
+    if gguf:
+        return converted(gguf[0].resolve(), text)
+    if (path / "config.json").is_file():
+        return path.resolve()
+    shadows = " While this folder exists, the hub's model of that name is not looked for." if may_be_hub_id else ""
+    raise CheckpointError(
+        f"The folder {text} has no config.json and no {ADAPTER_CONFIG}; "
+        f"give the folder that holds the checkpoint.{shadows}"
+    )
 
 
 def read_json(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """A JSON object from a file of a checkpoint's folder. Raises CheckpointError if the file holds no JSON object."""
     path = folder / name
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read as JSON ({brief_text(str(error), 120)}); the checkpoint is damaged."

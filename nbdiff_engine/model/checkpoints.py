@@ -1,22 +1,23 @@
 """`load`: a bundled name, a folder or a hub id as a BlockModel. Local files first, safetensors only, no remote code."""
 
-import importlib.util
 import logging
 import os
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from nbdiff_engine.errors import CheckpointError, SettingError, brief
+from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.model.description import CheckpointDescription, describe, quiet_transformers, why_not
+from nbdiff_engine.model.description import CheckpointDescription, describe
+from nbdiff_engine.model.lora_folders import merge_adapter
 from nbdiff_engine.model.network_check import check_network
 from nbdiff_engine.model.rope import fix_rope_per_row
+from nbdiff_engine.model.tokenizer_files import readable_files
+from nbdiff_engine.model.transformers_calls import quiet_transformers, why_not
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, require_finite, require_weights
+from nbdiff_engine.model.weight_options import Dtype, Quantization, resolve_device, stored_quantization, weight_options
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["8bit", "4bit"]
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -26,33 +27,56 @@ def load(
     quantization: Quantization | None = None,
     for_training: bool = False,
     fused: bool = True,
+    base: str | os.PathLike[str] | None = None,
+    device_map: Literal["auto"] | None = None,
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
-    name: a bundled name (`bundled_models`), a folder, or a hub id, searched in that order; a hub id is searched in
-        the local hub cache before the hub. Or the result of `describe`, whose tokenizer is then used.
-    dtype: "auto" is the dtype of the checkpoint, except that float16 becomes bfloat16 on a CPU.
-    device: "auto" is CUDA if it is available, else the CPU.
-    quantization: "8bit" or "4bit" (nf4), through bitsandbytes.
+    name: a bundled name (`bundled_models`), a folder, a GGUF file, or a hub id, searched in that order; a hub id is
+        searched in the local hub cache before the hub. It may be owner/name@revision, or owner/name/file.gguf. A
+        folder or hub id may also be a LoRA adapter, which is merged into its base. Or the result of `describe`, whose
+        tokenizer is then used.
+    dtype: "auto" is the dtype of the checkpoint, except that float16 becomes bfloat16 on a CPU, with a warning.
+    device: "auto" is CUDA if it is available, else MPS (Apple), else the CPU.
+    quantization: "8bit" or "4bit" (nf4), through bitsandbytes. Weights that are stored so need no such request.
     for_training: do not rearrange the weights, and keep 4-bit layers able to pass gradients; decoding is slower.
     fused: run the layers that `fused_forward` supports in fewer operations; False: run the layers of transformers.
+    base: the checkpoint of an adapter, if not the one that the adapter names.
+    device_map: "auto" spreads the layers over all devices, and over the main memory and the disk where they do not hold
+        the weights (accelerate); decoding is slower. None: all on one device.
 
     A checkpoint without a `block_diffusion` entry in its config.json loads as an AR checkpoint (`spec` is None).
     Raises CheckpointError or SettingError with one sentence; never loads only a part of a checkpoint.
     """
+    if device_map is not None and (device_map != "auto" or device != "auto"):
+        raise SettingError(
+            f"device_map is {brief(device_map)} and device {brief(device)}; "
+            "device_map is 'auto' or left out, and chooses the devices itself."
+        )
     where = resolve_device(device)
-    described = name if isinstance(name, CheckpointDescription) else describe(name)
+    described = name if isinstance(name, CheckpointDescription) else describe(name, base)
     label, spec = described.label, described.spec
-    _require_safetensors(described.folder, label)
-    network = _load_network(described, _weight_options(described.saved_dtype, dtype, where, quantization))
+    require_weights(described.folder, label)
+    options = weight_options(described, dtype, where, quantization)
+    if device_map is not None:
+        options["device_map"] = device_map
+    if described.adapter is not None and (quantization or stored_quantization(described)):
+        raise SettingError(
+            f"{label} is an adapter: merged into quantised weights it would be rounded to their few bits; "
+            "load it without quantization."
+        )
+    network = _load_network(described, options)
+    if described.adapter is not None:
+        network = merge_adapter(network, described.adapter, label)
+    require_finite(network, label)
     _ = described.context_length  # raises for a checkpoint without one
     if not for_training:  # a training pass has no cache: transformers chooses the frequencies by its longest text
         fix_rope_per_row(network, label)
     if for_training and quantization == "4bit":
         keep_gradients_of_4bit_layers(network)  # before the first forward, which check_network runs
-    model = BlockModel(
-        network, described.tokenizer, spec, label, described.bos_before_template, fused=fused and not for_training
-    )
+    spread = len(set(getattr(network, "hf_device_map", {}).values())) > 1
+    fused = fused and not for_training and not spread  # accelerate moves the weights of transformers' own layers
+    model = BlockModel(network, described.tokenizer, spec, label, described.bos_before_template, fused=fused)
     check_network(model)
     return model
 
@@ -71,69 +95,22 @@ def keep_gradients_of_4bit_layers(network: PreTrainedModel) -> None:
             layer.support_avx512bf16_for_cpu = False
 
 
-def resolve_device(device: str) -> torch.device:
-    """The device of "auto" or of a torch device string. Raises SettingError if it is not available."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(1, device=resolved).item()  # fails for "meta", a device without values
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise SettingError(
-            f"The device {brief(device)} is not available here; use 'cpu', or leave it at 'auto'."
-        ) from error
-    return resolved
-
-
-def _require_safetensors(folder: Path, label: str) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))]
-    if pickles:
-        raise CheckpointError(
-            f"{label} holds its weights as a pickle only ({pickles[0]}), which can run code when it is loaded; "
-            "convert it to safetensors first."
-        )
-    raise CheckpointError(f"{label} has a config.json but no weights (*.safetensors).")
-
-
-def _weight_options(
-    saved: str, dtype: Dtype, device: torch.device, quantization: Quantization | None
-) -> dict[str, Any]:
-    """Keyword arguments of from_pretrained for dtype, device and quantization."""
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise SettingError(f"dtype is {brief(dtype)}; choose auto, float32, bfloat16 or float16.")
-    if quantization not in (None, "8bit", "4bit"):
-        raise SettingError(f"quantization is {brief(quantization)}; choose 8bit, 4bit, or leave it out.")
-    wanted = saved if dtype == "auto" else dtype
-    if dtype == "auto" and wanted == "float16" and device.type == "cpu":
-        wanted = "bfloat16"
-    options: dict[str, Any] = {"dtype": getattr(torch, wanted)}
-    if quantization is not None:
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise SettingError(f"{quantization} weights need the package bitsandbytes: pip install bitsandbytes.")
-        # bitsandbytes warns at every forward of every 8-bit layer that it quantises activations from float16.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=quantization == "8bit",
-            load_in_4bit=quantization == "4bit",
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=options["dtype"],
-        )
-    if quantization is not None or device.type != "cpu":
-        options["device_map"] = {"": str(device)}
-    return options
-
-
 def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> PreTrainedModel:
     """The network with every tensor of the checkpoint loaded. Raises CheckpointError if any tensor does not fit."""
     label, family = described.label, described.family
     if family is not None:
         options = {**options, "key_mapping": dict(family.key_mapping) or None}
+    if (described.folder / ADAPTER_CONFIG).is_file() and described.adapter != described.folder:
+        logger.warning(
+            "The adapter in %s (%s) is not applied: the folder holds full weights, which are loaded without it. "
+            "To merge an adapter, name it and its base.",
+            label,
+            ADAPTER_CONFIG,
+        )
     try:
-        with quiet_transformers():
+        with quiet_transformers(), readable_files(described.folder, weights=True) as folder:
             network, loaded = AutoModelForCausalLM.from_pretrained(
-                described.folder,
+                folder,
                 config=described.config,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -141,9 +118,17 @@ def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> 
                 ignore_mismatched_sizes=True,  # refused below, with the names of the tensors
                 attn_implementation="sdpa",
                 output_loading_info=True,
+                adapter_kwargs={"subfolder": ADAPTER_CONFIG},  # where none is: transformers would apply one beside them
                 **options,
             )
     except Exception as error:  # transformers may raise any exception here
+        stored = stored_quantization(described)
+        if stored is not None:
+            raise CheckpointError(
+                f"The weights of {label} are quantised ({stored}) and cannot be loaded here "
+                f"({brief_text(str(error).strip() or type(error).__name__, 120)}); load the unquantised checkpoint, "
+                "with quantization='4bit' if it is large."
+            ) from error
         raise CheckpointError(why_not(described.model_type, label, error)) from error
     problems = {
         "missing": sorted(loaded["missing_keys"]),
@@ -156,4 +141,6 @@ def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> 
             raise CheckpointError(
                 f"The weights of {label} do not fit {type(network).__name__}: {problem}: {shown}. Nothing was loaded."
             )
+    # transformers does not read a generation config with a byte order mark.
+    network.generation_config.eos_token_id = described.generation.eos_token_id
     return network

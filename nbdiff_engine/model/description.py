@@ -4,33 +4,26 @@
 and the estimate of a training run.
 """
 
-import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from nbdiff_engine.errors import CheckpointError, brief, brief_text
+from nbdiff_engine.errors import CheckpointError, SettingError, brief
 from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
-from nbdiff_engine.model.families import FAMILIES, NOT_NATIVE, Family
+from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
+from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
+from nbdiff_engine.model.lora_folders import base_of_adapter
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
-
-logger = logging.getLogger(__name__)
+from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
+from nbdiff_engine.model.transformers_calls import not_decoded, quiet_transformers, why_not
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter, weight_files
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -46,8 +39,10 @@ class CheckpointDescription:
     family: Family | None  # None: a stock model type
     spec: DiffusionSpec | None  # None: an AR checkpoint
     tokenizer: PreTrainedTokenizerBase | None  # None: it has none that loads without remote code
+    generation: GenerationConfig
     eos_token_ids: frozenset[int]  # the tokens that end an answer; empty if the checkpoint names none
     saved_dtype: str  # of its weights, as config.json names it
+    adapter: Path | None = None  # the folder of an adapter that is merged into these weights when they are loaded
 
     @property
     def context_length(self) -> int:
@@ -68,30 +63,37 @@ class CheckpointDescription:
     def parameters(self) -> int:
         """Number of values in all its tensors, from the headers of the files; 0 if it has no safetensors."""
         count = 0
-        for path in self.folder.glob("*.safetensors"):
+        for path in weight_files(self.folder):
             with safe_open(path, framework="pt") as weights:
                 count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
         return count
 
 
-def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
+def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> CheckpointDescription:
     """Describe a checkpoint without reading its weights.
 
     name: as in `load`. A hub id that is not in the local cache is downloaded, including its weights.
+    base: the checkpoint of an adapter; None is the one that the adapter names.
 
     Raises CheckpointError with one sentence if these files are missing or damaged, or the model type is unknown.
     """
     folder = find_checkpoint(name)
     label = label_of(name, folder)
+    if is_adapter(folder) or (base is not None and (folder / ADAPTER_CONFIG).is_file()):
+        return _describe_adapter(folder, label, base, is_local=Path(name).expanduser().exists())
+    if base is not None:
+        raise SettingError(
+            f"A base is given ({brief(os.fspath(base))}), but {label} is no adapter: it has no {ADAPTER_CONFIG}."
+        )
     fields = read_json(folder)
     family = FAMILIES.get(str(fields.get("model_type")))
-    tokenizer = _tokenizer(folder, label, family)
+    config = stock_config(folder, fields, label)
+    with readable_files(folder) as readable:
+        tokenizer = load_tokenizer(readable, label, remote_classes=family is not None)
+        generation = _generation_config(readable, fields, config, label)
     if family is not None:
         fields = {**fields, CONFIG_KEY: family.diffusion_fields(fields, getattr(tokenizer, "mask_token_id", None))}
     spec = DiffusionSpec.from_config(fields, label)
-    saved_dtype = saved_dtype_of(fields, label)
-    config = stock_config(folder, fields, label)
-    generation = _generation_config(folder, fields, config, label)
     eos_token_ids = eos_token_ids_of(generation, config, tokenizer, label)
     if spec is not None:
         spec.check_eos(eos_token_ids, label)
@@ -103,9 +105,42 @@ def describe(name: str | os.PathLike[str]) -> CheckpointDescription:
         family=family,
         spec=spec,
         tokenizer=tokenizer,
+        generation=generation,
         eos_token_ids=eos_token_ids,
-        saved_dtype=saved_dtype,
+        saved_dtype=saved_dtype_of(fields, label),
     )
+
+
+def _describe_adapter(
+    folder: Path, label: str, base: str | os.PathLike[str] | None, is_local: bool
+) -> CheckpointDescription:
+    """The base of an adapter, with the adapter's own tokenizer if it has one.
+
+    is_local: it is not from the hub. One from there may name a path, which is of another machine: never read here.
+    """
+    named = base if base is not None else base_of_adapter(folder, label)
+    if base is None and not is_local and (HubName.of(str(named)) is None or Path(named).exists()):
+        raise CheckpointError(
+            f"{label} is an adapter of the hub that names {brief(named)} as its base, which is no hub id here; "
+            "give the base's own place as base (--base)."
+        )
+    try:
+        described = describe(named)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{label} is an adapter, and its base cannot be loaded: {error} Give the base's own place as base (--base)."
+        ) from error
+    if described.adapter is not None:
+        raise CheckpointError(
+            f"{label} is an adapter whose base, {described.label}, is an adapter too; merge that one."
+        )
+    if any(folder.glob("tokenizer*")):
+        with readable_files(folder) as readable:
+            own = load_tokenizer(readable, label)
+        if own is not None:
+            ends = eos_token_ids_of(described.generation, described.config, own, label)
+            described = replace(described, tokenizer=own, eos_token_ids=ends)
+    return replace(described, label=label, adapter=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +176,8 @@ def describe_bundled() -> list[BundledModel]:
 def eos_token_ids_of(
     generation: GenerationConfig, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None, label: str
 ) -> frozenset[int]:
-    """The tokens that end an answer, from the first of generation config, config and tokenizer that names any; empty
-    if none does.
+    """The tokens that end an answer: those of the first of generation config, config and tokenizer that names any, and
+    the one that the chat template writes after an answer. Empty if there is none.
 
     Raises CheckpointError for an EOS that is neither a token id nor a list of token ids.
     """
@@ -154,7 +189,8 @@ def eos_token_ids_of(
     ids = [ids] if isinstance(ids, int) else ids or []
     if not all(isinstance(each, int) for each in ids):
         raise CheckpointError(f"The EOS of {label} is {brief(ids)}; it must be a token id or a list of them.")
-    return frozenset(ids)
+    end = None if tokenizer is None else end_of_turn(tokenizer)
+    return frozenset(ids) if end is None else frozenset([*ids, end])
 
 
 def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
@@ -168,15 +204,22 @@ def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
 def stock_config(folder: Path, fields: Mapping[str, Any], label: str) -> PreTrainedConfig:
     """The config of the stock transformers class of a checkpoint's network.
 
-    fields: its config.json. Raises CheckpointError if there is no such class or the fields do not fit it.
+    fields: its config.json. Raises CheckpointError if there is no such class, if the fields do not fit it, or if this
+    engine does not decode its networks.
     """
-    family = FAMILIES.get(str(fields.get("model_type")))
+    model_type = str(fields.get("model_type"))
+    family = FAMILIES.get(model_type)
     try:
-        if family is None:
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return AutoConfig.for_model(family.stock_type, **family.stock_config(fields))
+        if family is not None:
+            return AutoConfig.for_model(family.stock_type, **family.stock_config(fields))
+        with readable_files(folder) as readable:
+            config = AutoConfig.from_pretrained(readable, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers may raise any exception here
-        raise CheckpointError(why_not(str(fields.get("model_type")), label, error)) from error
+        raise CheckpointError(why_not(model_type, label, error)) from error
+    reason = why_not_decoded(config)
+    if reason is not None:
+        raise CheckpointError(not_decoded(model_type, label, reason))
+    return config
 
 
 def _generation_config(
@@ -196,48 +239,3 @@ def _generation_config(
         raise
     except Exception as error:  # transformers may raise any exception here
         raise CheckpointError(why_not(str(fields.get("model_type")), label, error)) from error
-
-
-def _tokenizer(folder: Path, label: str, family: Family | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer; None, with a warning, if the checkpoint has none that loads without remote code."""
-    try:
-        if family is not None and (folder / "tokenizer.json").is_file():
-            # Their tokenizer_config.json names classes of their remote code; tokenizer.json needs no such class.
-            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises plain Exceptions
-        if family is None:
-            raise CheckpointError(
-                f"The tokenizer of {label} cannot be loaded: {brief_text(str(error) or type(error).__name__, 200)}"
-            ) from error
-    logger.warning("%s has no tokenizer.json to load: prompts must be token ids", label)
-    return None
-
-
-def why_not(model_type: str, label: str, error: Exception) -> str:
-    """One sentence that says why transformers cannot make a config or a network of a checkpoint."""
-    for name, reason in NOT_NATIVE.items():
-        if model_type.lower().startswith(name):
-            return f"{label} cannot be decoded here: {reason}."
-    text = str(error).strip() or type(error).__name__
-    if "trust_remote_code" in text or "does not recognize this architecture" in text:
-        return (
-            f"{label} is of type {model_type!r}, which is no stock transformers class; "
-            "it would need code of its own, which is never run here."
-        )
-    return f"{label} cannot be loaded: {brief_text(text, 200)}"
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide the output of transformers during a load; this engine reports a failure by the error that it raises."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -1,11 +1,14 @@
 """Published block-diffusion checkpoints as stock transformers classes: each is a stock class under another name.
 
 The facts come from the projects' own files. A value in a checkpoint's config.json takes precedence over this table.
+The families that this engine does not decode are here too, each with the reason.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 
@@ -93,3 +96,43 @@ NOT_NATIVE = {
     "bd3lm": "BD3-LM trained on OpenWebText is a diffusion transformer (DiT), not a causal LM",
     "i-dlm": "I-DLM is strictly causal inside the block",
 }
+
+_STATE = "it keeps a recurrent state instead of keys and values, and a denoise pass could not be undone in it"
+_MIXED = "some of its layers keep a recurrent state or a convolution, in which a denoise pass could not be undone"
+_CAPPED = "it caps its attention scores (soft-capping), which SDPA, the attention of this engine, does not compute"
+_ALIBI = "it tells positions by a bias on its attention scores (ALiBi), not by position ids"
+
+# Stock model types that are causal LMs, but not ones that can be run block by block here.
+NOT_DECODED = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), _STATE),
+    **dict.fromkeys(
+        ("jamba", "zamba", "zamba2", "recurrent_gemma", "falcon_h1", "minimax", "zaya", "kimi_linear"), _MIXED
+    ),
+    **dict.fromkeys(("gemma2", "vaultgemma"), _CAPPED),
+    **dict.fromkeys(("bloom", "mpt"), _ALIBI),
+    "gpt_oss": "each of its heads has an attention sink, which SDPA, the attention of this engine, does not compute",
+}
+_ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attention", "global", "local")
+
+
+def why_not_decoded(config: PreTrainedConfig) -> str | None:
+    """Why this engine does not decode the networks of a stock config; None where its config shows no reason."""
+    if config.model_type in NOT_DECODED:
+        return NOT_DECODED[config.model_type]
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    if not all(kind in _ATTENTION for kind in kinds if isinstance(kind, str)):
+        return _MIXED
+    return _ALIBI if getattr(config, "alibi", False) is True else None
+
+
+def logit_scale_of(config: PreTrainedConfig) -> float:
+    """The factor between the head's output and the logits: Cohere multiplies by `logit_scale`, Granite divides by
+    `logits_scaling`, HyperCLOVA X multiplies by it; 1 for all other networks.
+
+    `check_network` compares the scaled output with the network's own logits, so a wrong factor is refused at load.
+    """
+    factor, scaling = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+    scale = float(factor) if isinstance(factor, (int, float)) else 1.0
+    if isinstance(scaling, (int, float)) and scaling:
+        scale *= scaling if config.model_type == "hyperclovax" else 1 / scaling
+    return scale

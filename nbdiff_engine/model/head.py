@@ -22,7 +22,8 @@ class Head:
     def __init__(self, layer: nn.Module, copy_limit: int = COPY_LIMIT):
         """layer: the network's output embeddings. copy_limit: bytes that a float32 copy of its weights may take."""
         self._layer = layer
-        plain = type(layer) is nn.Linear  # a quantised head is called as a module
+        # A quantised head, and one whose weights are offloaded, is called as a module.
+        plain = type(layer) is nn.Linear and not layer.weight.is_meta
         self._weight_VD = layer.weight.detach() if plain else None
         self._bias_V = layer.bias.detach().float() if plain and layer.bias is not None else None
         if plain and not layer.weight.is_cuda and 4 * layer.weight.numel() <= copy_limit:

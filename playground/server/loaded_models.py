@@ -15,8 +15,12 @@ import psutil
 
 from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import HUB_ID
-from nbdiff_engine.model.checkpoints import resolve_device
+from nbdiff_engine.model.checkpoint_folders import find_checkpoint
+from nbdiff_engine.model.gguf_files import converted_bytes
+from nbdiff_engine.model.hub_checkpoints import HubName
+from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.weight_files import is_adapter, weight_files
+from nbdiff_engine.model.weight_options import resolve_device
 from playground.options import ServerOptions
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
@@ -143,9 +147,11 @@ class LoadedModels:
                 raise SettingError(
                     f"{len(self._models)} models are loaded, the most that this server allows; unload one first."
                 )
-        if isinstance(where, Path):
-            self._check_size(where, asked, quantization)
-        model = load(where, quantization=quantization)
+        base = None
+        if is_adapter(folder := where if isinstance(where, Path) else find_checkpoint(where)):
+            base = self._allowed_base(folder, name)
+        self._check_size(where if base is None else base, asked, quantization)
+        model = load(where, quantization=quantization, base=base)
         if model.tokenizer is None:
             raise CheckpointError(f"{name} has no tokenizer, so the page cannot send it a prompt.")
         model.name = name
@@ -168,16 +174,16 @@ class LoadedModels:
         """(folder or hub id, name, origin in words) of what a visitor may load. Raises SettingError."""
         asked = asked.strip() if isinstance(asked, str) else ""
         if not asked or len(asked) > _LONGEST_NAME or not asked.isprintable():
-            raise SettingError("Give the name of a model: a bundled name, a folder, or a hub id.")
+            raise SettingError("Give the name of a model: a bundled name, a folder, a GGUF file, or a hub id.")
         bundled = bundled_models()
         if asked in bundled:
             return bundled[asked], asked, "bundled"
-        looks_like_id = HUB_ID.fullmatch(asked) is not None
+        looks_like_id = HubName.of(asked) is not None
         for root in self.options.model_roots:
             # A relative path is relative to a root, never to the server's working directory.
-            folder = (root / asked).resolve()
-            if folder.is_relative_to(root) and folder.is_dir():
-                return folder, folder.name, str(folder)
+            path = (root / asked).resolve()
+            if path.is_relative_to(root) and (path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf")):
+                return path, path.name, str(path)
         if looks_like_id and not Path(asked).exists():  # the loader would read a folder of that name instead
             if self.options.hub:
                 return asked, asked, f"hub: {asked}"
@@ -191,8 +197,22 @@ class LoadedModels:
             f"({allowed or 'there is none; the operator of this server can add one with --model-root'})."
         )
 
-    def _check_size(self, folder: Path, asked: str, quantization: str | None) -> None:
-        stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    def _allowed_base(self, adapter: Path, name: str) -> Path | str:
+        """The base of an adapter, which a visitor must be allowed to load too. Raises NBDiffError."""
+        try:
+            return self._allowed(base_of_adapter(adapter, name))[0]
+        except SettingError as error:
+            raise SettingError(f"{name} is an adapter, and its base may not be loaded: {error}") from error
+
+    def _check_size(self, where: Path | str, asked: str, quantization: str | None) -> None:
+        if isinstance(where, str):
+            return  # a model of the hub: its size is not known
+        if where.is_file():
+            stored = converted_bytes(where, asked)
+        elif not any(where.glob("*.safetensors")):
+            stored = max((converted_bytes(path, asked) for path in where.glob("*.gguf")), default=0)
+        else:
+            stored = sum(path.stat().st_size for path in weight_files(where))
         # This assumes 16-bit weights. Weights that are stored in 32 bits shrink more when they are quantised.
         needed = int(stored * _BYTES_PER_WEIGHT.get(quantization, 2.0) / 2 * _SPARE)
         if needed > self.options.max_model_gb * 1e9:
@@ -201,7 +221,7 @@ class LoadedModels:
                 f"{self.options.max_model_gb:g} GB."
             )
         free = psutil.virtual_memory().available
-        if resolve_device("auto").type == "cpu" and needed > free:
+        if resolve_device("auto").type != "cuda" and needed > free:
             raise SettingError(
                 f"{asked} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
                 "unload another model, or load it in 8 or 4 bit."
@@ -219,7 +239,7 @@ def first_models(options: ServerOptions) -> LoadedModels:
     model = load(options.model)
     if model.tokenizer is None:
         raise CheckpointError(f"{model.name} has no tokenizer, so the page cannot send it a prompt.")
-    if options.model not in bundled and Path(options.model).is_dir():
+    if options.model not in bundled and Path(options.model).exists():
         model.name = Path(options.model).resolve().name
     source = bundled.get(options.model, options.model)
     loaded.add(model, str(source), "bundled" if options.model in bundled else options.model)

@@ -12,7 +12,9 @@ from typing import Any
 
 from nbdiff_engine import SettingError, bundled_models
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import HUB_ID
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
+from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.weight_files import is_adapter
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from training.jobs import Jobs
@@ -59,6 +61,8 @@ class Access:
             return str(final)
         folder = self._inside(text)
         if folder is not None and folder.is_dir():
+            if is_adapter(folder):  # its base is read too, so that must be allowed as well
+                self.base(base_of_adapter(folder, text))
             return str(folder)
         return self._hub(text, f"no bundled model ({', '.join(bundled_models())})")
 

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetGenerationCastError, DatasetNotFoundError
 from huggingface_hub import constants
 
 from nbdiff_engine.errors import brief, brief_text
-from nbdiff_engine.model.checkpoint_folders import HUB_ID, HUB_REPLY_SECONDS
+from nbdiff_engine.model.hub_checkpoints import HUB_ID, HUB_REPLY_SECONDS
 from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.errors import DataError
 from training.failure_kind import FailureKind

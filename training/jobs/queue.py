@@ -60,8 +60,13 @@ class Jobs:
     def __init__(self, home: Path | str | None = None, slots: int = 1, grace: float = GRACE):
         """home: None takes `places.home()`. slots: jobs that run at once. grace: seconds from SIGTERM to SIGKILL.
 
-        Raises JobError for a number out of range. Does not write to disk.
+        Raises JobError for a number out of range, and on a system without process groups. Does not write to disk.
         """
+        if not hasattr(os, "fork"):
+            raise JobError(
+                "The queue of jobs needs a POSIX system (Linux, macOS, or WSL on Windows), whose process groups let a "
+                "job be stopped whole; train here with 'nbdiff-train adapt' instead."
+            )
         if not 1 <= slots <= 64:
             raise JobError(f"slots is {brief(slots)}; it must be from 1 to 64.")
         if not 0 <= grace <= 86_400:

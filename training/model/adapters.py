@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.model import lora_folders
 from training.errors import RecipeError
 from training.model.base import TrainedModel, load_base, with_spec
 from training.recipe.recipe import Lora, Recipe
@@ -48,18 +49,7 @@ def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: to
     `adapters` cannot be used afterwards. Each layer's sum of weight and adapter is computed in float32 and rounded
     once. A quantised base is loaded again unquantised, because a merge into 4-bit weights would round the sum to 4 bit.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if recipe.quantization is not None:
-        adapters = _on_unquantised_base(model, recipe)
-    with torch.no_grad():
-        for layer in adapters.modules():
-            if isinstance(layer, BaseTunerLayer):
-                weight = layer.get_base_layer().weight
-                weight.data = weight.data.float()
-                layer.merge()
-                weight.data = weight.data.to(dtype)
-    return adapters.unload().to(dtype)
+    return lora_folders.merged(adapters if recipe.quantization is None else _on_unquantised_base(model, recipe), dtype)
 
 
 def _on_unquantised_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from nbdiff_engine.model.attention import Context, additive, dense_mask, flex_mask
+from nbdiff_engine.model.families import logit_scale_of
 from training.objective.attention_plan import plan_of, present
 from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
@@ -48,6 +49,7 @@ class Objective(nn.Module):
         self.body = network.base_model  # compiled in place if the recipe says so
         self.dtype = network.dtype
         self.vocab_size = network.config.get_text_config().vocab_size
+        self.logit_scale = logit_scale_of(network.config)
 
     def forward(self, batch: Batch, open_future: Tensor | None = None) -> Losses:
         """The summed losses of a batch.
@@ -109,12 +111,13 @@ class Objective(nn.Module):
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         step = max(1, CHUNK_LOGITS // self.vocab_size)
         for first in range(0, len(targets_T), step):
-            part = (head, hidden_TD[first : first + step], targets_T[first : first + step])
+            part = (head, hidden_TD[first : first + step], targets_T[first : first + step], self.logit_scale)
             total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)
         if len(targets_T) == 0:  # depends on the weights: a distributed backward needs a gradient
             total = total + 0.0 * hidden_BND.sum()
         return total, len(targets_T)
 
 
-def _chunk_loss(head: nn.Module, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
-    return F.cross_entropy(head(hidden_TD).float(), targets_T, reduction="sum")
+def _chunk_loss(head: nn.Module, hidden_TD: Tensor, targets_T: Tensor, logit_scale: float) -> Tensor:
+    logits_TV = head(hidden_TD).float()
+    return F.cross_entropy(logits_TV if logit_scale == 1 else logits_TV * logit_scale, targets_T, reduction="sum")

@@ -4,7 +4,7 @@ The config comes from a local folder or the hub cache. For published checkpoints
 below contains it, so that `estimate` works offline. Only for other names is config.json downloaded from the hub.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
-from nbdiff_engine.model.checkpoint_folders import HUB_ID, bundled_models, find_checkpoint, label_of, read_json
+from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
 from nbdiff_engine.model.description import saved_dtype_of, stock_config
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
+from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.weight_files import is_adapter
 from training.errors import RecipeError
 from training.model.base import trained_dtype
 from training.recipe.recipe import Network
@@ -78,8 +81,8 @@ class BaseShape:
 
 
 def find_shape(base: str) -> BaseShape:
-    """The shape of a bundled name, a folder or a hub id. Raises CheckpointError."""
-    is_hub_id = base not in bundled_models() and not Path(base).expanduser().is_dir() and HUB_ID.fullmatch(base)
+    """The shape of a bundled name, a folder or a hub id. Raises CheckpointError with one sentence."""
+    is_hub_id = base not in bundled_models() and not Path(base).expanduser().exists() and HUB_ID.fullmatch(base)
     if not is_hub_id:
         folder = find_checkpoint(base)
         return _of_folder(folder, label_of(base, folder))
@@ -120,6 +123,8 @@ def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 
 
 def _of_folder(folder: Path, name: str) -> BaseShape:
+    if is_adapter(folder):  # merged into its base, whose shape it keeps
+        return replace(find_shape(base_of_adapter(folder, name)), name=name)
     fields = read_json(folder)
     dtype = trained_dtype(saved_dtype_of(fields, name))
     return BaseShape(name, stock_config(folder, fields, name), dtype, folder)

@@ -1,10 +1,12 @@
 """The order of lookup of a checkpoint's name: bundled models, folders, the hub's cache, the hub."""
 
+import json
 import shutil
 
 import pytest
 
 import nbdiff_engine as nb
+import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
 from tests.conftest import GOLDEN
 
 
@@ -24,43 +26,37 @@ def test_unknown_names_and_folders_are_refused(tmp_path):
     assert "is empty" in refusal("")
 
 
-def test_a_hub_id_is_refused_offline_without_a_connection(connections):
-    assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
-    assert connections == []
-
-
-def test_an_unreachable_hub_is_contacted_once(monkeypatch, connections):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "the hub cannot be reached" in refusal("someone/some-model")
-    assert len(connections) == 1
-
-
 @pytest.mark.parametrize("name", [None, 5, b"nano", "~nosuch/x", "x" * 5000, "a\0b"], ids=lambda name: repr(name)[:12])
 def test_invalid_names_are_refused(name):
     assert len(refusal(name)) < 300
 
 
-def test_an_interrupted_download_is_resumed(tmp_path, monkeypatch):
-    import huggingface_hub
-    from huggingface_hub import constants
+def test_a_folder_that_has_the_name_of_a_cached_hub_model_is_used_and_said(tmp_path, monkeypatch, caplog):
+    shutil.copytree(GOLDEN / "tiny-block-diffusion", tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    assert nb.describe("owner/name").folder == tmp_path / "owner" / "name"
+    assert caplog.messages == []  # the hub cache has no model of this name
+    monkeypatch.setattr(checkpoint_folders, "is_cached", lambda name: True)
+    assert nb.describe("owner/name").folder == tmp_path / "owner" / "name"
+    assert "owner/name is read from the local folder" in caplog.messages[0]
 
-    complete = GOLDEN / "tiny-block-diffusion"
-    cached = tmp_path / "cached"
-    cached.mkdir()
-    shutil.copy(complete / "config.json", cached)
-    local_only = []
 
-    def snapshot_download(hub_id, local_files_only=False, **options):
-        local_only.append(local_files_only)
-        return str(cached if local_files_only else complete)
+def test_a_folder_that_hides_a_hub_model_and_holds_none_is_said(tmp_path, monkeypatch):
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert "While this folder exists" in refusal("owner/name")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: type("Hub", (), {"head": lambda *a, **k: None}))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert nb.load("someone/some-model").parameters > 0
-    assert local_only == [True, False]
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in refusal("someone/some-model")
+
+def test_json_files_with_a_byte_order_mark_are_read(tmp_path):
+    folder = shutil.copytree(GOLDEN / "tiny-block-diffusion", tmp_path / "copy")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    plain = nb.load(folder)
+    for path in folder.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = nb.load(folder)
+    assert marked.eos_token_ids == plain.eos_token_ids >= {7, 9}
+    assert marked.tokenizer.get_vocab() == plain.tokenizer.get_vocab()
+    assert marked.tokenizer.chat_template == plain.tokenizer.chat_template
+    prompt = "What is the capital of Peru?"
+    first, second = (nb.generate(model, prompt, max_new_tokens=4).token_ids for model in (plain, marked))
+    assert first == second

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import nbdiff_engine as nb
-import nbdiff_engine.model.checkpoints as checkpoints
+import nbdiff_engine.model.weight_options as weight_options
 from tests.conftest import GOLDEN
 
 
@@ -90,8 +90,8 @@ def test_quantised_weights_decode_and_self_speculate(folder, quantization):
     assert fast.token_ids
 
 
-def test_quantisation_without_bitsandbytes_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda name: None)
+def test_quantising_without_bitsandbytes_is_said(folder, monkeypatch):
+    monkeypatch.setattr(weight_options.importlib.util, "find_spec", lambda name: None)
     assert "need the package bitsandbytes" in refusal(folder, quantization="4bit")
 
 

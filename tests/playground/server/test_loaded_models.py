@@ -1,11 +1,14 @@
 """The loaded models: which models a visitor can load, and models in use."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from nbdiff_engine import NBDiffError, SettingError, bundled_models
+from nbdiff_engine import NBDiffError, SettingError, bundled_models, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels, first_models
 
@@ -82,6 +85,36 @@ def test_the_hub_is_off_until_it_is_switched_on() -> None:
         loaded_with().load("someone/some-model")
     with pytest.raises(NBDiffError, match="someone/no-such-model"):
         loaded_with(hub=True).load("someone/no-such-model")
+
+
+def write_adapter(folder: Path, base: str) -> None:
+    """A LoRA of zeros for one layer of nano."""
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 1, "target_modules": ["layers.0.mlp.up_proj"], "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    nano = load("nano", fused=False).network.model.layers[0].mlp.up_proj
+    name = "base_model.model.model.layers.0.mlp.up_proj.lora_"
+    zeros = {f"{name}A.weight": np.zeros((1, nano.in_features), np.float32)}
+    zeros |= {f"{name}B.weight": np.zeros((nano.out_features, 1), np.float32)}
+    save_file(zeros, folder / "adapter_model.safetensors")
+
+
+def test_an_adapter_is_loaded_if_its_base_may_be(root: Path, tmp_path: Path) -> None:
+    write_adapter(root / "lora", base=str(root / "mine"))
+    loaded = loaded_with(root)
+    assert loaded.load("lora") == "lora"
+    assert loaded.get("lora").parameters == loaded.get("nano").parameters
+    shutil.copytree(bundled_models()["nano"], tmp_path / "secret")
+    for number, base in enumerate((str(tmp_path / "secret"), "someone/some-model", "../secret")):
+        write_adapter(root / f"other{number}", base=base)
+        with pytest.raises(SettingError, match="is an adapter, and its base may not be loaded"):
+            loaded.load(f"other{number}")
+
+
+def test_a_gguf_file_inside_a_root_reaches_the_loader(root: Path) -> None:
+    (root / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(NBDiffError, match=r"as a GGUF file|pip install gguf"):
+        loaded_with(root).load("model.gguf")
 
 
 def test_the_number_of_loaded_models_is_limited(root: Path) -> None:

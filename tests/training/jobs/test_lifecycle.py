@@ -369,3 +369,11 @@ def test_the_json_of_a_job_has_all_fields(jobs):
     assert set(wanted.split()) <= set(found)
     assert found["spec"]["recipe"] == "smoke"
     assert time.strptime(found["created"][:19], "%Y-%m-%dT%H:%M:%S")
+
+
+def test_a_system_without_process_groups_is_told_at_once(home, monkeypatch):
+    """As Windows is."""
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(JobError, match=r"needs a POSIX system .* train here with 'nbdiff-train adapt' instead") as said:
+        Jobs(home)
+    assert "\n" not in str(said.value)
