@@ -5,12 +5,14 @@
 # make lint    ruff: rules and format
 #
 # make demo ARGS="--port 7861 --model path/to/checkpoint"
+# make test WORKERS=1               one test at a time
 # make demo TORCH_INDEX=<index url>     another build of torch (CUDA, ROCm)
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 TORCH_INDEX ?=
+WORKERS ?= 2
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -23,13 +25,13 @@ demo: $(CORE)
 	$(BIN)/python app.py $(ARGS)
 
 test: $(TEST)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-slow: $(TEST)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
 test-fast: $(TEST)
-	$(BIN)/python -m pytest -m "not slow and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser" $(ARGS)
 
 lint: $(TEST)
 	$(BIN)/ruff check .

@@ -24,6 +24,16 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: a file's tests run in one worker, and all tests with a server, a browser or jobs in the same
+    one, because two of these at a time would compete for ports, memory and the machine's two cores."""
+    root = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(root)
+        together = file.parts[0] == "playground" or file.parts[:2] == ("training", "jobs")
+        item.add_marker(pytest.mark.xdist_group("servers" if together else file.as_posix()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An empty NBDIFF_HOME and a long sandbox limit: no file of the user and no slow machine changes a result."""
