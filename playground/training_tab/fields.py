@@ -70,6 +70,7 @@ _LABELS = {
     "saving.probes": "Probe each checkpoint",
     "save_dtype": "Final weights",
     "data.raw": "Without the chat template",
+    "data.control_tokens": "Names of control tokens are tokens",
     "data.format": "Format of a row",
     "data.seed": "Seed of the data",
     "lora.targets": "Layers",
