@@ -70,6 +70,7 @@ _LABELS = {
     "saving.probes": "Probe each checkpoint",
     "save_dtype": "Data type of the final weights",
     "data.raw": "No chat template",
+    "data.control_tokens": "Control tokens in text",
     "data.format": "Row format",
     "data.seed": "Data seed",
     "lora.targets": "Target layers",

@@ -85,6 +85,7 @@ def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dic
         "settings": settings.self_data.model_dump(exclude={"prompts"}),
         "seed": settings.seed,
         "raw": settings.raw,
+        **({"control_tokens": True} if settings.control_tokens else {}),
     }
 
 

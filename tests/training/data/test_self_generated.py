@@ -249,10 +249,11 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
         name(settings=of(seed=1, prompts=str(prompts))),
         name(settings=of(prompts=str(prompts), temperature=0.5)),
         name(settings=of()),
+        name(settings=given.model_copy(update={"control_tokens": True})),
     ]
     prompts.write_text("Another one.")
     others.append(name())
-    assert len({first, *others}) == 7
+    assert len({first, *others}) == 8
     prompts.rename(prompts.with_name("moved.txt"))
     assert name(settings=of(prompts=str(prompts.with_name("moved.txt")))) == others[-1]
 
