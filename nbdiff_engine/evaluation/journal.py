@@ -7,14 +7,13 @@ crash, counts as not written.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import torch
 
@@ -67,10 +66,7 @@ class Journal:
         header = json.loads(json.dumps(header))
         try:
             file = path.open("r+b" if path.exists() else "x+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, for any reason
-            except BlockingIOError:
-                raise NBDiffError(f"{path} is being written by another run; wait for it to end.") from None
+            _lock(file, path)
             lines = _whole_lines(path, file)
             if lines:
                 _check(path, lines[0], header)
@@ -171,6 +167,18 @@ def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
 
 def _damaged(path: Path, number: int) -> NBDiffError:
     return NBDiffError(f"{path} is damaged in line {number}; choose another --output.")
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Lock the journal until this process ends, for any reason. Raises NBDiffError if another process has the lock."""
+    try:
+        import fcntl  # not at the top: the rest of the package also runs where there is none
+    except ModuleNotFoundError:
+        raise NBDiffError("An evaluation needs the file locks of Linux or macOS; on Windows run it in WSL.") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NBDiffError(f"{path} is being written by another run; wait for it to end.") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,9 +1,9 @@
 """Checks and measurements of the machine of a run: peak memory, and the compiler."""
 
-import resource
 import shutil
 import sys
 
+import psutil
 import torch
 
 from training.errors import RecipeError
@@ -13,6 +13,10 @@ def peak_memory(device: torch.device) -> int:
     """The peak memory of this process in bytes: on the GPU if `device` is one, else in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # POSIX only
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
