@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from nbdiff_engine.decoding.plan import BeyondTraining, make_plan
+from nbdiff_engine.decoding.plan import Note, make_plan
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
@@ -176,7 +176,7 @@ class _Entry:
             answered=[],
         )
 
-    def notes(self) -> list[BeyondTraining]:
+    def notes(self) -> list[Note]:
         """Remarks about the settings of this model, for the caller."""
         return [note for each in self.settled for note in make_plan(self.model, DecodeSettings.of(**each)).notes]
 
