@@ -129,6 +129,7 @@ def generate(
             print(piece, end="", flush=True)
     output = job.output(0, events)
     if as_json:
+        logs = {} if output.logprobs is None else {"logprobs": [dataclasses.asdict(each) for each in output.logprobs]}
         print(
             json.dumps(
                 {
@@ -137,6 +138,7 @@ def generate(
                     "finish_reason": output.finish_reason,
                     "settings": {"model": model, **output.settings},
                     "metrics": dataclasses.asdict(output.metrics),
+                    **logs,
                 }
             )
         )

@@ -13,14 +13,17 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.decoding.start import Start, check_start
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.trace.events import DecodeEvent, Finish, FinishReason
+from nbdiff_engine.trace.events import DecodeEvent, Finish, FinishReason, TokenLogprobs, logprobs_of
 from nbdiff_engine.trace.metrics import Metrics, measure
 from nbdiff_engine.trace.trace_file import Canvas, Trace, token_ids_of
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One answer. token_ids: including the EOS. text: without special tokens and without the stop string."""
+    """One answer. token_ids: including the EOS. text: without special tokens and without the stop string.
+
+    logprobs: one for each of token_ids if the setting `logprobs` asks for them, None for a token that was there before.
+    """
 
     text: str
     token_ids: list[int]
@@ -28,6 +31,7 @@ class Output:
     settings: dict[str, Any]
     metrics: Metrics
     trace: Trace | None
+    logprobs: list[TokenLogprobs | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class DecodeJob:
             settings=self.settings,
             metrics=measure(events),
             trace=self.trace(row, events) if self.plan.settings.trace else None,
+            logprobs=None if self.plan.settings.logprobs is None else logprobs_of(events),
         )
 
     def trace(self, row: int, events: Sequence[DecodeEvent]) -> Trace:

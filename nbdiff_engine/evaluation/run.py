@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from nbdiff_engine.decoding.plan import BeyondTraining, DecodePlan
+from nbdiff_engine.decoding.plan import DecodePlan, Note
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import PromptError, SettingError, brief
@@ -180,7 +180,7 @@ class _Entry:
         """Each setting as JSON, with the values that the checkpoint's spec fills in."""
         return [plan.settings.model_dump(mode="json") for plan in self.plans]
 
-    def notes(self) -> list[BeyondTraining]:
+    def notes(self) -> list[Note]:
         """Remarks about the settings of this model, for the caller."""
         return [note for plan in self.plans for note in plan.notes]
 

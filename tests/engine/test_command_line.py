@@ -63,6 +63,29 @@ def test_generate_prints_one_json_object(run, golden_model, strategy):
     assert answer["metrics"]["decode_forwards"] == expected.metrics.decode_forwards
 
 
+def test_lists_tables_and_logprobs_on_the_command_line(run, golden_model):
+    typed = ["--logit-bias", "13=-5", "--logit-bias", "7=2 8=1", "--stop-token-ids", "5 6", "--logprobs", "1"]
+    code, out, _ = run("generate", QUESTION, "--model", MODEL, "--json", "--max-new-tokens", "20", *typed)
+    assert code == 0
+    answer = json.loads(out)
+    how = {"logit_bias": {13: -5, 7: 2, 8: 1}, "stop_token_ids": [5, 6], "logprobs": 1}
+    expected = nb.generate(golden_model, QUESTION, max_new_tokens=20, **how)
+    assert answer["token_ids"] == expected.token_ids
+    assert answer["settings"]["logit_bias"] == {"13": -5, "7": 2, "8": 1}
+    assert [each["logprob"] for each in answer["logprobs"]] == [each.logprob for each in expected.logprobs]
+
+
+def test_an_option_that_is_typed_wins_over_the_checkpoint_even_at_its_default(run, golden_model, monkeypatch):
+    monkeypatch.setattr("nbdiff_engine.__main__.load", lambda *_, **__: golden_model)
+    for name, value in {"do_sample": True, "temperature": 0.5, "top_k": 7}.items():
+        monkeypatch.setattr(golden_model.network.generation_config, name, value)
+    wanted = ["--json", "--max-new-tokens", "5", "--settings", "checkpoint"]
+    _, sampled, _ = run("generate", QUESTION, *wanted)
+    _, greedy, _ = run("generate", QUESTION, *wanted, "--temperature", "0")
+    found = [json.loads(out)["settings"] for out in (sampled, greedy)]
+    assert [(each["temperature"], each["top_k"]) for each in found] == [(0.5, 7), (0.0, 7)]
+
+
 def test_generate_writes_a_trace(run, tmp_path):
     path = tmp_path / "trace.json"
     code, out, _ = run("generate", QUESTION, "--model", MODEL, "--json", "--trace", str(path))

@@ -193,6 +193,12 @@ def test_every_token_has_logprobs_and_they_agree_with_its_confidence(any_model, 
         assert torch.tensor(logs.logprob).exp() == pytest.approx(last[position].confidence, abs=2e-5)
 
 
+def test_an_output_has_logprobs_if_they_are_asked_for(llama):
+    output = nb.generate(llama, PROMPTS[0], max_new_tokens=9, logprobs=1)
+    assert output.logprobs == logprobs_of(output.trace.events)
+    assert nb.generate(llama, PROMPTS[0], max_new_tokens=9).logprobs is None
+
+
 def test_logprobs_survive_a_trace_file(llama, tmp_path):
     trace = nb.generate(llama, PROMPTS[0], max_new_tokens=12, logprobs=2).trace
     trace.save(tmp_path / "trace.json")

@@ -138,23 +138,3 @@ def test_a_bad_parameter_of_a_policy_gives_one_sentence(settings, sentence):
     with pytest.raises(SettingError) as caught:
         DecodeSettings.of(**settings)
     assert sentence in str(caught.value)
-
-
-def test_lists_and_tables_can_be_typed():
-    typed = DecodeSettings.of(logit_bias=["13=-5", "2=1.5 40=3"], stop_token_ids=["5", "7 9"])
-    assert typed == DecodeSettings.of(logit_bias={13: -5, 2: 1.5, 40: 3}, stop_token_ids=(5, 7, 9))
-    assert DecodeSettings.of(logit_bias="13=-5", stop_token_ids="5 7") == DecodeSettings.of(
-        logit_bias={"13": "-5"}, stop_token_ids=[5, 7]
-    )
-    assert DecodeSettings.of(stop_token_ids=5).stop_token_ids == (5,)
-    assert DecodeSettings.of(logit_bias=None, stop_token_ids=None) == DecodeSettings()
-    again = json.loads(json.dumps(typed.model_dump(mode="json")))
-    assert DecodeSettings.of(**again) == typed
-
-
-@pytest.mark.parametrize("typed", ["13=", "=4", "a=4", "13=b", "1.5=2"])
-def test_a_bias_that_is_no_number_is_one_sentence(typed):
-    with pytest.raises(SettingError) as caught:
-        DecodeSettings.of(logit_bias=[typed])
-    assert str(caught.value).startswith("logit_bias")
-    assert "\n" not in str(caught.value)

@@ -76,3 +76,14 @@ def test_a_task_is_greedy_unless_it_asks_for_sampling():
     assert sampling_of({}) == sampling_of({"temperature": 0.7, "do_sample": False}) == {"temperature": 0.0}
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": None}
     assert sampling_of(sampling) == {"temperature": 0.7, "top_p": 0.9}
+
+
+def test_penalties_are_arguments_and_min_p_is_the_tasks():
+    arguments = ModelArguments.of(model="nano", repetition_penalty="1.2", logit_bias="13=-5 7=2", draft_backoff="False")
+    found = arguments.decode_settings(temperature=0.0)
+    settings = DecodeSettings.of(**found)
+    assert (settings.repetition_penalty, settings.logit_bias) == (1.2, {13: -5.0, 7: 2.0})
+    assert settings.draft_backoff is False
+    assert sampling_of({"do_sample": True, "temperature": 0.5, "min_p": 0.1}) == {"temperature": 0.5, "min_p": 0.1}
+    with pytest.raises(SettingError, match="logit_bias has '13'; give token id=number"):
+        ModelArguments.of(model="nano", logit_bias="13")

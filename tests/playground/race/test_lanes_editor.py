@@ -79,9 +79,10 @@ def test_a_new_setting_of_any_kind_gets_a_control_and_is_sent(browser: Browser, 
         new("fast", "flag", default=False),
         new("order", "choice", choices=["left", "right"]),
         new("words", "texts"),
+        new("table", "pairs"),
     ]
     with edited(browser, tmp_path, LANE, *settings) as page:
-        penalty = page.get_by_label("penalty")
+        penalty = page.get_by_label("penalty", exact=True)
         assert [penalty.get_attribute(name) for name in ("min", "max", "step")] == ["0.5", "2", "0.1"]
         penalty.fill("1.5")
         penalty.press("Tab")
@@ -89,7 +90,9 @@ def test_a_new_setting_of_any_kind_gets_a_control_and_is_sent(browser: Browser, 
         page.get_by_label("order").select_option("right")
         page.get_by_label("words").fill("a\nb")
         page.get_by_label("words").press("Tab")
-        sent = {"penalty": 1.5, "fast": True, "order": "right", "words": ["a", "b"]}
+        page.get_by_label("table").fill("13=-5\n7=2")
+        page.get_by_label("table").press("Tab")
+        sent = {"penalty": 1.5, "fast": True, "order": "right", "words": ["a", "b"], "table": ["13=-5", "7=2"]}
         assert lanes_of(page) == [{**LANE, **sent}]
 
 

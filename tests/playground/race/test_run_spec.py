@@ -18,13 +18,19 @@ def test_every_setting_of_a_lane_is_a_decode_setting() -> None:
 
 
 def test_a_lane_has_every_decode_setting_except_those_of_the_run() -> None:
-    of_the_run = {"max_new_tokens", "ignore_eos", "stop", "skip_after_eos", "trace"}
+    of_the_run = {"max_new_tokens", "ignore_eos", "stop", "stop_token_ids", "skip_after_eos", "trace"}
+    of_the_run |= {"logprobs", "settings"}
     assert set(LaneSpec.model_fields) - {"model", "on"} == set(DecodeSettings.model_fields) - of_the_run
 
 
 def test_an_integer_sent_as_a_float_is_accepted() -> None:
     lane = RunSpec.of(prompt="a", lanes=[LANE], max_new_tokens=8.0).lanes[0]
     assert lane.settings() == {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9}
+
+
+def test_the_lines_of_a_form_are_a_bias_of_the_engine() -> None:
+    lane = RunSpec.of(prompt="a", lanes=[{**LANE, "logit_bias": ["13=-5", "7=2"]}]).lanes[0]
+    assert DecodeSettings.of(**lane.settings()).logit_bias == {13: -5.0, 7: 2.0}
 
 
 @pytest.mark.parametrize(
