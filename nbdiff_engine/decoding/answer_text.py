@@ -236,7 +236,7 @@ class AnswerText:
         return "".join(self.pieces)[: self.cut]
 
     @property
-    def settled(self) -> int:
+    def filled(self) -> int:
         """The length of the text that later tokens cannot cut: without the possible beginning of a stop string."""
         if self.cut is not None:
             return self.cut

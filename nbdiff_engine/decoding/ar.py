@@ -9,7 +9,7 @@ def ar(row: AnswerRow) -> Program:
     """One token per forward: commit the last token and take the next token from its logits."""
     opening = yield from row.read_to_last_token()
     number = row.begin.number
-    while (reason := row.ended or row.settle([opening])) is None:
+    while (reason := row.ended or row.append_final([opening])) is None:
         position = len(row.output)
         predicted = yield Pass.commit([opening], row.end - 1)
         following = row.fixed(predicted, 0, position, Reason.AR)

@@ -41,7 +41,7 @@ def block_diffusion(row: AnswerRow) -> Program:
         block = known + opening
         block += [mask] * (plan.block_width(start) - len(block))
         first = start - len(row.prompt)  # output position of the block's first token
-        reason = _settle(row, block, start)
+        reason = _append_known(row, block, start)
 
         # 3. Denoise until no position is masked.
         while reason is None and mask in block:
@@ -50,7 +50,7 @@ def block_diffusion(row: AnswerRow) -> Program:
             predicted = yield Pass.denoise(block, start, [index - plan.shift for index in masked])
             chosen = plan.positions_to_fix(predicted, sub_block_step)
             row.unmask(block, start, masked, predicted, chosen, number, step)
-            reason = _settle(row, block, start)
+            reason = _append_known(row, block, start)
             step += 1
             sub_block_step = 0 if len(chosen) == len(masked) else sub_block_step + 1
         if reason is not None:
@@ -66,11 +66,11 @@ def block_diffusion(row: AnswerRow) -> Program:
         number, step, sub_block_step = number + 1, 0, 0
 
 
-def _settle(row: AnswerRow, block: list[int], start: int) -> FinishReason | None:
+def _append_known(row: AnswerRow, block: list[int], start: int) -> FinishReason | None:
     """Make the tokens of the block before its first MASK final; why the answer ended, or None."""
     mask = row.plan.spec.mask_token_id
     end = block.index(mask) if mask in block else len(block)
-    return row.settle(block[row.end - start : end])
+    return row.append_final(block[row.end - start : end])
 
 
 def _first_end(block: list[int], known: int, end_token_ids: frozenset[int]) -> int:

@@ -130,7 +130,7 @@ def _predict(
     whole = plan.sampler.predict(logits, owners, positions, needs, prefixes)
     if plan.settings.trace:
         clock.pause()
-        whole = replace(whole, runners_up=plan.sampler.runners_up(logits, whole))
+        whole = replace(whole, alternatives=plan.sampler.alternatives(logits, whole))
         clock.resume()
     ends = [0]
     for each in passes:

@@ -100,30 +100,30 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
         # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
-    settled = settings.model_copy(update=chosen)
-    policy = None if settled.unmasking is None else POLICIES[settled.unmasking]
+    filled = settings.model_copy(update=chosen)
+    policy = None if filled.unmasking is None else POLICIES[filled.unmasking]
     return DecodePlan(
-        settings=settled,
+        settings=filled,
         spec=spec,
         policy=policy,
         sampler=Sampler(
-            temperature=settled.temperature,
-            top_k=settled.top_k,
-            top_p=settled.top_p,
-            min_p=settled.min_p,
-            seed=settled.seed,
+            temperature=filled.temperature,
+            top_k=filled.top_k,
+            top_p=filled.top_p,
+            min_p=filled.min_p,
+            seed=filled.seed,
             forbidden=() if model.spec is None else (model.spec.mask_token_id,),
             penalties=Penalties(
-                repetition=settled.repetition_penalty,
-                presence=settled.presence_penalty,
-                frequency=settled.frequency_penalty,
-                bias=tuple(settled.logit_bias.items()),
+                repetition=filled.repetition_penalty,
+                presence=filled.presence_penalty,
+                frequency=filled.frequency_penalty,
+                bias=tuple(filled.logit_bias.items()),
             ),
-            logprobs=settled.logprobs,
+            logprobs=filled.logprobs,
         ),
-        eos_token_ids=frozenset() if settled.ignore_eos else model.eos_token_ids,
+        eos_token_ids=frozenset() if filled.ignore_eos else model.eos_token_ids,
         context_length=model.context_length,
-        texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, settled.stop_token_ids),
+        texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, filled.stop_token_ids),
         notes=tuple(notes),
     )
 

@@ -36,14 +36,14 @@ class AnswerRow:
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
-        self.ended = self.settle(self.begin.committed)  # the reason, if the existing part already ends the answer
+        self.ended = self.append_final(self.begin.committed)  # the reason, if the existing part already ends the answer
 
     @property
     def end(self) -> int:
         """Sequence position after the last final token."""
         return len(self.prompt) + len(self.output)
 
-    def settle(self, tokens: Iterable[int]) -> FinishReason | None:
+    def append_final(self, tokens: Iterable[int]) -> FinishReason | None:
         """Append final tokens, up to the one that ends the answer; why the answer ended, or None."""
         for token in tokens:
             self.output.append(token)
@@ -81,7 +81,7 @@ class AnswerRow:
         answer's first token, from AR logits. If a final token ends the answer, sets `ended` and reads nothing."""
         *before, last = self.begin.leading or (None,)
         self.context += before
-        self.ended = self.settle(before)
+        self.ended = self.append_final(before)
         if self.ended is not None:
             return last
         predicted = yield from self.read(len(self.context), want_next=last is None)
@@ -94,7 +94,7 @@ class AnswerRow:
             prediction.tokens[index],
             round(prediction.confidence[index], 6),
             reason,
-            prediction.runners_up[index] if prediction.runners_up else (),
+            prediction.alternatives[index] if prediction.alternatives else (),
             prediction.logprobs[index] if prediction.logprobs else None,
         )
 

@@ -55,7 +55,7 @@ def self_speculative(row: AnswerRow) -> Program:
     mask = plan.spec.mask_token_id
     opening = yield from row.read_to_last_token()
     number = row.begin.number
-    while (reason := row.ended or row.settle([opening])) is None:
+    while (reason := row.ended or row.append_final([opening])) is None:
         start, first = row.end - 1, len(row.output) - 1
         width = plan.block_width(start) if backoff is None or backoff.drafts_next() else 1
         block = [opening] + [mask] * (width - 1)
@@ -77,7 +77,7 @@ def self_speculative(row: AnswerRow) -> Program:
         agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
         if drafts and backoff is not None:
             backoff.drafted(agreed)
-        reason = row.settle(drafts[:agreed])
+        reason = row.append_final(drafts[:agreed])
         accepted = len(row.output) - first - 1  # fewer than agreed if one of them ends the answer
         reasons = [Reason.ACCEPTED_DRAFT] * accepted
         if reason is None:

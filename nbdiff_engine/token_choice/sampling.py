@@ -21,7 +21,7 @@ from nbdiff_engine.token_choice.noise import argmax_with_noise, gumbel, noise_ke
 from nbdiff_engine.token_choice.penalties import NO_PENALTIES, Penalties, Prefixes
 from nbdiff_engine.trace.events import TokenLogprobs
 
-RUNNERS_UP = 4
+ALTERNATIVES = 4
 _FIRST_CANDIDATES = 256  # first try for a nucleus; a peaked distribution needs no more
 
 
@@ -33,7 +33,7 @@ class Prediction:
     confidence: list[float]
     entropy: list[float] | None = None  # nats
     margin: list[float] | None = None  # probability of the best token minus that of the second best
-    runners_up: list[tuple[tuple[int, float], ...]] | None = None
+    alternatives: list[tuple[tuple[int, float], ...]] | None = None
     logprobs: list[TokenLogprobs] | None = None
 
     def part(self, first: int, last: int) -> "Prediction":
@@ -43,7 +43,7 @@ class Prediction:
             self.confidence[first:last],
             self.entropy and self.entropy[first:last],
             self.margin and self.margin[first:last],
-            self.runners_up and self.runners_up[first:last],
+            self.alternatives and self.alternatives[first:last],
             self.logprobs and self.logprobs[first:last],
         )
 
@@ -104,14 +104,14 @@ class Sampler:
         return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy, margin, logprobs=logprobs)
 
     @torch.inference_mode()
-    def runners_up(self, logits_NV: Tensor, prediction: Prediction) -> list[tuple[tuple[int, float], ...]]:
+    def alternatives(self, logits_NV: Tensor, prediction: Prediction) -> list[tuple[tuple[int, float], ...]]:
         """The alternatives: for each position the best tokens except the predicted one, with their probabilities."""
         if len(logits_NV) == 0:
             return []
-        top = logits_NV.topk(min(RUNNERS_UP + 1, logits_NV.shape[1]), dim=-1)
+        top = logits_NV.topk(min(ALTERNATIVES + 1, logits_NV.shape[1]), dim=-1)
         p_NC = (top.values - logits_NV.logsumexp(dim=-1, keepdim=True)).exp()
         return [
-            tuple((other, round(p, 6)) for other, p in zip(ids, ps) if other != token and p > 0)[:RUNNERS_UP]
+            tuple((other, round(p, 6)) for other, p in zip(ids, ps) if other != token and p > 0)[:ALTERNATIVES]
             for token, ids, ps in zip(prediction.tokens, top.indices.tolist(), p_NC.tolist())
         ]
 

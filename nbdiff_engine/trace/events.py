@@ -56,7 +56,7 @@ class TokenLogprobs:
 class Fixed:
     """A token that a forward fixed. confidence: its plain softmax probability, 6 decimals.
 
-    runners_up: the alternatives, which are the best other tokens with their probabilities; empty if tracing is off.
+    alternatives: the alternatives, which are the best other tokens with their probabilities; empty if tracing is off.
     logprobs: None if the setting `logprobs` does not ask for them.
     """
 
@@ -64,7 +64,7 @@ class Fixed:
     token: int
     confidence: float
     reason: Reason
-    runners_up: tuple[tuple[int, float], ...] = ()
+    alternatives: tuple[tuple[int, float], ...] = ()
     logprobs: TokenLogprobs | None = None
 
 

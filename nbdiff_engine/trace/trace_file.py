@@ -157,9 +157,9 @@ class Trace:
             trace = cls(
                 model=str(data["model"]),
                 settings=dict(data["settings"]),
-                mask_token_id=None if data["mask_token_id"] is None else _whole(data["mask_token_id"]),
+                mask_token_id=None if data["mask_token_id"] is None else _integer(data["mask_token_id"]),
                 prompt=None if data["prompt"] is None else str(data["prompt"]),
-                prompt_ids=tuple(_whole(token) for token in data["prompt_ids"]),
+                prompt_ids=tuple(_integer(token) for token in data["prompt_ids"]),
                 events=tuple(_unpack(packed) for packed in data["events"]),
                 pieces={int(token): str(text) for token, text in data["pieces"].items()},
                 partial_bytes={int(token): bytes.fromhex(each) for token, each in data.get("bytes", {}).items()},
@@ -210,7 +210,7 @@ def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
             continue
         for fixed in event.fixed:
             ids.add(fixed.token)
-            ids.update(token for token, _ in fixed.runners_up)
+            ids.update(token for token, _ in fixed.alternatives)
             if fixed.logprobs is not None:
                 ids.update(token for token, _ in (*fixed.logprobs.top, *fixed.logprobs.top_processed))
         if isinstance(event, Denoise):
@@ -244,31 +244,31 @@ def pack(event: DecodeEvent) -> list[Any]:
 
 def _unpack(packed: Sequence[Any]) -> DecodeEvent:
     kind, row, time, *rest = packed
-    row, time = _whole(row), _share(time, math.inf)
+    row, time = _integer(row), _number_up_to(time, math.inf)
     match kind, rest:
         case "prefill", [prompt_tokens, fixed]:
-            return Prefill(row, time, _whole(prompt_tokens), _unpack_fixed(fixed))
+            return Prefill(row, time, _integer(prompt_tokens), _unpack_fixed(fixed))
         case "denoise", [block, step, start, stop, fixed, pending]:
-            waiting = tuple(Pending(_whole(at), _whole(token), _share(p)) for at, token, p in pending)
-            span = map(_whole, (block, step, start, stop))
+            waiting = tuple(Pending(_integer(at), _integer(token), _number_up_to(p)) for at, token, p in pending)
+            span = map(_integer, (block, step, start, stop))
             return Denoise(row, time, *span, _unpack_fixed(fixed), waiting)
         case "commit", [block, start, stop, fixed]:
-            return Commit(row, time, *map(_whole, (block, start, stop)), _unpack_fixed(fixed))
+            return Commit(row, time, *map(_integer, (block, start, stop)), _unpack_fixed(fixed))
         case "verify", [block, start, stop, accepted, fixed]:
-            return Verify(row, time, *map(_whole, (block, start, stop, accepted)), _unpack_fixed(fixed))
+            return Verify(row, time, *map(_integer, (block, start, stop, accepted)), _unpack_fixed(fixed))
         case "edit", [start, tokens, changed]:
-            held = tuple(None if token is None else _whole(token) for token in tokens)
-            return Edit(row, time, _whole(start), held, tuple(map(_whole, changed)))
+            held = tuple(None if token is None else _integer(token) for token in tokens)
+            return Edit(row, time, _integer(start), held, tuple(map(_integer, changed)))
         case "finish", [reason, token_ids]:
-            return Finish(row, time, FinishReason(reason), tuple(_whole(token) for token in token_ids))
+            return Finish(row, time, FinishReason(reason), tuple(_integer(token) for token in token_ids))
     raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
 
 
 def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
     packed = []
     for each in fixed:
-        runners_up = [list(pair) for pair in each.runners_up]
-        packed.append([each.position, each.token, each.confidence, each.reason.value, runners_up])
+        alternatives = [list(pair) for pair in each.alternatives]
+        packed.append([each.position, each.token, each.confidence, each.reason.value, alternatives])
         if (logs := each.logprobs) is not None:
             tops = ([list(pair) for pair in top] for top in (logs.top, logs.top_processed))
             packed[-1].append([logs.logprob, logs.processed, *tops])
@@ -278,20 +278,20 @@ def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:
 def _unpack_fixed(packed: Iterable[Sequence[Any]]) -> tuple[Fixed, ...]:
     return tuple(
         Fixed(
-            _whole(position),
-            _whole(token),
-            _share(confidence),
+            _integer(position),
+            _integer(token),
+            _number_up_to(confidence),
             Reason(reason),
-            tuple((_whole(other), _share(p)) for other, p in runners_up),
+            tuple((_integer(other), _number_up_to(p)) for other, p in alternatives),
             *map(_unpack_logprobs, logprobs),
         )
-        for position, token, confidence, reason, runners_up, *logprobs in packed
+        for position, token, confidence, reason, alternatives, *logprobs in packed
     )
 
 
 def _unpack_logprobs(packed: Sequence[Any]) -> TokenLogprobs:
     logprob, processed, *tops = packed
-    top, top_processed = (tuple((_whole(token), _logarithm(p)) for token, p in pairs) for pairs in tops)
+    top, top_processed = (tuple((_integer(token), _logarithm(p)) for token, p in pairs) for pairs in tops)
     return TokenLogprobs(_logarithm(logprob), _logarithm(processed), top, top_processed)
 
 
@@ -300,13 +300,13 @@ def _unpack_logprobs(packed: Sequence[Any]) -> TokenLogprobs:
 _MOST_POSITIONS = 1 << 20  # of an answer; limits the memory of a replay
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if type(value) is not int:  # a bool is not allowed
         raise ValueError(f"{brief(value)} is not an integer")
     return value
 
 
-def _share(value: Any, most: float = 1.0) -> float:
+def _number_up_to(value: Any, most: float = 1.0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
         raise ValueError(f"{brief(value)} is not a number from 0 to {most:g}")
     return value

@@ -208,7 +208,7 @@ def test_the_gap_at_a_difference_is_that_of_ar(recorded, model):
         assert difference.domain == PROBLEMS[difference.problem].domain
         events = nb.stream(model, PROBLEMS[difference.problem].prompt, strategy="ar", max_new_tokens=48)
         fixed = [each for event in events if isinstance(event, (Prefill, Commit)) for each in event.fixed]
-        best, second = fixed[at].confidence, fixed[at].runners_up[0][1]
+        best, second = fixed[at].confidence, fixed[at].alternatives[0][1]
         # The trace keeps 6 decimals, so a small probability has few digits.
         expected = torch.log(torch.tensor(best / second)).item()
         assert difference.logit_gap == pytest.approx(expected, abs=1e-4 + 2e-6 / second)

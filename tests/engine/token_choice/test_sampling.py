@@ -9,7 +9,7 @@ from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsW
 from nbdiff_engine import BlockModel, generate
 from nbdiff_engine.token_choice.noise import noise_key
 from nbdiff_engine.token_choice.penalties import Penalties
-from nbdiff_engine.token_choice.sampling import RUNNERS_UP, Prediction, Sampler
+from nbdiff_engine.token_choice.sampling import ALTERNATIVES, Prediction, Sampler
 from tests.tiny import prompt_ids, tiny_model
 
 
@@ -112,15 +112,15 @@ def test_the_margin_is_the_lead_of_the_best_token_even_if_another_was_sampled():
     assert Sampler().predict(logits.clone(), [0] * 9, list(range(9))).margin is None
 
 
-def test_runners_up_are_the_best_other_tokens_in_order():
+def test_alternatives_are_the_best_other_tokens_in_order():
     logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(9))
     sampler = Sampler(temperature=3.0)
     made = sampler.predict(logits.clone(), [0] * 5, list(range(5)))
-    for row, (token, others) in enumerate(zip(made.tokens, sampler.runners_up(logits, made))):
+    for row, (token, others) in enumerate(zip(made.tokens, sampler.alternatives(logits, made))):
         order = logits[row].argsort(descending=True).tolist()
         order.remove(token)
-        assert [other for other, _ in others] == order[:RUNNERS_UP]
-        assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:RUNNERS_UP]].tolist(), abs=1e-6)
+        assert [other for other, _ in others] == order[:ALTERNATIVES]
+        assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:ALTERNATIVES]].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("min_p", [0.02, 0.3, 1.0])

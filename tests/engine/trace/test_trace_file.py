@@ -55,8 +55,8 @@ def test_a_token_has_its_complete_confidence_history(golden_model):
                 history[each.position] = history.get(each.position, 0) + 1
             for fixed in event.fixed:
                 assert history[fixed.position] == event.step + 1  # one entry a step, from the first on
-                assert fixed.runners_up
-                assert all(p <= fixed.confidence + 1e-6 for _, p in fixed.runners_up)
+                assert fixed.alternatives
+                assert all(p <= fixed.confidence + 1e-6 for _, p in fixed.alternatives)
 
 
 def test_rejected_drafts_are_kept_as_events(golden_model):
