@@ -232,9 +232,9 @@ def text_pieces(
             over = token in plan.eos_token_ids or written.cut is not None
         if isinstance(event, Finish):
             waiting += written.end()
-            settled = written.length if written.cut is None else written.cut
+            certain = written.length if written.cut is None else written.cut
         else:
-            settled = written.settled
-        if settled > shown:
-            yield waiting[: settled - shown]
-            waiting, shown = waiting[settled - shown :], settled
+            certain = written.certain_length
+        if certain > shown:
+            yield waiting[: certain - shown]
+            waiting, shown = waiting[certain - shown :], certain

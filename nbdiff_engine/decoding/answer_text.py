@@ -236,7 +236,7 @@ class AnswerText:
         return "".join(self.pieces)[: self.cut]
 
     @property
-    def filled(self) -> int:
+    def certain_length(self) -> int:
         """The length of the text that later tokens cannot cut: without the possible beginning of a stop string."""
         if self.cut is not None:
             return self.cut

@@ -167,7 +167,7 @@ def test_a_stop_string_may_name_a_special_token():
 def test_the_possible_beginning_of_a_stop_string_is_not_settled():
     tokenizer = tokenizer_of("byte_level")
     answer = AnswerText(TokenTexts(tokenizer), ["ab c", "\n<|im_end|>"])
-    for text, settled in (("xyz", 3), ("a", 3), ("b", 3), ("d", 6), ("\n", 6), ("e", 8)):
+    for text, certain in (("xyz", 3), ("a", 3), ("b", 3), ("d", 6), ("\n", 6), ("e", 8)):
         for token in ids_of(tokenizer, text):
             answer.add(token)
-        assert answer.settled == settled, text
+        assert answer.certain_length == certain, text
