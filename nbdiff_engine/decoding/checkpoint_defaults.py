@@ -43,11 +43,11 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "epsilon_cutoff": (0,),
     "eta_cutoff": (0,),
 }
-_told: WeakSet[BlockModel] = WeakSet()  # models whose note was given
+_noted: WeakSet[BlockModel] = WeakSet()  # models whose note was given
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class GenerationDefaults:
     """What a checkpoint asks for. settings: as fields of DecodeSettings, without those at the engine's defaults;
     unsupported: entries of generation_config.json that no setting stands for."""
 
@@ -56,10 +56,10 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class UnusedWishes:
+class UnusedDefaults:
     """A note for the caller: the checkpoint asks for settings that this call does not use. `str` gives a sentence.
 
-    settings, unsupported: those of Wishes, each as "name=value".
+    settings, unsupported: those of GenerationDefaults, each as "name=value".
     """
 
     model: str
@@ -77,7 +77,7 @@ class UnusedWishes:
         return sentence + "; settings='checkpoint' does (--settings checkpoint)"
 
 
-def wishes_of(model: BlockModel) -> Wishes:
+def generation_defaults_of(model: BlockModel) -> GenerationDefaults:
     """What the generation config of a model asks for."""
     config = model.network.generation_config
     asked = {name: getattr(config, name, None) for name in _NEUTRAL}
@@ -89,7 +89,7 @@ def wishes_of(model: BlockModel) -> Wishes:
     if stop := config.stop_strings:
         found["stop"] = stop
     others = {name: getattr(config, name, None) for name in _UNSUPPORTED}
-    return Wishes(
+    return GenerationDefaults(
         found,
         {n: value for n, value in others.items() if value is not None and value not in _UNSUPPORTED[n]},
     )
@@ -98,29 +98,29 @@ def wishes_of(model: BlockModel) -> Wishes:
 def with_checkpoint_values(model: BlockModel, settings: DecodeSettings) -> DecodeSettings:
     """The settings, with the checkpoint's values for those that are not given. Raises SettingError if it asks for what
     this engine does not have, or for a value out of range."""
-    wishes = wishes_of(model)
-    if wishes.unsupported:
-        own, others = (", ".join(_words(each)) for each in (wishes.settings, wishes.unsupported))
+    defaults = generation_defaults_of(model)
+    if defaults.unsupported:
+        own, others = (", ".join(_words(each)) for each in (defaults.settings, defaults.unsupported))
         raise SettingError(
             f"The generation_config.json of {model.name} asks for {others}, which this engine does not have; leave out "
             f"settings='checkpoint'{f' and give {own} yourself' if own else ''}."
         )
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     try:
-        return DecodeSettings.of(**{**wishes.settings, **given})
+        return DecodeSettings.of(**{**defaults.settings, **given})
     except SettingError as error:
         raise SettingError(f"The generation_config.json of {model.name} does not fit: {error}") from error
 
 
-def unused_wishes(model: BlockModel, settings: DecodeSettings) -> UnusedWishes | None:
+def unused_defaults(model: BlockModel, settings: DecodeSettings) -> UnusedDefaults | None:
     """The note, once for each model: what a caller who named no such setting may have expected."""
-    if model in _told:
+    if model in _noted:
         return None
-    wishes = wishes_of(model)
-    if not (wishes.settings or wishes.unsupported) or settings.model_fields_set & {*_NEUTRAL, *wishes.settings}:
+    defaults = generation_defaults_of(model)
+    if not (defaults.settings or defaults.unsupported) or settings.model_fields_set & {*_NEUTRAL, *defaults.settings}:
         return None
-    _told.add(model)
-    return UnusedWishes(model.name, _words(wishes.settings), _words(wishes.unsupported))
+    _noted.add(model)
+    return UnusedDefaults(model.name, _words(defaults.settings), _words(defaults.unsupported))
 
 
 def _words(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nbdiff_engine.decoding.answer_text import TokenTexts
-from nbdiff_engine.decoding.checkpoint_defaults import UnusedWishes, unused_wishes, with_checkpoint_values
+from nbdiff_engine.decoding.checkpoint_defaults import UnusedDefaults, unused_defaults, with_checkpoint_values
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
@@ -28,7 +28,7 @@ class BeyondTraining:
         )
 
 
-Note = BeyondTraining | UnusedWishes
+Note = BeyondTraining | UnusedDefaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
     notes: list[Note] = []
     if settings.settings == "checkpoint":
         settings = with_checkpoint_values(model, settings)
-    elif (unused := unused_wishes(model, settings)) is not None:
+    elif (unused := unused_defaults(model, settings)) is not None:
         notes.append(unused)
     strategy = settings.strategy or ("ar" if model.spec is None else "block_diffusion")
     spec = model.spec if strategy == "ar" else model.require_spec(f"strategy={strategy!r}")
