@@ -8,7 +8,7 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.trace.events import FinishReason, logprobs_of
-from tests.engine.answers import PROMPTS, ids, timeless
+from tests.engine.answers import PROMPTS, ids, without_time
 from tests.reference import causal, logits_of
 from tests.tiny import FAST_DLLM, MASK, UNSHIFTED, tiny_model
 
@@ -130,7 +130,7 @@ def test_neutral_values_change_no_event(any_model):
     neutral = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {}}
     for how in ({"strategy": "ar"}, {"block_size": 5}):
         one, other = (
-            [timeless(event) for event in nb.stream(any_model, PROMPTS[:2], max_new_tokens=12, **how, **more)]
+            [without_time(event) for event in nb.stream(any_model, PROMPTS[:2], max_new_tokens=12, **how, **more)]
             for more in ({}, neutral)
         )
         assert one == other
