@@ -96,8 +96,8 @@ def frames_of(race: dict[str, Any]) -> list[dict[str, Any]]:
     return [*frames, {"kind": "summary", "verdict": race["verdict"]}]
 
 
-def value_of(race: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    lanes = [{"name": lane["name"], "about": lane["about"]} for lane in race["lanes"]]
+def value_of(shown: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    lanes = [{"name": lane["name"], "about": lane["about"]} for lane in shown["lanes"]]
     return {
         "run": "r1",
         "race": None,
