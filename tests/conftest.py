@@ -24,6 +24,7 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For pytest-xdist: a file's tests run in one worker, and all tests with a server, a browser or jobs in the same
     one, because two of these at a time would compete for ports, memory and the machine's two cores."""
