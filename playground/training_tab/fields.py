@@ -20,7 +20,10 @@ Kind = Literal["switch", "choice", "whole", "number", "text", "yaml"]
 
 _YES_OR_NO = {True: "yes", False: "no"}  # choices of an optional switch
 # These have their own component in the form, or follow from the preset.
-_NOT_A_FIELD = ("about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "network.config")
+_NOT_A_FIELD = (
+    *("about", "kind", "base", "data.source", "quantization", "network.config"),
+    *("optimisation.max_steps", "optimisation.epochs"),  # the form always gives the steps, and a recipe one of the two
+)
 # Tabs of the form by section of the recipe, in the order in which they are shown. "": settings outside a section.
 _GROUPS = {
     "blocks": "Block growth",
