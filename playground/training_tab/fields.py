@@ -71,11 +71,18 @@ _LABELS = {
     "saving.log_every": "Log every (steps)",
     "saving.keep": "Checkpoints to keep",
     "saving.probes": "Probe each checkpoint",
+    "saving.best": "Best checkpoint",
+    "saving.patience": "Patience (evaluations)",
     "save_dtype": "Data type of the final weights",
     "data.raw": "No chat template",
     "data.format": "Row format",
     "data.seed": "Data seed",
     "lora.targets": "Target layers",
+    "lora.use_rslora": "rsLoRA",
+    "lora.use_dora": "DoRA",
+    "lora.init": "First values (name in peft)",
+    "objective.mask_token": "MASK token",
+    "objective.pad_vocabulary_to": "Vocabulary: multiple of",
     "threads": "CPU threads",
 }
 

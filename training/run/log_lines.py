@@ -55,7 +55,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         losses = {str(size): asdict(each) for size, each in self.losses.items()}
-        return {"step": self.step, "losses": losses, "accepted_drafts": self.accepted_drafts}
+        accepted = {} if self.accepted_drafts is None else {"accepted_drafts": self.accepted_drafts}
+        return {"step": self.step, "losses": losses, **accepted}
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> Self | None:
@@ -90,7 +91,7 @@ class ProbeAnswer:
             "forwards": self.forwards,
             "tokens": [list(each) for each in self.tokens],
             "trace": self.trace,
-            "reference": self.reference,
+            **({} if self.reference is None else {"reference": self.reference}),
         }
 
 

@@ -31,14 +31,13 @@ def with_steps(recipe: Recipe, model: TrainedModel, train: DocumentSource, proce
             "set data.limit, or give optimisation.max_steps instead."
         )
     rows = settings.rows * settings.accumulation * processes
-    read = min(count, _READ)
-    per_epoch = steps_over(packer_of(recipe, model, train), rows, read) * count / read
-    steps = max(1, math.ceil(settings.epochs * per_epoch - 1e-9))
+    per_step = documents_per_step(packer_of(recipe, model, train), rows, min(count, _READ))
+    steps = max(1, math.ceil(settings.epochs * count / per_step - 1e-9))
     logger.info(
         "%g epochs of %d documents are %s%d steps of %d rows",
         settings.epochs,
         count,
-        "" if read == count else "about ",
+        "" if count <= _READ else "about ",
         steps,
         rows,
     )
@@ -46,10 +45,10 @@ def with_steps(recipe: Recipe, model: TrainedModel, train: DocumentSource, proce
     return recipe.model_copy(update={"optimisation": changed})
 
 
-def steps_over(packer: Packer, rows: int, documents: int) -> int:
-    """The number of batches of `rows` rows in which the first `documents` documents are read once."""
+def documents_per_step(packer: Packer, rows: int, documents: int) -> float:
+    """The mean number of documents in a batch of `rows` rows, over the batches of the first `documents` documents."""
     cursor, steps = Cursor(), 0
     while cursor.document < documents:
-        _, cursor = packer.batch(cursor, rows, documents)
+        _, cursor = packer.batch(cursor, rows)
         steps += 1
-    return steps
+    return cursor.document / steps
