@@ -39,6 +39,7 @@ from training.run.checkpointing import Checkpoint, CheckpointStore
 from training.run.exporting import export
 from training.run.interruption import Interrupted
 from training.run.launch import start
+from training.run.resuming import check_folder
 from training.run.run_folder import RunFolder, read_lines
 
 RECIPE = "smoke"
@@ -114,8 +115,8 @@ def train(output: Path, steps: int, save_every: int) -> None:
     folder = RunFolder(output)
     changes = [f"optimisation.max_steps={steps}", f"saving.save_every={save_every}", f"saving.keep={steps}"]
     recipe = Recipe.read(RECIPE, changes)
-    folder.check(recipe, resume=folder.holds_a_run)
-    if not (folder.final / "config.json").is_file():
+    longer = check_folder(folder, recipe, folder.holds_a_run, processes=1)
+    if longer or not (folder.final / "config.json").is_file():
         try:
             start(recipe, output, resume=folder.holds_a_run)
         except Interrupted as stopped:  # its message names --resume, which this script does not have

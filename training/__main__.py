@@ -6,7 +6,8 @@
     python -m training jobs submit --recipe smoke
     torchrun --standalone --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
 
-Bad input gives one sentence on standard error and exit code 2.
+Bad input gives one sentence on standard error and exit code 2. Nothing here imports torch before a command runs, so
+that --help is fast.
 """
 
 import logging
@@ -17,14 +18,10 @@ from typing import Annotated
 
 import typer
 
-from nbdiff_engine.errors import NBDiffError
-from nbdiff_engine.prompt_options import print_any_text
-from training.errors import RecipeError, RunError
 from training.jobs.jobs_command import cli as jobs_cli
 from training.planning import planning_commands
 from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
 from training.run.end_file import ending_written
-from training.run.ending import ending_of
 
 cli = typer.Typer(
     add_completion=False,
@@ -79,6 +76,9 @@ def _run(
     overrides: list[str] | None,
     resume: bool,
 ) -> None:
+    from training.errors import RecipeError, RunError
+    from training.run.ending import ending_of
+
     if resume and output is None:
         raise RunError("--resume needs --output, the folder of the run to continue.")
     if recipe is None and resume:
@@ -99,19 +99,25 @@ def _run(
 
 def main() -> None:
     """Run the command line. Bad input becomes one sentence on standard error and exit code 2."""
-    print_any_text()
+    for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         code = cli(standalone_mode=False)
-    except NBDiffError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))
     except typer.TyperException as error:
         print(f"error: {error.format_message()} (--help lists commands and options)", file=sys.stderr)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except ValueError as error:
+        from nbdiff_engine.errors import NBDiffError
+
+        if not isinstance(error, NBDiffError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code)
 
 

@@ -20,7 +20,10 @@ Kind = Literal["switch", "choice", "whole", "number", "text", "yaml"]
 
 _YES_OR_NO = {True: "yes", False: "no"}  # choices of an optional switch
 # These have their own component in the form, or follow from the preset.
-_NOT_A_FIELD = ("about", "kind", "base", "data.source", "optimisation.max_steps", "quantization", "network.config")
+_NOT_A_FIELD = (
+    *("about", "kind", "base", "data.source", "quantization", "network.config"),
+    *("optimisation.max_steps", "optimisation.epochs"),  # the form always gives the steps, and a recipe one of the two
+)
 # Tabs of the form by section of the recipe, in the order in which they are shown. "": settings outside a section.
 _GROUPS = {
     "blocks": "Block growth",
@@ -68,12 +71,19 @@ _LABELS = {
     "saving.log_every": "Log every (steps)",
     "saving.keep": "Checkpoints to keep",
     "saving.probes": "Probe each checkpoint",
+    "saving.best": "Best checkpoint",
+    "saving.patience": "Patience (evaluations)",
     "save_dtype": "Data type of the final weights",
     "data.raw": "No chat template",
     "data.control_tokens": "Control tokens in text",
     "data.format": "Row format",
     "data.seed": "Data seed",
     "lora.targets": "Target layers",
+    "lora.use_rslora": "rsLoRA",
+    "lora.use_dora": "DoRA",
+    "lora.init": "First values (name in peft)",
+    "objective.mask_token": "MASK token",
+    "objective.pad_vocabulary_to": "Vocabulary: multiple of",
     "threads": "CPU threads",
 }
 

@@ -1,8 +1,23 @@
 """`python -m training`: its output for scripts, and one sentence with exit code 2 for bad input."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.training.runs import losses, small_base, small_data, small_recipe, written
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["adapt", "--help"], ["jobs", "--help"]], ids=" ".join)
+def test_help_imports_no_large_package(arguments):
+    program = (
+        "import sys; from training.__main__ import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    assert "training.__main__" in done.stderr.split()
+    assert not {"torch", "transformers", "datasets", "peft", "accelerate", "numpy"} & set(done.stderr.split())
 
 
 def error_lines(errors: str) -> str:
@@ -62,6 +77,10 @@ def test_resume_needs_only_the_folder(run, small):
         (["adapt", "--recipe", "SMALL", "--set", "seed.inner=1"], "has no settings inside"),
         (["adapt", "--recipe", "SMALL", "--set", "data.columns={prompt: nosuch}"], "nosuch"),
         (["adapt", "--recipe", "SMALL", "--set", "quantization=4bit"], "add a lora section"),
+        (["adapt", "--recipe", "SMALL", "--set", "saving.trackers=[paper]"], "names 'paper'; choose from"),
+        (["adapt", "--recipe", "SMALL", "--set", "lora={init: best}"], "lora.init is 'best'; choose one of default"),
+        (["adapt", "--recipe", "SMALL", "--set", "objective.mask_token=<eos>"], "uses otherwise"),
+        (["adapt", "--recipe", "SMALL", "--set", "optimisation.epochs=2", "--max-steps", "3"], "give one of them"),
         (["adapt", "--recipe", "SMALL", "--max-steps", "many"], "Invalid value"),
         (["adapt", "--nosuch"], "No such option"),
         (["nosuch"], "No such command"),

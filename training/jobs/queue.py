@@ -144,7 +144,8 @@ class Jobs:
                     name=label,
                     spec=spec.model_dump_json(),
                     kind=recipe.kind,
-                    max_steps=recipe.optimisation.max_steps,
+                    # The steps of epochs are counted when the run starts.
+                    max_steps=recipe.optimisation.max_steps if recipe.optimisation.epochs is None else None,
                     threads=recipe.threads,
                 )
             except BaseException:

@@ -1,6 +1,9 @@
 """LoRA on a frozen base, whose embedding of MASK is also trained. peft is imported only if it is used."""
 
-from typing import TYPE_CHECKING
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -16,13 +19,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 ALL_LINEAR = "all-linear"
+_DEFAULT_INIT = "default"
+_INITS_WITH_MORE = {"eva", "corda", "loftq", "mica"}  # need data or settings, or freeze a part of each adapter
+_SUBTRACTING = ("pissa", "olora")  # these change the weights of the base
 
 
 def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed: int) -> "PeftModel":
     """Add adapters to `network`, in place, and return the PeftModel around it. Adapters are float32 for every base.
 
-    Of the base, only the embedding of MASK is trained, because the base was not trained with MASK. If the head is
-    tied to the embedding, its row for MASK is trained too. Raises RecipeError if LoRA does not fit the network.
+    PiSSA and OLoRA subtract the first values of the adapters from the weights of the base, in its dtype. Of the
+    base, only the embedding of MASK is trained, because the base was not trained with MASK. If the head is tied to the
+    embedding, its row for MASK is trained too. Raises RecipeError if LoRA does not fit the network.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -35,12 +42,76 @@ def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=_init(network, lora),
         trainable_token_indices={embedding.rsplit(".", 1)[-1]: [mask_token_id]},
     )
     try:
         return get_peft_model(network, config, autocast_adapter_dtype=True)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # PiSSA refuses a quantised base with a TypeError
         raise RecipeError(f"LoRA does not fit this network: {brief_text(str(error), 200)}") from error
+
+
+def init_names() -> tuple[str, ...]:
+    """The values of `lora.init`: those of peft that need no data and no settings of their own."""
+    from peft import LoraConfig
+
+    literal = next(each for each in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) if get_args(each))
+    plain = {name for name in get_args(literal) if name.isalpha()}  # not "pissa_niter_[number of iters]"
+    return (_DEFAULT_INIT, *sorted(plain - _INITS_WITH_MORE))
+
+
+def _init(network: PreTrainedModel, lora: Lora) -> bool | str:
+    """peft's value for `lora.init`. Raises RecipeError if peft does not know it, or if it does not fit."""
+    names = init_names()
+    if lora.init not in names and not re.fullmatch(r"pissa_niter_\d+", lora.init):
+        raise RecipeError(
+            f"lora.init is {brief(lora.init)}; choose one of {', '.join(names)}, pissa_niter_16 (or another number)."
+        )
+    if lora.init.startswith(_SUBTRACTING):
+        if lora.use_dora:
+            raise RecipeError(
+                f"lora.init is {lora.init}, which changes the weights whose norm lora.use_dora trains; turn use_dora "
+                "off or choose init gaussian."
+            )
+        if getattr(network, "is_quantized", False):
+            raise RecipeError(
+                f"lora.init is {lora.init}, which needs the weights of an unquantised base; leave quantization out or "
+                "choose init gaussian."
+            )
+    # The values do not matter without weights, where a decomposition cannot be computed.
+    return True if lora.init == _DEFAULT_INIT or network.device.type == "meta" else lora.init
+
+
+def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, folder: Path) -> None:
+    """Write the adapters as a PEFT folder, which `PeftModel.from_pretrained` reads on the unchanged base.
+
+    For PiSSA and OLoRA these are adapters of twice the rank: trained minus first values, as the base is unchanged.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    # `save_embedding_layers` would otherwise ask the hub for the size of the base's vocabulary.
+    adapters.save_pretrained(str(folder), save_embedding_layers=False)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = recipe.base
+    if recipe.lora.init.startswith(_SUBTRACTING):
+        plain = _plain_base(recipe)
+        first = add_adapters(plain.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
+        before, tensors = (get_peft_model_state_dict(each, save_embedding_layers=False) for each in (first, adapters))
+        for name, tensor in tensors.items():
+            old = before[name].to(tensor.device)
+            if "lora_A" in name:
+                tensor = torch.cat([tensor, old], dim=0)
+            elif "lora_B" in name:
+                tensor = torch.cat([tensor, -old], dim=1)
+            tensors[name] = tensor.detach().contiguous().cpu()
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        scale = 2**0.5 if recipe.lora.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
+        config |= {"init_lora_weights": True, "r": 2 * recipe.lora.rank, "lora_alpha": scale * recipe.lora.alpha}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: torch.dtype) -> PreTrainedModel:
@@ -52,11 +123,22 @@ def merged(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, dtype: to
     return lora_folders.merged(adapters if recipe.quantization is None else _on_unquantised_base(model, recipe), dtype)
 
 
+def _plain_base(recipe: Recipe) -> TrainedModel:
+    """The unquantised base on the CPU, with its MASK."""
+    objective = recipe.objective
+    return with_spec(
+        load_base(recipe.base, device="cpu"),
+        recipe.blocks.b_max,
+        objective.context,
+        objective.token_shift,
+        objective.mask_token,
+        objective.pad_vocabulary_to,
+    )
+
+
 def _on_unquantised_base(model: TrainedModel, recipe: Recipe) -> "PeftModel":
     """The unquantised base on the CPU, with the trained adapters."""
-    objective = recipe.objective
-    plain = load_base(recipe.base, device="cpu")
-    plain = with_spec(plain, recipe.blocks.b_max, objective.context, objective.token_shift)
+    plain = _plain_base(recipe)
     adapters = add_adapters(plain.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
     trained = dict(model.network.named_parameters())
     with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import nbdiff_engine as nb
+from nbdiff_engine.errors import brief
 from nbdiff_engine.model.description import CheckpointDescription
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from training.errors import RecipeError
@@ -83,9 +84,10 @@ class TrainedModel:
                 setattr(config, CONFIG_KEY, before[1])
             elif self.spec is not None:
                 delattr(config, CONFIG_KEY)
-        self._save_tokenizer(folder)
+        self.save_tokenizer(folder)
 
-    def _save_tokenizer(self, folder: Path) -> None:
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer and its chat template, which writes the BOS where decoding needs one."""
         template = self.tokenizer.chat_template
         if self.bos_before_template and isinstance(template, str) and not self._template_writes_bos():
             # For this family, our loader adds the BOS. In the saved checkpoint the template must write it.
@@ -144,13 +146,21 @@ def trained_dtype(saved: str) -> torch.dtype:
     return torch.bfloat16 if saved in ("float16", "bfloat16") else torch.float32
 
 
-def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: bool) -> TrainedModel:
+def with_spec(
+    model: TrainedModel,
+    block_size: int,
+    context: str,
+    token_shift: bool,
+    mask_token: str | None = None,
+    pad_vocabulary_to: int | None = None,
+) -> TrainedModel:
     """The same network as a block-diffusion model, with a MASK and a complete spec.
 
-    A checkpoint with a spec keeps its MASK, threshold and policy. Raises RecipeError if its blocks are at absolute
-    positions.
+    A checkpoint with a spec keeps its MASK, threshold and policy. mask_token, pad_vocabulary_to: as in
+    `choose_mask_token`. Raises RecipeError if its blocks are at absolute positions, or for a wrong mask_token.
     """
-    fields = model.spec.model_dump() if model.spec else {"mask_token_id": choose_mask_token(model)}
+    mask = choose_mask_token(model, mask_token, pad_vocabulary_to)
+    fields = model.spec.model_dump() if model.spec else {"mask_token_id": mask}
     grid = model.spec.block_grid if model.spec else "prompt_end"
     if grid != "prompt_end":
         raise RecipeError(
@@ -167,22 +177,30 @@ def with_spec(model: TrainedModel, block_size: int, context: str, token_shift: b
     return replace(model, spec=DiffusionSpec(**fields))
 
 
-def choose_mask_token(model: TrainedModel) -> int:
+def choose_mask_token(model: TrainedModel, name: str | None = None, multiple: int | None = None) -> int:
     """Choose the id of MASK, and make it the mask token of the tokenizer.
 
     It is the checkpoint's own MASK, else an unused row of the embedding, else a reserved entry of the tokenizer, else a
     new row. The embedding of the last three is set to the mean of the others. Nothing is random, so a resumed run of
-    adapters gets the same base. Raises RecipeError if the tokenizer gives MASK the id of another token.
+    adapters gets the same base. name: the token to use instead; it is added if the tokenizer does not have it.
+    multiple: if MASK needs a new row, the number of rows becomes a multiple of this.
+    Raises RecipeError if `name` has another use, or if the tokenizer gives MASK the id of another token.
     """
     tokenizer, network = model.tokenizer, model.network
     rows = network.get_input_embeddings().weight.shape[0]
-    if (own := model.own_mask) is not None:
-        if own >= rows:
-            _add_rows(network, own + 1)
-        return own
     vocabulary = tokenizer.get_vocab()
+    own = model.own_mask
+    if name is not None and (own is None or vocabulary.get(name) != own):
+        _check_mask_name(model, name)
+        own = None
+    if own is not None:
+        if own >= rows:
+            _add_rows(network, _rounded_up(own + 1, multiple))
+        return own
     reserved = _reserved_entries(model)
-    if max(vocabulary.values()) + 1 >= rows and reserved:
+    if name is not None:
+        tokenizer.add_special_tokens({"mask_token": name})
+    elif max(vocabulary.values()) + 1 >= rows and reserved:
         tokenizer.add_special_tokens({"mask_token": reserved[0]})
     else:
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
@@ -190,13 +208,40 @@ def choose_mask_token(model: TrainedModel) -> int:
     if any(id_ == mask for text, id_ in vocabulary.items() if text != tokenizer.mask_token):
         raise RecipeError(f"The tokenizer of {model.name} has gaps in its ids and gives MASK the id of another token.")
     if mask >= rows:
-        _add_rows(network, mask + 1)
+        _add_rows(network, _rounded_up(mask + 1, multiple))
     else:
         weight = network.get_input_embeddings().weight
         with torch.no_grad():
             sum_of_others = weight.sum(dim=0, dtype=torch.float32) - weight[mask].float()
             weight[mask] = (sum_of_others / (rows - 1)).to(weight.dtype)
     return mask
+
+
+def _check_mask_name(model: TrainedModel, name: str) -> None:
+    """Raise RecipeError if the token that the recipe names as MASK has another use in the checkpoint."""
+    if model.spec is not None:
+        own = model.tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
+        raise RecipeError(
+            f"objective.mask_token is {brief(name)}, but {model.name} is a block-diffusion model whose MASK is "
+            f"{brief(own)}; leave the setting out."
+        )
+    if name in _used_tokens(model) or name in str(model.tokenizer.chat_template or ""):
+        raise RecipeError(
+            f"objective.mask_token is {brief(name)}, which {model.name} uses otherwise (as a special token or in its "
+            "chat template); name an unused token or a new one."
+        )
+
+
+def _used_tokens(model: TrainedModel) -> set[str]:
+    """The special tokens of the checkpoint, among them all its EOS, but not its mask token."""
+    tokenizer = model.tokenizer
+    named = {role: text for role, text in tokenizer.special_tokens_map.items() if role != "mask_token"}
+    used = {text for text in named.values() if isinstance(text, str)}
+    return used | set(tokenizer.convert_ids_to_tokens(list(model.eos_token_ids)))
+
+
+def _rounded_up(rows: int, multiple: int | None) -> int:
+    return -(-rows // (multiple or 1)) * (multiple or 1)
 
 
 def _reserved_entries(model: TrainedModel) -> list[str]:
@@ -206,8 +251,7 @@ def _reserved_entries(model: TrainedModel) -> list[str]:
     """
     tokenizer = model.tokenizer
     template = str(tokenizer.chat_template or "")
-    used = {text for text in tokenizer.special_tokens_map.values() if isinstance(text, str)}
-    used |= set(tokenizer.convert_ids_to_tokens(list(model.eos_token_ids)))
+    used = _used_tokens(model)
     entries = sorted((id_, text) for text, id_ in tokenizer.get_vocab().items() if _RESERVED.fullmatch(text))
     return [text for _, text in entries if text not in template and text not in used]
 

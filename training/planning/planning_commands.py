@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nbdiff_engine.errors import SettingError, brief
-from training.errors import RecipeError
-
 if TYPE_CHECKING:  # importing recipes is slow, and --help does not need them
     from training.recipe.recipe import Recipe
 
@@ -79,9 +76,16 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory and time of a run. Only the shape of the base is needed, not its weights."""
+    from nbdiff_engine.errors import SettingError, brief
+
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
     chosen = settled(recipe, overrides, base, None, max_steps)
+    if chosen.optimisation.epochs is not None:
+        raise SettingError(
+            f"optimisation.epochs is {chosen.optimisation.epochs:g}, whose steps are counted from the data at the "
+            "start of a run; give --max-steps for an estimate."
+        )
     from training.planning import estimate as estimating
 
     found = estimating.estimate(chosen, device, flops, noised_share, processes)
@@ -95,6 +99,8 @@ def corpus(
     seed: Annotated[int, typer.Option(help="Seed of the corpus.")] = 0,
 ) -> None:
     """Show problems of the project's own corpus."""
+    from nbdiff_engine.errors import SettingError, brief
+
     if n < 1:
         raise SettingError(f"n is {brief(n)}; it must be at least 1.")
     from training.corpus.samples import render
@@ -106,6 +112,7 @@ def settled(
     recipe: str | None, overrides: list[str] | None, base: str | None, data: str | None, max_steps: int | None
 ) -> "Recipe":
     """The recipe that the options of a command give. Raises RecipeError if it does not exist or is not valid."""
+    from training.errors import RecipeError
     from training.recipe.recipe import Recipe
 
     if recipe is None:

@@ -17,6 +17,7 @@ from training.model.base import TrainedModel
 from training.objective.noising import IGNORED, Batch, Noising, Packed
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
+from training.run.run_length import with_steps
 from training.run.step_reader import noised, noising_of, packer_of, seed_of
 
 MASK, BORDER, FILL, END = "▒", "|", "·", "⟩"
@@ -45,6 +46,7 @@ class Preview:
     @classmethod
     def of(cls, recipe: Recipe, block_size: int) -> "Preview":
         model, source, about_mask = open_without_weights(recipe)
+        recipe = with_steps(recipe, model, source, processes=1)
         packer, noising = packer_of(recipe, model, source), noising_of(recipe, model, block_size)
         return cls(recipe, model, source, packer, noising, about_mask)
 

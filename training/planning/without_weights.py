@@ -46,7 +46,14 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
     model = TrainedModel.of(described, meta_network(described.config, described.label))
     has_mask = model.own_mask is not None
     objective = recipe.objective
-    model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
+    model = with_spec(
+        model,
+        recipe.blocks.b_max,
+        objective.context,
+        objective.token_shift,
+        objective.mask_token,
+        objective.pad_vocabulary_to,
+    )
     name = model.tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
     how = "the checkpoint's own" if has_mask else "chosen by the run; the checkpoint has none yet"
     return model, f"MASK is {brief(name)}, token {model.spec.mask_token_id}: {how}"

@@ -55,6 +55,12 @@ class ObjectiveSettings(Section):
     complementary_masks: bool = Field(
         default=False, description="use each row twice, with complementary masks; doubles the cost of a step"
     )
+    mask_token: str | None = Field(
+        default=None, min_length=1, description="name of MASK in the tokenizer; empty: chosen by the run"
+    )
+    pad_vocabulary_to: int | None = Field(
+        default=None, ge=1, le=4096, description="if MASK needs a new row: rows become a multiple of this"
+    )
     at_least_one_mask: bool = Field(default=False, description="mask at least one token of every block")
     mask_annealing: float = Field(
         default=0.0,
@@ -77,6 +83,9 @@ class Optimisation(Section):
     """Steps, batches, learning rate."""
 
     max_steps: int = Field(default=4000, ge=1, description="optimiser steps of the whole run")
+    epochs: float | None = Field(
+        default=None, gt=0, le=10_000, description="passes over the documents, instead of max_steps"
+    )
     packed_length: int = Field(default=8192, ge=8, description="tokens of a packed row; at most the base's context")
     rows: int = Field(default=1, ge=1, description="packed rows per forward and process")
     accumulation: int = Field(default=1, ge=1, description="forwards per optimiser step")
@@ -98,6 +107,11 @@ class Optimisation(Section):
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
+        if self.epochs is not None and "max_steps" in self.model_fields_set:
+            raise ValueError(
+                f"optimisation.max_steps is {self.max_steps} and optimisation.epochs is {self.epochs:g}; "
+                "give one of them, because each sets the length of the run"
+            )
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup is {self.warmup:g} and decay is {self.decay:g}; their sum must be at most 1")
         return self
@@ -110,6 +124,11 @@ class Lora(Section):
     alpha: float = Field(default=32, gt=0, description="the adapters are scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
     targets: str | tuple[str, ...] = Field(default="all-linear", description="names of the layers that get an adapter")
+    use_rslora: bool = Field(default=False, description="scale the adapters by alpha / sqrt(rank) instead (rsLoRA)")
+    use_dora: bool = Field(default=False, description="also train the norm of each output's weights (DoRA); slower")
+    init: str = Field(
+        default="default", description="first values of the adapters, by peft's name: default, gaussian, pissa, ..."
+    )
 
 
 class Saving(Section):
@@ -117,12 +136,34 @@ class Saving(Section):
 
     save_every: int = Field(default=500, ge=1, description="steps between checkpoints")
     keep: int = Field(default=2, ge=1, description="number of newest checkpoints to keep")
-    eval_every: int = Field(default=500, ge=0, description="steps between evaluations; 0: only at the end")
+    eval_every: int = Field(
+        default=500, ge=0, description="steps between evaluations, the first before training; 0: only at the end"
+    )
+    best: Literal["keep", "final"] | None = Field(
+        default=None,
+        description="of the lowest held-out MDM loss; keep: keep its checkpoint, final: also make final/ from it",
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="end the run after so many evaluations without a lower loss; empty: never"
+    )
     log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
     probes: bool | None = Field(
-        default=None, description="denoise the same few prompts at every checkpoint; empty: only for small models"
+        default=None,
+        description="decode the same few prompts at checkpoints and evaluations; empty: only for small models",
     )
-    trackers: tuple[str, ...] = Field(default=(), description="trackers of accelerate, such as tensorboard or trackio")
+    trackers: tuple[str, ...] = Field(
+        default=(), description="trackers of accelerate: trackio, tensorboard, wandb, ..."
+    )
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        for name, value in (("best", self.best), ("patience", self.patience)):
+            if value is not None and not self.eval_every:
+                raise ValueError(
+                    f"saving.{name} is {value}, but saving.eval_every is 0, so the run is evaluated only at its end; "
+                    "set saving.eval_every"
+                )
+        return self
 
 
 class Recipe(Section):
@@ -163,6 +204,11 @@ class Recipe(Section):
             raise ValueError("pretrain trains every weight of a new network; leave lora and quantization out")
         if self.kind == "adapt" and self.network is not None:
             raise ValueError("an adaptation starts from a base checkpoint; leave the network section out")
+        for name in ("best", "patience"):
+            if getattr(self.saving, name) is not None and self.data.held_out == 0:
+                raise ValueError(
+                    f"saving.{name} needs held-out documents, but data.held_out is 0; set it to at least 1"
+                )
         if self.quantization and self.lora is None:
             raise ValueError(
                 f"quantization is {self.quantization}, but quantised weights are frozen; add a lora section"
@@ -176,6 +222,8 @@ class Recipe(Section):
         Raises RecipeError.
         """
         fields = _fields_of(name)
+        given_keys = [text.partition("=")[0] for text in overrides or []]
+        _replace_length(fields, [*given_keys, *_dotted(given)])
         for text in overrides or []:
             _override(fields, text)
         return cls._validated(fields, name, given)
@@ -192,6 +240,7 @@ class Recipe(Section):
         else:
             name = "that was given as text" if "\n" in source else repr(brief_text(source))
             fields = _fields_in(source, name, "; the bundled recipes are " + ", ".join(known))
+        _replace_length(fields, [*(settings or {}), *_dotted(given)])
         for key, value in (settings or {}).items():
             _put(fields, key.strip().split("."), value, key)
         return cls._validated(fields, name, given)
@@ -208,7 +257,24 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """All resolved settings, as YAML that `read` accepts."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        fields = self.model_dump(mode="json")
+        if self.optimisation.epochs is not None:
+            del fields["optimisation"]["max_steps"]  # not known yet, and the two are not given together
+        return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _dotted(given: Mapping[str, Any]) -> list[str]:
+    """The dotted names of the arguments of `read` and `parse` that have a value."""
+    return [key.replace("__", ".") for key, value in given.items() if value is not None]
+
+
+def _replace_length(fields: dict[str, Any], keys: list[str]) -> None:
+    """Remove the length of the run from a recipe's fields if one of the given settings sets it in the other way."""
+    lengths = {"optimisation.max_steps": "epochs", "optimisation.epochs": "max_steps"}
+    for key in keys:
+        other = lengths.get(key.strip())
+        if other is not None and isinstance(fields.get("optimisation"), dict):
+            fields["optimisation"].pop(other, None)
 
 
 def bundled_recipes() -> dict[str, Path]:

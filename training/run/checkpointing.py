@@ -33,11 +33,12 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Only the newest `keep` are kept."""
+    """The checkpoints of one run. Only the newest `keep` are kept, and that of the step `kept_step`."""
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
         self.keep = keep
+        self.kept_step: int | None = None
 
     def save(self, step: int, write: Callable[[Path], None]) -> Checkpoint:
         """Call `write` with a temporary folder, and publish that folder as the checkpoint of `step`.
@@ -56,7 +57,8 @@ class CheckpointStore:
             ) from error
         saved = self.all()
         for old in saved[: -self.keep]:
-            shutil.rmtree(old.folder, ignore_errors=True)
+            if old.step != self.kept_step:
+                shutil.rmtree(old.folder, ignore_errors=True)
         return saved[-1]
 
     def drop_after(self, chosen: Checkpoint) -> None:
@@ -72,6 +74,10 @@ class CheckpointStore:
             if match := _NAME.fullmatch(path.name):
                 found.append(Checkpoint(path, int(match[1])))
         return sorted(found, key=lambda each: each.step)
+
+    def of_step(self, step: int) -> Checkpoint | None:
+        """The checkpoint of a step; None if there is none whose files match its manifest."""
+        return next((each for each in self.all() if each.step == step and is_whole(each.folder)), None)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files match its manifest; None if there is none."""

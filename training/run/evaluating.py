@@ -1,13 +1,121 @@
-"""Held-out losses of a training run: MDM and AR loss per token, separately."""
+"""Evaluations of a training run on held-out documents: MDM and AR loss per token, and acceptance of drafts."""
 
 from collections.abc import Iterable
+from itertools import islice
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from training.errors import RecipeError
+from training.model.base import TrainedModel
 from training.objective.noising import Batch
-from training.run.log_lines import HeldOutLosses
+from training.recipe.recipe import Recipe
+from training.run.best_step import best_of, waited
+from training.run.log_lines import Evaluation, HeldOutLosses
+from training.run.probing import Prompt, accepted_drafts_safely
+from training.run.run_folder import RunFolder
+from training.run.step_reader import StepReader, noised, seed_of
+
+
+class Evaluator:
+    """The evaluations of one run, in every process. They are kept in evaluations.jsonl, so a resumed run has them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: TrainedModel,
+        reader: StepReader,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        objective: nn.Module,
+        prompts: list[Prompt],
+    ):
+        """prompts: for the acceptance of self-speculation; empty: it is not measured. Raises RecipeError."""
+        self.recipe = recipe
+        self.model = model
+        self.reader = reader
+        self.folder = folder
+        self.accelerator = accelerator
+        self.objective = objective
+        self.prompts = prompts
+        self.found: list[Evaluation] = []  # in the order of the steps
+        schedule = reader.schedule
+        self.sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
+        self.last_size = recipe.blocks.b_max if schedule else 1
+        for name in ("best", "patience"):
+            if getattr(recipe.saving, name) is not None and reader.held_out is None:
+                raise RecipeError(
+                    f"saving.{name} needs held-out documents, but the data has too few to hold any out; "
+                    "give more data or leave the setting out."
+                )
+
+    def run(self, step: int, complete: bool) -> None:
+        """Evaluate the weights after a step, and log it: a line of evaluations.jsonl, and figures for the trackers.
+
+        complete: at every block size of the schedule; otherwise only at that of the step and at the last one.
+        """
+        found = self.losses_at(step, complete)
+        if found is None:
+            return
+        self.found.append(found)
+        if self.accelerator.is_main_process:
+            self.folder.log_evaluation(found)
+            self.accelerator.log(tracked(found), step=step)
+
+    def losses_at(self, step: int, complete: bool) -> Evaluation | None:
+        """The evaluation of the current weights; None without held-out documents."""
+        rows = self.reader.held_out_rows()
+        if not rows:
+            return None
+        schedule = self.reader.schedule
+        sizes = self.sizes if complete or not schedule else sorted({schedule.at(max(step - 1, 0)), self.last_size})
+        found = {}
+        for size in sizes:
+            how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
+            batches = (noised(each, how, self.recipe, seed) for each in rows)
+            own = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
+            found[size] = evaluate(self.objective, own, self.accelerator)
+        accepted = None
+        if self.prompts and self.accelerator.is_main_process:
+            accepted = accepted_drafts_safely(self.model, self.prompts, step)
+        return Evaluation(step, found, accepted)
+
+    def read(self) -> None:
+        """Read the evaluations of the steps that a resumed run has done."""
+        self.found = self.folder.all_evaluations()
+
+    def complete_at(self, step: int) -> Evaluation | None:
+        """The logged evaluation of a step, if it has every block size."""
+        return next((each for each in self.found if each.step == step and set(each.losses) >= set(self.sizes)), None)
+
+    def best(self, saved: set[int]) -> int | None:
+        """The best evaluated step of those that are saved."""
+        found = best_of([each for each in self.found if each.step in saved], self.last_size)
+        return None if found is None else found.step
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether no earlier evaluation has a loss as low as that of the last one."""
+        best = best_of(self.found, self.last_size)
+        return best is not None and best is self.found[-1]
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether the recipe ends the run now, because the last evaluations have not been better."""
+        patience = self.recipe.saving.patience
+        return patience is not None and waited(self.found, self.last_size) >= patience
+
+
+def tracked(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures of an evaluation for the trackers, by name."""
+    figures = {}
+    for size, losses in evaluation.losses.items():
+        figures[f"held_out/loss_mdm_{size}"] = losses.loss_mdm
+        figures[f"held_out/loss_ar_{size}"] = losses.loss_ar
+    figures["held_out/accepted_drafts"] = evaluation.accepted_drafts
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 @torch.no_grad()

@@ -30,8 +30,12 @@ from training.model.base import TrainedModel, choose_mask_token, load_base, with
 from training.model.new_model import new_model, train_tokenizer
 from training.objective.attention_choice import use_attention
 from training.recipe.recipe import Recipe
+from training.run.launchers import check_launcher, parent_command
 from training.run.log_lines import StepFigures
+from training.run.resuming import check_folder
 from training.run.run_folder import RunFolder
+from training.run.run_length import with_steps
+from training.run.trackers import check_trackers
 from training.run.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -71,14 +75,20 @@ def make_trainer(
     accelerator = make_accelerator(recipe, folder)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    folder.check(recipe, resume)  # before anything is loaded
+    # Before anything is loaded.
+    changes = check_folder(folder, recipe, resume, accelerator.num_processes)
     base = load_network(recipe, output.name, accelerator.device)
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
+    if recipe.optimisation.epochs is not None:
+        recipe = with_steps(recipe, model, train, accelerator.num_processes)
+        changes = check_folder(folder, recipe, resume, accelerator.num_processes)
     use_attention(model.network, recipe.attention, accelerator.device.type)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if changes:
+            logger.info("resuming with %s", changes)
         folder.create(recipe)
     accelerator.wait_for_everyone()
     if recipe.saving.trackers:
@@ -87,7 +97,12 @@ def make_trainer(
 
 
 def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
-    """The Accelerator: processes, device and precision. The first line of the run's log shows them."""
+    """The Accelerator: processes, device and precision. The first line of the run's log shows them.
+
+    Raises RunError for a launcher or a device that is not supported, RecipeError for a tracker that is not installed.
+    """
+    check_launcher(os.environ, parent_command())
+    check_trackers(recipe.saving.trackers)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     try:
         accelerator = Accelerator(
@@ -142,7 +157,8 @@ def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | 
     if not writes:
         return wait_for_self_data(recipe.data, folder)
     # MASK is chosen first, so that the base cannot write it: no document may contain MASK.
-    spec = base.spec or DiffusionSpec(mask_token_id=choose_mask_token(base))
+    mask = choose_mask_token(base, recipe.objective.mask_token, recipe.objective.pad_vocabulary_to)
+    spec = base.spec or DiffusionSpec(mask_token_id=mask)
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
     return write_self_data(author, recipe.data, folder)
 
@@ -152,7 +168,14 @@ def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "
     if recipe.kind == "pretrain":
         return model, None
     objective = recipe.objective
-    model = with_spec(model, recipe.blocks.b_max, objective.context, objective.token_shift)
+    model = with_spec(
+        model,
+        recipe.blocks.b_max,
+        objective.context,
+        objective.token_shift,
+        objective.mask_token,
+        objective.pad_vocabulary_to,
+    )
     adapters = None
     if recipe.lora:
         adapters = add_adapters(model.network, recipe.lora, model.spec.mask_token_id, recipe.seed)

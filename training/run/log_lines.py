@@ -47,13 +47,16 @@ class HeldOutLosses:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out losses after a step, by block size: a line of evaluations.jsonl."""
+    """Held-out losses after a step, by block size: a line of evaluations.jsonl. Step 0: before training."""
 
     step: int
     losses: Mapping[int, HeldOutLosses]
+    accepted_drafts: float | None = None  # of self-speculation, per verify pass; None: not measured
 
     def to_json(self) -> dict[str, Any]:
-        return {"step": self.step, "losses": {str(size): asdict(each) for size, each in self.losses.items()}}
+        losses = {str(size): asdict(each) for size, each in self.losses.items()}
+        accepted = {} if self.accepted_drafts is None else {"accepted_drafts": self.accepted_drafts}
+        return {"step": self.step, "losses": losses, **accepted}
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> Self | None:
@@ -63,7 +66,7 @@ class Evaluation:
                 int(size): HeldOutLosses(found.get("loss_mdm"), found.get("loss_ar"))
                 for size, found in line["losses"].items()
             }
-            return cls(line["step"], losses)
+            return cls(line["step"], losses, line.get("accepted_drafts"))
         except (KeyError, AttributeError, ValueError):
             return None
 
@@ -78,6 +81,7 @@ class ProbeAnswer:
     forwards: int
     tokens: tuple[tuple[str, int], ...]  # text, and the forward of its block that fixed the token; 0: fixed by AR
     trace: dict[str, Any] | None = None
+    reference: str | None = None  # the beginning of the document's own answer, for prompts of held-out documents
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -87,6 +91,7 @@ class ProbeAnswer:
             "forwards": self.forwards,
             "tokens": [list(each) for each in self.tokens],
             "trace": self.trace,
+            **({} if self.reference is None else {"reference": self.reference}),
         }
 
 
@@ -96,7 +101,7 @@ class Probe:
 
     step: int
     tokens_per_forward: float  # over all problems
-    accuracy: float | None  # share of the problems
+    accuracy: float | None  # share of the problems; None: the prompts have no known answers
     problems: int | None
     answers: tuple[ProbeAnswer, ...]
     seconds: float | None = None
@@ -122,6 +127,7 @@ class Probe:
                     tokens_per_forward=each["tpf"],
                     forwards=each["forwards"],
                     tokens=tuple((text, int(forward)) for text, forward in each.get("tokens") or [(each["text"], 0)]),
+                    reference=each.get("reference"),
                 )
                 for each in line["probes"]
             )

@@ -1,11 +1,40 @@
-"""The model card of a run: model, data, training time and held-out losses, from the recipe and the run's logs."""
+"""The model card of a run: model, data, training and held-out losses, from the recipe and the run's logs."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import yaml
+
+from nbdiff_engine.model.checkpoint_folders import HUB_ID, bundled_models
+from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe
 from training.run.log_lines import Evaluation, StepFigures
 from training.run.run_progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """The data of a run. hub_id: None for files, the corpus and self-written documents."""
+
+    name: str
+    hub_id: str | None
+    documents: int  # to train on
+    held_out: int
+    licence: str | None
+
+
+def hub_id_of(recipe: Recipe) -> str | None:
+    """The hub id of the base; None for a bundled checkpoint or a folder."""
+    base = recipe.base
+    return None if base is None or base in bundled_models() or Path(base).expanduser().exists() else base
+
+
+def data_hub_id_of(recipe: Recipe) -> str | None:
+    """The hub id of the data; None for files, the corpus and self-written documents."""
+    source = recipe.data.source
+    return source if HUB_ID.fullmatch(source) and not Path(source).expanduser().exists() else None
 
 
 def model_card(
@@ -15,47 +44,167 @@ def model_card(
     progress: Progress,
     last: StepFigures | None,
     evaluation: Evaluation | None,
+    data: DataFacts | None = None,
+    base_licence: str | None = None,
+    choice: Literal["last", "best"] = "last",
+    early: bool = False,
 ) -> str:
-    """Markdown with the YAML metadata of the hub. name: of the trained model. last, evaluation: the last of the run."""
-    base = Path(recipe.base).name if recipe.base and Path(recipe.base).exists() else recipe.base
-    parameters = sum(each.numel() for each in model.network.parameters())
-    what = "A block-diffusion language model" if model.spec else "An autoregressive language model"
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    if base:
-        lines.append(f"base_model: {base}")
-    lines += ["---", "", f"# {name}", ""]
-    made = f"adapted from {base}" if recipe.kind == "adapt" else "trained from scratch"
-    lines += [f"{what} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip(), ""]
-    if model.spec:
-        lines += [
-            f"Blocks of {model.spec.block_size} tokens, MASK id {model.spec.mask_token_id}, "
-            f"{model.spec.context} context. Decode it with `nbdiff_engine.load`; the weights are a stock transformers "
-            "model's, and its AR decoding still works.",
+    """Markdown with the YAML metadata of the hub.
+
+    name: of the trained model. progress, last, evaluation: of the step whose weights are saved. choice: whether that is
+    the run's last step or its best. early: whether the run ended before its last step.
+    """
+    parts = [
+        _metadata(recipe, data, base_licence),
+        f"# {name}",
+        _what(recipe, model),
+        _use(name, recipe, model),
+        _training(recipe, progress, last, data, base_licence, choice, early),
+        _losses(evaluation, progress.step),
+        _settings(recipe, data),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
+    """The README of adapter/: how to load the adapters."""
+    base, rows = _base(recipe), model.network.get_input_embeddings().weight.shape[0]
+    return "\n".join(
+        [
+            "---",
+            "library_name: peft",
+            *([f"base_model: {hub_id_of(recipe)}"] if hub_id_of(recipe) else []),
+            "---",
+            "",
+            f"LoRA adapters for {base}, with the embedding of MASK (id {model.spec.mask_token_id}). The folder "
+            "`final/` beside this one has them merged. Without `nbdiff_engine` the adapted "
+            "model decodes as an AR model:",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f"base = AutoModelForCausalLM.from_pretrained({base!r})",
+            f"base.resize_token_embeddings({rows}, mean_resizing=False)  # room for MASK",
+            'model = PeftModel.from_pretrained(base, "adapter")',
+            "```",
             "",
         ]
-    lines += [
-        "## Training",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| data | {recipe.data.source} |",
+    )
+
+
+def _base(recipe: Recipe) -> str:
+    """The name of the base without the folders of this machine."""
+    if recipe.base is None:
+        return "a new network"
+    return hub_id_of(recipe) or Path(recipe.base).name
+
+
+def _metadata(recipe: Recipe, data: DataFacts | None, base_licence: str | None) -> str:
+    fields = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if base := hub_id_of(recipe):
+        fields |= {"base_model": base, "base_model_relation": "finetune"}
+    if base_licence:
+        fields["license"] = base_licence
+    if data is not None and data.hub_id:
+        fields["datasets"] = [data.hub_id]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+
+
+def _what(recipe: Recipe, model: TrainedModel) -> str:
+    parameters = sum(each.numel() for each in model.network.parameters())
+    kind = "A block-diffusion language model" if model.spec else "An autoregressive language model"
+    made = f"adapted from {_base(recipe)}" if recipe.kind == "adapt" else "trained from scratch"
+    text = f"{kind} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip()
+    if model.spec:
+        text += (
+            f"\n\nBlocks of {model.spec.block_size} tokens, MASK id {model.spec.mask_token_id}, {model.spec.context} "
+            "context. The weights are a stock transformers model's, and its AR decoding still works."
+        )
+    return text
+
+
+def _use(name: str, recipe: Recipe, model: TrainedModel) -> str:
+    strategy = ', strategy="block_diffusion"' if model.spec else ""
+    return "\n".join(
+        [
+            "## Use",
+            "",
+            "```python",
+            "import nbdiff_engine as nb",
+            "",
+            f'model = nb.load("{name}")  # this folder, or its hub id',
+            f'print(nb.generate(model, "What is a block?"{strategy}, max_new_tokens=128).text)',
+            "```",
+        ]
+    )
+
+
+def _training(
+    recipe: Recipe,
+    progress: Progress,
+    last: StepFigures | None,
+    data: DataFacts | None,
+    base_licence: str | None,
+    choice: str,
+    early: bool,
+) -> str:
+    steps = recipe.optimisation
+    rows = ["## Training", "", "| | |", "|---|---|"]
+    if recipe.base is not None:
+        rows.append(f"| base | {_base(recipe)}{f' (licence {base_licence})' if base_licence else ''} |")
+    if data is None:
+        rows.append(f"| data | {recipe.data.source} |")
+    else:
+        counted = "generated without an end" if data.documents >= ENDLESS else f"{data.documents:,} documents"
+        licence = f", licence {data.licence}" if data.licence else ""
+        rows.append(f"| data | {data.name}: {counted}, {data.held_out:,} more held out{licence} |")
+    which = "the lowest held-out loss of the run" if choice == "best" else "the last of the run"
+    ended = f", which ended before step {steps.max_steps}, as its loss fell no more" if early else ""
+    rows += [
         f"| steps | {progress.step} |",
+        f"| weights | of step {progress.step}: {which}{ended} |",
+    ]
+    if data is not None and data.documents < ENDLESS:
+        rows.append(f"| epochs | {progress.cursor.document / data.documents:.2f} |")
+    rows += [
         f"| tokens read | {progress.tokens_seen:,} |",
         f"| time of training | {progress.seconds / 60:.1f} min |",
-        f"| peak learning rate | {recipe.optimisation.learning_rate:g} ({recipe.optimisation.optimizer}) |",
+        f"| peak learning rate | {steps.learning_rate:g} ({steps.optimizer}) |",
         f"| seed | {recipe.seed} |",
     ]
     if recipe.kind == "adapt":
-        stages = recipe.blocks.over(recipe.optimisation.max_steps).stages
-        lines.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
-        lines.append(f"| lambda | {recipe.objective.ar_weight:g} |")
+        stages = recipe.blocks.over(steps.max_steps).stages
+        rows.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
+        rows.append(f"| lambda | {recipe.objective.ar_weight:g} |")
+    if recipe.lora is not None:
+        rows.append(f"| LoRA | rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, merged into these weights |")
     if last is not None:
-        lines.append(f"| last loss | {last.loss:.4f} (MDM {last.loss_mdm:.4f}, AR {last.loss_ar:.4f}) |")
-    if evaluation is not None:
-        lines += ["", "## Held-out losses", "", "Nats per token, after the last step.", ""]
-        lines += ["| block size | masked tokens | next tokens |", "|--:|--:|--:|"]
-        for size, losses in evaluation.losses.items():
-            cells = ["" if each is None else f"{each:.4f}" for each in (losses.loss_mdm, losses.loss_ar)]
-            lines.append(f"| {size} | {cells[0]} | {cells[1]} |")
-    lines += ["", "All settings are in the run's `recipe.yaml`.", ""]
-    return "\n".join(lines)
+        rows.append(f"| last loss | {last.loss:.4f} (MDM {last.loss_mdm:.4f}, AR {last.loss_ar:.4f}) |")
+    return "\n".join(rows)
+
+
+def _losses(evaluation: Evaluation | None, step: int) -> str:
+    if evaluation is None:
+        return ""
+    rows = ["## Held-out losses", "", f"Nats per token, after step {step}.", ""]
+    rows += ["| block size | masked tokens | next tokens |", "|--:|--:|--:|"]
+    for size, losses in evaluation.losses.items():
+        cells = ["" if each is None else f"{each:.4f}" for each in (losses.loss_mdm, losses.loss_ar)]
+        rows.append(f"| {size} | {cells[0]} | {cells[1]} |")
+    if evaluation.accepted_drafts is not None:
+        rows += ["", f"Self-speculation accepts {evaluation.accepted_drafts:.2f} drafts per verify pass."]
+    return "\n".join(rows)
+
+
+def _settings(recipe: Recipe, data: DataFacts | None) -> str:
+    """The settings that differ from the defaults, without folders of this machine."""
+    fields = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"about"})
+    if recipe.base is not None:
+        fields["base"] = _base(recipe)
+    if data is not None:
+        fields["data"] = {**fields["data"], "source": data.hub_id or data.name}
+    if recipe.data.self_data.prompts is not None:
+        fields["data"]["self_data"]["prompts"] = Path(recipe.data.self_data.prompts).name
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=110)
+    return f"## Settings\n\nAll others are the defaults.\n\n```yaml\n{text}```"

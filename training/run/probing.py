@@ -1,19 +1,27 @@
-"""Probes: the same few prompts, decoded at every checkpoint of a run, to show how parallel decoding improves."""
+"""Probes: the same few prompts, decoded at every checkpoint of a run, to show how parallel decoding improves.
+
+They are problems of the project's corpus if the run trains on that, else the first held-out documents.
+"""
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from nbdiff_engine import BlockModel, prepare
 from nbdiff_engine.generate import DecodeJob, Output
 from nbdiff_engine.tasks import Problem, check, held_out
-from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish
+from nbdiff_engine.trace.events import DecodeEvent, Denoise, Finish, Verify
 from nbdiff_engine.trace.metrics import pooled
+from training.data.data_settings import CORPUS
+from training.data.documents import Document
 from training.model.base import TrainedModel
 from training.objective.document_attention import DOCUMENTS
+from training.recipe.recipe import Recipe
 from training.run.log_lines import Probe, ProbeAnswer
 from training.run.run_folder import RunFolder
+from training.run.step_reader import StepReader
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +30,19 @@ _DOMAINS = ("math", "knowledge")  # with short answers
 _PER_DOMAIN = 4
 _LOGGED_ANSWERS = 3
 _MAX_NEW_TOKENS = 32
+_DOCUMENTS = 4  # held-out documents that are probed
+_READ = 16  # and how many are read to find them: those with a long prompt are left out
+_LONGEST_PROMPT = 1024  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A probe. problem: for problems of the corpus. reference: the document's own answer, for held-out documents."""
+
+    shown: str
+    given: str | list[int]  # text, or token ids
+    problem: Problem | None = None
+    reference: str | None = None
 
 
 def probes_by_default(model: TrainedModel) -> bool:
@@ -29,49 +50,90 @@ def probes_by_default(model: TrainedModel) -> bool:
     return sum(each.numel() for each in model.network.parameters()) <= SMALL
 
 
-def probe(folder: RunFolder, model: TrainedModel, step: int) -> Probe:
+def probe(folder: RunFolder, model: TrainedModel, prompts: Sequence[Prompt], step: int) -> Probe:
     """Decode the probes with the current weights, and append a line to the run's probes.jsonl.
 
     Training is not affected: no random number is drawn, and the state of the network is restored.
     """
     started = time.perf_counter()
-    problems = probe_problems()
     with _in_decoding_mode(model) as decoder:
         job = prepare(
             decoder,
-            [problem.prompt for problem in problems],
+            [prompt.given for prompt in prompts],
             max_new_tokens=_MAX_NEW_TOKENS,
             trace=True,
             **({} if model.spec else {"strategy": "ar"}),
         )
-        events: list[list[DecodeEvent]] = [[] for _ in problems]
+        events: list[list[DecodeEvent]] = [[] for _ in prompts]
         for event in job.events():
             events[event.row].append(event)
     outputs = [job.output(row, row_events) for row, row_events in enumerate(events)]
-    logged = list(zip(problems, outputs, events))[:: _PER_DOMAIN // 2][:_LOGGED_ANSWERS]
+    logged = list(zip(prompts, outputs, events))[:: max(1, len(prompts) // 4)][:_LOGGED_ANSWERS]
     found = Probe(
         step=step,
         tokens_per_forward=pooled(output.metrics for output in outputs).tokens_per_forward or 0.0,
-        accuracy=_accuracy(problems, outputs),
-        problems=len(problems),
-        answers=tuple(_answer(job, problem, output, row_events) for problem, output, row_events in logged),
+        accuracy=_accuracy(prompts, outputs),
+        problems=len(prompts),
+        answers=tuple(_answer(job, prompt, output, row_events) for prompt, output, row_events in logged),
         seconds=time.perf_counter() - started,
     )
     folder.log_probe(found)
     return found
 
 
-def probe_safely(folder: RunFolder, model: TrainedModel, step: int) -> None:
+def probe_safely(folder: RunFolder, model: TrainedModel, prompts: Sequence[Prompt], step: int) -> Probe | None:
     """Call `probe`, and only log an error: a failed probe must not end a run."""
     try:
-        probe(folder, model, step)
+        return probe(folder, model, prompts, step)
     except Exception as error:  # a network of transformers may raise any exception in decoding
         logger.warning("the probes of step %d failed: %s", step, str(error).split("\n", 1)[0][:200])
+        return None
 
 
-def probe_problems() -> list[Problem]:
-    """The problems of the probes. They are in the test split of the project's corpus, so no run trains on them."""
-    return [problem for domain in _DOMAINS for problem in held_out(domain, _PER_DOMAIN)]
+def accepted_drafts(model: TrainedModel, prompts: Sequence[Prompt]) -> float | None:
+    """Mean number of accepted drafts per verify pass of self-speculation; None if there was no verify pass.
+
+    Training is not affected, as in `probe`.
+    """
+    with _in_decoding_mode(model) as decoder:
+        given = [prompt.given for prompt in prompts]
+        job = prepare(decoder, given, strategy="self_speculative", max_new_tokens=_MAX_NEW_TOKENS)
+        accepted = [event.accepted for event in job.events() if isinstance(event, Verify)]
+    return sum(accepted) / len(accepted) if accepted else None
+
+
+def accepted_drafts_safely(model: TrainedModel, prompts: Sequence[Prompt], step: int) -> float | None:
+    """Call `accepted_drafts`, and only log an error. None for a model without self-speculation."""
+    spec = model.spec
+    if spec is None or spec.context != "token_causal" or not spec.token_shift:  # there is no AR pass to verify with
+        return None
+    try:
+        return accepted_drafts(model, prompts)
+    except Exception as error:  # as in `probe_safely`
+        logger.warning("the acceptance of step %d was not measured: %s", step, str(error).split("\n", 1)[0][:200])
+        return None
+
+
+def probe_prompts(recipe: Recipe, model: TrainedModel, reader: StepReader) -> list[Prompt]:
+    """The probes of a run: no run trains on them. Empty if there are no held-out documents that fit."""
+    if recipe.data.source == CORPUS:
+        problems = [problem for domain in _DOMAINS for problem in held_out(domain, _PER_DOMAIN)]
+        return [Prompt(problem.prompt, problem.prompt, problem) for problem in problems]
+    longest = min(_LONGEST_PROMPT, model.context_length - _MAX_NEW_TOKENS)
+    found = [_prompt_of(document, model) for document in reader.held_out_documents(_READ)]
+    return [prompt for prompt in found if 0 < len(prompt.given) <= longest][:_DOCUMENTS]
+
+
+def _prompt_of(document: Document, model: TrainedModel) -> Prompt:
+    """What comes before the first answer of a document, or the beginning of a plain text."""
+    ids = list(document.ids)
+    start, stop = document.turns[0] if document.turns else (min(_MAX_NEW_TOKENS, len(ids) // 2), len(ids))
+    decode = model.tokenizer.decode
+    return Prompt(
+        shown=decode(ids[:start], skip_special_tokens=True).strip(),
+        given=ids[:start],
+        reference=decode(ids[start : min(stop, start + _MAX_NEW_TOKENS)], skip_special_tokens=True),
+    )
 
 
 @contextmanager
@@ -95,12 +157,16 @@ def _in_decoding_mode(model: TrainedModel) -> Iterator[BlockModel]:
         network.train(was_training)
 
 
-def _accuracy(problems: Sequence[Problem], outputs: Sequence[Output]) -> float:
-    verdicts = [check(problem, output.text, run_code=False).correct for problem, output in zip(problems, outputs)]
-    return sum(map(bool, verdicts)) / len(verdicts)
+def _accuracy(prompts: Sequence[Prompt], outputs: Sequence[Output]) -> float | None:
+    verdicts = [
+        check(prompt.problem, output.text, run_code=False).correct
+        for prompt, output in zip(prompts, outputs)
+        if prompt.problem is not None
+    ]
+    return sum(map(bool, verdicts)) / len(verdicts) if verdicts else None
 
 
-def _answer(job: DecodeJob, problem: Problem, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
+def _answer(job: DecodeJob, prompt: Prompt, output: Output, events: Sequence[DecodeEvent]) -> ProbeAnswer:
     passes: dict[int, int] = {}
     for event in events:
         if not isinstance(event, Finish):
@@ -110,10 +176,11 @@ def _answer(job: DecodeJob, problem: Problem, output: Output, events: Sequence[D
     # A special token adds no text; its name is shown.
     texts = [text or names.get(token, "") for token, text in zip(output.token_ids, job.answer_pieces(output.token_ids))]
     return ProbeAnswer(
-        prompt=problem.prompt,
+        prompt=prompt.shown,
         text=output.text,
         tokens_per_forward=output.metrics.tokens_per_forward or 0.0,
         forwards=output.metrics.decode_forwards,
         tokens=tuple((text, passes.get(place, 0)) for place, text in enumerate(texts)),
         trace=output.trace.to_json(),
+        reference=prompt.reference,
     )

@@ -1,4 +1,5 @@
-"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, end.json, checkpoints/, final/."""
+"""A run's folder: recipe.yaml, metrics.jsonl, evaluations.jsonl, probes.jsonl, end.json, checkpoints/, adapter/,
+final/."""
 
 import json
 import os
@@ -17,9 +18,6 @@ from training.run.checkpointing import sweep
 from training.run.end_file import END
 from training.run.log_lines import Evaluation, Probe, StepFigures
 
-# Settings that may differ when a run resumes, because they do not affect its losses.
-_MAY_DIFFER = ("saving", "about", "threads")
-
 
 class RunFolder:
     """The files of a run. Each log line is appended and flushed at once, so a kill loses at most the last one."""
@@ -32,16 +30,15 @@ class RunFolder:
         self.probes = path / "probes.jsonl"
         self.checkpoints = path / "checkpoints"
         self.final = path / "final"
+        self.adapter = path / "adapter"
 
     @property
     def holds_a_run(self) -> bool:
         return self.recipe_file.exists()
 
-    def check(self, recipe: Recipe, resume: bool) -> None:
-        """Raise RunError if a new run cannot start here, or if `recipe` cannot resume the run here. Writes nothing."""
-        if resume:
-            self._check_resumable(recipe)
-        elif self.path.exists() and (not self.path.is_dir() or any(each.name != END for each in self.path.iterdir())):
+    def check_new(self) -> None:
+        """Raise RunError if a new run cannot start here. Writes nothing."""
+        if self.path.exists() and (not self.path.is_dir() or any(each.name != END for each in self.path.iterdir())):
             what = "contains another run" if self.holds_a_run else "is not an empty folder"
             raise RunError(f"The output {self.path} {what}; give another --output, or use --resume to continue a run.")
 
@@ -56,22 +53,6 @@ class RunFolder:
             _replace(self.recipe_file, recipe.to_yaml())
         except OSError as error:
             raise RunError(f"The output {self.path} cannot be written: {error.strerror or error}.") from error
-
-    def _check_resumable(self, recipe: Recipe) -> None:
-        if not self.holds_a_run:
-            raise RunError(f"There is no run to resume in {self.path}: it has no recipe.yaml.")
-        before = flat(Recipe.read(str(self.recipe_file)).model_dump(mode="json"))
-        now = flat(recipe.model_dump(mode="json"))
-        changed = [
-            f"{key} ({brief_text(str(before.get(key)), 40)} then, {brief_text(str(now.get(key)), 40)} now)"
-            for key in sorted(before.keys() | now.keys())
-            if key.split(".")[0] not in _MAY_DIFFER and before.get(key) != now.get(key)
-        ]
-        if changed:
-            raise RunError(
-                f"The run in {self.path} was started with other settings: {'; '.join(changed[:3])}. "
-                "Resume it with its own settings, or start a new run."
-            )
 
     # -- logs --------------------------------------------------------------------------------------------
 
@@ -118,17 +99,16 @@ class RunFolder:
             for key, parameter in parameters.items():
                 parameter.copy_(found[key])
 
-    # -- the last line of each log -----------------------------------------------------------------------
+    # -- lines of the logs -----------------------------------------------------------------------
 
-    def last_step(self) -> StepFigures | None:
-        """The last line of metrics.jsonl."""
-        lines = read_lines(self.metrics)
-        return StepFigures.read(lines[-1]) if lines else None
+    def step_figures(self, step: int) -> StepFigures | None:
+        """The line of metrics.jsonl for a step; None if there is none, because not every step is logged."""
+        found = (StepFigures.read(line) for line in reversed(read_lines(self.metrics)))
+        return next((each for each in found if each is not None and each.step == step), None)
 
-    def last_evaluation(self) -> Evaluation | None:
-        """The last line of evaluations.jsonl."""
-        lines = read_lines(self.evaluations)
-        return Evaluation.read(lines[-1]) if lines else None
+    def all_evaluations(self) -> list[Evaluation]:
+        """The lines of evaluations.jsonl."""
+        return [found for line in read_lines(self.evaluations) if (found := Evaluation.read(line)) is not None]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -158,6 +138,11 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise RunError(f"The log {path} cannot be written: {error.strerror or error}.") from error
+
+
+def shown_change(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A changed setting for a message. before, now: settings as `flat` gives them."""
+    return f"{key} ({brief_text(str(before.get(key)), 40)} then, {brief_text(str(now.get(key)), 40)} now)"
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -9,8 +10,9 @@ from typing import Self
 import torch
 
 from nbdiff_engine.model.attention import PADDING
-from training.data.documents import DocumentSource
+from training.data.documents import Document, DocumentSource
 from training.data.packing import Cursor, Packer
+from training.errors import DataError
 from training.model.base import TrainedModel
 from training.objective.noising import Batch, Noising, Packed, noise
 from training.recipe.recipe import Recipe
@@ -119,6 +121,21 @@ class StepReader:
             return []
         documents = min(self.recipe.data.held_out, len(self.held_out.source))
         return self._thread.submit(lambda: list(self.held_out.all_rows(documents))).result()
+
+    def held_out_documents(self, count: int) -> list[Document]:
+        """The first `count` held-out documents that can be encoded."""
+
+        def read() -> list[Document]:
+            found = []
+            source = self.held_out.source
+            for index in range(min(self.recipe.data.held_out, len(source))):
+                if len(found) == count:
+                    break
+                with suppress(DataError):  # `held_out_rows` counts and reports it
+                    found.append(source[index])
+            return found
+
+        return [] if self.held_out is None else self._thread.submit(read).result()
 
     def noising(self, block_size: int) -> Noising:
         """The Noising of this run for a block size."""

@@ -10,8 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,22 +20,21 @@ from tqdm import tqdm
 from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.failure_kind import FailureKind
-from training.model.adapters import merged
 from training.model.base import TrainedModel
 from training.objective.noising import Batch
 from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
-from training.run.checkpointing import CheckpointStore, load_optimizer, publish, save_optimizer
-from training.run.evaluating import evaluate, summed
+from training.run.checkpointing import Checkpoint, CheckpointStore, load_optimizer, save_optimizer
+from training.run.evaluating import Evaluator, summed
+from training.run.finishing import Finished, write_final
 from training.run.interruption import Interruption
-from training.run.log_lines import Evaluation, StepFigures
+from training.run.log_lines import StepFigures
 from training.run.machine import peak_memory, require_compiler
-from training.run.model_card import model_card
 from training.run.optimizers import make_optimizers, rate_at
-from training.run.probing import probe_safely, probes_by_default
+from training.run.probing import probe_prompts, probe_safely, probes_by_default
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
-from training.run.step_reader import StepReader, noised, packed_length, seed_of
+from training.run.step_reader import StepReader, packed_length, seed_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -94,14 +91,16 @@ class Trainer:
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
         wanted = recipe.saving.probes
-        self.probes = probes_by_default(model) if wanted is None else wanted
+        probed = probes_by_default(model) if wanted is None else wanted
+        self.prompts = probe_prompts(recipe, model, self.reader) if probed else []
+        self.evaluator = Evaluator(recipe, model, self.reader, folder, accelerator, self.objective, self.prompts)
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
         self.progress = Progress()
 
     # -- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train to the last step, and write `final/`.
+        """Train to the last step, or until `saving.patience` ends the run, and write `final/`.
 
         Raises Interrupted after a signal, and RunError if the loss is not finite or a file cannot be written.
         """
@@ -117,7 +116,10 @@ class Trainer:
             desc=recipe.kind,
         )
         with self.interruption, self.reader, bar:
-            while self.progress.step < steps.max_steps:
+            if self.progress.step == 0 and recipe.saving.eval_every and not self.evaluator.found:
+                self.evaluator.run(0, complete=False)
+            last = self.evaluator.patience_is_over  # of a resumed run
+            while self.progress.step < steps.max_steps and not last:
                 figures = self._step()
                 done = self.progress.step
                 if main and (done % recipe.saving.log_every == 0 or done == steps.max_steps):
@@ -126,21 +128,25 @@ class Trainer:
                 bar.set_postfix(loss=f"{figures.loss:.3f}", block=figures.block_size, refresh=False)
                 bar.update()
                 last = done == steps.max_steps
+                better = False
                 if last or (recipe.saving.eval_every and done % recipe.saving.eval_every == 0):
-                    self.evaluate()
+                    self.evaluator.run(done, complete=last)
+                    better = recipe.saving.best is not None and self.evaluator.last_is_best
+                    last = last or self.evaluator.patience_is_over
                 stopped, saving = self._requests()
-                if last or stopped or saving or done % recipe.saving.save_every == 0:
-                    self.save()
+                if last or stopped or saving or better or done % recipe.saving.save_every == 0:
+                    self.save(better)
                 if self.on_step is not None:
                     self.on_step(figures)
                 if stopped and not last:
                     raise self.interruption.as_exit(done)
+            finished = self._finished()
         packer = self.reader.packer
         if packer.cut:
             logger.warning("%d documents were longer than the packed length and were cut", packer.cut)
         if packer.refused:
             logger.warning("%d times a document could not be used and was left out", packer.refused)
-        self._write_final()
+        write_final(self.folder, finished, self.accelerator)
 
     def _step(self) -> StepFigures:
         """One optimiser step."""
@@ -211,28 +217,12 @@ class Trainer:
         draw = torch.Generator().manual_seed(seed_of(self.recipe, "anneal", step, part))
         return (torch.rand(batch.ids.shape, generator=draw) < fraction / share).to(self.accelerator.device)
 
-    # -- evaluation, checkpoints, the end -----------------------------------------------------------------
+    # -- checkpoints, the end -----------------------------------------------------------------------------
 
-    def evaluate(self) -> None:
-        """Log both held-out losses for every block size of the schedule, as a line of evaluations.jsonl."""
-        rows = self.reader.held_out_rows()
-        if not rows:
-            return
-        schedule = self.reader.schedule
-        sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
-        found = {}
-        for size in sizes:
-            how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
-            batches = [noised(each, how, self.recipe, seed) for each in rows]
-            own = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
-            found[size] = evaluate(self.objective, own, self.accelerator)
-        if self.accelerator.is_main_process:
-            self.folder.log_evaluation(Evaluation(self.progress.step, found))
-
-    def save(self) -> None:
+    def save(self, best: bool = False) -> None:
         """Save a checkpoint of the current step, completely or not at all, and run the probes.
 
-        Raises RunError if it cannot be written.
+        best: keep it until a better one is saved. Raises RunError if it cannot be written.
         """
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -246,70 +236,89 @@ class Trainer:
                 save_optimizer(folder / "optimizer.safetensors", self.optimizers, names)
                 self.progress.write(folder / "state.json")
 
+            if best:
+                self.checkpoints.kept_step = self.progress.step
             self.checkpoints.save(self.progress.step, write)
-            if self.probes:
-                probe_safely(self.folder, self.model, self.progress.step)
+            if self.prompts:
+                self._probe()
         self.accelerator.wait_for_everyone()
+
+    def _probe(self) -> None:
+        """Run the probes of a checkpoint, and report their figures to the trackers."""
+        found = probe_safely(self.folder, self.model, self.prompts, self.progress.step)
+        if found is not None:
+            figures = {"probes/tokens_per_forward": found.tokens_per_forward, "probes/accuracy": found.accuracy}
+            known = {name: value for name, value in figures.items() if value is not None}
+            self.accelerator.log(known, step=self.progress.step)
 
     def resume(self) -> None:
         """Load the newest complete checkpoint; if there is none, the run starts at its first step.
 
-        Raises RunError if the number of rows per step differs from that of the run.
+        `check_resumable` has compared the settings.
         """
         newest = self.checkpoints.newest()
         if newest is None:
             logger.warning("no complete checkpoint in %s: starting at the first step", self.folder.path)
             self._drop_repeated_lines()
             return
-        name = "model.safetensors" if self.adapters is None else "trained.safetensors"
-        self.folder.load_tensors(newest.folder, name, self.parameters)
+        self._load_weights(newest)
         load_optimizer(newest.folder / "optimizer.safetensors", self.optimizers, self.parameters)
-        progress = Progress.read(newest.folder / "state.json")
-        if progress.rows_per_step != self.reader.rows_per_step:
-            raise RunError(
-                f"The run in {self.folder.path} read {progress.rows_per_step} rows per step, but on "
-                f"{self.accelerator.num_processes} process(es) it would read {self.reader.rows_per_step}; "
-                "resume it on as many processes as it was started on."
-            )
-        self.progress = progress
+        self.progress = Progress.read(newest.folder / "state.json")
         if self.accelerator.is_main_process:
             self.checkpoints.drop_after(newest)
         self._drop_repeated_lines()
+        self.checkpoints.kept_step = self._best_step()
         logger.info("resuming after step %d", self.progress.step)
 
+    def _load_weights(self, checkpoint: Checkpoint) -> None:
+        name = "model.safetensors" if self.adapters is None else "trained.safetensors"
+        self.folder.load_tensors(checkpoint.folder, name, self.parameters)
+
+    def _best_step(self) -> int | None:
+        """The best evaluated step whose checkpoint exists, if the recipe asks for it."""
+        if self.recipe.saving.best is None:
+            return None
+        return self.evaluator.best({each.step for each in self.checkpoints.all()})
+
     def _drop_repeated_lines(self) -> None:
-        """Remove the log lines of steps that the run repeats."""
+        """Remove the log lines of steps that the run repeats, and read the evaluations of the others."""
         if self.accelerator.is_main_process:
             self.folder.forget_after(self.progress.step)
         self.accelerator.wait_for_everyone()
+        self.evaluator.read()
 
-    def _write_final(self) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            model = self.model
-            if self.adapters is not None:
-                model = replace(model, network=merged(self.adapters, model, self.recipe, self._final_dtype()))
-
-            def write(folder: Path) -> None:
-                model.save(folder, self._final_dtype())
-                (folder / "README.md").write_text(self._card(model), encoding="utf-8")
-
-            try:
-                publish(self.folder.final, write)
-            except OSError as error:
+    def _finished(self) -> Finished:
+        """What `final/` is made of. With `saving.best: final`, the weights of the best step are loaded for it."""
+        progress, best = self.progress, self._best_step()
+        early = progress.step < self.recipe.optimisation.max_steps
+        if early:
+            patience = self.recipe.saving.patience
+            logger.info("ended after step %d: %d evaluations were not better", progress.step, patience)
+        choice = "last"
+        if self.recipe.saving.best == "final" and best is not None:
+            choice = "best"
+            checkpoint = self.checkpoints.of_step(best)
+            if checkpoint is None:
                 raise RunError(
-                    f"The finished model cannot be written to {self.folder.final}: {error.strerror or error}; the last "
-                    "checkpoint is complete. Free disk space and run again with --resume."
-                ) from error
-            logger.info("finished: %s", self.folder.final)
-        self.accelerator.wait_for_everyone()
-
-    def _card(self, model: TrainedModel) -> str:
-        last, evaluation = self.folder.last_step(), self.folder.last_evaluation()
-        return model_card(self.folder.path.name, self.recipe, model, self.progress, last, evaluation)
-
-    def _final_dtype(self) -> torch.dtype:
-        return self.model.dtype if self.recipe.save_dtype == "auto" else getattr(torch, self.recipe.save_dtype)
+                    f"The checkpoint of step {best}, which has the lowest held-out loss, is damaged; delete it and run "
+                    "again with --resume, to take the best of the others."
+                )
+            self._load_weights(checkpoint)
+            progress = Progress.read(checkpoint.folder / "state.json")
+            logger.info("final/ is made from step %d, which has the lowest held-out loss", best)
+        evaluation = self.evaluator.complete_at(progress.step) or self.evaluator.losses_at(progress.step, complete=True)
+        return Finished(
+            self.recipe,
+            self.model,
+            self.adapters,
+            self.reader.packer.source,
+            0 if self.reader.held_out is None else len(self.reader.held_out.source),
+            progress,
+            self.folder.step_figures(progress.step),
+            evaluation,
+            choice,
+            early,
+        )
 
     # -- helpers ------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from tests.training.runs import small_base, small_data, small_recipe
 from training.model.base import load_base, with_spec
 from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
-from training.run.model_card import model_card
+from training.run.model_card import DataFacts, adapter_card, model_card
 from training.run.run_progress import Progress
 
 
@@ -16,8 +16,10 @@ def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
     progress = Progress(step=6, tokens_seen=1024, seconds=90.0)
     card = model_card("mine", recipe, model, progress, last, evaluation)
     for line in (
-        "base_model: base",
         "# mine",
+        "| base | base |",
+        'model = nb.load("mine")  # this folder, or its hub id',
+        "| weights | of step 6: the last of the run |",
         "| steps | 6 |",
         "| tokens read | 1,024 |",
         "| time of training | 1.5 min |",
@@ -36,3 +38,25 @@ def test_a_run_without_logs_has_a_card_without_figures(tmp_path):
     assert "An autoregressive language model" in card
     assert "last loss" not in card
     assert "Held-out losses" not in card
+
+
+def test_a_card_of_hub_sources_names_them_with_their_licences(tmp_path):
+    base = small_base(tmp_path / "base")
+    model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)
+    recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"), lora={"rank": 4})
+    recipe = recipe.model_copy(update={"base": "owner/base"})
+    data = DataFacts("owner/data (main)", "owner/data", documents=1000, held_out=64, licence="mit")
+    card = model_card("mine", recipe, model, Progress(step=3), None, None, data, "apache-2.0", "best", early=True)
+    for line in (
+        "base_model: owner/base",
+        "license: apache-2.0",
+        "- owner/data",
+        "| base | owner/base (licence apache-2.0) |",
+        "| data | owner/data (main): 1,000 documents, 64 more held out, licence mit |",
+        "| weights | of step 3: the lowest held-out loss of the run, which ended before step 6, as its loss fell no "
+        "more |",
+        "| LoRA | rank 4, alpha 32, merged into these weights |",
+        "  source: owner/data",
+    ):
+        assert line in card.splitlines()
+    assert "AutoModelForCausalLM.from_pretrained('owner/base')" in adapter_card(recipe, model)

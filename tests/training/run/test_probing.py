@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import nbdiff_engine as nb
-from tests.training.runs import losses, small_base, small_data, small_recipe
+from tests.training.runs import WORDS, losses, small_base, small_data, small_recipe
 from training.recipe.recipe import Recipe
 from training.run.launch import start
 from training.run.run_folder import read_lines
@@ -27,10 +27,12 @@ def test_every_checkpoint_is_probed_and_probes_change_no_loss(tmp_path: Path) ->
     lines = read_lines(tmp_path / "probed" / "probes.jsonl")
     assert [line["step"] for line in lines] == [3, 6]
     for line in lines:
-        assert 0 <= line["accuracy"] <= 1
+        assert line["accuracy"] is None  # the answers of the user's documents are not checked
         assert line["tpf"] > 0
         for probe in line["probes"]:
             assert len(probe["tokens"]) >= 1
+            assert set(probe["prompt"].split()) <= set(WORDS)
+            assert set(probe["reference"].split()) <= set(WORDS)
             assert nb.Trace.from_json(probe["trace"]).events
     assert not (tmp_path / "plain" / "probes.jsonl").exists()
     assert losses(tmp_path / "probed") == losses(tmp_path / "plain")
@@ -40,3 +42,24 @@ def test_a_failing_probe_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("training.run.probing.prepare", lambda *args, **kwargs: 1 / 0)
     assert (start(recipe(tmp_path), tmp_path / "run", resume=False) / "config.json").exists()
     assert read_lines(tmp_path / "run" / "probes.jsonl") == []
+
+
+def test_a_run_of_the_corpus_is_probed_with_problems_whose_answers_are_known(tmp_path: Path) -> None:
+    corpus = {"source": "corpus", "held_out": 4}
+    chosen = recipe(tmp_path, data=corpus, optimisation={"max_steps": 1, "packed_length": 128})
+    start(chosen, tmp_path / "run", resume=False)
+    (line,) = read_lines(tmp_path / "run" / "probes.jsonl")
+    assert 0 <= line["accuracy"] <= 1
+    assert line["problems"] == 8
+    assert "reference" not in line["probes"][0]
+
+
+def test_plain_text_is_probed_with_its_beginning(tmp_path: Path) -> None:
+    base = small_base(tmp_path / "base")
+    text = "red cat sees old dog near small house"
+    (tmp_path / "text.jsonl").write_text(f'{{"text": "{text}"}}\n' * 6)
+    chosen = small_recipe(base, tmp_path / "text.jsonl", data={"held_out": 2}, saving=SAVING)
+    start(chosen, tmp_path / "run", resume=False)
+    probe = read_lines(tmp_path / "run" / "probes.jsonl")[0]["probes"][0]
+    assert probe["prompt"]
+    assert f"{probe['prompt']} {probe['reference'].strip()}".split() == text.split()
