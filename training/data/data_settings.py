@@ -48,10 +48,10 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Annotated[
-        str,
+        str | None,
         Field(
             description="a .jsonl, .json, .parquet, .csv or .txt file, a folder of them, a hub id (owner/name), "
-            '"corpus" (the problems of this project) or "self" (the checkpoint\'s own answers)'
+            '"corpus" (the problems of this project) or "self" (the checkpoint\'s own answers); empty: given with --data'
         ),
     ]
     format: Annotated[

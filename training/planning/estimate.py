@@ -152,8 +152,7 @@ def estimate(
 def _shape(recipe: Recipe) -> BaseShape:
     if recipe.kind == "pretrain":
         return shape_of_new(recipe.network, "the new network")
-    if recipe.base is None:
-        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    recipe.require_inputs(data=False)
     return find_shape(recipe.base)
 
 

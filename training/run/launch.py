@@ -66,6 +66,7 @@ def make_trainer(
 
     Raises NBDiffError as `start` does.
     """
+    recipe.require_inputs()
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
@@ -113,8 +114,7 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         texts = tokenizer_texts(recipe)
         tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
         return new_model(recipe.network, tokenizer, recipe.seed, name)
-    if recipe.base is None:
-        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    recipe.require_inputs(data=False)
     try:
         find_checkpoint(recipe.base)
     except CheckpointError as error:
