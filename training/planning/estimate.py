@@ -18,7 +18,6 @@ import torch
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import SettingError, brief
-from training.errors import RecipeError
 from training.model.adapters import add_adapters
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs

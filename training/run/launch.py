@@ -20,7 +20,8 @@ from nbdiff_engine.model.spec import DiffusionSpec
 from training.data.data_settings import CORPUS, SELF
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
-from training.data.formats import Encoder, detect_format
+from training.data.encoder import Encoder
+from training.data.formats import detect_format
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.data.sources import load_rows
 from training.errors import RecipeError, RunError
@@ -193,5 +194,6 @@ def open_documents(
         recipe.data.raw,
         () if model.spec is None else (model.spec.mask_token_id,),
         recipe.data.control_tokens,
+        recipe.data.template_arguments,
     )
     return open_source(recipe.data, encoder)

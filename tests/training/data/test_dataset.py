@@ -10,7 +10,7 @@ import pytest
 from tests.training.encoders import EOS, LOADED, MASK, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
-from training.data.formats import Encoder
+from training.data.encoder import Encoder
 from training.errors import DataError
 
 

@@ -23,7 +23,8 @@ from tests.training.encoders import (
     turns_of,
 )
 from training.data.data_settings import DataSettings
-from training.data.formats import Encoder, Format, detect_format
+from training.data.encoder import Encoder
+from training.data.formats import Format, detect_format
 from training.errors import DataError
 
 

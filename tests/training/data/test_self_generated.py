@@ -7,6 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import datasets
 import pytest
 from transformers import AutoTokenizer
 
@@ -16,11 +17,12 @@ from nbdiff_engine.tasks import DOMAINS
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
 from training.corpus.problems import example
-from training.data import self_generated
+from training.data import self_author, self_generated
 from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts
 from training.data.packing import Cursor, Packer
-from training.data.self_generated import Author, cache_folder, open_self, wait_for_self_data, write_self_data
+from training.data.self_author import Author
+from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.errors import DataError, RecipeError, RunError
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
@@ -87,15 +89,28 @@ def test_documents_with_the_same_prompt_differ(golden_model, tmp_path):
     assert len({tuple(ids) for ids, _ in found}) > COUNT // 2
 
 
-def test_without_prompts_the_model_writes_the_users_turn_and_the_answer(golden_model, tmp_path):
+def test_without_prompts_the_model_writes_both_turns_and_only_its_answer_is_trained_on(golden_model, tmp_path, caplog):
     settings = of(max_new_tokens=60)
-    found = documents(write(golden_model, settings, tmp_path))
+    caplog.set_level("INFO")
+    file = write(golden_model, settings, tmp_path)
+    found, numbers = documents(file), [json.loads(line)["number"] for line in file.read_text().splitlines()]
     outputs = nb.generate(
-        golden_model, [[USER]] * COUNT, strategy="ar", temperature=1.0, seed=0, max_new_tokens=60, trace=False
+        golden_model, [[USER]] * 40, strategy="ar", temperature=1.0, seed=0, max_new_tokens=60, trace=False
     )
-    assert found == [([USER, *output.token_ids], None) for output in outputs]
-    assert any(BOT in ids for ids, _ in found)
+    texts = [[USER, *output.token_ids] for output in outputs]
+    starts = {n: ids.index(BOT, 2) + 1 for n, ids in enumerate(texts) if BOT in ids[2:]}
+    answered = [n for n, start in starts.items() if set(texts[n][start:]) - {EOS}]
+    assert 0 < len(answered) < 40  # texts without an answer are left out, and the next numbers are written
+    assert numbers == answered[:COUNT]
+    assert found == [(texts[n], [[starts[n], len(texts[n])]]) for n in numbers]
     assert not any(MASK in ids for ids, _ in found)
+    assert "those without an answer are left out" in caplog.text
+
+
+def test_a_model_that_writes_no_answers_gives_up_with_one_sentence(golden_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Author, "documents", lambda self, numbers, tick: [None] * len(numbers))
+    with pytest.raises(DataError, match=r"wrote an answer for 0 of \d+ documents, and 10 are wanted"):
+        write(golden_model, of(), tmp_path)
 
 
 def test_if_an_eos_ends_the_users_turn_the_answer_follows_it(golden_model, tmp_path):
@@ -107,13 +122,11 @@ def test_if_an_eos_ends_the_users_turn_the_answer_follows_it(golden_model, tmp_p
     author = Author.of(model, of(max_new_tokens=60))
     assert (author.opening, author.between) == ([USER], [BOT])
     written = author.documents(range(COUNT), lambda event: None)
-    questions = [document.ids.index(EOS) for document in written if EOS in document.ids]
-    assert questions
-    for document in written:
-        if EOS in document.ids:
-            assert document.ids[document.ids.index(EOS) + 1] == BOT
-            assert len(document.ids) > document.ids.index(EOS) + 2
-        assert document.turns is None
+    assert any(written)
+    for document in filter(None, written):
+        question = document.ids.index(EOS)
+        assert document.ids[question + 1] == BOT
+        assert document.turns == ((question + 2, len(document.ids)),)
     assert author.documents(range(4, 7), lambda event: None) == written[4:7]
 
 
@@ -124,6 +137,7 @@ def test_the_text_before_the_users_turn_is_not_sampled(golden_model):
     author = Author.of(model, of())
     assert model.tokenizer.decode(author.opening) == "Be kind.\nUser:"  # the model writes the space after it
     assert author.between is None
+    assert model.tokenizer.decode(author.ending) == "\nAssistant:"
 
 
 def test_without_a_template_a_document_begins_with_bos_or_else_with_eos(golden_model):
@@ -191,7 +205,7 @@ def test_written_documents_are_not_decoded_again(golden_model, tmp_path, monkeyp
     def refuse(*args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(self_generated, "decode", refuse)
+    monkeypatch.setattr(self_author, "decode", refuse)
     assert write(golden_model, of(), tmp_path) == file
     assert wait_for_self_data(of(), tmp_path) == file
 
@@ -273,6 +287,52 @@ def test_every_form_of_a_line_is_read(golden_model, tmp_path):
         assert turns == [[turns[0][0], len(ids)]]
 
 
+def test_every_format_of_training_is_a_source_of_prompts(golden_model, tmp_path):
+    asked = "Name a colour."
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Red."}]
+    (tmp_path / "a.csv").write_text(f"Question,Answer\n{asked},Red.\n")
+    datasets.Dataset.from_list([{"prompt": asked, "completion": "Red."}]).to_parquet(tmp_path / "a.parquet")
+    for name, row in {
+        "a": {"text": asked},
+        "b": {"instruction": "Name", "input": "a colour.", "output": "Red."},
+        "c": {"messages": turns},
+        "d": {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "Red."}]},
+        "e": {"prompt": turns[:1], "completion": turns[1:]},
+        "f": {"prompt": asked, "history": [["Hi.", "Yes?"]], "system": "Be kind."},
+    }.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    history = [("system", "Be kind."), ("user", "Hi."), ("assistant", "Yes?"), ("user", asked)]
+    expected = {
+        "b.jsonl": "Name\n\na colour.",
+        "f.jsonl": [{"role": role, "content": text} for role, text in history],
+    }
+    for path in sorted(tmp_path.iterdir()):
+        author = Author.of(golden_model, of(prompts=str(path)))
+        assert author.prompts == [encode(golden_model, expected.get(path.name, asked))[1]], path.name
+
+
+def test_an_answer_that_is_given_is_regenerated(golden_model, tmp_path):
+    path = tmp_path / "given.jsonl"
+    texts = ["Hi.", "GIVEN ONE", "2 + 2?", "GIVEN TWO"]
+    messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+    path.write_text(json.dumps({"messages": messages}))
+    for ids, turns in documents(write(golden_model, of(prompts=str(path)), tmp_path / "cache")):
+        ((start, stop),) = turns
+        assert ids[:start] == encode(golden_model, messages[:3])[1]
+        assert stop == len(ids)
+        assert "GIVEN TWO" not in golden_model.tokenizer.decode(ids)
+
+
+def test_one_bad_prompt_among_many_is_left_out(golden_model, tmp_path, caplog):
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(['"fine"'] * 120 + ['{"prompt": " "}', '{"prompt": ']))
+    with pytest.raises(DataError, match=r"Of 122 rows, \d cannot be used; data\.bad_rows allows 0\.1 %"):
+        Author.of(golden_model, of(prompts=str(path)).model_copy(update={"bad_rows": 0.001}))
+    assert len(Author.of(golden_model, of(prompts=str(path))).prompts) == 120
+    assert "Line 121" in caplog.text
+    assert "Line 122" in caplog.text
+
+
 def test_raw_prompts_do_not_use_the_template(golden_model, prompts, tmp_path):
     settings = of(prompts=str(prompts)).model_copy(update={"raw": True})
     ids, turns = documents(write(golden_model, settings, tmp_path))[0]
@@ -291,12 +351,14 @@ def test_prompts_of_the_corpus_come_from_all_domains_in_turn():
         ("p.jsonl", b"", "contains no prompt"),
         ("p.txt", b"fine\n\xff\xfe\n", "Line 2 of .* is not UTF-8"),
         ("p.jsonl", b'"fine"\n\n{"prompt": \n', "Line 3 of .* is not JSON"),
-        ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* contains no prompt"),
+        ("p.jsonl", b'{"topic": "x"}\n', "Line 1 of .* contains no prompt; .*, not topic"),
         ("p.jsonl", b"[1, 2]\n", "Line 1 of .* contains no prompt"),
+        ("p.jsonl", b'{"messages": [{"role": "system", "content": "x"}]}\n', "Line 1 of .* no message of the user"),
         ("p.jsonl", b'"fine"\n{"prompt": " "}\n', "Line 2 of .* cannot be used. The prompt is empty"),
         ("p.jsonl", b'{"messages": [{"role": "user"}]}\n', "Line 1 of .* cannot be used"),
         ("p.txt", b"word " * 2000, "Line 1 of .* cannot be used. .*tokens long"),
-        ("p.csv", b"x", "not a .txt or .jsonl file"),
+        ("p.csv", b"topic\nx", "Row 1 of .* contains no prompt; .*, not topic"),
+        ("p.bin", b"x", "unsupported kind"),
     ],
 )
 def test_the_error_for_an_unusable_prompt_names_the_line(golden_model, tmp_path, name, content, sentence):
@@ -336,6 +398,8 @@ def test_every_document_is_in_exactly_one_part(golden_model, prompts, tmp_path):
     file = write(golden_model, settings, tmp_path)
     train, held_out = open_self(settings, file)
     assert (len(train), len(held_out)) == (COUNT - 3, 3)
+    asked = [{part[i].ids[: part[i].turns[0][0]] for i in range(len(part))} for part in (train, held_out)]
+    assert not asked[0] & asked[1]
     parts = [
         [(list(d.ids), [list(turn) for turn in d.turns]) for d in map(s.__getitem__, range(len(s)))]
         for s in (train, held_out)
@@ -373,7 +437,7 @@ def test_a_run_on_documents_that_its_base_writes(prompts, tmp_path, monkeypatch,
     # The documents are samples of the unchanged base, not of the network that is trained.
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
-    monkeypatch.setattr(self_generated, "decode", None)
+    monkeypatch.setattr(self_author, "decode", None)
     _, source, _ = open_without_weights(recipe)  # a preview finds the file under the same key
     assert [source[index] for index in range(len(source))] == [
         open_self(recipe.data, file)[0][index] for index in range(8)

@@ -12,7 +12,7 @@ from tests.training.encoders import EOS, LOADED, MASK, conversation, encoder_wit
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
-from training.data.formats import Encoder
+from training.data.encoder import Encoder
 from training.data.sources import load_rows
 
 
