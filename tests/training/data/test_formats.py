@@ -227,6 +227,7 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
         (["q", "answer"], {"columns": {"prompt": "q"}}, ("prompt", "q", "answer")),
         (["q", "a", "text"], {"columns": {"prompt": "q", "completion": "a"}}, ("prompt", "q", "a")),
         (["q", "a", "of"], {"columns": {"prompt": "q", "completion": "a", "input": "of"}}, ("prompt", "q", "a", "of")),
+        (["Prompt", "COMPLETION"], {}, ("prompt", "Prompt", "COMPLETION")),
         (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
     ],
 )
