@@ -87,12 +87,12 @@ def test_documents_with_the_same_prompt_differ(golden_model, tmp_path):
 
 
 def test_without_prompts_the_model_writes_both_turns_and_only_its_answer_is_trained_on(golden_model, tmp_path, caplog):
-    settings = of(max_new_tokens=60)
+    settings = of()
     caplog.set_level("INFO")
     file = write(golden_model, settings, tmp_path)
     found, numbers = documents(file), [json.loads(line)["number"] for line in file.read_text().splitlines()]
     outputs = nb.generate(
-        golden_model, [[USER]] * 40, strategy="ar", temperature=1.0, seed=0, max_new_tokens=60, trace=False
+        golden_model, [[USER]] * 40, strategy="ar", temperature=1.0, seed=0, max_new_tokens=TOKENS, trace=False
     )
     texts = [[USER, *output.token_ids] for output in outputs]
     starts = {n: ids.index(BOT, 2) + 1 for n, ids in enumerate(texts) if BOT in ids[2:]}
@@ -176,8 +176,8 @@ def test_a_damaged_part_of_the_file_is_written_again(golden_model, tmp_path):
     assert write(golden_model, of(), tmp_path).read_bytes() == complete
 
 
-def test_ctrl_c_keeps_the_finished_batches(golden_model, tmp_path, monkeypatch, caplog):
-    complete = write(golden_model, of(), tmp_path / "complete").read_bytes()
+def test_ctrl_c_keeps_the_finished_batches(golden_model, prompts, tmp_path, monkeypatch, caplog):
+    complete = write(golden_model, of(prompts=str(prompts)), tmp_path / "complete").read_bytes()
     write_documents = Author.documents
 
     def stop_at_the_third(self, numbers, tick):
@@ -187,13 +187,13 @@ def test_ctrl_c_keeps_the_finished_batches(golden_model, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(Author, "documents", stop_at_the_third)
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        write(golden_model, of(), tmp_path / "cut", batch_size=4)
+        write(golden_model, of(prompts=str(prompts)), tmp_path / "cut", batch_size=4)
     assert "8 of 10 documents" in caplog.text
     monkeypatch.setattr(Author, "documents", write_documents)
     file = tmp_path / "cut" / "documents.jsonl"
     assert complete.startswith(file.read_bytes())
     assert len(documents(file)) == 8
-    assert write(golden_model, of(), tmp_path / "cut", batch_size=4).read_bytes() == complete
+    assert write(golden_model, of(prompts=str(prompts)), tmp_path / "cut", batch_size=4).read_bytes() == complete
 
 
 def test_written_documents_are_not_decoded_again(golden_model, tmp_path, monkeypatch):
@@ -215,13 +215,13 @@ def test_the_progress_bar_is_on_standard_error(golden_model, tmp_path, capsys):
     assert "tokens" in output.err
 
 
-def test_a_full_disk_raises_one_sentence(golden_model, tmp_path, monkeypatch):
+def test_a_full_disk_raises_one_sentence(golden_model, prompts, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(self_generated.os, "fsync", full)
     with pytest.raises(RunError, match="disk is full; the first 4 of 10 are kept"):
-        write(golden_model, of(), tmp_path, batch_size=4)
+        write(golden_model, of(prompts=str(prompts)), tmp_path, batch_size=4)
 
 
 def test_a_cache_that_cannot_be_created_raises_one_sentence(golden_model, tmp_path):
