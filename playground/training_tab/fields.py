@@ -76,6 +76,8 @@ _LABELS = {
     "save_dtype": "Data type of the final weights",
     "data.raw": "No chat template",
     "data.control_tokens": "Control tokens in text",
+    "data.template_arguments": "Arguments of the chat template",
+    "data.bad_rows": "Share of unusable rows to allow",
     "data.format": "Row format",
     "data.seed": "Data seed",
     "lora.targets": "Target layers",

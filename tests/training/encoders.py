@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from nbdiff_engine.decoding import prompts
 from tests.conftest import GOLDEN
-from training.data.formats import Encoder
+from training.data.encoder import Encoder
 
 EOS, MASK = 0, 1
 PROMPT, ANSWER = "What is the capital of Peru?", "The capital of Peru is Lima."

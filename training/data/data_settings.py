@@ -24,8 +24,8 @@ class SelfData(BaseModel):
 
     prompts: str | None = Field(
         default=None,
-        description='a .txt file (one prompt per line), a .jsonl file, or "corpus" for its prompts, '
-        "used in turn; empty: the model also writes the prompts",
+        description='a .txt file (one prompt per line), any other data, whose answers are not read, or "corpus" for '
+        "its prompts, used in turn; empty: the model also writes the prompts",
     )
     documents: int = Field(default=512, ge=1, description="number of documents to write, including the held-out ones")
     max_new_tokens: int = Field(default=256, ge=1, description="maximum tokens of an answer")
@@ -48,9 +48,10 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Annotated[
-        str,
+        str | None,
         Field(
-            description="a .jsonl, .json, .parquet, .csv or .txt file, a folder of them, a hub id (owner/name), "
+            description="a .jsonl, .json, .parquet, .csv, .tsv or .txt file (also .gz, .zst), a folder of them, a hub "
+            "id (owner/name), "
             '"corpus" (the problems of this project) or "self" (the checkpoint\'s own answers)'
         ),
     ]
@@ -67,7 +68,7 @@ class DataSettings(BaseModel):
     ] = {}
     subset: Annotated[str | None, Field(description="the configuration of a hub data set, if it has several")] = None
     split: Annotated[str, Field(description="the split of a hub data set; files have only train")] = "train"
-    held_out: Annotated[int, Field(description="documents kept for evaluation, at most half of all")] = 64
+    held_out: Annotated[int, Field(description="documents kept for evaluation, at most a tenth of all")] = 64
     limit: Annotated[int | None, Field(description="read only this number of documents, from the first")] = None
     seed: Annotated[
         int,
@@ -83,6 +84,13 @@ class DataSettings(BaseModel):
             "template already; by default they are text"
         ),
     ] = False
+    template_arguments: Annotated[
+        dict[str, Any],
+        Field(description="arguments of the chat template, such as {enable_thinking: false}; decode with the same"),
+    ] = {}
+    bad_rows: Annotated[
+        float, Field(ge=0, le=1, description="share of rows that may be unusable; they are left out and named")
+    ] = 0.01
     weights: Annotated[
         dict[str, float], Field(description="domain of the corpus to its share; default: equal shares")
     ] = {}
@@ -160,6 +168,8 @@ class DataSettings(BaseModel):
             raise ValueError(f"columns names {', '.join(self.columns)}, which format {self.format} does not read")
         if self.raw and wanted == "messages":
             raise ValueError("raw is set, but a conversation is written by the chat template; use format prompt")
+        if self.raw and self.template_arguments:
+            raise ValueError("raw is set, but template_arguments are for a chat template; leave one of them out")
         if self.weights and self.source != CORPUS:
             raise ValueError(f"weights are for domains of the corpus, but source is {brief(self.source)}")
         if self.source != SELF and self.self_data != SelfData():

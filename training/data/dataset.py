@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -12,9 +14,13 @@ import numpy as np
 from datasets import Dataset
 
 from nbdiff_engine.errors import brief
+from training.data.bad_rows import BadRows
+from training.data.conversations import Conversation
 from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.documents import Document, DocumentSource
-from training.data.formats import Encoder, Format, detect_format
+from training.data.encoder import Encoder
+from training.data.formats import Format, detect_format
+from training.data.held_out_split import split
 from training.data.sources import load_rows
 from training.errors import DataError
 from training.failure_kind import FailureKind
@@ -22,6 +28,7 @@ from training.failure_kind import FailureKind
 logger = logging.getLogger(__name__)
 
 ENDLESS = 2**31  # documents of a source that generates them on demand
+_TRIED = 100  # first documents, of which one must be usable
 _CACHED = 256  # encoded documents in the cache of a RowSource
 
 
@@ -44,17 +51,27 @@ def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSourc
     if layout.kind == "messages" and not encoder.has_template:
         raise DataError(f"{settings.source} contains conversations, but the tokenizer has no chat template for them.")
     name = _name(settings)
-    numbers = _checked_rows(rows, layout, name)
-    held_out = min(settings.held_out, len(numbers) // 2)
-    if held_out < settings.held_out:
-        logger.warning("%s has %d documents: %d are held out, not %d", name, len(numbers), held_out, settings.held_out)
-    order = np.random.default_rng(settings.seed).permutation(len(numbers))
+    found = _checked_rows(rows, layout, encoder, name, settings.bad_rows)
     train, kept = (
-        RowSource(rows, numbers[np.sort(part)], layout, encoder, label)
-        for part, label in ((order[held_out:], name), (order[:held_out], f"{name}, held out"))
+        RowSource(rows, found.rows[part], found.answers[part], layout, encoder, label)
+        for part, label in zip(
+            split(found.keys, settings.held_out, settings.seed, name), (name, f"{name}, held out"), strict=True
+        )
     )
-    _ = train[0]  # raises now, not during the run, if the chat template refuses the data
+    _require_one(train)
     return train, kept
+
+
+def _require_one(train: "RowSource") -> None:
+    """Raise now, not during the run, if the chat template or the tokenizer refuses all of the first documents."""
+    first = None
+    for index in range(min(_TRIED, len(train))):
+        try:
+            _ = train[index]
+            return
+        except DataError as error:
+            first = first or error
+    raise first
 
 
 def _name(settings: DataSettings) -> str:
@@ -68,15 +85,25 @@ def _name(settings: DataSettings) -> str:
 class RowSource:
     """Rows of a data set, encoded when they are read.
 
-    numbers: the rows, in their order, from 0. Errors name a row by its number in the data set, from 1.
+    numbers, answers: of each document its row, from 0, and its answer, see `Encoder.documents_of`; -1: the whole row.
+    Errors name a row by its number in the data set, from 1.
     """
 
-    def __init__(self, rows: Dataset, numbers: Sequence[int], layout: Format, encoder: Encoder, name: str) -> None:
+    def __init__(
+        self,
+        rows: Dataset,
+        numbers: Sequence[int],
+        answers: Sequence[int],
+        layout: Format,
+        encoder: Encoder,
+        name: str,
+    ) -> None:
         self.name = name
         self.layout = layout
         self.encoder = encoder
-        self._rows = rows.select_columns(list(dict.fromkeys(layout.columns)))
+        self._rows = rows.select_columns(layout.all_columns)
         self._numbers = numbers
+        self._answers = answers
         self._document = lru_cache(maxsize=_CACHED)(self._encode)
 
     def __len__(self) -> int:
@@ -85,30 +112,83 @@ class RowSource:
     def __getitem__(self, index: int) -> Document:
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
-        return self._document(int(self._numbers[index]))
+        return self._document(int(self._numbers[index]), int(self._answers[index]))
 
-    def _encode(self, number: int) -> Document:
+    def _encode(self, number: int, answer: int) -> Document:
         with _errors_name_row(number, self.name):
-            return self.layout.encode(self._rows[number], self.encoder)
+            row = self._rows[number]
+            if self.layout.kind == "text":
+                return self.encoder.encode_text(row[self.layout.columns[0]])
+            conversation = self.layout.conversation(row)
+            if conversation is not None and (self.encoder.has_template or not self.layout.is_pair(row)):
+                return self.encoder.encode_conversation(conversation, None if answer < 0 else answer)
+            return self.encoder.encode_pair(self.layout.prompt(row), row[self.layout.columns[1]])
 
 
-def _checked_rows(rows: Dataset, layout: Format, name: str) -> np.ndarray:
-    """The numbers of the rows with text. Raises DataError for a row whose value is not text."""
-    columns = list(dict.fromkeys(layout.columns))
-    numbers, number = [], 0
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The documents of the rows: row and answer, see `RowSource`, and a hash of the prompt of each."""
+
+    rows: np.ndarray
+    answers: np.ndarray
+    keys: np.ndarray
+
+
+def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, bad_rows: float) -> _Found:
+    """The documents of the rows with text. Raises DataError if too many rows have a value that is not text."""
+    columns, bad = layout.all_columns, BadRows(name, bad_rows)
+    numbers, answers, keys = array("q"), array("i"), array("q")
+    number = blank = 0
+    unread: dict[str, list[int]] = {}
     for batch in _batches(rows.select_columns(columns), name):
         for values in zip(*(batch[column] for column in columns)):
-            with _errors_name_row(number, name):
-                if layout.holds_text(dict(zip(columns, values))):
-                    numbers.append(number)
+            row = dict(zip(columns, values))
+            try:
+                with _errors_name_row(number, name):
+                    if layout.holds_text(row):
+                        conversation = layout.conversation(row)
+                        for what in _unread(conversation, layout, encoder):
+                            unread.setdefault(what, []).append(number + 1)
+                        parts = 1 if conversation is None else encoder.documents_of(conversation)
+                        key = hashlib.blake2b(layout.key(row).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                        numbers.extend([number] * parts)
+                        answers.extend([-1] if parts == 1 else range(parts))
+                        keys.extend([int.from_bytes(key, "big", signed=True)] * parts)
+                    else:
+                        blank += 1
+            except DataError as error:
+                bad.add(str(error))
             number += 1
+    bad.check(number)
     if not numbers:
         raise DataError(f"{name} contains only blank text, so there is nothing to train on.")
-    if len(numbers) < number:
+    if blank:
+        logger.warning("%s: %d of %d rows are left out, because their text is blank", name, blank, number)
+    for what, at in unread.items():
         logger.warning(
-            "%s: %d of %d rows are left out, because their text is blank", name, number - len(numbers), number
+            "%s: the %s of %d rows is not trained on, because the chat template does not write it (first rows: %s)",
+            name,
+            what,
+            len(at),
+            ", ".join(map(str, at[:5])),
         )
-    return np.asarray(numbers)
+    if max(answers) >= 0:
+        logger.info(
+            "%s: the chat template writes the last answer of a conversation differently, so each of %d answers is a "
+            "document",
+            name,
+            len(answers),
+        )
+    return _Found(np.asarray(numbers), np.asarray(answers), np.asarray(keys))
+
+
+def _unread(conversation: Conversation | None, layout: Format, encoder: Encoder) -> set[str]:
+    """The parts of a row beside its text that are not encoded."""
+    if conversation is None:
+        return set()
+    if encoder.has_template:
+        return encoder.unread(conversation)
+    return {what for what, _ in layout.beside}  # without a template, only the prompt and its completion are read
 
 
 def _batches(rows: Dataset, name: str) -> Iterator[dict[str, list]]:

@@ -1,20 +1,24 @@
-"""Prompts for `--data self`, which the base answers: from a file or from the corpus."""
+"""Prompts for `--data self`, which the base answers: from data in any format, without its answers, or the corpus."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from nbdiff_engine.decoding.prompts import Prompt
 from nbdiff_engine.errors import brief_text
+from training.data.bad_rows import BadRows
+from training.data.conversations import Conversation
 from training.data.data_settings import CORPUS, DataSettings
+from training.data.formats import prompt_of
+from training.data.sources import load_rows
 from training.errors import DataError
-from training.failure_kind import FailureKind
 
 
-def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
+def read_prompts(settings: DataSettings) -> list[tuple[str, str | Conversation]]:
     """The prompts, each with a description of its place for errors; empty if the model writes the prompts.
 
-    A line of a .jsonl file is a string, or an object with a "prompt" or with "messages". Blank lines are skipped.
-    Raises DataError for a file or a line that cannot be read.
+    A .txt file has one prompt per line. A line of a .jsonl file may also be a string. A conversation ends at the last
+    message that the assistant has to answer. Raises DataError for data that cannot be read, or too many bad rows.
     """
     source = settings.self_data.prompts
     if source is None:
@@ -27,39 +31,50 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, Prompt]]:
             (f"Prompt {i} of the corpus", example(DOMAINS[i % len(DOMAINS)], "train", i, settings.seed).prompt)
             for i in range(settings.self_data.documents)
         ]
+    bad = BadRows(f"the prompts of {source}", settings.bad_rows)
+    kind = Path(source).suffix.lower()
+    read = _of_lines(source, kind, bad) if kind in (".txt", ".jsonl") else _of_rows(source, bad)
+    prompts = [
+        (where, prompt) for where, prompt in read if not isinstance(prompt, str) or prompt.strip() or kind != ".txt"
+    ]
+    bad.check(len(prompts) + bad.count)
+    if not prompts:
+        raise DataError(f"{source} contains no prompt; write one per line, or leave out self_data.prompts.")
+    return prompts
+
+
+def _of_rows(source: str, bad: BadRows) -> Iterator[tuple[str, str | Conversation]]:
+    for number, row in enumerate(load_rows(DataSettings(source=source)), start=1):
+        where = f"Row {number} of {source}"
+        try:
+            yield where, prompt_of(row)
+        except DataError as error:
+            bad.add(f"{where} cannot be used. {error}")
+
+
+def _of_lines(source: str, kind: str, bad: BadRows) -> Iterator[tuple[str, str | Conversation]]:
     path = Path(source).expanduser()
-    if path.suffix.lower() not in (".txt", ".jsonl"):
-        raise DataError(f'The prompts {brief_text(source, 200)} are not a .txt or .jsonl file, and not "{CORPUS}".')
     try:
         lines = path.read_bytes().split(b"\n")
     except (OSError, ValueError) as error:
         raise DataError(f"The prompts cannot be read from {brief_text(source, 200)}: {error}.") from error
-    prompts = []
     for number, line in enumerate(lines, start=1):
         where = f"Line {number} of {path}"
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8.", FailureKind.BAD_ROW) from error
-        if text:
-            prompts.append((where, _from_json(text, where) if path.suffix.lower() == ".jsonl" else text))
-    if not prompts:
-        raise DataError(f"{path} contains no prompt; write one per line, or leave out self_data.prompts.")
-    return prompts
+            if text:
+                yield where, _prompt_in(json.loads(text)) if kind == ".jsonl" else text
+        except UnicodeDecodeError:
+            bad.add(f"{where} is not UTF-8 text; save the file as UTF-8.")
+        except (ValueError, RecursionError) as error:
+            bad.add(f"{where} is not JSON: {brief_text(str(error), 160)}.")
+        except DataError as error:
+            bad.add(f"{where} cannot be used. {error}")
 
 
-def _from_json(text: str, where: str) -> Prompt:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {brief_text(str(error), 160)}.", FailureKind.BAD_ROW) from error
+def _prompt_in(value: Any) -> str | Conversation:
     if isinstance(value, dict):
-        value = value.get("prompt", value.get("messages"))
-    elif isinstance(value, list):
-        value = None
-    if not isinstance(value, (str, list)) or (isinstance(value, list) and not all(isinstance(x, dict) for x in value)):
-        raise DataError(
-            f'{where} contains no prompt; a line is a string, or an object with a "prompt" or "messages".',
-            FailureKind.BAD_ROW,
-        )
+        return prompt_of(value)
+    if not isinstance(value, str):
+        raise DataError('It contains no prompt; a line is a string, or an object such as {"prompt": ...}.')
     return value

@@ -4,9 +4,9 @@ They are sampled by AR decoding from the base's distribution (temperature 1 by d
 a cache, from which a killed run resumes. Document i is a function of (base, settings, i): its sampling noise is that of
 row i of one large batch, so it does not depend on the batch in which it is written.
 
-With prompts, a document is a prompt and its answer, the only turn. Without prompts, a document is plain text: with a
-chat template the model writes the user's turn and then its answer; otherwise it continues a BOS, or an EOS if the
-tokenizer has no BOS.
+With prompts, a document is a prompt and its answer, the only turn. Without prompts and with a chat template, the model
+writes the user's turn and then its answer, the only turn; otherwise it continues a BOS, or an EOS if the tokenizer has
+no BOS. What it writes without an answer is left out, and the next number is written instead.
 """
 
 import errno
@@ -14,40 +14,35 @@ import hashlib
 import json
 import logging
 import os
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
-from torch import Tensor
 from tqdm import tqdm
 
-from nbdiff_engine.decoding.loop import decode
-from nbdiff_engine.decoding.prompts import encode
-from nbdiff_engine.errors import PromptError
-from nbdiff_engine.generate import prepare
 from nbdiff_engine.model.block_model import BlockModel
-from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.trace.events import DecodeEvent, Finish
+from training.data.conversations import Conversation
 from training.data.data_settings import SELF, DataSettings
 from training.data.documents import Document, DocumentSource
 from training.data.given_prompts import read_prompts
+from training.data.held_out_split import split
+from training.data.self_author import Author
 from training.errors import DataError, RunError
-from training.failure_kind import FailureKind
 
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # documents in a batch; a kill loses at most one batch
 DOCUMENTS_FILE = "documents.jsonl"
-_FORMAT = 1  # of the cache; older caches are ignored if it changes
+_FORMAT = 2  # of the cache; older caches are ignored if it changes
 _POLL_SECONDS = 2.0
+_TRIES = 8  # numbers that are written for each document that is wanted, before the run gives up
+_FEWEST = 8  # numbers in a batch once some had no answer
 # The files of a checkpoint that affect its documents: weights, tokenizer, and the end of an answer.
 _OF_CHECKPOINT = (
     "config.json",
@@ -58,7 +53,6 @@ _OF_CHECKPOINT = (
     "chat_template.jinja",
     "*.safetensors",
 )
-_TWO_CONTENTS = ("Hello", "42")  # two user turns with different first and different last tokens
 
 
 # -- the cache --------------------------------------------------------------------------------------------
@@ -75,7 +69,8 @@ def cache_folder(checkpoint: Path, settings: DataSettings, arithmetic: str) -> P
 
 
 def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dict[str, Any]:
-    prompts = json.dumps([prompt for _, prompt in read_prompts(settings)])
+    given = (prompt for _, prompt in read_prompts(settings))
+    prompts = json.dumps([[each.messages, each.tools] if isinstance(each, Conversation) else each for each in given])
     files = sorted(path for pattern in _OF_CHECKPOINT for path in checkpoint.glob(pattern))
     return {
         "format": _FORMAT,
@@ -86,6 +81,7 @@ def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dic
         "seed": settings.seed,
         "raw": settings.raw,
         **({"control_tokens": True} if settings.control_tokens else {}),
+        **({"template_arguments": settings.template_arguments} if settings.template_arguments else {}),
     }
 
 
@@ -147,10 +143,13 @@ def _only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write(author: "Author", file: Path, count: int, progress: bool, batch_size: int) -> None:
-    """Append the missing documents, after removing a line that a kill left incomplete."""
-    offsets = _offsets(file)
-    done = len(offsets) - 1
+def _write(author: Author, file: Path, count: int, progress: bool, batch_size: int) -> None:
+    """Append the missing documents, after removing a line that a kill left incomplete.
+
+    Raises DataError if the model writes too few answers.
+    """
+    offsets, written = _offsets(file), _numbers(file)
+    done = len(written)
     bar = tqdm(
         total=count,
         initial=done,
@@ -172,19 +171,39 @@ def _write(author: "Author", file: Path, count: int, progress: bool, batch_size:
                 bar.update(0)
 
         # A partly written batch is decoded again with all its rows: in bfloat16 rounding depends on the batch.
-        for first in range(done // batch_size * batch_size, count, batch_size):
-            numbers = range(first, min(first + batch_size, count))
-            documents = author.documents(numbers, tick)
-            new = documents[max(done - first, 0) :]
-            lines.write(b"".join(_line(author.model, document) for document in new))
+        first, accepted, last = 0, 0, written[-1] if written else -1
+        while accepted < count:
+            missing = count - accepted
+            numbers = range(first, first + min(batch_size, missing if accepted == first else max(missing, _FEWEST)))
+            if first >= _TRIES * count:
+                raise DataError(
+                    f"{author.model.name} wrote an answer for {accepted} of {first} documents, and {count} are wanted; "
+                    "give self_data.prompts, or a larger self_data.max_new_tokens."
+                )
+            first = numbers[-1] + 1
+            if numbers[-1] < last:
+                accepted = sum(number < first for number in written)
+                continue
+            documents = zip(numbers, author.documents(numbers, tick), strict=True)
+            found = [(number, document) for number, document in documents if document is not None][: count - accepted]
+            new = [(number, document) for number, document in found if number > last]
+            lines.write(b"".join(_line(author.model, number, document) for number, document in new))
             lines.flush()
             os.fsync(lines.fileno())
             bar.update(len(new))
+            accepted += len(found)
+        if first > accepted:
+            logger.info("%s wrote %d documents; those without an answer are left out", author.model.name, first)
 
 
-def _line(model: BlockModel, document: Document) -> bytes:
+def _line(model: BlockModel, number: int, document: Document) -> bytes:
     """A document as a line of the file. The key "text" is for people and is not read back."""
-    fields = {"ids": document.ids, "turns": document.turns, "text": model.tokenizer.decode(list(document.ids))}
+    fields = {
+        "number": number,
+        "ids": document.ids,
+        "turns": document.turns,
+        "text": model.tokenizer.decode(list(document.ids)),
+    }
     return json.dumps(fields).encode() + b"\n"
 
 
@@ -192,7 +211,7 @@ def _document(line: bytes) -> Document:
     """A line of the file as a document. Raises ValueError for a damaged one."""
     try:
         fields = json.loads(line)
-        turns = fields["turns"]
+        turns, _ = fields["turns"], int(fields["number"])
         document = Document(
             tuple(map(int, fields["ids"])), None if turns is None else tuple((int(a), int(b)) for a, b in turns)
         )
@@ -219,6 +238,15 @@ def _offsets(file: Path) -> list[int]:
     return offsets
 
 
+def _numbers(file: Path) -> list[int]:
+    """The numbers of the documents of a file, which increase; some are left out."""
+    count = _count_written(file)
+    if not count:
+        return []
+    with file.open("rb") as lines:
+        return [int(json.loads(line)["number"]) for line in islice(lines, count)]
+
+
 def _count_written(file: Path) -> int:
     return len(_offsets(file)) - 1
 
@@ -231,14 +259,18 @@ def open_self(settings: DataSettings, file: Path) -> tuple[DocumentSource, Docum
     offsets, count = _offsets(file), settings.self_data.documents
     if len(offsets) <= count:
         raise DataError(f"{file} contains {len(offsets) - 1} complete documents, not {count}; remove it and run again.")
-    held_out = min(settings.held_out, count // 2)
-    if held_out < settings.held_out:
-        logger.warning("%s has %d documents: %d are held out, not %d", SELF, count, held_out, settings.held_out)
-    order = np.random.default_rng(settings.seed).permutation(count)
-    kept, rest = np.sort(order[:held_out]).tolist(), np.sort(order[held_out:]).tolist()
-    return SelfSource(file, [offsets[number] for number in rest], SELF), SelfSource(
-        file, [offsets[number] for number in kept], f"{SELF}, held out"
+    with file.open("rb") as lines:
+        keys = [_key(_document(line)) for line in islice(lines, count)]
+    train, kept = split(keys, settings.held_out, settings.seed, SELF)
+    return SelfSource(file, [offsets[number] for number in train], SELF), SelfSource(
+        file, [offsets[number] for number in sorted(kept)], f"{SELF}, held out"
     )
+
+
+def _key(document: Document) -> int:
+    """A hash of the prompt of a document, or of all its text."""
+    ids = document.ids if document.turns is None else document.ids[: document.turns[0][0]]
+    return int.from_bytes(hashlib.blake2b(json.dumps(ids).encode(), digest_size=8).digest(), "big", signed=True)
 
 
 class SelfSource(DocumentSource):
@@ -261,127 +293,3 @@ class SelfSource(DocumentSource):
                 return _document(file.readline())
         except (OSError, ValueError) as error:
             raise DataError(f"{self._file} was changed or removed while it was read; run again.") from error
-
-
-# -- writing ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentSampler(Sampler):
-    """A Sampler whose noise depends on the document, not on its row in a batch. numbers: the document of each row."""
-
-    numbers: tuple[int, ...] = ()
-
-    def predict(
-        self, logits_NV: Tensor, rows: Sequence[int], positions: Sequence[int], with_entropy: bool = False
-    ) -> Prediction:
-        """As in Sampler, with the number of a row's document instead of the row."""
-        return Sampler.predict(self, logits_NV, [self.numbers[row] for row in rows], positions, with_entropy)
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """The base, with everything it needs to write documents.
-
-    prompts: token ids, used in turn; empty if documents begin with `opening`.
-    between: the tokens between the EOS of a user's turn and the answer. None if the template has no EOS there, so the
-    model writes both in one decode.
-    """
-
-    model: BlockModel
-    settings: DataSettings
-    prompts: Sequence[list[int]]
-    opening: list[int]
-    between: list[int] | None
-
-    @classmethod
-    def of(cls, model: BlockModel, settings: DataSettings) -> "Author":
-        """Encode the prompts. Raises DataError, with the place of the prompt, if the model cannot read it."""
-        prompts = []
-        for where, prompt in read_prompts(settings):
-            try:
-                prompts.append(encode(model, prompt, settings.raw, control_tokens=settings.control_tokens)[1])
-            except PromptError as error:
-                raise DataError(f"{where} cannot be used. {error}", FailureKind.BAD_ROW) from error
-        opening, between = ([], None) if prompts else _opening(model, settings.raw)
-        return cls(model, settings, prompts, opening, between)
-
-    def documents(self, numbers: Sequence[int], tick: Callable[[DecodeEvent], object]) -> list[Document]:
-        """Write the documents with these numbers in one batch. tick: called with every event."""
-        seed = self.settings.seed
-        if self.prompts:
-            prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
-            sequences = self._continuations(prompts, numbers, seed, tick)
-            return [
-                Document(tuple(sequence), ((len(prompt), len(sequence)),))
-                for prompt, sequence in zip(prompts, sequences, strict=True)
-            ]
-        sequences = self._continuations([self.opening] * len(numbers), numbers, seed, tick)
-        if self.between is not None:
-            complete = [
-                index
-                for index, sequence in enumerate(sequences)
-                if sequence[-1] in self.model.eos_token_ids and self._has_room(sequence)
-            ]
-            # Another seed than the question: equal noise would make the first tokens of both correlated.
-            answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
-            prompts = [sequences[index] + self.between for index in complete]
-            answered = self._continuations(prompts, [numbers[index] for index in complete], answer_seed, tick)
-            for index, sequence in zip(complete, answered, strict=True):
-                sequences[index] = sequence
-        return [Document(tuple(sequence), None) for sequence in sequences]
-
-    def _has_room(self, question: list[int]) -> bool:
-        return len(question) + len(self.between) < self.model.context_length
-
-    def _continuations(
-        self, prompts: list[list[int]], numbers: Sequence[int], seed: int, tick: Callable[[DecodeEvent], object]
-    ) -> list[list[int]]:
-        """Each prompt followed by the tokens that the model writes after it, including its EOS if there is one."""
-        if not prompts:
-            return []
-        sampling = self.settings.self_data
-        job = prepare(
-            self.model,
-            prompts,
-            strategy="ar",
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            seed=seed,
-            trace=False,
-        )
-        sampler = DocumentSampler(
-            temperature=sampling.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
-        )
-        sequences = [list(prompt) for prompt in job.prompts]
-        for event in decode(self.model, job.prompts, replace(job.plan, sampler=sampler)):
-            tick(event)
-            if isinstance(event, Finish):
-                sequences[event.row].extend(event.token_ids)
-        return sequences
-
-
-def _opening(model: BlockModel, raw: bool) -> tuple[list[int], list[int] | None]:
-    """The tokens with which a document without a prompt begins, and `Author.between`.
-
-    With a chat template: the common start of the prompts for two different user turns, and their common end.
-    """
-    tokenizer = model.tokenizer
-    if tokenizer.chat_template and not raw:
-        one, other = (encode(model, content)[1] for content in _TWO_CONTENTS)
-        opening = _common_start(one, other)
-        ending = _common_start(one[::-1], other[::-1])[::-1]
-        place = next((place for place, token in enumerate(ending) if token in model.eos_token_ids), None)
-        if opening:
-            return opening, None if place is None else ending[place + 1 :]
-    starts = (tokenizer.bos_token_id, tokenizer.eos_token_id, *sorted(model.eos_token_ids))
-    start = next((token for token in starts if token is not None), None)
-    if start is None:
-        raise DataError(
-            f"{model.name} has neither a BOS nor an EOS that could begin a document; give self_data.prompts."
-        )
-    return [start], None
-
-
-def _common_start(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other))]

@@ -20,12 +20,14 @@ from huggingface_hub import constants
 
 from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model.hub_checkpoints import HUB_ID, HUB_REPLY_SECONDS
+from training.data.bad_rows import BadRows
 from training.data.data_settings import CORPUS, SELF, DataSettings
+from training.data.plain_files import READERS, delimiter_of, reader_of, unpacked, without_bad_lines
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
 _KNOWN = ", ".join(READERS)
+_NO_DATA = ("license", "licence", "readme", "notice", "copying", "changelog", "dataset_info", "dataset_infos")
 
 
 def load_rows(settings: DataSettings) -> datasets.Dataset:
@@ -38,15 +40,17 @@ def load_rows(settings: DataSettings) -> datasets.Dataset:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError):  # a path that is too long, of an unknown user, or with a NUL
         is_folder = is_file = False
-    if is_folder:
+    if is_folder and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        rows = _from_saved(path, settings)
+    elif is_folder:
         rows = _from_files(_files_of(path), source, settings)
     elif is_file:
-        if path.suffix.lower() not in READERS:
+        if reader_of(path) is None:
             raise DataError(f"{source} is a file of an unsupported kind; give a file of {_KNOWN}.")
         rows = _from_files([path], source, settings)
-    elif HUB_ID.fullmatch(source) and not source.lower().endswith(tuple(READERS)):
+    elif HUB_ID.fullmatch(source) and reader_of(Path(source)) is None:
         rows = _from_hub(settings)
-    elif source.lower().endswith(tuple(READERS)):
+    elif reader_of(Path(source[-200:])) is not None:
         raise DataError(f"There is no file {brief_text(source, 200)}.", FailureKind.MISSING_FILE)
     else:
         raise DataError(
@@ -64,23 +68,20 @@ def _files_of(folder: Path) -> list[Path]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in READERS
+        if reader_of(path) is not None
         and path.is_file()
+        and path.stem.lower() not in _NO_DATA
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
         raise DataError(f"The folder {folder} contains no file of {_KNOWN}.")
-    other = next((path for path in files if _reader(path) != _reader(files[0])), None)
+    other = next((path for path in files if reader_of(path) != reader_of(files[0])), None)
     if other is not None:
         raise DataError(
             f"The folder {folder} contains files of several kinds, such as {files[0].name} and {other.name}; "
             "keep only one kind, or give a single file."
         )
     return files
-
-
-def _reader(path: Path) -> str:
-    return READERS[path.suffix.lower()]
 
 
 def _from_files(files: list[Path], source: str, settings: DataSettings) -> datasets.Dataset:
@@ -91,17 +92,66 @@ def _from_files(files: list[Path], source: str, settings: DataSettings) -> datas
     for path in files:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty.")
-    reader = _reader(files[0])
+    reader, plain = reader_of(files[0]), [unpacked(path) for path in files]
     try:
-        with _quiet_datasets():
-            return datasets.load_dataset(
-                reader,
-                data_files=[glob.escape(str(path.resolve())) for path in files],
-                split=settings.split,
-                **_reader_options(reader, files),
-            )
+        if reader == "json":  # whose reader stores bytes without a check
+            for path, shown in zip(plain, files, strict=True):
+                if problem := _text_error(path, shown):
+                    raise DataError(problem)
+        return _loaded(reader, plain, settings)
     except Exception as error:  # the readers may raise any exception for a file of a user
-        raise _load_error(files, source, error) from error
+        readable = _without_bad_rows(reader, files, plain, settings)
+        if readable is None:
+            raise _load_error(files, plain, source, error) from error
+    try:
+        return _loaded(reader, readable, settings)
+    except Exception as error:
+        raise _load_error(files, readable, source, error) from error
+
+
+def _loaded(reader: str, files: list[Path], settings: DataSettings) -> datasets.Dataset:
+    with _quiet_datasets():
+        return datasets.load_dataset(
+            reader,
+            data_files=[glob.escape(str(path.resolve())) for path in files],
+            split=settings.split,
+            **_reader_options(reader, files),
+        )
+
+
+def _without_bad_rows(reader: str, files: list[Path], plain: list[Path], settings: DataSettings) -> list[Path] | None:
+    """Copies of files of rows without those that cannot be read; None if no row is to blame, or the files have none.
+
+    Raises DataError if there are too many.
+    """
+    if reader not in ("json", "csv") or (reader == "json" and any(_is_list(path) for path in plain)):
+        return None
+    bad, rows, copies = BadRows(settings.source, settings.bad_rows), 0, []
+    for path, shown in zip(plain, files, strict=True):
+        copy, found = without_bad_lines(path, shown, bad)
+        copies.append(copy)
+        rows += found
+    bad.check(rows)
+    return copies if bad.count else None
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a JSON file is one list of rows, not one row per line."""
+    with path.open("rb") as file:
+        return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _from_saved(folder: Path, settings: DataSettings) -> datasets.Dataset:
+    """The rows of a folder that `save_to_disk` wrote."""
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library may raise any exception for a folder of a user
+        raise DataError(f"{folder} cannot be read as a saved data set: {_one_line(error)}") from error
+    if isinstance(found, datasets.DatasetDict):
+        if settings.split not in found:
+            raise DataError(f"{folder} has no split {settings.split!r}; it has {', '.join(found)}.")
+        found = found[settings.split]
+    return found
 
 
 def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
@@ -111,20 +161,21 @@ def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
     if reader == "text":
         return {"sample_by": "paragraph"}
     if reader == "csv":
+        mark = delimiter_of(files[0])
         with files[0].open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file), [])
+            names = next(csv.reader(file, delimiter=mark), [])
         # Without these options, an answer "42" becomes a number and an answer "None" a missing value.
         text = datasets.Features({name: datasets.Value("string") for name in names})
-        return {"features": text, "keep_default_na": False, "encoding": "utf-8-sig"}
+        return {"features": text, "keep_default_na": False, "encoding": "utf-8-sig", "sep": mark}
     return {}
 
 
-def _load_error(files: list[Path], source: str, error: Exception) -> DataError:
-    """The error for files that cannot be read, with the line if it is known."""
-    for path in files:
-        problem = _text_error(path) if _reader(path) != "parquet" else None
-        if problem is None and _reader(path) == "json":
-            problem = _json_error(path)
+def _load_error(files: list[Path], plain: list[Path], source: str, error: Exception) -> DataError:
+    """The error for files that cannot be read, with the line if it is known. plain: the files, unpacked."""
+    for shown, path in zip(files, plain, strict=True):
+        problem = _text_error(path, shown) if reader_of(path) != "parquet" else None
+        if problem is None and reader_of(path) == "json":
+            problem = _json_error(path, shown)
         if problem is not None:
             return DataError(problem, FailureKind.BAD_ROW)
     if isinstance(error, DatasetGenerationCastError):
@@ -132,39 +183,39 @@ def _load_error(files: list[Path], source: str, error: Exception) -> DataError:
     if "corresponds to no data" in str(error):
         return DataError(f"{source} contains no rows, so there is nothing to train on.")
     cause = error.__cause__ or error
-    return DataError(f"{source} cannot be read as {_reader(files[0])}: {_one_line(cause)}")
+    return DataError(f"{source} cannot be read as {reader_of(files[0])}: {_one_line(cause)}")
 
 
-def _text_error(path: Path) -> str | None:
+def _text_error(path: Path, shown: Path) -> str | None:
     """The error of a file that is not UTF-8, with its line; None if it is."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError:
-                return f"Line {number} of {path} is not UTF-8 text; save the file as UTF-8."
+                return f"Line {number} of {shown} is not UTF-8 text; save the file as UTF-8."
     return None
 
 
-def _json_error(path: Path) -> str | None:
+def _json_error(path: Path, shown: Path) -> str | None:
     """The error of a JSON file, with its line or row; None if there is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             rows = enumerate(json.loads(text), start=1)
             wrong = next((number for number, row in rows if not isinstance(row, dict)), None)
-            return wrong and f"Row {wrong} of {path} is not a JSON object."
+            return wrong and f"Row {wrong} of {shown} is not a JSON object."
     except (ValueError, RecursionError) as error:
-        return f"Line {getattr(error, 'lineno', 1)} of {path} is not JSON: {_one_line(error)}"
+        return f"Line {getattr(error, 'lineno', 1)} of {shown} is not JSON: {_one_line(error)}"
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            return f"Line {number} of {path} is not JSON: {_one_line(error)}"
+            return f"Line {number} of {shown} is not JSON: {_one_line(error)}"
         if not isinstance(row, dict):
-            return f"Line {number} of {path} is not a JSON object; a row is {{column: value}}."
+            return f"Line {number} of {shown} is not a JSON object; a row is {{column: value}}."
     return None
 
 

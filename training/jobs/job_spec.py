@@ -60,8 +60,10 @@ class JobSpec(BaseModel):
             raise JobError("The job's settings cannot be read; a setting is 'section.key': value.") from error
         if recipe.kind != self.kind:
             raise JobError(f"The recipe {self.label} is for {recipe.kind}, but the job is for {self.kind}.")
-        if recipe.kind == "adapt" and recipe.base is None:
-            raise JobError("The recipe names no base checkpoint; give one as the base.")
+        try:
+            recipe.require_inputs()
+        except NBDiffError as error:
+            raise JobError(str(error)) from error
         if recipe.kind == "pretrain" and self.base is not None:
             raise JobError("pretrain creates a new network, so it takes no base; leave it out.")
         return recipe

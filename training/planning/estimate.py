@@ -18,7 +18,6 @@ import torch
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import SettingError, brief
-from training.errors import RecipeError
 from training.model.adapters import add_adapters
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
@@ -152,8 +151,7 @@ def estimate(
 def _shape(recipe: Recipe) -> BaseShape:
     if recipe.kind == "pretrain":
         return shape_of_new(recipe.network, "the new network")
-    if recipe.base is None:
-        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    recipe.require_inputs(data=False)
     return find_shape(recipe.base)
 
 

@@ -80,7 +80,7 @@ def estimate(
 
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
-    chosen = settled(recipe, overrides, base, None, max_steps)
+    chosen = settled(recipe, overrides, base, None, max_steps, needs_data=False)
     if chosen.optimisation.epochs is not None:
         raise SettingError(
             f"optimisation.epochs is {chosen.optimisation.epochs:g}, whose steps are counted from the data at the "
@@ -109,12 +109,23 @@ def corpus(
 
 
 def settled(
-    recipe: str | None, overrides: list[str] | None, base: str | None, data: str | None, max_steps: int | None
+    recipe: str | None,
+    overrides: list[str] | None,
+    base: str | None,
+    data: str | None,
+    max_steps: int | None,
+    needs_data: bool = True,
 ) -> "Recipe":
-    """The recipe that the options of a command give. Raises RecipeError if it does not exist or is not valid."""
+    """The recipe that the options of a command give.
+
+    Raises RecipeError if it does not exist, is not valid, or names no base or no data. needs_data: False for a command
+    that reads none.
+    """
     from training.errors import RecipeError
     from training.recipe.recipe import Recipe
 
     if recipe is None:
         raise RecipeError("Give a --recipe: a bundled name (python -m training recipes lists them) or a YAML file.")
-    return Recipe.read(recipe, overrides, base=base, data__source=data, optimisation__max_steps=max_steps)
+    chosen = Recipe.read(recipe, overrides, base=base, data__source=data, optimisation__max_steps=max_steps)
+    chosen.require_inputs(needs_data)
+    return chosen

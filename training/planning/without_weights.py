@@ -9,7 +9,7 @@ from nbdiff_engine.errors import brief
 from training.data.data_settings import SELF
 from training.data.documents import DocumentSource
 from training.data.self_generated import DOCUMENTS_FILE
-from training.errors import DataError, RecipeError
+from training.errors import DataError
 from training.model.base import TrainedModel, with_spec
 from training.model.new_model import new_model, train_tokenizer
 from training.planning.shapes import meta_network
@@ -24,6 +24,7 @@ def open_without_weights(recipe: Recipe) -> tuple[TrainedModel, DocumentSource, 
 
     Raises NBDiffError if the run could not start.
     """
+    recipe.require_inputs()
     model, about_mask = _model(recipe)
     source, _ = open_documents(recipe, model, _self_written(recipe, model))
     return model, source, about_mask
@@ -40,8 +41,6 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
         with torch.device("meta"):
             model = new_model(recipe.network, tokenizer, recipe.seed, "a new network")
         return model, f"the tokenizer shown here is trained on {few} documents, the run's on more"
-    if recipe.base is None:
-        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
     described = describe(recipe.base)
     model = TrainedModel.of(described, meta_network(described.config, described.label))
     has_mask = model.own_mask is not None

@@ -3,7 +3,8 @@
 A recipe is YAML, in a bundled or a separate file. `--set section.key=value` overrides single settings.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +16,8 @@ from training.data.data_settings import DataSettings
 from training.errors import RecipeError
 from training.failure_kind import FailureKind
 from training.recipe.block_schedule import BlockGrowth
+
+logger = logging.getLogger(__name__)
 
 RECIPE_FOLDER = Path(__file__).parent / "bundled"
 
@@ -222,11 +225,8 @@ class Recipe(Section):
         Raises RecipeError.
         """
         fields = _fields_of(name)
-        given_keys = [text.partition("=")[0] for text in overrides or []]
-        _replace_length(fields, [*given_keys, *_dotted(given)])
-        for text in overrides or []:
-            _override(fields, text)
-        return cls._validated(fields, name, given)
+        settings = [_setting_of(text) for text in overrides or []]
+        return cls._changed(fields, name, settings, given)
 
     @classmethod
     def parse(cls, source: str, settings: Mapping[str, Any] | None = None, **given: Any) -> Self:
@@ -240,20 +240,32 @@ class Recipe(Section):
         else:
             name = "that was given as text" if "\n" in source else repr(brief_text(source))
             fields = _fields_in(source, name, "; the bundled recipes are " + ", ".join(known))
-        _replace_length(fields, [*(settings or {}), *_dotted(given)])
-        for key, value in (settings or {}).items():
-            _put(fields, key.strip().split("."), value, key)
-        return cls._validated(fields, name, given)
+        return cls._changed(fields, name, [(key.strip(), value) for key, value in (settings or {}).items()], given)
 
     @classmethod
-    def _validated(cls, fields: dict[str, Any], name: str, given: Mapping[str, Any]) -> Self:
-        for key, value in given.items():
-            if value is not None:
-                _put(fields, key.split("__"), value, key)
+    def _changed(
+        cls, fields: dict[str, Any], name: str, settings: Sequence[tuple[str, Any]], given: Mapping[str, Any]
+    ) -> Self:
+        """The recipe with settings by dotted key, then those of `given` with __ for the dot, unless None."""
+        settings = [*settings, *((key.replace("__", "."), value) for key, value in given.items() if value is not None)]
+        source = next((value for key, value in reversed(settings) if key == "data.source"), None)
+        if source is not None:
+            _leave_source(fields, source, name)
+        _replace_length(fields, [key for key, _ in settings])
+        for key, value in settings:
+            _put(fields, key.split("."), value, key)
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise RecipeError(f"The recipe {brief_text(name)} is not valid: {first_problem(error)}.") from error
+
+    def require_inputs(self, data: bool = True) -> None:
+        """Raise RecipeError, one sentence, if the base or the data is still to be given. data: False for no data."""
+        missing = [("base checkpoint", "--base")] if self.kind == "adapt" and self.base is None else []
+        missing += [("data", "--data")] if data and self.data.source is None else []
+        if missing:
+            names, options = zip(*missing)
+            raise RecipeError(f"The recipe names no {' and no '.join(names)}; give {' and '.join(options)}.")
 
     def to_yaml(self) -> str:
         """All resolved settings, as YAML that `read` accepts."""
@@ -261,11 +273,6 @@ class Recipe(Section):
         if self.optimisation.epochs is not None:
             del fields["optimisation"]["max_steps"]  # not known yet, and the two are not given together
         return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=110)
-
-
-def _dotted(given: Mapping[str, Any]) -> list[str]:
-    """The dotted names of the arguments of `read` and `parse` that have a value."""
-    return [key.replace("__", ".") for key, value in given.items() if value is not None]
 
 
 def _replace_length(fields: dict[str, Any], keys: list[str]) -> None:
@@ -333,7 +340,29 @@ _OPENING = (
 _CLOSING = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
 
 
-def _override(fields: dict[str, Any], text: str) -> None:
+# Settings that describe one source of data, and say nothing about another.
+_OF_SOURCE = ("self_data", "weights", "format", "columns", "subset", "split", "limit")
+
+
+def _leave_source(fields: dict[str, Any], source: Any, name: str) -> None:
+    """Remove the settings that belong to the recipe's own source, if another one is given."""
+    data = fields.get("data")
+    if not isinstance(data, dict) or data.get("source") == source:
+        return
+    before = {key: data.pop(key) for key in _OF_SOURCE if key in data}
+    usual = DataSettings(source=None).model_dump()
+    dropped = [key for key, value in before.items() if value and value != usual[key]]
+    if dropped:
+        logger.info(
+            "the data is %s, so these settings of %s for its own data are left out: %s",
+            brief(source),
+            brief_text(name),
+            ", ".join(f"data.{key}" for key in dropped),
+        )
+
+
+def _setting_of(text: str) -> tuple[str, Any]:
+    """Dotted key and value of a --set."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise RecipeError(f"--set {brief(text)} is not key=value, such as optimisation.learning_rate=1e-4.")
@@ -341,7 +370,7 @@ def _override(fields: dict[str, Any], text: str) -> None:
         parsed = plain_yaml(value) if value else None
     except ValueError as error:
         raise RecipeError(f"--set {brief(text)}: the value is not YAML.") from error
-    _put(fields, key.strip().split("."), parsed, key.strip())
+    return key.strip(), parsed
 
 
 def _put(fields: dict[str, Any], path: list[str], value: Any, key: str) -> None:

@@ -20,7 +20,8 @@ from nbdiff_engine.model.spec import DiffusionSpec
 from training.data.data_settings import CORPUS, SELF
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
-from training.data.formats import Encoder, detect_format
+from training.data.encoder import Encoder
+from training.data.formats import detect_format
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.data.sources import load_rows
 from training.errors import RecipeError, RunError
@@ -70,6 +71,7 @@ def make_trainer(
 
     Raises NBDiffError as `start` does.
     """
+    recipe.require_inputs()
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
@@ -128,8 +130,7 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         texts = tokenizer_texts(recipe)
         tokenizer = train_tokenizer(texts, recipe.network.tokenizer.vocab_size)
         return new_model(recipe.network, tokenizer, recipe.seed, name)
-    if recipe.base is None:
-        raise RecipeError("The recipe names no base checkpoint; give one with --base.")
+    recipe.require_inputs(data=False)
     try:
         find_checkpoint(recipe.base)
     except CheckpointError as error:
@@ -216,5 +217,6 @@ def open_documents(
         recipe.data.raw,
         () if model.spec is None else (model.spec.mask_token_id,),
         recipe.data.control_tokens,
+        recipe.data.template_arguments,
     )
     return open_source(recipe.data, encoder)

@@ -5,12 +5,14 @@ import types
 from collections import Counter, namedtuple
 
 import datasets
+import numpy as np
 import pytest
 
-from tests.training.encoders import EOS, LOADED, MASK, written
+from tests.training.encoders import CHATML, EOS, LOADED, MASK, conversation, encoder_with, turns_of, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
-from training.data.formats import Encoder
+from training.data.encoder import Encoder
+from training.data.held_out_split import split
 from training.errors import DataError
 
 
@@ -32,24 +34,155 @@ def test_held_out_rows_are_not_in_train_and_do_not_change(tmp_path, encoder):
         parts = open_source(DataSettings.of(source=source, **settings), encoder)
         return [{part[index].ids for index in range(len(part))} for part in parts]
 
-    train, held_out = opened(held_out=10)
-    assert (len(train), len(held_out)) == (40, 10)
+    train, held_out = opened(held_out=5)
+    assert (len(train), len(held_out)) == (45, 5)
     assert not train & held_out
-    assert [train, held_out] == opened(held_out=10)
-    assert held_out != opened(held_out=10, seed=1)[1]
-    assert [len(part) for part in opened(held_out=64)] == [25, 25]
-    assert [len(part) for part in opened(limit=7, held_out=2)] == [5, 2]
+    assert [train, held_out] == opened(held_out=5)
+    assert held_out != opened(held_out=5, seed=1)[1]
+    assert [len(part) for part in opened(held_out=64)] == [45, 5]
+    assert [len(part) for part in opened(limit=7, held_out=2)] == [6, 1]
     assert [len(part) for part in opened(limit=1)] == [1, 0]
 
 
 def test_a_document_does_not_change_and_a_wrong_index_raises_an_error(tmp_path, encoder):
     source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(4)])
     train, held_out = open_source(DataSettings.of(source=source, held_out=1), encoder)
+    assert len(train) == 3
     assert train[1] == train[1] == encoder.encode_text(encoder.tokenizer.decode(train[1].ids[:-1]))
     assert held_out.name == "a.jsonl, held out"
     for index in (3, -1):
         with pytest.raises(IndexError):
             train[index]
+
+
+def test_rows_with_the_same_prompt_are_in_the_same_part(tmp_path, encoder):
+    rows = [{"prompt": f"number {number // 3}", "completion": str(number)} for number in range(120)]
+    source = written(tmp_path / "a.jsonl", rows)
+    parts = open_source(DataSettings.of(source=source, held_out=12), encoder)
+    asked = [{part[i].ids[: part[i].turns[0][0]] for i in range(len(part))} for part in parts]
+    assert [len(part) for part in parts] == [108, 12]
+    assert not asked[0] & asked[1]
+
+
+def test_without_equal_prompts_the_choice_is_the_permutation_of_the_seed():
+    train, held_out = split(list(range(100, 0, -1)), 7, 3, "x")
+    order = np.random.default_rng(3).permutation(100)
+    assert held_out.tolist() == order[:7].tolist()
+    assert train.tolist() == sorted(order[7:].tolist())
+
+
+def test_one_prompt_for_all_documents_and_large_groups_can_still_be_held_out(caplog):
+    assert [len(part) for part in split([1] * 30, 64, 0, "x")] == [27, 3]
+    assert "all documents have the same prompt" in caplog.text
+    assert [len(part) for part in split([1] * 10 + [2] * 8, 1, 0, "x")] == [10, 8]
+    assert [len(part) for part in split([1], 64, 0, "x")] == [1, 0]
+    assert [len(part) for part in split(range(9), 0, 0, "x")] == [9, 0]
+
+
+QWEN = (  # as Qwen3's: only the last answer is written with a thought, which may be empty
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n{{ m['reasoning_content'] or '' }}\n</think>\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_every_answer_is_a_document_if_the_template_changes_earlier_ones(tmp_path, thinks):
+    arguments = {} if thinks else {"enable_thinking": False}
+    encoder = encoder_with(QWEN, template_arguments=arguments)
+    texts = ["a", "one", "b", "two", "c", "three", "d", "four"]
+    source = written(tmp_path / "a.jsonl", [{"messages": conversation(*texts)}, {"messages": conversation("x", "y")}])
+    train, _ = open_source(DataSettings.of(source=source, held_out=0, template_arguments=arguments), encoder)
+    thought = "<think>\n\n</think>\n" if thinks else ""
+    answers = ["one", "two", "three", "four", "y"]
+    documents = [train[index] for index in range(len(train))]
+    assert [turns_of(encoder, each) for each in documents] == [[f"{thought}{each}<|im_end|>"] for each in answers]
+    for known, document in zip((1, 3, 5, 7), documents):
+        prompt = encoder.tokenizer.apply_chat_template(
+            conversation(*texts)[:known], tokenize=False, add_generation_prompt=True, **arguments
+        )
+        assert encoder.tokenizer.decode(document.ids[: document.turns[0][0]]) == prompt
+    assert encoder.last_turn_only == 0
+
+
+def test_a_template_argument_that_the_template_does_not_read_raises_one_sentence():
+    with pytest.raises(DataError, match="does not read 'thinking'"):
+        encoder_with(QWEN, template_arguments={"thinking": False})
+    with pytest.raises(DataError, match="there is none"):
+        encoder_with(None, template_arguments={"thinking": False})
+
+
+TOOLS = (
+    "{% if tools %}TOOLS {% for t in tools %}{{ t | tojson }}{% endfor %}\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    "{% for c in m['tool_calls'] or [] %}CALL {{ c['function'] | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+CALLING = [
+    {"role": "user", "content": "1 + 1?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "2"},
+    {"role": "assistant", "content": "Two."},
+]
+
+
+def test_tool_calls_and_tools_are_written_by_the_template(tmp_path):
+    encoder = encoder_with(TOOLS)
+    tools = [{"name": "add", "parameters": {"a": "int"}}]
+    others = {"messages": conversation("a", "b"), "tools": [{"name": "sub", "parameters": {"b": "int"}}]}
+    source = written(tmp_path / "a.jsonl", [{"messages": CALLING, "tools": tools}, others])
+    train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    text = encoder.tokenizer.decode(train[0].ids)
+    assert text.startswith('TOOLS {"name": "add", "parameters": {"a": "int"}}<|im_start|>')
+    assert turns_of(encoder, train[0]) == [
+        'CALL {"name": "add", "arguments": {"a": 1}}<|im_end|>',
+        "Two.<|im_end|>",
+    ]
+
+
+def test_what_the_template_does_not_write_is_counted_and_named(tmp_path, caplog):
+    encoder = encoder_with(CHATML)
+    thinking = conversation("a", "b")
+    thinking[1]["reasoning_content"] = "hm"
+    source = written(tmp_path / "a.jsonl", [{"messages": conversation("a", "b")}, {"messages": thinking}] * 3)
+    train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    assert len(train) == 6
+    assert "the reasoning_content of 3 rows is not trained on" in caplog.text
+    assert "first rows: 2, 4, 6" in caplog.text
+
+
+def test_system_and_history_columns_message_lists_and_text_parts(tmp_path):
+    encoder = encoder_with(CHATML)
+    asked, answered = conversation("c", "d")
+    expected = conversation("a", "b", "c", "d", system="Be brief.")
+    short = conversation("c", "d", system="Be brief.")
+    rows = {
+        "alpaca": ({"instruction": "c", "output": "d", "history": [["a", "b"]], "system": "Be brief."}, expected),
+        "sharegpt": (
+            {
+                "system": "Be brief.",
+                "conversations": [{"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}],
+            },
+            short,
+        ),
+        "trl": ({"prompt": [short[0], asked], "completion": [answered]}, short),
+        "parts": ({"messages": [*short[:1], {**asked, "content": [{"type": "text", "text": "c"}]}, answered]}, short),
+    }
+    for name, (row, messages) in rows.items():
+        source = written(tmp_path / f"{name}.jsonl", [row])
+        train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+        assert train[0] == encoder.encode_messages(messages), name
+
+
+def test_answers_in_a_prompt_of_messages_are_context(tmp_path):
+    encoder = encoder_with(CHATML)
+    messages = conversation("a", "b", "c", "d")
+    source = written(tmp_path / "a.jsonl", [{"prompt": messages[:3], "completion": messages[3:]}])
+    train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    assert turns_of(encoder, train[0]) == ["d<|im_end|>"]
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from tests.training.encoders import (
     turns_of,
 )
 from training.data.data_settings import DataSettings
-from training.data.formats import Encoder, Format, detect_format
+from training.data.encoder import Encoder
+from training.data.formats import Format, detect_format
 from training.errors import DataError
 
 
@@ -226,6 +227,7 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
         (["q", "answer"], {"columns": {"prompt": "q"}}, ("prompt", "q", "answer")),
         (["q", "a", "text"], {"columns": {"prompt": "q", "completion": "a"}}, ("prompt", "q", "a")),
         (["q", "a", "of"], {"columns": {"prompt": "q", "completion": "a", "input": "of"}}, ("prompt", "q", "a", "of")),
+        (["Prompt", "COMPLETION"], {}, ("prompt", "Prompt", "COMPLETION")),
         (["body", "text"], {"columns": {"text": "body"}}, ("text", "body")),
     ],
 )

@@ -12,15 +12,14 @@ from transformers import AutoTokenizer
 
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.prompts import encode
-from nbdiff_engine.tasks import DOMAINS
 from tests.conftest import GOLDEN
 from tests.training.runs import losses, small_base, small_recipe
-from training.corpus.problems import example
-from training.data import self_generated
+from training.data import self_author, self_generated
 from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts
 from training.data.packing import Cursor, Packer
-from training.data.self_generated import Author, cache_folder, open_self, wait_for_self_data, write_self_data
+from training.data.self_author import Author
+from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
 from training.errors import DataError, RecipeError, RunError
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
@@ -87,15 +86,28 @@ def test_documents_with_the_same_prompt_differ(golden_model, tmp_path):
     assert len({tuple(ids) for ids, _ in found}) > COUNT // 2
 
 
-def test_without_prompts_the_model_writes_the_users_turn_and_the_answer(golden_model, tmp_path):
-    settings = of(max_new_tokens=60)
-    found = documents(write(golden_model, settings, tmp_path))
+def test_without_prompts_the_model_writes_both_turns_and_only_its_answer_is_trained_on(golden_model, tmp_path, caplog):
+    settings = of()
+    caplog.set_level("INFO")
+    file = write(golden_model, settings, tmp_path)
+    found, numbers = documents(file), [json.loads(line)["number"] for line in file.read_text().splitlines()]
     outputs = nb.generate(
-        golden_model, [[USER]] * COUNT, strategy="ar", temperature=1.0, seed=0, max_new_tokens=60, trace=False
+        golden_model, [[USER]] * 40, strategy="ar", temperature=1.0, seed=0, max_new_tokens=TOKENS, trace=False
     )
-    assert found == [([USER, *output.token_ids], None) for output in outputs]
-    assert any(BOT in ids for ids, _ in found)
+    texts = [[USER, *output.token_ids] for output in outputs]
+    starts = {n: ids.index(BOT, 2) + 1 for n, ids in enumerate(texts) if BOT in ids[2:]}
+    answered = [n for n, start in starts.items() if set(texts[n][start:]) - {EOS}]
+    assert 0 < len(answered) < 40  # texts without an answer are left out, and the next numbers are written
+    assert numbers == answered[:COUNT]
+    assert found == [(texts[n], [[starts[n], len(texts[n])]]) for n in numbers]
     assert not any(MASK in ids for ids, _ in found)
+    assert "those without an answer are left out" in caplog.text
+
+
+def test_a_model_that_writes_no_answers_gives_up_with_one_sentence(golden_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Author, "documents", lambda self, numbers, tick: [None] * len(numbers))
+    with pytest.raises(DataError, match=r"wrote an answer for 0 of \d+ documents, and 10 are wanted"):
+        write(golden_model, of(), tmp_path)
 
 
 def test_if_an_eos_ends_the_users_turn_the_answer_follows_it(golden_model, tmp_path):
@@ -107,13 +119,11 @@ def test_if_an_eos_ends_the_users_turn_the_answer_follows_it(golden_model, tmp_p
     author = Author.of(model, of(max_new_tokens=60))
     assert (author.opening, author.between) == ([USER], [BOT])
     written = author.documents(range(COUNT), lambda event: None)
-    questions = [document.ids.index(EOS) for document in written if EOS in document.ids]
-    assert questions
-    for document in written:
-        if EOS in document.ids:
-            assert document.ids[document.ids.index(EOS) + 1] == BOT
-            assert len(document.ids) > document.ids.index(EOS) + 2
-        assert document.turns is None
+    assert any(written)
+    for document in filter(None, written):
+        question = document.ids.index(EOS)
+        assert document.ids[question + 1] == BOT
+        assert document.turns == ((question + 2, len(document.ids)),)
     assert author.documents(range(4, 7), lambda event: None) == written[4:7]
 
 
@@ -124,6 +134,7 @@ def test_the_text_before_the_users_turn_is_not_sampled(golden_model):
     author = Author.of(model, of())
     assert model.tokenizer.decode(author.opening) == "Be kind.\nUser:"  # the model writes the space after it
     assert author.between is None
+    assert model.tokenizer.decode(author.ending) == "\nAssistant:"
 
 
 def test_without_a_template_a_document_begins_with_bos_or_else_with_eos(golden_model):
@@ -165,8 +176,8 @@ def test_a_damaged_part_of_the_file_is_written_again(golden_model, tmp_path):
     assert write(golden_model, of(), tmp_path).read_bytes() == complete
 
 
-def test_ctrl_c_keeps_the_finished_batches(golden_model, tmp_path, monkeypatch, caplog):
-    complete = write(golden_model, of(), tmp_path / "complete").read_bytes()
+def test_ctrl_c_keeps_the_finished_batches(golden_model, prompts, tmp_path, monkeypatch, caplog):
+    complete = write(golden_model, of(prompts=str(prompts)), tmp_path / "complete").read_bytes()
     write_documents = Author.documents
 
     def stop_at_the_third(self, numbers, tick):
@@ -176,13 +187,13 @@ def test_ctrl_c_keeps_the_finished_batches(golden_model, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(Author, "documents", stop_at_the_third)
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
-        write(golden_model, of(), tmp_path / "cut", batch_size=4)
+        write(golden_model, of(prompts=str(prompts)), tmp_path / "cut", batch_size=4)
     assert "8 of 10 documents" in caplog.text
     monkeypatch.setattr(Author, "documents", write_documents)
     file = tmp_path / "cut" / "documents.jsonl"
     assert complete.startswith(file.read_bytes())
     assert len(documents(file)) == 8
-    assert write(golden_model, of(), tmp_path / "cut", batch_size=4).read_bytes() == complete
+    assert write(golden_model, of(prompts=str(prompts)), tmp_path / "cut", batch_size=4).read_bytes() == complete
 
 
 def test_written_documents_are_not_decoded_again(golden_model, tmp_path, monkeypatch):
@@ -191,7 +202,7 @@ def test_written_documents_are_not_decoded_again(golden_model, tmp_path, monkeyp
     def refuse(*args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(self_generated, "decode", refuse)
+    monkeypatch.setattr(self_author, "decode", refuse)
     assert write(golden_model, of(), tmp_path) == file
     assert wait_for_self_data(of(), tmp_path) == file
 
@@ -204,13 +215,13 @@ def test_the_progress_bar_is_on_standard_error(golden_model, tmp_path, capsys):
     assert "tokens" in output.err
 
 
-def test_a_full_disk_raises_one_sentence(golden_model, tmp_path, monkeypatch):
+def test_a_full_disk_raises_one_sentence(golden_model, prompts, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(self_generated.os, "fsync", full)
     with pytest.raises(RunError, match="disk is full; the first 4 of 10 are kept"):
-        write(golden_model, of(), tmp_path, batch_size=4)
+        write(golden_model, of(prompts=str(prompts)), tmp_path, batch_size=4)
 
 
 def test_a_cache_that_cannot_be_created_raises_one_sentence(golden_model, tmp_path):
@@ -258,58 +269,7 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
     assert name(settings=of(prompts=str(prompts.with_name("moved.txt")))) == others[-1]
 
 
-# -- prompts ----------------------------------------------------------------------------------------------
-
-
-def test_every_form_of_a_line_is_read(golden_model, tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    messages = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
-    messages.append({"role": "user", "content": "2 + 2?"})
-    lines = ["Name a colour.", {"prompt": "Name a bird.", "id": 3}, {"messages": messages}]
-    path.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\n\n", encoding="utf-8")
-    found = documents(write(golden_model, of(prompts=str(path)), tmp_path))
-    for (ids, turns), prompt in zip(found, ["Name a colour.", "Name a bird.", messages]):
-        assert ids[: turns[0][0]] == encode(golden_model, prompt)[1]
-        assert turns == [[turns[0][0], len(ids)]]
-
-
-def test_raw_prompts_do_not_use_the_template(golden_model, prompts, tmp_path):
-    settings = of(prompts=str(prompts)).model_copy(update={"raw": True})
-    ids, turns = documents(write(golden_model, settings, tmp_path))[0]
-    assert ids[: turns[0][0]] == golden_model.tokenizer("Name three colours.")["input_ids"]
-
-
-def test_prompts_of_the_corpus_come_from_all_domains_in_turn():
-    found = read_prompts(of(seed=3, prompts="corpus"))
-    assert [prompt for _, prompt in found] == [example(DOMAINS[i % 4], "train", i, 3).prompt for i in range(COUNT)]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("p.txt", b" \n\n", "contains no prompt"),
-        ("p.jsonl", b"", "contains no prompt"),
-        ("p.txt", b"fine\n\xff\xfe\n", "Line 2 of .* is not UTF-8"),
-        ("p.jsonl", b'"fine"\n\n{"prompt": \n', "Line 3 of .* is not JSON"),
-        ("p.jsonl", b'{"question": "x"}\n', "Line 1 of .* contains no prompt"),
-        ("p.jsonl", b"[1, 2]\n", "Line 1 of .* contains no prompt"),
-        ("p.jsonl", b'"fine"\n{"prompt": " "}\n', "Line 2 of .* cannot be used. The prompt is empty"),
-        ("p.jsonl", b'{"messages": [{"role": "user"}]}\n', "Line 1 of .* cannot be used"),
-        ("p.txt", b"word " * 2000, "Line 1 of .* cannot be used. .*tokens long"),
-        ("p.csv", b"x", "not a .txt or .jsonl file"),
-    ],
-)
-def test_the_error_for_an_unusable_prompt_names_the_line(golden_model, tmp_path, name, content, sentence):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=sentence) as caught:
-        write(golden_model, of(prompts=str(tmp_path / name)), tmp_path / "cache")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_missing_file_of_prompts_raises_one_sentence(golden_model, tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
-        read_prompts(of(prompts=str(tmp_path / "none.txt")))
+# -- settings ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,6 +296,8 @@ def test_every_document_is_in_exactly_one_part(golden_model, prompts, tmp_path):
     file = write(golden_model, settings, tmp_path)
     train, held_out = open_self(settings, file)
     assert (len(train), len(held_out)) == (COUNT - 3, 3)
+    asked = [{part[i].ids[: part[i].turns[0][0]] for i in range(len(part))} for part in (train, held_out)]
+    assert not asked[0] & asked[1]
     parts = [
         [(list(d.ids), [list(turn) for turn in d.turns]) for d in map(s.__getitem__, range(len(s)))]
         for s in (train, held_out)
@@ -364,7 +326,8 @@ def test_a_run_on_documents_that_its_base_writes(prompts, tmp_path, monkeypatch,
     base = small_base(tmp_path / "base")
     self_data = {"documents": 12, "max_new_tokens": TOKENS, "prompts": str(prompts) if given else None}
     fields = small_recipe(base, prompts, optimisation={"max_steps": 2}, lora=lora).model_dump()
-    fields["data"] = {"source": "self", "held_out": 4, "self_data": self_data}
+    # A random network writes no answer by itself, but it continues a plain text.
+    fields["data"] = {"source": "self", "held_out": 4, "self_data": self_data, "raw": not given}
     recipe = Recipe.model_validate(fields)
     final = start(recipe, tmp_path / "run", resume=False)
     assert nb.load(final).spec.mask_token_id == MASK
@@ -373,10 +336,10 @@ def test_a_run_on_documents_that_its_base_writes(prompts, tmp_path, monkeypatch,
     # The documents are samples of the unchanged base, not of the network that is trained.
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
-    monkeypatch.setattr(self_generated, "decode", None)
+    monkeypatch.setattr(self_author, "decode", None)
     _, source, _ = open_without_weights(recipe)  # a preview finds the file under the same key
     assert [source[index] for index in range(len(source))] == [
-        open_self(recipe.data, file)[0][index] for index in range(8)
+        open_self(recipe.data, file)[0][index] for index in range(len(source))
     ]
     start(recipe, tmp_path / "again", resume=False)
     assert losses(tmp_path / "again") == losses(tmp_path / "run")

@@ -1,10 +1,12 @@
 """Files and hub data sets as documents, and one sentence for every error."""
 
+import gzip
 import json
 import logging
 import re
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from nbdiff_engine.errors import NBDiffError
@@ -12,7 +14,7 @@ from tests.training.encoders import EOS, LOADED, MASK, conversation, encoder_wit
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
-from training.data.formats import Encoder
+from training.data.encoder import Encoder
 from training.data.sources import load_rows
 
 
@@ -103,7 +105,53 @@ def test_the_files_of_a_folder_are_read_in_order(tmp_path, encoder):
     rows = load_rows(DataSettings.of(source=str(tmp_path)))
     assert rows["text"] == ["a.json", "b.jsonl", "deep/c.jsonl"]
     (tmp_path / "e.csv").write_text("text\nx")
+    for name in ("LICENSE.txt", "readme.txt", "dataset_info.json"):
+        (tmp_path / name).write_text("not data")
     assert "files of several kinds, such as a.json and e.csv" in error_of(encoder, tmp_path)
+    (tmp_path / "e.csv").unlink()
+    assert load_rows(DataSettings.of(source=str(tmp_path)))["text"] == rows["text"]
+
+
+def test_packed_files_other_delimiters_and_saved_data_sets_are_read(tmp_path, encoder):
+    rows = [{"prompt": f"one, {number}", "completion": str(number)} for number in range(4)]
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "a.jsonl.zst"), "wb"), "zstd") as file:
+        file.write(lines)
+    (tmp_path / "a.tsv").write_text("Prompt\tCompletion\n" + "\n".join("\t".join(row.values()) for row in rows))
+    (tmp_path / "b.csv").write_text("prompt;completion\n" + "\n".join(";".join(row.values()) for row in rows))
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(tmp_path / "splits")
+    for path in sorted(tmp_path.iterdir()):
+        assert read_all(encoder, DataSettings.of(source=str(path), held_out=0)) == [
+            encoder.encode_pair(**row) for row in rows
+        ], path.name
+    assert "has no split 'test'; it has train" in error_of(encoder, tmp_path / "splits", split="test")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "rows", "bad", "sentence"),
+    [
+        ("a.jsonl", b"", b'{"text": "a"}', b'{"text": "caf\xe9"}', "Line 200 of .* is not UTF-8"),
+        ("a.jsonl", b"", b'{"text": "a"}', b'{"text": ', "Line 200 of .* is not JSON"),
+        ("a.jsonl", b"", b'{"text": "a"}', b'{"text": 7}', "Row 200 of .* 'text' is 7"),
+        ("a.csv", b"id,text\n", b"1,a", b"1,caf\xe9", "Line 201 of .* is not UTF-8"),
+        ("a.csv", b"id,text\n", b"1,a", b"1,b,c", "Line 201 of .* has 3 values, but the first line 2"),
+    ],
+)
+def test_one_bad_row_among_many_is_left_out_and_named(tmp_path, encoder, caplog, name, first, rows, bad, sentence):
+    path = tmp_path / name
+    path.write_bytes(first + b"\n".join([rows] * 199 + [bad] + [rows] * 100))
+    assert len(read_all(encoder, DataSettings.of(source=str(path), held_out=0))) == 299
+    assert re.search(sentence, caplog.text)
+    assert re.search(sentence, error_of(encoder, path, bad_rows=0.001))
+
+
+def test_at_most_five_bad_rows_are_named(tmp_path, encoder, caplog):
+    source = written(tmp_path / "a.jsonl", [{"text": "a"}] * 90 + [{"text": 7}] * 10)
+    assert len(read_all(encoder, DataSettings.of(source=source, held_out=0, bad_rows=0.1))) == 90
+    assert "10 of 100 rows are left out" in caplog.text
+    assert caplog.text.count("Row 9") == 5
 
 
 def test_a_file_that_changed_is_read_again(tmp_path):
@@ -133,7 +181,7 @@ def test_rows_with_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog
         ("a.jsonl", b'{"text": "caf\xe9"}', "is not UTF-8"),
         ("a.txt", b"a\ncaf\xe9", "Line 2 of .*a.txt is not UTF-8"),
         ("a.csv", b"text\ncaf\xe9", "Line 2 of .*a.csv is not UTF-8"),
-        ("a.csv", "text\na\nb,c", "cannot be read as csv: .*line 3"),
+        ("a.csv", "text\na\nb,c", "Line 3 of .*a.csv has 2 values, but the first line 1"),
         ("a.parquet", "PAR1", "cannot be read as parquet"),
         ("a.jsonl", "", "is empty"),
         ("a.json", "[]", "contains no rows"),
@@ -148,7 +196,9 @@ def test_rows_with_blank_text_are_left_out_and_counted(tmp_path, encoder, caplog
         ("a.jsonl", '{"text": ["a"]}', "Row 1 of a.jsonl"),
         ("a.jsonl", '{"messages": "a"}', "Row 1 of a.jsonl .*must be a list of messages"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "a"}]}', "Row 1 of .*no answer of the assistant"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*two strings"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Row 1 of .*type 'image'"),
+        ("a.jsonl.gz", "no gzip", "a.jsonl.gz cannot be unpacked"),
+        ("a.jsonl", '{"Ask": "b", "Reply": "c"}', "--set 'data.columns={prompt: Ask, completion: Reply}'"),
     ],
 )
 def test_the_error_for_a_wrong_file_is_one_sentence(tmp_path, encoder, name, content, sentence):

@@ -1,0 +1,131 @@
+"""Files as `datasets` can read them: unpacked, and without the lines that it would refuse a whole file for.
+
+The copies lie in the cache of `datasets`, under a name that depends on the file, its size and its time.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import datasets
+import pyarrow as pa
+
+from nbdiff_engine.errors import brief_text
+from training.data.bad_rows import BadRows
+from training.errors import DataError
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+_PACKED = {".gz": "gzip", ".zst": "zstd"}
+_DELIMITERS = ",;\t|"
+
+
+def reader_of(path: Path) -> str | None:
+    """The reader for a file by its name, without .gz or .zst; None for an unknown kind."""
+    name = path.name.lower()
+    ending = next((ending for ending in _PACKED if name.endswith(ending)), "")
+    return READERS.get(Path(name.removesuffix(ending)).suffix)
+
+
+def unpacked(path: Path) -> Path:
+    """The file, or an unpacked copy of a .gz or .zst file. Raises DataError if it cannot be unpacked."""
+    packing = _PACKED.get(path.suffix.lower())
+    if packing is None:
+        return path
+    copy = _copy_of(path, Path(path.stem).suffix, "unpacked")
+    if not copy.exists():
+        try:
+            with pa.CompressedInputStream(pa.OSFile(str(path)), packing) as source, _written(copy) as target:
+                shutil.copyfileobj(source, target)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be unpacked: {brief_text(str(error), 160)}.") from error
+    return copy
+
+
+def without_bad_lines(path: Path, shown: Path, bad: BadRows) -> tuple[Path, int]:
+    """A copy of a JSON Lines or CSV file without the rows that cannot be read, and the number of all rows.
+
+    shown: the name of the file in errors. Adds the rows that are left out to `bad`.
+    """
+    copy = _copy_of(path, path.suffix, "readable")
+    rows = 0
+    with _written(copy) as target:
+        for line, problem in _csv_rows(path) if reader_of(path) == "csv" else _json_lines(path):
+            rows += 1
+            if problem is None:
+                target.write(line)
+            else:
+                bad.add(problem.format(shown))
+    return copy, rows
+
+
+def _json_lines(path: Path) -> Iterator[tuple[bytes, str | None]]:
+    """The lines of a file with what is wrong with each, with {} for the file; blank lines are skipped."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            problem = None
+            try:
+                if not isinstance(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), dict):
+                    problem = f"Line {number} of {{}} is not a JSON object; a row is {{{{column: value}}}}."
+            except UnicodeDecodeError:
+                problem = f"Line {number} of {{}} is not UTF-8 text; save the file as UTF-8."
+            except (ValueError, RecursionError) as error:
+                reason = brief_text(str(error), 160).replace("{", "{{").replace("}", "}}")
+                problem = f"Line {number} of {{}} is not JSON: {reason}"
+            yield line.rstrip(b"\r\n") + b"\n", problem
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[bytes, str | None]]:
+    """As `_json_lines`, for the rows of a CSV file; the header is the first."""
+    mark = delimiter_of(path)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader, names = csv.reader(file, delimiter=mark), None
+        start = 1
+        for row in reader:
+            names = names or row
+            problem = None
+            if any("\udc80" <= letter <= "\udcff" for value in row for letter in value):
+                problem = f"Line {start} of {{}} is not UTF-8 text; save the file as UTF-8."
+            elif row and len(row) > len(names):
+                problem = f"Line {start} of {{}} has {len(row)} values, but the first line {len(names)}."
+            start = reader.line_num + 1
+            if row:
+                yield _csv_line(row, mark), problem
+
+
+def _csv_line(row: list[str], mark: str) -> bytes:
+    quoted = ('"' + value.replace('"', '""') + '"' for value in row)
+    return (mark.join(quoted) + "\n").encode("utf-8", "surrogateescape")
+
+
+def delimiter_of(path: Path) -> str:
+    """The character between the columns of a CSV file: the most frequent of , ; tab | in its first line."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        first = file.readline()
+    return max(_DELIMITERS, key=first.count)
+
+
+def _copy_of(path: Path, suffix: str, what: str) -> Path:
+    found = path.stat()
+    name = hashlib.sha256(f"{path.resolve()} {found.st_size} {found.st_mtime_ns}".encode()).hexdigest()[:24]
+    return Path(datasets.config.HF_DATASETS_CACHE) / f"nbdiff-{what}" / f"{name}{suffix}"
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A new file under a temporary name, which takes its place when the `with` block ends without an error."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
