@@ -11,6 +11,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,15 +25,22 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For pytest-xdist: a file's tests run in one worker, and all tests with a server, a browser or jobs in the same
-    one, because two of these at a time would compete for ports, memory and the machine's two cores."""
-    root = Path(__file__).parent
-    for item in items:
-        file = item.path.relative_to(root)
-        together = file.parts[0] == "playground" or file.parts[:2] == ("training", "jobs")
-        item.add_marker(pytest.mark.xdist_group("servers" if together else file.as_posix()))
+_ONE_AT_A_TIME = ("tests/playground/", "tests/training/jobs/")  # two servers compete for memory and the two cores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For pytest-xdist: a file's tests run in one worker, and all tests with servers, browsers or jobs in the same one.
+
+    A scheduler and not its groups: xdist 3.8 does not see them under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "servers" if nodeid.startswith(_ONE_AT_A_TIME) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
