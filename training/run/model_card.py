@@ -6,7 +6,8 @@ from typing import Literal
 
 import yaml
 
-from nbdiff_engine.model.checkpoint_folders import HUB_ID, bundled_models
+from nbdiff_engine.model.checkpoint_folders import bundled_models
+from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe
