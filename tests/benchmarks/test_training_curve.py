@@ -92,8 +92,8 @@ def test_the_small_run_is_trained_once_and_never_overwrites_another(monkeypatch,
     for _ in range(3):  # started and stopped, resumed, finished
         train(output, 8, 4)
     assert resumed == [False, True]
-    with pytest.raises(RunError, match="started with other settings"):
-        train(output, 9, 4)
+    with pytest.raises(RunError, match="with more steps, not with fewer"):
+        train(output, 7, 4)
 
 
 def test_the_error_of_an_interrupted_small_run_explains_how_to_resume(monkeypatch, tmp_path):

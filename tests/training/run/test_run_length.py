@@ -23,7 +23,7 @@ def test_the_steps_are_counted_from_the_documents_logged_and_stored(epochs, tmp_
         start(epochs, tmp_path / "run", resume=False)
     stored = Recipe.read(str(tmp_path / "run" / "recipe.yaml")).optimisation
     assert stored.epochs is None
-    assert f"2 epochs of 24 documents are {stored.max_steps} steps of 2 rows" in caplog.text
+    assert f"2 epochs of 27 documents are {stored.max_steps} steps of 2 rows" in caplog.text
     assert len(losses(tmp_path / "run")) == stored.max_steps
     card = (RunFolder(tmp_path / "run").final / "README.md").read_text()
     read = float(next(line for line in card.splitlines() if line.startswith("| epochs")).split("|")[2])

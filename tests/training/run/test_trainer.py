@@ -135,8 +135,8 @@ def test_a_row_that_cannot_be_encoded_is_left_out_and_counted(tmp_path, caplog):
     lines = data.read_text().splitlines()
     lines[30] = json.dumps({"prompt": "a <mask> here", "completion": "red"})
     data.write_text("\n".join(lines))
-    recipe = small_recipe(small_base(tmp_path / "base"), data, optimisation={"max_steps": 12, "rows": 4})
-    start(recipe, tmp_path / "run", resume=False)
+    options = {"optimisation": {"max_steps": 12, "rows": 4}, "data": {"control_tokens": True, "bad_rows": 0.1}}
+    start(small_recipe(small_base(tmp_path / "base"), data, **options), tmp_path / "run", resume=False)
     assert "Row 31 of data.jsonl" in caplog.text
     assert "could not be used and was left out" in caplog.text
 
