@@ -125,11 +125,11 @@ def test_the_parameter_field_of_a_lane_depends_on_its_policy(page: Page) -> None
 
 def test_lanes_are_switched_off_added_and_given_another_model(page: Page) -> None:
     form = lane_form(page, 2)
-    form.get_by_role("checkbox").uncheck()
+    form.get_by_role("checkbox", name="Lane 3").uncheck()
     page.get_by_role("button", name="Add a lane").click()
     set_lane(page, 3, "model", "nano-ar")
     set_lane(page, 3, "temperature", "0.5")
-    lane_form(page, 3).get_by_role("checkbox").check()
+    lane_form(page, 3).get_by_role("checkbox", name="Lane 4").check()
     run(page, STORY)
     names = page.locator("[data-lanes] h2").all_inner_texts()
     assert len(names) == 3
