@@ -140,7 +140,7 @@ def test_an_error_in_the_form_does_not_change_the_live_run(held_page: Page, gate
 
 
 def test_masks_are_shown_before_the_tokens(held_page: Page, gate: Gate) -> None:
-    lane_form(held_page, 0).get_by_role("checkbox").uncheck()
+    lane_form(held_page, 0).get_by_role("checkbox", name="Lane 1").uncheck()
     # No confidence is above 1, so each pass fixes one token, and the rest of the block stays masked.
     ask(held_page, "What is the capital of Germany?", block_size="8", parameter="1")
     gate.let(2)
