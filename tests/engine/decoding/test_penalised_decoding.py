@@ -49,14 +49,23 @@ def test_each_penalty_changes_the_answer(llama, settings):
     assert ids(llama, PROMPTS[0], strategy="ar", max_new_tokens=30, **settings) != plain
 
 
+def assert_self_speculation_is_ar(model, **how):
+    how = {"max_new_tokens": 24, "seed": 5, **how}
+    ar = ids(model, PROMPTS, strategy="ar", **how)
+    for draft in ({"block_size": 5, "draft_backoff": False}, {"block_size": 8, "draft_steps": 2}):
+        assert ids(model, PROMPTS, strategy="self_speculative", **draft, **how) == ar
+    assert ids(model, PROMPTS[0], strategy="ar", **how) == ar[0]
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("settings", PENALISED)
-def test_self_speculation_is_ar_in_a_ragged_batch(any_model, settings, sampling):
-    how = {"max_new_tokens": 24, "seed": 5, **settings, **sampling}
-    ar = ids(any_model, PROMPTS, strategy="ar", **how)
-    for draft in ({"block_size": 5, "draft_backoff": False}, {"block_size": 8, "draft_steps": 2}):
-        assert ids(any_model, PROMPTS, strategy="self_speculative", **draft, **how) == ar
-    assert ids(any_model, PROMPTS[0], strategy="ar", **how) == ar[0]
+def test_self_speculation_is_ar_in_a_ragged_batch(llama, settings, sampling):
+    assert_self_speculation_is_ar(llama, **settings, **sampling)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_self_speculation_with_all_penalties_is_ar_in_every_family(any_model, sampling):
+    assert_self_speculation_is_ar(any_model, **ALL, **sampling)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
