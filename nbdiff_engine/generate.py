@@ -229,7 +229,7 @@ def text_pieces(
         while len(written.pieces) < min(canvas.final, limit) and not over:
             token = canvas.tokens[len(written.pieces)]
             waiting += written.add(token)
-            over = token in plan.eos_token_ids or written.cut is not None
+            over = token in plan.end_token_ids or written.cut is not None
         if isinstance(event, Finish):
             waiting += written.end()
             certain = written.length if written.cut is None else written.cut

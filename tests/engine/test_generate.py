@@ -60,6 +60,16 @@ def test_streamed_pieces_join_to_the_text(golden_model, strategy, stop):
         assert text == job.output(0, events).text
 
 
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion", "self_speculative"])
+def test_streamed_pieces_end_at_a_stop_token_inside_a_block(golden_model, strategy):
+    settings = {"strategy": strategy, "block_size": 8, "max_new_tokens": 40}
+    for token in dict.fromkeys(nb.generate(golden_model, STORY, **settings).token_ids[:12]):
+        job = nb.prepare(golden_model, STORY, stop_token_ids=[token], **settings)
+        events = []
+        text = "".join(text_pieces(job, job.events(), events.append))
+        assert text == job.output(0, events).text
+
+
 def test_a_block_larger_than_trained_is_decoded_with_a_warning(golden_model):
     with pytest.warns(UserWarning, match="block size 48 is larger than the 32 that"):
         assert nb.generate(golden_model, "Hello", block_size=48, max_new_tokens=10).token_ids
