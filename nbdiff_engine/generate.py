@@ -220,7 +220,7 @@ def text_pieces(
         return
     written = AnswerText(plan.texts, plan.settings.stop)
     canvas = Canvas(() if job.begin is None else job.begin.committed)
-    limit = min(plan.settings.max_new_tokens, plan.context_length - len(job.prompts[0]))
+    limit = plan.answer_limit(len(job.prompts[0]))
     waiting, shown, over = "", 0, False  # waiting: the text after the first `shown` characters, which are given out
     for event in events:
         also(event)

@@ -63,7 +63,7 @@ def render(
     continues = last.get("role") == "assistant" and bool(last["content"].strip())
     if last.get("role") == "assistant" and not continues and not last.get("tool_calls"):
         turns.pop()
-    turns, arguments = _marked(turns, mark), _marked(arguments, mark)
+    turns, arguments = each_text(turns, mark), each_text(arguments, mark)
     try:
         return tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=not continues, continue_final_message=continues, **arguments
@@ -85,14 +85,14 @@ def _check_arguments(name: str, tokenizer: PreTrainedTokenizerBase, arguments: M
             raise PromptError(f"The chat template of {name} does not read {argument!r}; leave it out.")
 
 
-def _marked(value: Any, mark: Callable[[str], str]) -> Any:
-    """The value with all strings in it marked, in lists and dicts too."""
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with every string in it changed, in lists and mappings too."""
     if isinstance(value, str):
-        return mark(value)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _marked(each, mark) for key, each in value.items()}
+        return {key: each_text(each, change) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_marked(each, mark) for each in value]
+        return [each_text(each, change) for each in value]
     return value
 
 

@@ -109,7 +109,7 @@ def decode(
 
 def _reach(row: AnswerRow) -> int:
     """Tokens of the row's prompt and of the longest answer that it can have."""
-    return min(len(row.prompt) + row.plan.settings.max_new_tokens, row.plan.context_length)
+    return len(row.prompt) + row.limit
 
 
 def _predict(

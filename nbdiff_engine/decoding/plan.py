@@ -52,6 +52,10 @@ class DecodePlan:
         """The tokens that end the answer: EOS, and the caller's stop tokens."""
         return self.eos_token_ids.union(self.settings.stop_token_ids)
 
+    def answer_limit(self, prompt_tokens: int) -> int:
+        """The longest answer to a prompt of this length, in tokens: max_new_tokens, or what the context leaves."""
+        return min(self.settings.max_new_tokens, self.context_length - prompt_tokens)
+
     @property
     def shift(self) -> int:
         """The distance from an output to the position that it predicts: 1 under a token shift, else 0."""

@@ -35,7 +35,7 @@ class AnswerRow:
         self._counts = PrefixCounts(len(self.prompt))
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
-        self._limit = min(plan.settings.max_new_tokens, plan.context_length - len(self.prompt))
+        self.limit = plan.answer_limit(len(self.prompt))  # tokens of `output`
         self.ended = self.append_final(self.begin.committed)  # the reason, if the existing part already ends the answer
 
     @property
@@ -55,7 +55,7 @@ class AnswerRow:
                 return FinishReason.STOP_TOKEN
             if self._text is not None and self._text.cut is not None:
                 return FinishReason.STOP_STRING
-            if len(self.output) >= self._limit:
+            if len(self.output) >= self.limit:
                 return FinishReason.LENGTH
         return None
 

@@ -141,6 +141,4 @@ def _load_network(described: CheckpointDescription, options: dict[str, Any]) -> 
             raise CheckpointError(
                 f"The weights of {label} do not fit {type(network).__name__}: {problem}: {shown}. Nothing was loaded."
             )
-    # transformers does not read a generation config with a byte order mark.
-    network.generation_config.eos_token_id = described.generation.eos_token_id
     return network

@@ -225,7 +225,7 @@ def stock_config(folder: Path, fields: Mapping[str, Any], label: str) -> PreTrai
 def _generation_config(
     folder: Path, fields: Mapping[str, Any], config: PreTrainedConfig, label: str
 ) -> GenerationConfig:
-    """The network's `generation_config`; only its EOS is used."""
+    """The network's `generation_config`."""
     name = "generation_config.json"
     try:
         if (folder / name).is_file():

@@ -41,4 +41,5 @@ def full_attention_length_of(config: PreTrainedConfig, label: str) -> int:
 
     Training packs are masked without windows, so their documents are at most this long.
     """
-    return min(context_length_of(config, label), window_of(config) or context_length_of(config, label))
+    context = context_length_of(config, label)
+    return min(context, window_of(config) or context)

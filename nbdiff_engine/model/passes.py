@@ -67,14 +67,16 @@ def shared_forwards(widths: Sequence[int]) -> list[range]:
     so a row that decodes does not share a forward with a row that reads a long prompt.
     """
     runs: list[range] = []
+    widest = tokens = 0  # of the last run
     for row, width in enumerate(widths):
         if width == 0:
             continue
         if runs and runs[-1].stop == row:
-            together = [*widths[runs[-1].start : row], width]
-            widest = max(together)
-            if widest <= SHARED_WIDTH or widest * len(together) <= (1 + _PADDING) * sum(together):
-                runs[-1] = range(runs[-1].start, row + 1)
+            joined = range(runs[-1].start, row + 1)
+            most, total = max(widest, width), tokens + width
+            if most <= SHARED_WIDTH or most * len(joined) <= (1 + _PADDING) * total:
+                runs[-1], widest, tokens = joined, most, total
                 continue
         runs.append(range(row, row + 1))
+        widest = tokens = width
     return runs

@@ -5,12 +5,12 @@ The text before an answer is encoded exactly as `nbdiff_engine.decoding.prompts`
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from nbdiff_engine.decoding.chat import render
+from nbdiff_engine.decoding.chat import each_text, render
 from nbdiff_engine.decoding.control_tokens import ControlTokens
 from nbdiff_engine.errors import PromptError, brief, brief_text, is_text
 from training.data.conversations import Conversation, read_messages
@@ -155,7 +155,7 @@ class Encoder:
         for message in conversation.messages:
             if message["role"] != "system" and not message.get("tool_calls"):
                 _require_text(f"message of the {message['role']}", message["content"])
-        messages, tools = _each_text([conversation.messages, conversation.tools], self._marked)
+        messages, tools = each_text([conversation.messages, conversation.tools], self._marked)
         return Conversation(messages, tools, conversation.first)
 
     def _together(self, conversation: Conversation) -> Document | None:
@@ -258,17 +258,6 @@ class Encoder:
             )
         except Exception as error:  # the template is a program of the checkpoint and may raise any exception
             raise DataError(f"The chat template refuses this conversation: {brief_text(str(error), 200)}") from error
-
-
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with every string in it changed, in lists and mappings too."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _each_text(each, change) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_each_text(each, change) for each in value]
-    return value
 
 
 def _is_reported(count: int) -> bool:
