@@ -99,4 +99,4 @@ def each_text(value: Any, change: Callable[[str], str]) -> Any:
 def require_text(text: str) -> None:
     """Raise PromptError for a str that is not valid Unicode text."""
     if not is_text(text):
-        raise PromptError("The prompt is not valid text: it holds half of a surrogate pair.")
+        raise PromptError("The prompt is not valid text: it contains half of a surrogate pair.")

@@ -8,14 +8,7 @@ import pytest
 import nbdiff_engine as nb
 import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
 from tests.conftest import GOLDEN
-
-
-def refusal(name) -> str:
-    with pytest.raises(nb.NBDiffError) as caught:
-        nb.load(name)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
+from tests.engine.model.refusals import refusal
 
 
 def test_unknown_names_and_folders_are_refused(tmp_path):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import nbdiff_engine as nb
 import nbdiff_engine.model.weight_options as weight_options
 from tests.conftest import GOLDEN
+from tests.engine.model.refusals import refusal
 
 
 @pytest.fixture
@@ -34,14 +35,6 @@ def edit_weights(folder, change):
     weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(weights)
     save_file(weights, path, metadata={"format": "pt"})
-
-
-def refusal(name, **options) -> str:
-    with pytest.raises(nb.NBDiffError) as caught:
-        nb.load(name, **options)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
 
 
 def test_every_bundled_model_loads_and_decodes():
@@ -92,13 +85,13 @@ def test_quantised_weights_decode_and_self_speculate(folder, quantization):
 
 def test_quantising_without_bitsandbytes_is_said(folder, monkeypatch):
     monkeypatch.setattr(weight_options.importlib.util, "find_spec", lambda name: None)
-    assert "need the package bitsandbytes" in refusal(folder, quantization="4bit")
+    assert "need the package bitsandbytes" in refusal(folder, nb.SettingError, quantization="4bit")
 
 
 def test_options_out_of_range_are_refused(folder):
-    assert "choose auto, float32, bfloat16 or float16" in refusal(folder, dtype="int4")
-    assert "choose 8bit, 4bit" in refusal(folder, quantization="3bit")
-    assert "is not available here" in refusal(folder, device="abacus")
+    assert "choose auto, float32, bfloat16 or float16" in refusal(folder, nb.SettingError, dtype="int4")
+    assert "choose 8bit, 4bit" in refusal(folder, nb.SettingError, quantization="3bit")
+    assert "is not available here" in refusal(folder, nb.SettingError, device="abacus")
 
 
 def test_a_pickle_only_checkpoint_is_refused(folder):
@@ -153,7 +146,7 @@ def test_damaged_files_are_refused(folder, name, content):
 
 @pytest.mark.parametrize("device", [None, "meta", "cuda:99", 3.5])
 def test_unavailable_devices_are_refused(folder, device):
-    assert "is not available here" in refusal(folder, device=device)
+    assert "is not available here" in refusal(folder, nb.SettingError, device=device)
 
 
 def test_missing_tensors_are_named(folder):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import nbdiff_engine as nb
 import nbdiff_engine.model.gguf_files as gguf_files
+from tests.engine.model.refusals import refusal
 
 gguf = pytest.importorskip("gguf")
 
@@ -97,13 +98,6 @@ def write_gguf(path: Path, network, tokenizer, kind=None, leave_out: str = "noth
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def refusal(name) -> str:
-    with pytest.raises(nb.CheckpointError) as caught:
-        nb.load(name)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

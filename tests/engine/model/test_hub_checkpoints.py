@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 import nbdiff_engine as nb
 from nbdiff_engine.model.hub_checkpoints import HubName
 from tests.conftest import GOLDEN
+from tests.engine.model.refusals import refusal
 
 WHOLE = GOLDEN / "tiny-block-diffusion"
 
@@ -50,14 +51,6 @@ class FakeHub:
     def download(self, hub_id, file, revision=None):
         self.asked.append((file, revision))
         raise OSError("not in this test")
-
-
-def refusal(name) -> str:
-    with pytest.raises(nb.CheckpointError) as caught:
-        nb.load(name)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
 
 
 def test_a_hub_id_offline_is_answered_at_once(connections):

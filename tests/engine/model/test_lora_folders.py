@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import nbdiff_engine as nb
 import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
 from tests.conftest import GOLDEN
+from tests.engine.model.refusals import refusal
 
 BASE = GOLDEN / "tiny-block-diffusion"
 PROMPT = "What is the capital of Peru?"
@@ -42,14 +43,6 @@ def adapter(tmp_path) -> Path:
 def edit_config(folder: Path, **changes) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def refusal(name, **options) -> str:
-    with pytest.raises(nb.NBDiffError) as caught:
-        nb.load(name, **options)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 600
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +84,7 @@ def test_another_place_of_the_base(adapter):
     assert nb.load(adapter, base=BASE).parameters > 0
     edit_config(adapter, base_model_name_or_path=None)
     assert "names no base" in refusal(adapter)
-    assert "is no adapter" in refusal(BASE, base=BASE)
+    assert "is no adapter" in refusal(BASE, nb.SettingError, base=BASE)
     assert "is an adapter too" in refusal(adapter, base=_of(adapter))
 
 
@@ -133,7 +126,7 @@ def test_an_adapter_that_is_damaged_is_refused(adapter):
 
 
 def test_other_kinds_of_adapters_and_quantised_bases_are_refused(adapter):
-    assert "load it without quantization" in refusal(adapter, quantization="4bit")
+    assert "load it without quantization" in refusal(adapter, nb.SettingError, quantization="4bit")
     edit_config(adapter, peft_type="PREFIX_TUNING")
     assert "this engine merges LoRA adapters" in refusal(adapter)
 

@@ -14,21 +14,11 @@ import nbdiff_engine as nb
 from nbdiff_engine import BlockModel, DiffusionSpec
 from nbdiff_engine.model.families import NOT_DECODED, logit_scale_of
 from nbdiff_engine.model.network_check import check_network
+from tests import tiny
 
 VOCABULARY, MASK = 64, 1
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "initializer_range": 0.4,  # wide weights: what is attended to decides the tokens
-}
+# Not every family has a head_dim of its own.
+SHAPE = {name: value for name, value in tiny.SHAPE.items() if name != "head_dim"} | {"vocab_size": VOCABULARY}
 HEAD = {"head_dim": 8}
 MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 MLA = {

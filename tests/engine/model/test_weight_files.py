@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import nbdiff_engine as nb
 from nbdiff_engine.model.weight_files import is_whole, require_finite
 from tests.conftest import GOLDEN
+from tests.engine.model.refusals import refusal
 
 WHOLE = GOLDEN / "tiny-block-diffusion"
 
@@ -31,13 +32,6 @@ def shard(folder) -> list[str]:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "model.safetensors").unlink()
     return names
-
-
-def refusal(folder) -> str:
-    with pytest.raises(nb.CheckpointError) as caught:
-        nb.load(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_shards_are_read_and_a_missing_one_is_named(folder):

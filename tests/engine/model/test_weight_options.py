@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -12,16 +11,10 @@ import nbdiff_engine as nb
 import nbdiff_engine.model.checkpoints as checkpoints
 from nbdiff_engine.model.weight_options import resolve_device, weight_options
 from tests.conftest import GOLDEN
+from tests.engine.model.refusals import refusal
 
 WHOLE = GOLDEN / "tiny-block-diffusion"
 PROMPT = "What is the capital of Peru?"
-
-
-def refusal(name, **options) -> str:
-    with pytest.raises(nb.NBDiffError) as caught:
-        nb.load(name, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def edit_config(folder, **changes):
@@ -63,14 +56,20 @@ def test_weights_that_are_stored_quantised(tmp_path):
         assert "Linear4bit" in {type(module).__name__ for module in model.network.modules()}
         answers.add(tuple(nb.generate(model, PROMPT, max_new_tokens=6).token_ids))
     assert len(answers) == 1
-    assert "stored in 4bit, so quantization='8bit' cannot be met" in refusal(tmp_path, quantization="8bit")
-    assert "computed in bfloat16, so dtype='float32' cannot be met" in refusal(tmp_path, dtype="float32")
+    assert "stored in 4bit, so quantization='8bit' cannot be met" in refusal(
+        tmp_path, nb.SettingError, quantization="8bit"
+    )
+    assert "computed in bfloat16, so dtype='float32' cannot be met" in refusal(
+        tmp_path, nb.SettingError, dtype="float32"
+    )
 
 
 def test_weights_that_another_method_has_quantised(tmp_path):
     folder = shutil.copytree(WHOLE, tmp_path / "copy")
     edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
-    assert "stored in gptq, so quantization='4bit' cannot be met" in refusal(folder, quantization="4bit")
+    assert "stored in gptq, so quantization='4bit' cannot be met" in refusal(
+        folder, nb.SettingError, quantization="4bit"
+    )
     assert "are quantised (gptq) and cannot be loaded here" in refusal(folder)
 
 
@@ -97,6 +96,6 @@ def test_layers_that_do_not_fit_one_device_are_spread(monkeypatch):
 
 
 def test_a_device_map_is_auto_or_none():
-    assert "device_map is 'auto' or left out" in refusal(WHOLE, device_map="balanced")
-    assert "device_map is 'auto' or left out" in refusal(WHOLE, device_map="auto", device="cpu")
+    assert "device_map is 'auto' or left out" in refusal(WHOLE, nb.SettingError, device_map="balanced")
+    assert "device_map is 'auto' or left out" in refusal(WHOLE, nb.SettingError, device_map="auto", device="cpu")
     assert nb.generate(nb.load(WHOLE, device_map="auto"), PROMPT, max_new_tokens=4).token_ids

@@ -8,28 +8,11 @@ import pytest
 
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.tasks import DOMAINS
+from tests.training.data.self_data import COUNT, documents, of, write
 from training.corpus.problems import example
-from training.data.data_settings import DataSettings
 from training.data.given_prompts import read_prompts
 from training.data.self_author import Author
-from training.data.self_generated import write_self_data
 from training.errors import DataError
-
-COUNT, TOKENS = 10, 24
-
-
-def of(seed: int = 0, **self_data) -> DataSettings:
-    fields = {"documents": COUNT, "max_new_tokens": TOKENS, **self_data}
-    return DataSettings.of(source="self", held_out=3, seed=seed, self_data=fields)
-
-
-def write(model, settings: DataSettings, folder: Path, **options) -> Path:
-    return write_self_data(model, settings, folder, progress=False, **options)
-
-
-def documents(file: Path) -> list[tuple[list[int], list | None]]:
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [(line["ids"], line["turns"]) for line in lines]
 
 
 @pytest.fixture

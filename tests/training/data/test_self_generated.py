@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.prompts import encode
 from tests.conftest import GOLDEN
+from tests.training.data.self_data import COUNT, TOKENS, documents, of, write
 from tests.training.runs import losses, small_base, small_recipe
 from training.data import self_author, self_generated
 from training.data.data_settings import DataSettings
@@ -27,21 +28,6 @@ from training.run.launch import start
 
 CHECKPOINT = GOLDEN / "tiny-block-diffusion"
 EOS, MASK, USER, BOT = 0, 1, 2, 3
-COUNT, TOKENS = 10, 24
-
-
-def of(seed: int = 0, **self_data) -> DataSettings:
-    fields = {"documents": COUNT, "max_new_tokens": TOKENS, **self_data}
-    return DataSettings.of(source="self", held_out=3, seed=seed, self_data=fields)
-
-
-def write(model, settings: DataSettings, folder: Path, **options) -> Path:
-    return write_self_data(model, settings, folder, progress=False, **options)
-
-
-def documents(file: Path) -> list[tuple[list[int], list | None]]:
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [(line["ids"], line["turns"]) for line in lines]
 
 
 def with_template(model, template: str | None, **tokens) -> nb.BlockModel:
