@@ -36,7 +36,8 @@ def load(
         searched in the local hub cache before the hub. It may be owner/name@revision, or owner/name/file.gguf. A
         folder or hub id may also be a LoRA adapter, which is merged into its base. Or the result of `describe`, whose
         tokenizer is then used.
-    dtype: "auto" is the dtype of the checkpoint, except that float16 becomes bfloat16 on a CPU, with a warning.
+    dtype: "auto" is the dtype of the checkpoint, except on a CPU: float16 becomes bfloat16, with a warning, and a small
+        model becomes float32 if the CPU computes bfloat16 slowly.
     device: "auto" is CUDA if it is available, else MPS (Apple), else the CPU.
     quantization: "8bit" or "4bit" (nf4), through bitsandbytes. Weights that are stored so need no such request.
     for_training: do not rearrange the weights, and keep 4-bit layers able to pass gradients; decoding is slower.
