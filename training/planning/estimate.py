@@ -22,7 +22,7 @@ from training.errors import RecipeError
 from training.model.adapters import add_adapters
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
-from training.objective.objective import CHUNK_LOGITS
+from training.objective.objective import chunk_rows
 from training.planning.durations import duration
 from training.planning.layer_sizes import Layer
 from training.planning.shapes import BaseShape, find_shape, shape_of_new
@@ -279,7 +279,7 @@ class _Sizes:
     def _head(self, value: int, block_size: int) -> tuple[int, int]:
         """Bytes of a chunk of logits with its temporaries, and of the gradient of the head's weights."""
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
-        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.scored_positions(block_size)))
+        chunk = min(chunk_rows(vocabulary), max(self.scored_positions(block_size)))
         # Logits, the same in float32, log-probabilities, and the gradients of the first two.
         logits = chunk * vocabulary * (2 * value + 12)
         trained = not self.recipe.lora

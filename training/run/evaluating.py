@@ -12,17 +12,20 @@ from training.run.log_lines import HeldOutLosses
 
 @torch.no_grad()
 def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> HeldOutLosses:
-    """Mean losses in nats per token. batches: those of this process; the means are over all processes."""
+    """Mean losses in nats per token, where fill has the weight it has in training.
+
+    batches: those of this process; the means are over all processes.
+    """
     was_training = objective.training
     objective.eval()
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
     try:
         for batch in batches:
             sums += objective(batch.to(accelerator.device)).numbers()
     finally:
         objective.train(was_training)
-    mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
-    return HeldOutLosses(mdm_sum / masked if masked else None, ar_sum / scored if scored else None)
+    mdm_sum, ar_sum, _, scored, weight, _ = summed(sums, accelerator)
+    return HeldOutLosses(mdm_sum / weight if weight else None, ar_sum / scored if scored else None)
 
 
 def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:

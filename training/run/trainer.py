@@ -155,7 +155,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
-        sums = torch.zeros(4, dtype=torch.float64)  # mdm sum, ar sum, masked tokens, ar targets
+        sums = torch.zeros(6, dtype=torch.float64)  # see Losses.numbers
         own = data.batches[self.accelerator.process_index :: self.accelerator.num_processes]
         for number, batch in enumerate(own):
             last = number == len(own) - 1
@@ -166,7 +166,7 @@ class Trainer:
                 # DistributedDataParallel averages gradients over processes, but the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums += losses.numbers()
-        mdm_sum, ar_sum, masked, _ = summed(sums, self.accelerator)
+        mdm_sum, ar_sum, masked, _, _, ends = summed(sums, self.accelerator)
         total = (mdm_sum + ar_weight * ar_sum) / count
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -188,6 +188,7 @@ class Trainer:
             lr=rate,
             ar_weight=ar_weight,
             masked_tokens=int(masked),
+            eos_share=ends / masked if masked else None,
             gradient_norm=norm,
             tokens_seen=self.progress.tokens_seen,
             tokens_per_second=data.tokens / seconds,
