@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from training.failure_kind import FailureKind
 logger = logging.getLogger(__name__)
 
 ENDLESS = 2**31  # documents of a source that generates them on demand
-_CACHED = 256  # encoded documents in the cache of a RowSource
+_CACHED_BYTES = 2**28  # of the encoded documents that a RowSource keeps: about 60 million tokens
+_ENTRY_BYTES, _TURN_BYTES = 400, 130  # Python objects of one document in that cache, and of one turn
 
 
 def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSource, DocumentSource]:
@@ -66,7 +66,10 @@ def _name(settings: DataSettings) -> str:
 
 
 class RowSource:
-    """Rows of a data set, encoded when they are read.
+    """Rows of a data set, encoded when they are read for the first time.
+
+    The encoded rows are kept, so later epochs do not tokenize again, until they fill `_CACHED_BYTES`; rows that no
+    longer fit are encoded each time they are read.
 
     numbers: the rows, in their order, from 0. Errors name a row by its number in the data set, from 1.
     """
@@ -77,7 +80,8 @@ class RowSource:
         self.encoder = encoder
         self._rows = rows.select_columns(list(dict.fromkeys(layout.columns)))
         self._numbers = numbers
-        self._document = lru_cache(maxsize=_CACHED)(self._encode)
+        self._kept: dict[int, tuple[np.ndarray, tuple[tuple[int, int], ...] | None]] = {}  # by row: ids and turns
+        self._room = _CACHED_BYTES
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -85,7 +89,16 @@ class RowSource:
     def __getitem__(self, index: int) -> Document:
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
-        return self._document(int(self._numbers[index]))
+        number = int(self._numbers[index])
+        kept = self._kept.get(number)
+        if kept is not None:
+            return Document(tuple(kept[0].tolist()), kept[1])
+        document = self._encode(number)
+        size = 4 * len(document.ids) + _ENTRY_BYTES + _TURN_BYTES * len(document.turns or ())
+        if size <= self._room:
+            self._room -= size
+            self._kept[number] = np.asarray(document.ids, dtype=np.int32), document.turns
+        return document
 
     def _encode(self, number: int) -> Document:
         with _errors_name_row(number, self.name):

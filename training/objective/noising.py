@@ -89,7 +89,7 @@ def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str
     ar_targets = _ar_targets(packed, block, context)
     if how.block_size == 1 and how.shift:  # every token is the first of its block, so none can be masked
         empty = torch.empty(len(block), 0, dtype=torch.long)
-        return Batch(packed.ids, clean, empty, ar_targets, _target_count(packed))
+        return Batch(packed.ids, clean, empty, ar_targets, target_count(packed))
     noised, truth, weights = _answer_blocks(packed, how)
     masked = _draw_masks(noised, how, generator)
     ids = torch.where(masked, how.mask_token_id, truth)
@@ -102,7 +102,7 @@ def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str
         tokens=Tokens.joined(noised, clean),
         mdm_targets=mdm_targets,
         ar_targets=ar_targets,
-        target_count=_target_count(packed),
+        target_count=target_count(packed),
         mdm_weights=None if bool((weights == 1).all()) else weights,
         end_count=int(ends.sum()),
     )
@@ -202,6 +202,6 @@ def _ar_targets(packed: Packed, block: Tensor, context: str) -> Tensor:
     return torch.cat([targets, torch.full_like(targets[:, :1], IGNORED)], dim=1)
 
 
-def _target_count(packed: Packed) -> int:
+def target_count(packed: Packed) -> int:
     """The number of scored tokens that have a token before them in their document."""
     return int(((packed.document[:, 1:] == packed.document[:, :-1]) & packed.scored[:, 1:]).sum())

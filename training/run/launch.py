@@ -32,6 +32,7 @@ from training.objective.attention_choice import use_attention
 from training.recipe.recipe import Recipe
 from training.run.log_lines import StepFigures
 from training.run.run_folder import RunFolder
+from training.run.step_reader import packer_of
 from training.run.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def make_trainer(
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
+    packer_of(recipe, model, train).check()
     use_attention(model.network, recipe.attention, accelerator.device.type)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

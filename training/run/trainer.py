@@ -81,6 +81,7 @@ class Trainer:
             train,
             held_out,
             processes=accelerator.num_processes,
+            process=accelerator.process_index,
             # FlexAttention is compiled again for every new length.
             multiple=128 if accelerator.device.type == "cuda" else 1,
         )
@@ -156,9 +157,8 @@ class Trainer:
                 group["lr"] = rate
         torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
         sums = torch.zeros(6, dtype=torch.float64)  # see Losses.numbers
-        own = data.batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        for number, batch in enumerate(own):
-            last = number == len(own) - 1
+        for number, batch in enumerate(data.batches):
+            last = number == len(data.batches) - 1
             part = number * self.accelerator.num_processes + self.accelerator.process_index
             with self._gradient_sync(last):
                 losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))

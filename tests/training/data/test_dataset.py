@@ -8,6 +8,7 @@ import datasets
 import pytest
 
 from tests.training.encoders import EOS, LOADED, MASK, written
+from training.data import dataset as dataset_module
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
 from training.data.formats import Encoder
@@ -50,6 +51,25 @@ def test_a_document_does_not_change_and_a_wrong_index_raises_an_error(tmp_path, 
     for index in (3, -1):
         with pytest.raises(IndexError):
             train[index]
+
+
+def test_a_row_is_encoded_once_until_the_cache_is_full(tmp_path, encoder, monkeypatch):
+    rows = [{"prompt": f"ask {number}", "completion": f"reply {number}"} for number in range(6)]
+    source = written(tmp_path / "a.jsonl", rows)
+
+    def read_twice(room: int) -> int:
+        """Rows that are encoded in two epochs."""
+        monkeypatch.setattr(dataset_module, "_CACHED_BYTES", room)
+        train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+        encoded, encode = [], train._encode
+        monkeypatch.setattr(train, "_encode", lambda number: encoded.append(number) or encode(number))
+        first = [train[index] for index in range(6)]
+        assert [train[index] for index in range(6)] == first
+        return len(encoded) + 1  # open_source reads the first row
+
+    assert read_twice(2**28) == 6
+    assert read_twice(0) == 13
+    assert 6 < read_twice(1500) < 13
 
 
 @pytest.fixture
