@@ -66,6 +66,10 @@ def preview(
 def estimate(
     recipe: RecipeOption = None,
     base: BaseOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="As in adapt; the tokens of its rows are counted. Default: full rows are assumed."),
+    ] = None,
     max_steps: StepsOption = None,
     overrides: SetOption = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -73,19 +77,24 @@ def estimate(
         float | None, typer.Option(help="Floating-point operations per second. Default: measured on this machine.")
     ] = None,
     noised_share: Annotated[
-        float, typer.Option(help="Noised tokens per clean token, as preview counts them; 1 for plain text.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Noised tokens per clean token, as preview counts them. Default: counted in --data, else 1."),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Number of processes of the run.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory and time of a run. Only the shape of the base is needed, not its weights."""
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
-    chosen = settled(recipe, overrides, base, None, max_steps)
-    from training.planning import estimate as estimating
+    chosen = settled(recipe, overrides, base, data, max_steps)
+    from training.data.data_settings import SELF
+    from training.planning.estimate import estimate as estimated
+    from training.planning.estimate_table import table
 
-    found = estimating.estimate(chosen, device, flops, noised_share, processes)
-    print(json.dumps(found.to_json()) if as_json else estimating.table(found, device))
+    # The documents of `self` do not exist before the run.
+    counts = data is not None and data != SELF and noised_share is None
+    found = estimated(chosen, device, flops, 1.0 if noised_share is None else noised_share, processes, counts)
+    print(json.dumps(found.to_json()) if as_json else table(found, device))
 
 
 def corpus(
