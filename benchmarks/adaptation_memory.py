@@ -53,7 +53,7 @@ class RunMemory:
 
 
 def recipe_of(setting: str, base: str | None, data: str | None) -> Recipe:
-    """Three steps at block size 16, in float32, with an evaluation at the end."""
+    """Two steps at block size 16, in float32, with an evaluation at the end."""
     sections, needs_base = SETTINGS[setting]
     fields = {
         "base": base if needs_base else "nano-ar",
@@ -64,7 +64,7 @@ def recipe_of(setting: str, base: str | None, data: str | None) -> Recipe:
         **sections,
     }
     # The second step has the peak: the first creates the state of the optimiser.
-    fields["optimisation"] = {"max_steps": 3, "rows": 1, **fields["optimisation"]}
+    fields["optimisation"] = {"max_steps": 2, "rows": 1, **fields["optimisation"]}
     return Recipe.model_validate(fields)
 
 
