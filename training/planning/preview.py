@@ -1,6 +1,7 @@
 """Show the training data of a recipe before a run: documents, noised copies, the attention mask, and block growth.
 
-It calls the same functions as the trainer, with the base's tokenizer and config. It reads no weights.
+It calls the same functions as the trainer, with the base's tokenizer and config. Only `write_first_documents` reads
+weights.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from training.model.base import TrainedModel
 from training.objective.noising import IGNORED, Batch, Noising, Packed
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
+from training.run.launch import load_network, write_documents
 from training.run.run_length import with_steps
 from training.run.step_reader import noised, noising_of, packer_of, seed_of
 
@@ -26,6 +28,7 @@ LEGEND = (
     "the full block, only in the noised half"
 )
 _COUNTED = 500  # documents that are counted
+_FEWEST_WRITTEN = 4  # documents that the base writes for a preview
 _ROWS = 64  # packed rows that are counted
 _CONTEXT, _ANSWER = 3, 12  # tokens in the drawn mask: before the answer, and of the answer in each half
 _DRAWN_BLOCK = 4  # so that the drawing contains several blocks
@@ -81,6 +84,12 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
     )
     drawn = attention(shown, block_size or min(size, _DRAWN_BLOCK))
     return "\n\n".join([head, *documents(shown, count), drawn, growth(recipe), figures(shown)])
+
+
+def write_first_documents(recipe: Recipe, count: int) -> None:
+    """For `--data self`: let the base write its first documents, unless it has. Raises NBDiffError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_documents(recipe, load_network(recipe, "preview", device), True, max(count, _FEWEST_WRITTEN))
 
 
 # -- documents ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Evaluations of a training run on held-out documents: MDM and AR loss per token, and acceptance of drafts."""
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -51,12 +51,13 @@ class Evaluator:
                     "give more data or leave the setting out."
                 )
 
-    def run(self, step: int, complete: bool) -> None:
+    def run(self, step: int, complete: bool, stopped: Callable[[], bool] | None = None) -> None:
         """Evaluate the weights after a step, and log it: a line of evaluations.jsonl, and figures for the trackers.
 
         complete: at every block size of the schedule; otherwise only at that of the step and at the last one.
+        stopped: asked before every forward; if it is true in any process, the evaluation ends and nothing is logged.
         """
-        found = self.losses_at(step, complete)
+        found = self.losses_at(step, complete, stopped)
         if found is None:
             return
         self.found.append(found)
@@ -64,8 +65,8 @@ class Evaluator:
             self.folder.log_evaluation(found)
             self.accelerator.log(tracked(found), step=step)
 
-    def losses_at(self, step: int, complete: bool) -> Evaluation | None:
-        """The evaluation of the current weights; None without held-out documents."""
+    def losses_at(self, step: int, complete: bool, stopped: Callable[[], bool] | None = None) -> Evaluation | None:
+        """The evaluation of the current weights; None without held-out documents, or if it was stopped, see `run`."""
         rows = self.reader.held_out_rows()
         if not rows:
             return None
@@ -76,7 +77,11 @@ class Evaluator:
             how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
             batches = (noised(each, how, self.recipe, seed) for each in rows)
             own = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
+            if stopped is not None:
+                own = takewhile(lambda _: not stopped(), own)
             found[size] = evaluate(self.objective, own, self.accelerator)
+            if stopped is not None and summed(torch.tensor([float(stopped())]), self.accelerator)[0]:
+                return None
         accepted = None
         if self.prompts and self.accelerator.is_main_process:
             accepted = accepted_drafts_safely(self.model, self.prompts, step)
@@ -120,17 +125,20 @@ def tracked(evaluation: Evaluation) -> dict[str, Any]:
 
 @torch.no_grad()
 def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> HeldOutLosses:
-    """Mean losses in nats per token. batches: those of this process; the means are over all processes."""
+    """Mean losses in nats per token, where fill has the weight it has in training.
+
+    batches: those of this process; the means are over all processes.
+    """
     was_training = objective.training
     objective.eval()
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
     try:
         for batch in batches:
             sums += objective(batch.to(accelerator.device)).numbers()
     finally:
         objective.train(was_training)
-    mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
-    return HeldOutLosses(mdm_sum / masked if masked else None, ar_sum / scored if scored else None)
+    mdm_sum, ar_sum, _, scored, weight, _ = summed(sums, accelerator)
+    return HeldOutLosses(mdm_sum / weight if weight else None, ar_sum / scored if scored else None)
 
 
 def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:

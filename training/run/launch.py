@@ -17,7 +17,7 @@ from nbdiff_engine import BlockModel
 from nbdiff_engine.errors import CheckpointError
 from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from nbdiff_engine.model.spec import DiffusionSpec
-from training.data.data_settings import CORPUS, SELF
+from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
 from training.data.encoder import Encoder
@@ -36,6 +36,7 @@ from training.run.log_lines import StepFigures
 from training.run.resuming import check_folder
 from training.run.run_folder import RunFolder
 from training.run.run_length import with_steps
+from training.run.step_reader import packer_of
 from training.run.trackers import check_trackers
 from training.run.trainer import Trainer
 
@@ -83,6 +84,7 @@ def make_trainer(
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
+    packer_of(recipe, model, train).check()
     if recipe.optimisation.epochs is not None:
         recipe = with_steps(recipe, model, train, accelerator.num_processes)
         changes = check_folder(folder, recipe, resume, accelerator.num_processes)
@@ -146,11 +148,11 @@ def self_data_folder(recipe: Recipe, base: TrainedModel) -> Path:
     return cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
 
 
-def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
+def write_documents(recipe: Recipe, base: TrainedModel, writes: bool, most: int | None = None) -> Path | None:
     """For `--data self`: the file of documents that the base writes now or wrote in an earlier run.
 
     Call this before the network is adapted. writes: true for one process per machine. The others wait for the file,
-    because a barrier would time out.
+    because a barrier would time out. most: write only the first of them.
     """
     if recipe.data.source != SELF:
         return None
@@ -161,7 +163,14 @@ def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | 
     mask = choose_mask_token(base, recipe.objective.mask_token, recipe.objective.pad_vocabulary_to)
     spec = base.spec or DiffusionSpec(mask_token_id=mask)
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
-    return write_self_data(author, recipe.data, folder)
+    return write_self_data(author, first_documents(recipe.data, most), folder)
+
+
+def first_documents(data: DataSettings, most: int | None) -> DataSettings:
+    """The settings of `--data self` with at most this number of documents."""
+    own = data.self_data
+    count = own.documents if most is None else min(most, own.documents)
+    return data.model_copy(update={"self_data": own.model_copy(update={"documents": count})})
 
 
 def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | None"]:

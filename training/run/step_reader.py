@@ -14,7 +14,7 @@ from training.data.documents import Document, DocumentSource
 from training.data.packing import Cursor, Packer
 from training.errors import DataError
 from training.model.base import TrainedModel
-from training.objective.noising import Batch, Noising, Packed, noise
+from training.objective.noising import Batch, Noising, Packed, noise, target_count
 from training.recipe.recipe import Recipe
 
 
@@ -60,7 +60,7 @@ def seed_of(recipe: Recipe, *what: str | int) -> int:
 class Step:
     """The data of one optimiser step."""
 
-    batches: list[Batch]  # micro-batches of all processes; process p takes p, p + processes, ...
+    batches: list[Batch]  # this process's micro-batches; process p has p, p + processes, ... of all
     block_size: int
     target_count: int  # the sums of both losses are divided by it; at least 1
     tokens: int  # clean tokens, without padding
@@ -81,13 +81,18 @@ class StepReader:
         held_out: DocumentSource | None,
         processes: int,
         multiple: int,
+        process: int = 0,
     ):
-        """processes: number of processes of the run. multiple: as in `noising_of`."""
+        """processes: number of processes of the run; this is number `process`. multiple: as in `noising_of`.
+
+        Every process packs the rows of all, because a document goes into the first row with room, and noises its own.
+        """
         self.recipe = recipe
         self.model = model
         self.multiple = multiple
         steps = recipe.optimisation
         self.forwards = steps.accumulation * processes  # per step, over all processes
+        self.own = range(process, self.forwards, processes)  # the micro-batches of this process
         self.rows_per_step = steps.rows * self.forwards
         self.schedule = recipe.blocks.over(steps.max_steps) if recipe.kind == "adapt" else None
         self.packer = packer_of(recipe, model, train)
@@ -142,7 +147,7 @@ class StepReader:
         return noising_of(self.recipe, self.model, block_size, self.multiple)
 
     def _read(self, step: int, cursor: Cursor) -> Step:
-        """The data of a step: the micro-batches of all processes."""
+        """The data of a step."""
         rows = self.recipe.optimisation.rows
         block_size = self.schedule.at(step) if self.schedule else 1
         packed, cursor = self.packer.batch(cursor, self.rows_per_step)
@@ -151,7 +156,7 @@ class StepReader:
             noised(
                 packed.rows(part * rows, (part + 1) * rows), how, self.recipe, seed_of(self.recipe, "noise", step, part)
             )
-            for part in range(self.forwards)
+            for part in self.own
         ]
-        count = max(1, sum(each.target_count for each in batches))
+        count = max(1, target_count(packed) * (2 if how.complementary else 1))
         return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)

@@ -14,6 +14,7 @@ from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.packs import answer, packed
 from tests.training.runs import losses, small_data, small_recipe
 from training.errors import RecipeError
+from training.model import adapters as adapters_module
 from training.model.adapters import add_adapters, merged
 from training.model.base import load_base, with_spec
 from training.objective.noising import Noising, noise
@@ -115,6 +116,32 @@ def test_rank_alpha_dropout_and_targets_are_those_of_the_recipe(tmp_path):
         assert layer.lora_A["default"].weight.shape[0] == 3
         assert layer.scaling["default"] == 4
         assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tied_head_computes_the_logits_of_mask_apart_with_pefts_losses_and_gradients(tmp_path, family, monkeypatch):
+    folder = write_base(tmp_path, family, tie_word_embeddings=True)
+    found = []
+    for apart in (True, False):
+        with monkeypatch.context() as patched:
+            if not apart:
+                patched.setattr(adapters_module, "_compute_mask_logits_apart", lambda network: None)
+            model, _ = adapted(folder)
+        perturb(model.network)
+        layer = model.network.get_output_embeddings().token_adapter
+        copied = []
+        original = layer.get_merged_weights
+        monkeypatch.setattr(layer, "get_merged_weights", lambda *args, f=original, c=copied: c.append(1) or f(*args))
+        losses_found = Objective(model.network)(batch())
+        assert bool(copied) != apart
+        found.append((losses_found, gradients(model.network)[0], logits(model.network)))
+    (one, gradient, scores), (other, expected, reference) = found
+    torch.testing.assert_close(one.mdm_sum, other.mdm_sum, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.ar_sum, other.ar_sum, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores, reference, rtol=1e-5, atol=1e-5)
+    assert gradient.keys() == expected.keys()
+    for name, each in expected.items():
+        torch.testing.assert_close(gradient[name], each, rtol=1e-5, atol=1e-5 * each.abs().max().item(), msg=name)
 
 
 @pytest.mark.parametrize("targets", ["v_proj", ("v_proj",)])
