@@ -5,14 +5,14 @@
 # make lint    ruff: rules and format
 #
 # make demo ARGS="--port 7861 --model path/to/checkpoint"
-# make test WORKERS=1               one test at a time
+# make test WORKERS=1               one test at a time; by default three, because tests of the page wait for a browser
 # make demo TORCH_INDEX=<index url>     another build of torch (CUDA, ROCm)
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 TORCH_INDEX ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet

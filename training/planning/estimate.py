@@ -19,6 +19,7 @@ from nbdiff_engine.errors import SettingError, brief
 from training.data.data_settings import SELF
 from training.data.self_generated import BATCH
 from training.model.adapters import add_adapters
+from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
 from training.objective.objective import chunk_rows
@@ -142,6 +143,7 @@ def estimate(
         raise SettingError(f"processes is {brief(processes)}; it must be at least 1.")
     if flops is not None and not flops > 0:
         raise SettingError(f"flops is {brief(flops)}; it must be above 0.")
+    recipe = with_precision(recipe, device)
     opened = None
     if from_data or recipe.optimisation.epochs is not None:
         opened = open_without_weights(recipe)[:2]
@@ -319,7 +321,7 @@ class _Sizes:
     def memory(self, block_size: int) -> Memory:
         recipe, layer, steps = self.recipe, self.layer, self.recipe.optimisation
         autocast = recipe.precision == "bf16"
-        stored = self.shape.dtype.itemsize if recipe.lora else 4
+        stored = 4 if loads_float32(recipe) else self.shape.dtype.itemsize
         value = 2 if autocast else stored  # bytes of an arithmetic value in the layers
         length = self.length(block_size)
         tokens = self.rows * length

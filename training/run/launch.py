@@ -29,6 +29,7 @@ from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.model.new_model import new_model, train_tokenizer
+from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import use_attention
 from training.recipe.recipe import Recipe
 from training.run.launchers import check_launcher, parent_command
@@ -73,6 +74,7 @@ def make_trainer(
     Raises NBDiffError as `start` does.
     """
     recipe.require_inputs()
+    recipe = with_precision(recipe, "cuda" if torch.cuda.is_available() else "cpu")
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
@@ -137,13 +139,13 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         find_checkpoint(recipe.base)
     except CheckpointError as error:
         raise RunError(str(error), FailureKind.MISSING_FILE) from error
-    dtype = None if recipe.lora else torch.float32
+    dtype = torch.float32 if loads_float32(recipe) else None
     return load_base(recipe.base, dtype, recipe.quantization, str(device))
 
 
 def self_data_folder(recipe: Recipe, base: TrainedModel) -> Path:
     """For `--data self`: the cache folder of the documents, which depends on this run's dtype and quantisation."""
-    dtype = base.dtype if recipe.lora else torch.float32  # as `load_network` loads it
+    dtype = torch.float32 if loads_float32(recipe) else base.dtype
     arithmetic = f"{dtype}, {recipe.quantization or 'not quantised'}"
     return cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
 
