@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
@@ -50,7 +51,9 @@ def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed:
         trainable_token_indices={embedding.rsplit(".", 1)[-1]: [mask_token_id]},
     )
     try:
-        adapters = get_peft_model(network, config, autocast_adapter_dtype=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
+            adapters = get_peft_model(network, config, autocast_adapter_dtype=True)
     except (ValueError, TypeError) as error:  # PiSSA refuses a quantised base with a TypeError
         raise RecipeError(f"LoRA does not fit this network: {brief_text(str(error), 200)}") from error
     _compute_mask_logits_apart(network)

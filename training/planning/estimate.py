@@ -6,7 +6,6 @@ activations. The time is the number of floating-point operations at a measured r
 bound: small networks on a CPU take much longer, large ones a little longer.
 """
 
-import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -152,9 +151,7 @@ def estimate(
     network = shape.network()
     parameters, layer = network.num_parameters(), Layer.of(network)
     if recipe.lora:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
-            add_adapters(network, recipe.lora, 0, 0)
+        add_adapters(network, recipe.lora, 0, 0)
     trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
