@@ -20,6 +20,7 @@ from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
 from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
 from nbdiff_engine.model.transformers_calls import not_decoded, quiet_transformers, why_not
@@ -144,23 +145,25 @@ def _describe_adapter(
 
 
 @dataclass(frozen=True, slots=True)
-class BundledModel:
-    """One line of `nbdiff models`."""
+class NamedModel:
+    """One line of `nbdiff models`. origin: where it is on this machine; None: not here, and `how_to_install` says how
+    it gets here."""
 
     name: str
-    folder: str
+    origin: str | None
     architecture: str
     parameters: int
     dtype: str
     block_size: int | None  # None: an AR checkpoint
+    how_to_install: str | None = None
 
 
-def describe_bundled() -> list[BundledModel]:
-    """One BundledModel for each bundled checkpoint."""
-    return [
-        BundledModel(
+def describe_named() -> list[NamedModel]:
+    """One NamedModel for each bundled checkpoint, then for each that a package brings. Converts and downloads none."""
+    bundled = [
+        NamedModel(
             name=name,
-            folder=str(each.folder),
+            origin=str(each.folder),
             architecture=(each.config.architectures or ["unknown"])[0],
             parameters=each.parameters,
             dtype=each.saved_dtype,
@@ -168,6 +171,11 @@ def describe_bundled() -> list[BundledModel]:
         )
         for name, each in ((name, describe(name)) for name in bundled_models())
     ]
+    packaged = [
+        NamedModel(name, each.origin, each.architecture, each.parameters, each.dtype, None, each.how_to_install)
+        for name, each in PACKAGED_MODELS.items()
+    ]
+    return bundled + packaged
 
 
 # -- single facts -------------------------------------------------------------------------------------------
