@@ -82,7 +82,11 @@ def generate(
     model: Annotated[str, typer.Option(help="Name (see models), folder, GGUF file, LoRA folder or hub id.")] = "nano",
     *,
     base: Annotated[
-        str | None, typer.Option(help="The checkpoint of a LoRA; default: the one that the LoRA names.")
+        str | None, typer.Option(help="The checkpoint of an adapter; default: the one that the adapter names.")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="An adapter of the model: a draft adapter is used for drafts only, a plain LoRA is merged."),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
@@ -118,7 +122,8 @@ def generate(
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
     asked, arguments = read_prompt(prompt, messages), template_arguments(template_argument)
-    loaded = load(model, dtype=dtype, device=device, quantization=quantization, base=base, device_map=device_map)
+    how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
+    loaded = load(model, base=base, adapter=adapter, **how)
     choose_threads(loaded)
     job = prepare(loaded, asked, raw=raw, control_tokens=control_tokens, template_arguments=arguments, **settings)
     for note in job.plan.notes:
