@@ -20,6 +20,7 @@ from nbdiff_engine.model.families import logit_scale_of
 from training.objective.attention_plan import plan_of, present
 from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
+from training.objective.step_losses import StepLosses
 
 CHUNK_LOGITS = 2**24  # logits in memory at once: 64 MB in float32
 
@@ -33,6 +34,10 @@ class Losses:
     mdm_count: int  # masked tokens scored
     ar_count: int
 
+    def total(self, ar_weight: float) -> Tensor:
+        """The sum whose gradient is taken. ar_weight: lambda."""
+        return self.mdm_sum + ar_weight * self.ar_sum
+
     def numbers(self) -> Tensor:
         """The four fields in order, float64 [4] on the CPU, for summation over batches and processes."""
         figures = [self.mdm_sum.item(), self.ar_sum.item(), self.mdm_count, self.ar_count]
@@ -41,6 +46,8 @@ class Losses:
 
 class Objective(nn.Module):
     """A causal LM with the two losses of its adaptation. Distributed training wraps this module."""
+
+    SUMS = 4  # of Losses.numbers
 
     def __init__(self, network: PreTrainedModel, context: Context = "token_causal"):
         super().__init__()
@@ -69,6 +76,15 @@ class Objective(nn.Module):
         mdm_sum, mdm_count = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets)
         ar_sum, ar_count = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
         return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+
+    def step_losses(self, sums: list[float], count: float, ar_weight: float) -> StepLosses:
+        """The mean losses of a step. sums: of `Losses.numbers`; count: the step's target count."""
+        mdm_sum, ar_sum, masked, _ = sums
+        return StepLosses((mdm_sum + ar_weight * ar_sum) / count, mdm_sum / count, ar_sum / count, int(masked))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: each for name, each in self.network.named_parameters() if each.requires_grad}
 
     def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
         """The same losses, from one row with the tokens of all rows, without padding."""

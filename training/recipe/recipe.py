@@ -123,6 +123,11 @@ class Optimisation(Section):
 class Lora(Section):
     """Train low-rank adapters (LoRA) and the mask token's embedding instead of all weights."""
 
+    mode: Literal["all", "draft_only"] = Field(
+        default="all",
+        description="all: active at every token, merged at the end; draft_only: a draft adapter, active at noise rows "
+        "only, so that the base's own answers never change (see draft)",
+    )
     rank: int = Field(default=16, ge=1, description="rank of the adapters")
     alpha: float = Field(default=32, gt=0, description="the adapters are scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
@@ -132,6 +137,49 @@ class Lora(Section):
     init: str = Field(
         default="default", description="first values of the adapters, by peft's name: default, gaussian, pissa, ..."
     )
+
+
+class DraftSettings(Section):
+    """lora.mode draft_only: the noise rows and the losses of a draft adapter. Its block sizes are those of blocks."""
+
+    noise: Literal["mask", "uniform"] = Field(
+        default="mask", description="what a noise row reads: a trained MASK embedding, or a random token"
+    )
+    noise_attention: Literal["bidirectional", "causal"] = Field(
+        default="bidirectional", description="how the noise rows of one block see each other"
+    )
+    noise_high: int | None = Field(
+        default=None, ge=2, description="uniform: ids are drawn from 1 to this - 1; empty: from the whole vocabulary"
+    )
+    ce: float = Field(default=1.0, ge=0, description="weight of the cross-entropy on the token of the text")
+    kl: float = Field(default=0.0, ge=0, description="weight of KL(base || drafter)")
+    tv: float = Field(
+        default=0.0, ge=0, description="weight of the total variation: 1 - the chance that a sampled draft is accepted"
+    )
+    decay: float | None = Field(
+        default=7.0,
+        gt=0,
+        description="gamma: draft k of a block has the weight exp(-(k-1) / gamma), as no draft behind a wrong one is "
+        "accepted; empty: equal weights",
+    )
+    all_noise: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of blocks in which every row is noise, as when drafting begins; in the others each row is "
+        "noise with a probability t ~ U(0, 1] of the block",
+    )
+    groups: int = Field(
+        default=1, ge=1, description="noisings per clean pass, each with other block borders; at most b_max - 1"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if self.ce == self.kl == self.tv == 0:
+            raise ValueError("ce, kl and tv are all 0, so there is no loss; give at least one of them a weight")
+        if self.noise == "mask" and self.noise_high is not None:
+            raise ValueError(f"noise_high is {self.noise_high}, but noise is mask; it is for uniform noise")
+        return self
 
 
 class Saving(Section):
@@ -144,10 +192,11 @@ class Saving(Section):
     )
     best: Literal["keep", "final"] | None = Field(
         default=None,
-        description="of the lowest held-out MDM loss; keep: keep its checkpoint, final: also make final/ from it",
+        description="of the lowest held-out MDM loss, for a draft adapter of the longest accepted run; keep: keep its "
+        "checkpoint, final: also make final/ from it",
     )
     patience: int | None = Field(
-        default=None, ge=1, description="end the run after so many evaluations without a lower loss; empty: never"
+        default=None, ge=1, description="end the run after so many evaluations without a better one; empty: never"
     )
     log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
     probes: bool | None = Field(
@@ -183,6 +232,7 @@ class Recipe(Section):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimisation: Optimisation = Optimisation()
     lora: Lora | None = None
+    draft: DraftSettings = DraftSettings()
     quantization: Literal["8bit", "4bit"] | None = Field(default=None, description="of the frozen base; needs lora")
     precision: Literal["bf16", "fp32"] = Field(
         default="bf16", description="of the arithmetic; trained weights and the optimiser are kept in float32"
@@ -205,6 +255,10 @@ class Recipe(Section):
             raise ValueError("a recipe of kind 'pretrain' needs a network section; add one")
         if self.kind == "pretrain" and (self.lora or self.quantization):
             raise ValueError("pretrain trains every weight of a new network; leave lora and quantization out")
+        if self.drafts:
+            self._check_draft()
+        elif self.draft != DraftSettings():
+            raise ValueError("the draft section is for lora.mode draft_only; set that or leave the section out")
         if self.kind == "adapt" and self.network is not None:
             raise ValueError("an adaptation starts from a base checkpoint; leave the network section out")
         for name in ("best", "patience"):
@@ -217,6 +271,30 @@ class Recipe(Section):
                 f"quantization is {self.quantization}, but quantised weights are frozen; add a lora section"
             )
         return self
+
+    @property
+    def drafts(self) -> bool:
+        """Whether a draft adapter is trained."""
+        return self.lora is not None and self.lora.mode == "draft_only"
+
+    def _check_draft(self) -> None:
+        """Raise ValueError for settings that a draft adapter does not have."""
+        sizes = [size for _, size in self.blocks.over(self.optimisation.max_steps).stages]
+        if min(sizes) < 2:
+            raise ValueError(
+                f"lora.mode is draft_only, but a block of the schedule has {min(sizes)} token: a draft block has a "
+                "clean row and at least one noise row; set blocks.b_0 to at least 2"
+            )
+        if self.draft.groups > self.blocks.b_max - 1:
+            raise ValueError(
+                f"draft.groups is {self.draft.groups}, but blocks of {self.blocks.b_max} have only "
+                f"{self.blocks.b_max - 1} different borders; set it to at most {self.blocks.b_max - 1}"
+            )
+        if self.objective != ObjectiveSettings():
+            raise ValueError("the objective section is for all weights and lora.mode all; leave it out for draft_only")
+        for name, given in (("compile", self.compile), ("saving.probes", self.saving.probes)):
+            if given:
+                raise ValueError(f"{name} is set, which a draft adapter does not support; leave it out")
 
     @classmethod
     def read(cls, name: str, overrides: list[str] | None = None, **given: Any) -> Self:

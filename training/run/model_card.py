@@ -181,7 +181,9 @@ def _training(
     if recipe.lora is not None:
         rows.append(f"| LoRA | rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, merged into these weights |")
     if last is not None:
-        rows.append(f"| last loss | {last.loss:.4f} (MDM {last.loss_mdm:.4f}, AR {last.loss_ar:.4f}) |")
+        named = (("MDM", last.loss_mdm), ("AR", last.loss_ar), ("KL", last.loss_kl), ("TV", last.loss_tv))
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
+        rows.append(f"| last loss | {last.loss:.4f} ({parts}) |")
     return "\n".join(rows)
 
 
