@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK_LOGITS = 2**23  # logits of a chunk: 32 MB in float32
+CHUNK_LOGITS = 2**24  # logits of a chunk: 64 MB in float32
 
 
 @dataclass(frozen=True, slots=True)
