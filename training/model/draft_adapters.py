@@ -52,12 +52,12 @@ def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> DraftAdapter:
 
 
 def save_draft_adapter(
-    adapter: DraftAdapter, recipe: Recipe, noise_high: int | None, dtype: torch.dtype, folder: Path
+    adapter: DraftAdapter, recipe: Recipe, vocabulary: int, dtype: torch.dtype, folder: Path
 ) -> None:
     """Write the adapter as a folder: PEFT's two files, the DraftSpec, and for MASK noise its embedding.
 
-    noise_high: for uniform noise, see `DraftSpec`. dtype: of the written weights. For a quantised base, the base is
-    read again without quantisation, to know its fingerprint.
+    vocabulary: token ids of the base, from which uniform noise is drawn by default. dtype: of the written weights. For
+    a quantised base, the base is read again without quantisation, to know its fingerprint.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -77,7 +77,7 @@ def save_draft_adapter(
         noise=draft.noise,
         noise_attention=draft.noise_attention,
         block_size=recipe.blocks.b_max,
-        noise_high=noise_high,
+        noise_high=draft.high(vocabulary),
         base=identity,
     ).write(folder)
 

@@ -53,7 +53,8 @@ class Finished:
 def write_final(folder: RunFolder, finished: Finished, accelerator: Accelerator) -> None:
     """Write adapter/ and final/, each completely or not at all, in the main process; the others wait.
 
-    For a draft adapter there is only final/, the folder of the adapter. Otherwise the adapters cannot be used afterwards, because they are merged. Raises RunError if a folder cannot be written.
+    For a draft adapter there is only final/, the folder of the adapter. Other adapters cannot be used afterwards,
+    because they are merged. Raises RunError if a folder cannot be written.
     """
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and isinstance(finished.adapters, DraftAdapter):
@@ -93,9 +94,8 @@ def _write_adapter(finished: Finished, folder: Path) -> None:
 
 
 def _write_draft_adapter(run: RunFolder, finished: Finished, folder: Path) -> None:
-    recipe = finished.recipe
-    high = None if recipe.draft.noise == "mask" else recipe.draft.noise_high or vocabulary_of(finished.model)
-    save_draft_adapter(finished.adapters, recipe, high, finished.dtype, folder)
+    vocabulary = vocabulary_of(finished.model)
+    save_draft_adapter(finished.adapters, finished.recipe, vocabulary, finished.dtype, folder)
     (folder / "README.md").write_text(_card(run, finished, finished.model), encoding="utf-8")
 
 

@@ -50,7 +50,7 @@ def noising_of(recipe: Recipe, model: TrainedModel, block_size: int, multiple: i
 def draft_noising_of(recipe: Recipe, model: TrainedModel, block_size: int) -> DraftNoising:
     """The noise rows of a run of a draft adapter for a block size."""
     draft = recipe.draft
-    high = None if draft.noise == "mask" else draft.noise_high or vocabulary_of(model)
+    high = draft.high(vocabulary_of(model))
     return DraftNoising(block_size, high, draft.all_noise, min(draft.groups, block_size - 1), draft.decay)
 
 

@@ -17,7 +17,7 @@ def draft_objective(
     family: str = "llama",
     causal: bool = False,
     plans: bool = True,
-    weights: Weights = Weights(),
+    weights: Weights | None = None,
     zero: bool = False,
     mask: bool = True,
     **shape,
@@ -34,7 +34,7 @@ def draft_objective(
                     each.normal_(std=0.2)
     network.set_attn_implementation(DRAFTS)
     network.train()
-    return DraftObjective(peft, network, weights, causal, embedding, plans)
+    return DraftObjective(peft, network, weights or Weights(), causal, embedding, plans)
 
 
 def draft_batch(rows: Packed, block_size: int = 4, seed: int = 0, **options) -> DraftBatch:

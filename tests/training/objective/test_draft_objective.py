@@ -45,8 +45,8 @@ def logits_by_hand(objective, row_ids, batch, row, group):
     mask = torch.ones(total, total, dtype=torch.bool).tril()
     if not causal:
         mask[-noise:, -noise:] = True
-    # Both forwards of the whole input are needed: the base's for the clean rows, the adapter's for the noise rows. As a
-    # clean row sees no noise row, its keys and values in each layer are those of the base; they are put in place by hooks.
+    # Two forwards of the whole input: the base's gives the hidden states of the clean rows in each layer, which hooks
+    # put in place in the adapter's.
     kept, hooks = {}, []
     objective.adapters.disable_adapter_layers()
     layers = network.base_model.layers
@@ -210,7 +210,8 @@ def test_the_clean_pass_ignores_the_adapter_and_dropout():
     two, others = other._clean(batch)
     assert torch.equal(one, two)
     for (key, value), (other_key, other_value) in zip(memory.kept.values(), others.kept.values(), strict=True):
-        assert torch.equal(key, other_key) and torch.equal(value, other_value)
+        assert torch.equal(key, other_key)
+        assert torch.equal(value, other_value)
     assert objective.network.training
 
 
