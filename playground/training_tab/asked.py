@@ -104,7 +104,7 @@ def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any
     changed: dict[str, Any] = {}
     for field, given in zip(form_fields(), values, strict=True):
         section = field.name.split(".")[0]
-        if (section == "lora" and not lora) or (section == "network" and recipe.kind != "pretrain"):
+        if (section in ("lora", "draft") and not lora) or (section == "network" and recipe.kind != "pretrain"):
             continue
         value = field.read(given)
         # If the preset has no LoRA section, at least one LoRA setting must be given to create it.
@@ -113,6 +113,8 @@ def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any
             changed[field.name] = value
     if recipe.lora is not None and not lora:
         changed["lora"] = None
+        if recipe.drafts:
+            changed["draft"] = {}
     wanted = QUANTIZATIONS.get(quantization, quantization)
     if wanted != recipe.quantization:
         changed["quantization"] = wanted

@@ -88,7 +88,10 @@ def block_size(metrics: Sequence[StepFigures]) -> go.Figure:
 
 
 def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
-    """The held-out MDM loss, one line for each block size; at block size 1, the AR loss."""
+    """The held-out MDM loss, one line for each block size; at block size 1, the AR loss. For a draft adapter, its
+    acceptance."""
+    if any(line.acceptance is not None for line in evaluations):
+        return acceptance(evaluations)
     figure = _figure("Step", f"Loss ({_NATS})")
     shown = thinned(evaluations)
     sizes = sorted({size for line in evaluations for size in line.losses})
@@ -100,6 +103,33 @@ def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
             name = "1 = AR" if size == 1 else f"blocks of {size}"
             add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
             figure.data[-1].mode = "lines+markers"
+    return figure
+
+
+def acceptance(evaluations: Sequence[Evaluation]) -> go.Figure:
+    """The share of right drafts of a draft adapter, one line for each offset, and the mean accepted run."""
+    figure = _figure("Step", "Right drafts")
+    shown = thinned([line for line in evaluations if line.acceptance is not None])
+    for k in range(1, max((len(line.acceptance.by_offset) for line in shown), default=0) + 1):
+        points = [(line.step, line.acceptance.by_offset[k - 1]) for line in shown]
+        points = [(step, 100 * share) for step, share in points if share is not None]
+        if points:
+            add_line(figure, k, f"draft {k}", *zip(*points), "%{y:.0f} % at step %{x}")
+    figure.update_yaxes(ticksuffix=" %", rangemode="tozero")
+    add_line(
+        figure,
+        0,
+        "Accepted run",
+        [line.step for line in shown],
+        [line.acceptance.accepted_run for line in shown],
+        "%{y:.2f} drafts at step %{x}",
+    )
+    figure.data[-1].yaxis = "y2"
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "title": "Accepted run"}
+    )
+    for trace in figure.data:
+        trace.mode = "lines+markers"
     return figure
 
 

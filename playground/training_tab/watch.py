@@ -120,7 +120,7 @@ class Watch:
                     label="Logarithmic", container=False, min_width=120, elem_id="job-log-scale"
                 )
             with gr.Column(min_width=320):
-                gr.Markdown("#### Held-out loss by block size")
+                gr.Markdown("#### Held-out documents")
                 self.held_out = gr.Plot(show_label=False, container=False, elem_id="job-held-out")
         with gr.Row():
             with gr.Column(min_width=320):

@@ -70,7 +70,7 @@ def _tiles(job: TrainingJob, metrics: Sequence[StepFigures], estimated: RunEstim
             Tile("Block size", f"{last.block_size or 1}"),
             # With blocks of one token, no token is masked.
             Tile("MDM loss", f"{last.loss_mdm:.3f}" if last.loss_mdm else "-"),
-            Tile("AR loss", f"{last.loss_ar or 0:.3f}"),
+            *([] if last.loss_ar is None else [Tile("AR loss", f"{last.loss_ar:.3f}")]),
         ]
     return tiles + _against_estimate(job, last, estimated)
 

@@ -32,9 +32,20 @@ class SelfData(BaseModel):
     temperature: float = Field(
         default=1.0, ge=0, le=TEMPERATURES[1], description="1: the base's own distribution; 0: its most likely tokens"
     )
+    greedy: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of answers that are written greedily, at temperature 0, as most decoding is; needs prompts",
+    )
 
     @model_validator(mode="after")
     def _documents_differ(self) -> Self:
+        if self.greedy and self.prompts is None:
+            raise ValueError(
+                f"self_data.greedy is {self.greedy:g}, but without prompts all greedy documents would be the same; set "
+                "self_data.prompts"
+            )
         if self.temperature == 0 and self.prompts is None:
             raise ValueError(
                 "self_data.temperature is 0, and without prompts all documents would be the same; set self_data.prompts"

@@ -7,7 +7,8 @@ prompts, a document is plain text.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
+from math import floor
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,7 @@ from training.data.documents import Document
 from training.data.given_prompts import read_prompts
 from training.errors import DataError
 
+_RUN = 32  # documents in a row with one temperature, as many as a batch has
 _TWO_CONTENTS = ("Hello", "42")  # two user turns with different first and different last tokens
 
 
@@ -77,11 +79,14 @@ class Author:
         None: the model wrote no answer.
         """
         seed = self.settings.seed
+        usual = self.settings.self_data.temperature
         if self.prompts:
-            prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
-            sequences = self._continuations(prompts, numbers, seed, tick)
-            return [self._answered(sequence, len(prompt)) for prompt, sequence in zip(prompts, sequences, strict=True)]
-        sequences = self._continuations([self.opening] * len(numbers), numbers, seed, tick)
+            return [
+                document
+                for greedy, run in groupby(numbers, self._is_greedy)
+                for document in self._answers(list(run), 0.0 if greedy else usual, tick)
+            ]
+        sequences = self._continuations([self.opening] * len(numbers), numbers, seed, usual, tick)
         if self.between is None and not self.ending:
             return [Document(tuple(sequence), None) for sequence in sequences]
         if self.between is None:
@@ -90,11 +95,24 @@ class Author:
         # Another seed than the question: equal noise would make the first tokens of both correlated.
         answer_seed = random.Random(f"{seed}/answer").getrandbits(62)
         prompts = [sequences[index] + self.between for index in complete]
-        answered = self._continuations(prompts, [numbers[index] for index in complete], answer_seed, tick)
+        answered = self._continuations(prompts, [numbers[index] for index in complete], answer_seed, usual, tick)
         found: list[Document | None] = [None] * len(numbers)
         for index, prompt, sequence in zip(complete, prompts, answered, strict=True):
             found[index] = self._answered(sequence, len(prompt))
         return found
+
+    def _is_greedy(self, number: int) -> bool:
+        """Whether a document is written greedily: whole runs of numbers are, so that a batch has one temperature."""
+        share, run = self.settings.self_data.greedy, number // _RUN
+        return floor((run + 1) * share) > floor(run * share)
+
+    def _answers(
+        self, numbers: list[int], temperature: float, tick: Callable[[DecodeEvent], object]
+    ) -> list[Document | None]:
+        """Answers to the prompts of these documents."""
+        prompts = [self.prompts[number % len(self.prompts)] for number in numbers]
+        sequences = self._continuations(prompts, numbers, self.settings.seed, temperature, tick)
+        return [self._answered(sequence, len(prompt)) for prompt, sequence in zip(prompts, sequences, strict=True)]
 
     def _answered(self, sequence: list[int], start: int | None) -> Document | None:
         """A document whose answer begins at `start`; None if it has no token beside an EOS."""
@@ -117,7 +135,12 @@ class Author:
         return len(question) + len(self.between) < self.model.context_length
 
     def _continuations(
-        self, prompts: list[list[int]], numbers: Sequence[int], seed: int, tick: Callable[[DecodeEvent], object]
+        self,
+        prompts: list[list[int]],
+        numbers: Sequence[int],
+        seed: int,
+        temperature: float,
+        tick: Callable[[DecodeEvent], object],
     ) -> list[list[int]]:
         """Each prompt followed by the tokens that the model writes after it, including its EOS if there is one."""
         if not prompts:
@@ -127,13 +150,13 @@ class Author:
             self.model,
             prompts,
             strategy="ar",
-            temperature=sampling.temperature,
+            temperature=temperature,
             max_new_tokens=sampling.max_new_tokens,
             seed=seed,
             trace=False,
         )
         sampler = DocumentSampler(
-            temperature=sampling.temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
+            temperature=temperature, seed=seed, forbidden=job.plan.sampler.forbidden, numbers=tuple(numbers)
         )
         sequences = [list(prompt) for prompt in job.prompts]
         for event in decode(self.model, job.prompts, replace(job.plan, sampler=sampler)):

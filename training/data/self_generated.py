@@ -82,7 +82,9 @@ def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dic
         **({} if base is None else {"base_of_adapter": _hashes(base)}),
         "arithmetic": arithmetic,
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
-        "settings": settings.self_data.model_dump(exclude={"prompts"}),
+        "settings": settings.self_data.model_dump(
+            exclude={"prompts", *(() if settings.self_data.greedy else ["greedy"])}
+        ),
         "seed": settings.seed,
         "raw": settings.raw,
         **({"control_tokens": True} if settings.control_tokens else {}),

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -27,17 +27,19 @@ _INITS_WITH_MORE = {"eva", "corda", "loftq", "mica"}  # need data or settings, o
 _SUBTRACTING = ("pissa", "olora")  # these change the weights of the base
 
 
-def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed: int) -> "PeftModel":
+def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int | None, seed: int) -> "PeftModel":
     """Add adapters to `network`, in place, and return the PeftModel around it. Adapters are float32 for every base.
 
     PiSSA and OLoRA subtract the first values of the adapters from the weights of the base, in its dtype. Of the
     base, only the embedding of MASK is trained, because the base was not trained with MASK. If the head is tied to the
-    embedding, its row for MASK is trained too. Raises RecipeError if LoRA does not fit the network.
+    embedding, its row for MASK is trained too. mask_token_id: None for a base without MASK. Raises RecipeError if LoRA
+    does not fit the network.
     """
     from peft import LoraConfig, get_peft_model
 
     targets = _targets(network, lora)
     embedding = next(name for name, module in network.named_modules() if module is network.get_input_embeddings())
+    trained_rows = None if mask_token_id is None else {embedding.rsplit(".", 1)[-1]: [mask_token_id]}
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -48,7 +50,7 @@ def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int, seed:
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=_init(network, lora),
-        trainable_token_indices={embedding.rsplit(".", 1)[-1]: [mask_token_id]},
+        trainable_token_indices=trained_rows,
     )
     try:
         with warnings.catch_warnings():
@@ -128,9 +130,7 @@ def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, fol
 
     # `save_embedding_layers` would otherwise ask the hub for the size of the base's vocabulary.
     adapters.save_pretrained(str(folder), save_embedding_layers=False)
-    file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = recipe.base
+    changes = {"base_model_name_or_path": recipe.base}
     if recipe.lora.init.startswith(_SUBTRACTING):
         plain = _plain_base(recipe)
         first = add_adapters(plain.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
@@ -144,7 +144,14 @@ def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, fol
             tensors[name] = tensor.detach().contiguous().cpu()
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         scale = 2**0.5 if recipe.lora.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
-        config |= {"init_lora_weights": True, "r": 2 * recipe.lora.rank, "lora_alpha": scale * recipe.lora.alpha}
+        changes |= {"init_lora_weights": True, "r": 2 * recipe.lora.rank, "lora_alpha": scale * recipe.lora.alpha}
+    rewrite_config(folder, **changes)
+
+
+def rewrite_config(folder: Path, **changes: Any) -> None:
+    """Change entries of the adapter_config.json that peft wrote."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | changes
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

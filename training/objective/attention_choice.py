@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from training.errors import RecipeError
 from training.objective.document_attention import DOCUMENTS
+from training.objective.draft_attention import DRAFTS
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,25 @@ def use_attention(network: PreTrainedModel, wanted: Attention | Literal["auto"],
                 module.attention_dropout = 0.0
     if chosen != "dense":
         network.set_attn_implementation(_NAME_IN_TRANSFORMERS[chosen])
+    logger.info("attention: %s", chosen)
+    return chosen
+
+
+def use_draft_attention(
+    network: PreTrainedModel, wanted: Attention | Literal["auto"], device: str
+) -> Literal["dense", "documents"]:
+    """Set the network to the attention of noise rows, and return how it is computed: as `dense` or as `documents`.
+
+    Raises RecipeError if the device or the base does not support it.
+    """
+    on_cpu = "documents" if device == "cpu" and not _dropout(network) else "dense"
+    chosen = on_cpu if wanted == "auto" else wanted
+    if chosen not in ("dense", on_cpu):
+        raise RecipeError(
+            f"attention is {chosen}, but a draft adapter trains with {' or '.join(dict.fromkeys((on_cpu, 'dense')))} "
+            "here; set attention=auto."
+        )
+    network.set_attn_implementation(DRAFTS)
     logger.info("attention: %s", chosen)
     return chosen
 

@@ -18,6 +18,7 @@ mask.
 Shape suffixes: B rows, S noised + clean tokens of a row, T tokens of all rows, without padding.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,12 +71,12 @@ _NONE = Span(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """The queries and keys of a document or a run, before they are batched with others."""
 
     queries: Tensor
     keys: Tensor
-    before: Span = _NONE
+    before: Span = _NONE  # keys that every query attends to, without a mask
 
 
 def pairs(clean: int, noised: int, block_size: int) -> tuple[int, int]:
@@ -114,17 +115,22 @@ def plan_of(tokens: Tokens, there: Tensor, context: Context, open_future: Tensor
         document=torch.where(tokens.document == PADDING, PADDING, tokens.document + rows)[there],
     )
     opened = None if open_future is None else open_future[there]
-    short: dict[int, list[_Part]] = {}
+    short: dict[int, list[Part]] = {}
     pieces = []
     for noised, clean in _documents(flat):
         size = len(noised) + len(clean)
         if size <= _SHORT:
             places = torch.cat([noised.places(), clean.places()])
-            short.setdefault(-(-size // _ROUND), []).append(_Part(places, places))
+            short.setdefault(-(-size // _ROUND), []).append(Part(places, places))
         else:
             pieces += [[part] for part in _clean_runs(flat, clean, context)]
             pieces += [[part] for part in _noised_runs(flat, noised, clean)]
-    return _batched([*short.values(), *pieces], flat, context, opened)
+
+    def allowed(queries: Tensor, keys: Tensor) -> Tensor:
+        # As in the dense mask, every token attends to itself, so no softmax is empty.
+        return _may_attend(queries, keys, flat, context, opened) | (queries[:, :, None] == keys[:, None, :])
+
+    return batched([*short.values(), *pieces], allowed)
 
 
 def _documents(flat: Tokens) -> list[tuple[Span, Span]]:
@@ -141,18 +147,18 @@ def _documents(flat: Tokens) -> list[tuple[Span, Span]]:
     return [(noised, clean) for noised, clean in found.values()]
 
 
-def _clean_runs(flat: Tokens, clean: Span, context: Context) -> list[_Part]:
+def _clean_runs(flat: Tokens, clean: Span, context: Context) -> list[Part]:
     parts, blocks = [], flat.block[clean.first : clean.last]
     for first in range(clean.first, clean.last, _RUN):
         last = min(first + _RUN, clean.last)
         end = last
         if context == "block_causal":  # the last token attends to its whole block
             end = clean.first + int(torch.searchsorted(blocks, blocks[last - 1 - clean.first], right=True))
-        parts.append(_Part(torch.arange(first, last), torch.arange(first, end), Span(clean.first, first)))
+        parts.append(Part(torch.arange(first, last), torch.arange(first, end), Span(clean.first, first)))
     return parts
 
 
-def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[_Part]:
+def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[Part]:
     parts = []
     clean_blocks = flat.block[clean.first : clean.last].contiguous()
     noised_blocks = flat.block[noised.first : noised.last].contiguous()
@@ -165,16 +171,21 @@ def _noised_runs(flat: Tokens, noised: Span, clean: Span) -> list[_Part]:
         start = noised.first + int(torch.searchsorted(noised_blocks, ends[0]))
         stop = noised.first + int(torch.searchsorted(noised_blocks, ends[1], right=True))
         keys = torch.cat([torch.arange(start, stop), torch.arange(before, until)])
-        parts.append(_Part(torch.arange(first, last), keys, Span(clean.first, before)))
+        parts.append(Part(torch.arange(first, last), keys, Span(clean.first, before)))
     return parts
 
 
-def _batched(groups: list[list[_Part]], flat: Tokens, context: Context, opened: Tensor | None) -> AttentionPlan:
+def batched(groups: Iterable[list[Part]], allowed: Callable[[Tensor, Tensor], Tensor]) -> AttentionPlan:
+    """The plan of parts; those of a group become one piece.
+
+    allowed: from the indices of queries [G, Q] and keys [G, K], -1 for padding, to the bool mask [G, Q, K]. What it
+        says of padding does not matter.
+    """
     pieces, index, masks = [], [], []
     placed = masked = 0
     for parts in groups:
         queries, keys = _padded([part.queries for part in parts]), _padded([part.keys for part in parts])
-        mask = _mask(queries, keys, flat, context, opened)
+        mask = _additive(allowed(queries, keys) & (keys >= 0)[:, None, :])
         number, before = len(parts), parts[0].before
         at = placed, placed + queries.numel(), masked
         pieces.append(Piece(number, queries.shape[1], keys.shape[1], *at, before.first, before.last))
@@ -190,18 +201,17 @@ def _padded(places: list[Tensor]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
 
 
-def _mask(queries: Tensor, keys: Tensor, flat: Tokens, context: Context, opened: Tensor | None) -> Tensor:
-    """The additive mask of queries [G, Q] and keys [G, K]: float32 [G, Q, K]."""
+def _may_attend(queries: Tensor, keys: Tensor, flat: Tokens, context: Context, opened: Tensor | None) -> Tensor:
+    """The predicate for queries [G, Q] and keys [G, K]: bool [G, Q, K]."""
     q, k = queries.clamp(min=0), keys.clamp(min=0)
     names = ("noised", "position", "block", "document")
-    allowed = may_attend(
+    return may_attend(
         *(getattr(flat, name)[q][:, :, None] for name in names),
         *(getattr(flat, name)[k][:, None, :] for name in names),
         context,
         None if opened is None else opened[k][:, None, :],
     )
-    # As in the dense mask, every token attends to itself, so no softmax is empty.
-    allowed |= queries[:, :, None] == keys[:, None, :]
-    allowed &= (keys >= 0)[:, None, :]
-    lowest = torch.finfo(torch.float32).min
-    return torch.zeros(allowed.shape).masked_fill_(~allowed, lowest)
+
+
+def _additive(allowed: Tensor) -> Tensor:
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)

@@ -116,7 +116,7 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor, Tensor
     rows: list[dict[str, list[Tensor]]] = []
     for row in range(len(packed.ids)):
         parts: dict[str, list[Tensor]] = {name: [] for name in ("id", "position", "start", "document", "weight")}
-        for first, last in _answers(packed, row):
+        for first, last in answers_of(packed, row):
             start = int(packed.start[row, first])
             length = last - first
             ids = packed.ids[row, first:last]
@@ -145,7 +145,7 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor, Tensor
     return Tokens(document != PADDING, position, block, document), stacked("id", 0), stacked("weight", 1.0)
 
 
-def _answers(packed: Packed, row: int) -> list[tuple[int, int]]:
+def answers_of(packed: Packed, row: int) -> list[tuple[int, int]]:
     """Columns [first, last) of each answer of a row."""
     inside = packed.start[row] >= 0
     key = packed.document[row] * (packed.position.shape[1] + 1) + packed.start[row]

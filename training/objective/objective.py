@@ -21,6 +21,7 @@ from nbdiff_engine.model.families import logit_scale_of
 from training.objective.attention_plan import plan_of, present
 from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
+from training.objective.step_losses import StepLosses
 
 # The float32 logits of one chunk. With the log-probabilities and the gradients of both, a backward pass needs about
 # four times this much; the weights of the head are read once per chunk, so smaller chunks take longer.
@@ -38,6 +39,10 @@ class Losses:
     mdm_weight: float  # sum of the weights of the masked tokens
     end_count: int  # masked tokens that end an answer, fill included
 
+    def total(self, ar_weight: float) -> Tensor:
+        """The sum whose gradient is taken. ar_weight: lambda."""
+        return self.mdm_sum + ar_weight * self.ar_sum
+
     def numbers(self) -> Tensor:
         """The six fields in order, float64 [6] on the CPU, for summation over batches and processes."""
         sums = self.mdm_sum.item(), self.ar_sum.item()
@@ -47,6 +52,8 @@ class Losses:
 
 class Objective(nn.Module):
     """A causal LM with the two losses of its adaptation. Distributed training wraps this module."""
+
+    SUMS = 6  # of Losses.numbers
 
     def __init__(self, network: PreTrainedModel, context: Context = "token_causal"):
         super().__init__()
@@ -75,6 +82,21 @@ class Objective(nn.Module):
         mdm = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets, batch.mdm_weights)
         ar = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
         return _losses(mdm, ar, batch)
+
+    def step_losses(self, sums: list[float], count: float, ar_weight: float) -> StepLosses:
+        """The mean losses of a step. sums: of `Losses.numbers`; count: the step's target count."""
+        mdm_sum, ar_sum, masked, _, _, ends = sums
+        return StepLosses(
+            loss=(mdm_sum + ar_weight * ar_sum) / count,
+            mdm=mdm_sum / count,
+            ar=ar_sum / count,
+            scored=int(masked),
+            eos_share=ends / masked if masked else None,
+        )
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: each for name, each in self.network.named_parameters() if each.requires_grad}
 
     def end_to_end(self, batch: Batch, open_future: Tensor | None) -> Losses:
         """The same losses, from one row with the tokens of all rows, without padding."""

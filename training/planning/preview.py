@@ -15,12 +15,14 @@ from nbdiff_engine.model.attention import PADDING, dense_mask
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor, Packer
 from training.model.base import TrainedModel
+from training.objective.draft_noising import DraftBatch, draft_noise
 from training.objective.noising import IGNORED, Batch, Noising, Packed
+from training.planning import draft_preview
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
 from training.run.launch import load_network, write_documents
 from training.run.run_length import with_steps
-from training.run.step_reader import noised, noising_of, packer_of, seed_of
+from training.run.step_reader import draft_noising_of, noised, noising_of, packer_of, seed_of
 
 MASK, BORDER, FILL, END = "▒", "|", "·", "⟩"
 LEGEND = (
@@ -58,6 +60,11 @@ class Preview:
         how = replace(self.noising, block_size=block_size or self.noising.block_size)
         return noised(packed, how, self.recipe, seed_of(self.recipe, "preview"))
 
+    def noise_rows(self, packed: Packed) -> DraftBatch:
+        """Packed rows as the input of a step of a draft adapter. Every call gives the same noise."""
+        how = draft_noising_of(self.recipe, self.model, self.noising.block_size)
+        return draft_noise(packed, how, torch.Generator().manual_seed(seed_of(self.recipe, "preview")))
+
     def text(self, ids: Sequence[int]) -> str:
         """Tokens on one line: special tokens and line ends are visible, control characters are replaced."""
         text = self.model.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -77,7 +84,13 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
     if block_size not in (None, 1) and recipe.kind == "pretrain":
         raise SettingError("block_size is given, but pretrain trains an AR model, which has no blocks; leave it out.")
     size = block_size or (recipe.blocks.b_max if recipe.kind == "adapt" else 1)
+    if recipe.drafts and size < 2:
+        raise SettingError(
+            "block_size is 1, but a draft block has a clean row and at least one noise row; give 2 or more."
+        )
     shown = Preview.of(recipe, size)
+    if recipe.drafts:
+        return "\n\n".join([*_drafts(shown, count), growth(recipe), figures(shown)])
     head = (
         f"{recipe.kind} {shown.model.name} on {shown.source.name}: packed length {shown.packer.length}, "
         f"block size {size}, {recipe.objective.context} context\n{shown.about_mask}\n{LEGEND}"
@@ -90,6 +103,18 @@ def write_first_documents(recipe: Recipe, count: int) -> None:
     """For `--data self`: let the base write its first documents, unless it has. Raises NBDiffError."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     write_documents(recipe, load_network(recipe, "preview", device), True, max(count, _FEWEST_WRITTEN))
+
+
+def _drafts(shown: Preview, count: int) -> list[str]:
+    """Head and documents of a draft adapter's preview."""
+    head = (
+        f"draft adapter for {shown.model.name} on {shown.source.name}: packed length {shown.packer.length}, block size "
+        f"{shown.noising.block_size}, {shown.recipe.draft.noise_attention} noise attention\n{shown.about_mask}\n"
+        f"{draft_preview.LEGEND}"
+    )
+    packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
+    uniform = shown.recipe.draft.noise == "uniform"
+    return [head, *draft_preview.draft_documents(packed, shown.noise_rows(packed), uniform, shown.text, count)]
 
 
 # -- documents ------------------------------------------------------------------------------------------------
@@ -245,9 +270,12 @@ def figures(shown: Preview) -> str:
         longer += len(document.ids) > shown.packer.length
     steps = shown.recipe.optimisation
     packed, cursor = shown.packer.batch(Cursor(), min(_ROWS, steps.rows * steps.accumulation), counted)
-    batch = shown.noised(packed)
     there = int((packed.document != PADDING).sum())
-    noised = int((batch.tokens.document[:, : batch.mdm_targets.shape[1]] != PADDING).sum())
+    if shown.recipe.drafts:
+        noised = int((shown.noise_rows(packed).document != PADDING).sum())
+    else:
+        batch = shown.noised(packed)
+        noised = int((batch.tokens.document[:, : batch.mdm_targets.shape[1]] != PADDING).sum())
     copies = 2 if shown.noising.complementary else 1
     total = "unlimited" if len(shown.source) >= 2**31 else f"{len(shown.source):,}"
     lines = [

@@ -58,6 +58,9 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
         return model, f"the tokenizer shown here is trained on {few} documents, the run's on more"
     described = describe(recipe.base)
     model = TrainedModel.of(described, meta_network(described.config, described.label))
+    if recipe.drafts:
+        what = "a trained MASK embedding" if recipe.draft.noise == "mask" else "random tokens"
+        return model, f"noise rows read {what}; the base and its tokenizer stay as they are"
     has_mask = model.own_mask is not None
     objective = recipe.objective
     model = with_spec(

@@ -9,23 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nbdiff_engine.errors import brief, brief_text, first_problem
 from training.data.data_settings import DataSettings
 from training.errors import RecipeError
 from training.failure_kind import FailureKind
 from training.recipe.block_schedule import BlockGrowth
+from training.recipe.lora_settings import DraftSettings, Lora
+from training.recipe.section import Section
 
 logger = logging.getLogger(__name__)
 
 RECIPE_FOLDER = Path(__file__).parent / "bundled"
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tokenizer(Section):
@@ -120,20 +116,6 @@ class Optimisation(Section):
         return self
 
 
-class Lora(Section):
-    """Train low-rank adapters (LoRA) and the mask token's embedding instead of all weights."""
-
-    rank: int = Field(default=16, ge=1, description="rank of the adapters")
-    alpha: float = Field(default=32, gt=0, description="the adapters are scaled by alpha / rank")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
-    targets: str | tuple[str, ...] = Field(default="all-linear", description="names of the layers that get an adapter")
-    use_rslora: bool = Field(default=False, description="scale the adapters by alpha / sqrt(rank) instead (rsLoRA)")
-    use_dora: bool = Field(default=False, description="also train the norm of each output's weights (DoRA); slower")
-    init: str = Field(
-        default="default", description="first values of the adapters, by peft's name: default, gaussian, pissa, ..."
-    )
-
-
 class Saving(Section):
     """Checkpoints, evaluation, log."""
 
@@ -144,10 +126,11 @@ class Saving(Section):
     )
     best: Literal["keep", "final"] | None = Field(
         default=None,
-        description="of the lowest held-out MDM loss; keep: keep its checkpoint, final: also make final/ from it",
+        description="of the lowest held-out MDM loss, for a draft adapter of the longest accepted run; keep: keep its "
+        "checkpoint, final: also make final/ from it",
     )
     patience: int | None = Field(
-        default=None, ge=1, description="end the run after so many evaluations without a lower loss; empty: never"
+        default=None, ge=1, description="end the run after so many evaluations without a better one; empty: never"
     )
     log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
     probes: bool | None = Field(
@@ -183,6 +166,7 @@ class Recipe(Section):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimisation: Optimisation = Optimisation()
     lora: Lora | None = None
+    draft: DraftSettings = DraftSettings()
     quantization: Literal["8bit", "4bit"] | None = Field(default=None, description="of the frozen base; needs lora")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
@@ -206,6 +190,10 @@ class Recipe(Section):
             raise ValueError("a recipe of kind 'pretrain' needs a network section; add one")
         if self.kind == "pretrain" and (self.lora or self.quantization):
             raise ValueError("pretrain trains every weight of a new network; leave lora and quantization out")
+        if self.drafts:
+            self._check_draft()
+        elif self.draft != DraftSettings():
+            raise ValueError("the draft section is for lora.mode draft_only; set that or leave the section out")
         if self.kind == "adapt" and self.network is not None:
             raise ValueError("an adaptation starts from a base checkpoint; leave the network section out")
         for name in ("best", "patience"):
@@ -218,6 +206,30 @@ class Recipe(Section):
                 f"quantization is {self.quantization}, but quantised weights are frozen; add a lora section"
             )
         return self
+
+    @property
+    def drafts(self) -> bool:
+        """Whether a draft adapter is trained."""
+        return self.lora is not None and self.lora.mode == "draft_only"
+
+    def _check_draft(self) -> None:
+        """Raise ValueError for settings that a draft adapter does not have."""
+        sizes = [size for _, size in self.blocks.over(self.optimisation.max_steps).stages]
+        if min(sizes) < 2:
+            raise ValueError(
+                f"lora.mode is draft_only, but a block of the schedule has {min(sizes)} token: a draft block has a "
+                "clean row and at least one noise row; set blocks.b_0 to at least 2"
+            )
+        if self.draft.groups > self.blocks.b_max - 1:
+            raise ValueError(
+                f"draft.groups is {self.draft.groups}, but blocks of {self.blocks.b_max} have only "
+                f"{self.blocks.b_max - 1} different borders; set it to at most {self.blocks.b_max - 1}"
+            )
+        if self.objective != ObjectiveSettings():
+            raise ValueError("the objective section is for all weights and lora.mode all; leave it out for draft_only")
+        for name, given in (("compile", self.compile), ("saving.probes", self.saving.probes)):
+            if given:
+                raise ValueError(f"{name} is set, which a draft adapter does not support; leave it out")
 
     @classmethod
     def read(cls, name: str, overrides: list[str] | None = None, **given: Any) -> Self:

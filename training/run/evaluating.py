@@ -1,6 +1,7 @@
 """Evaluations of a training run on held-out documents: MDM and AR loss per token, and acceptance of drafts."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
@@ -10,13 +11,17 @@ from torch import nn
 
 from training.errors import RecipeError
 from training.model.base import TrainedModel
-from training.objective.noising import Batch
+from training.objective.noising import Batch, Packed
 from training.recipe.recipe import Recipe
 from training.run.best_step import best_of, waited
+from training.run.draft_acceptance import acceptance_of
 from training.run.log_lines import Evaluation, HeldOutLosses
 from training.run.probing import Prompt, accepted_drafts_safely
 from training.run.run_folder import RunFolder
-from training.run.step_reader import StepReader, noised, seed_of
+from training.run.step_reader import StepReader, seed_of
+from training.run.summing import summed
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -42,8 +47,10 @@ class Evaluator:
         self.prompts = prompts
         self.found: list[Evaluation] = []  # in the order of the steps
         schedule = reader.schedule
-        self.sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
         self.last_size = recipe.blocks.b_max if schedule else 1
+        self.sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
+        if recipe.drafts:
+            self.sizes = [self.last_size]
         for name in ("best", "patience"):
             if getattr(recipe.saving, name) is not None and reader.held_out is None:
                 raise RecipeError(
@@ -62,6 +69,8 @@ class Evaluator:
             return
         self.found.append(found)
         if self.accelerator.is_main_process:
+            if found.acceptance is not None:
+                logger.info("step %d, held-out answers: %s", step, found.acceptance)
             self.folder.log_evaluation(found)
             self.accelerator.log(tracked(found), step=step)
 
@@ -70,22 +79,32 @@ class Evaluator:
         rows = self.reader.held_out_rows()
         if not rows:
             return None
+        if self.recipe.drafts:
+            own = self._batches(rows, self.last_size, stopped)
+            losses, acceptance = acceptance_of(self.objective, own, self.last_size - 1, self.accelerator)
+            return None if self._any(stopped) else Evaluation(step, {self.last_size: losses}, acceptance=acceptance)
         schedule = self.reader.schedule
         sizes = self.sizes if complete or not schedule else sorted({schedule.at(max(step - 1, 0)), self.last_size})
         found = {}
         for size in sizes:
-            how, seed = self.reader.noising(size), seed_of(self.recipe, "evaluation", size, 0)
-            batches = (noised(each, how, self.recipe, seed) for each in rows)
-            own = islice(batches, self.accelerator.process_index, None, self.accelerator.num_processes)
-            if stopped is not None:
-                own = takewhile(lambda _: not stopped(), own)
-            found[size] = evaluate(self.objective, own, self.accelerator)
-            if stopped is not None and summed(torch.tensor([float(stopped())]), self.accelerator)[0]:
+            found[size] = evaluate(self.objective, self._batches(rows, size, stopped), self.accelerator)
+            if self._any(stopped):
                 return None
         accepted = None
         if self.prompts and self.accelerator.is_main_process:
             accepted = accepted_drafts_safely(self.model, self.prompts, step)
         return Evaluation(step, found, accepted)
+
+    def _any(self, stopped: Callable[[], bool] | None) -> bool:
+        """Whether a process has been asked to stop."""
+        return stopped is not None and bool(summed(torch.tensor([float(stopped())]), self.accelerator)[0])
+
+    def _batches(self, rows: list[Packed], size: int, stopped: Callable[[], bool] | None) -> Iterator[Any]:
+        """The held-out rows of this process, with the same noise at every evaluation, until it is asked to stop."""
+        seed = seed_of(self.recipe, "evaluation", size, 0)
+        own = islice(rows, self.accelerator.process_index, None, self.accelerator.num_processes)
+        batches = (self.reader.batch_of(each, size, seed, evaluated=True) for each in own)
+        return batches if stopped is None else takewhile(lambda _: not stopped(), batches)
 
     def read(self) -> None:
         """Read the evaluations of the steps that a resumed run has done."""
@@ -120,6 +139,10 @@ def tracked(evaluation: Evaluation) -> dict[str, Any]:
         figures[f"held_out/loss_mdm_{size}"] = losses.loss_mdm
         figures[f"held_out/loss_ar_{size}"] = losses.loss_ar
     figures["held_out/accepted_drafts"] = evaluation.accepted_drafts
+    if (found := evaluation.acceptance) is not None:
+        figures["held_out/accepted_run"] = found.accepted_run
+        figures["held_out/tokens_per_forward"] = found.tokens_per_forward
+        figures |= {f"held_out/right_drafts_{k}": share for k, share in enumerate(found.by_offset, start=1)}
     return {name: value for name, value in figures.items() if value is not None}
 
 
@@ -139,10 +162,3 @@ def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accele
         objective.train(was_training)
     mdm_sum, ar_sum, _, scored, weight, _ = summed(sums, accelerator)
     return HeldOutLosses(mdm_sum / weight if weight else None, ar_sum / scored if scored else None)
-
-
-def summed(sums: torch.Tensor, accelerator: Accelerator) -> list[float]:
-    """Each number summed over all processes. sums: shape [N]."""
-    if accelerator.num_processes == 1:
-        return sums.tolist()
-    return accelerator.reduce(sums.to(accelerator.device), "sum").tolist()

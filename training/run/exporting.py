@@ -8,12 +8,15 @@ from pathlib import Path
 import torch
 
 from nbdiff_engine.errors import brief
+from nbdiff_engine.model.draft_spec import DRAFT_SPEC
 from training.errors import RunError
 from training.model.adapters import merged
+from training.model.draft_adapters import save_draft_adapter
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import Checkpoint, is_whole, publish
-from training.run.launch import load_network, make_trainable
+from training.run.launch import load_network, make_objective, make_trainable
 from training.run.run_folder import RunFolder
+from training.run.step_reader import vocabulary_of
 
 _NOT_EXPORTED = ("optimizer.safetensors", "state.json", "manifest.json")
 
@@ -34,13 +37,14 @@ def newest_or(checkpoints: Sequence[Checkpoint], step: object) -> Checkpoint:
 def final_of(run: Path) -> Path:
     """The folder of a run's finished model. Raises RunError if the run is not finished."""
     final = RunFolder(run).final
-    if not (final / "config.json").is_file():
+    if not any((final / name).is_file() for name in ("config.json", DRAFT_SPEC)):
         raise RunError("The run has no finished model yet; open one of its checkpoints.")
     return final
 
 
 def export(run: Path, checkpoint: Checkpoint, target: Path) -> Path:
-    """Write the model of a checkpoint to a subfolder of `target`, and return that subfolder. Adapters are merged.
+    """Write the model of a checkpoint to a subfolder of `target`, and return that subfolder. Adapters are merged; of a
+    draft adapter, its folder is written.
 
     A complete earlier export is kept. Raises RunError if it cannot be written, or if the run removes the checkpoint
     during the export.
@@ -50,7 +54,9 @@ def export(run: Path, checkpoint: Checkpoint, target: Path) -> Path:
         return folder
     recipe = Recipe.read(str(run / "recipe.yaml"))
     try:
-        if recipe.lora is None:
+        if recipe.drafts:
+            publish(folder, lambda unfinished: _adapter(recipe, run, checkpoint, unfinished))
+        elif recipe.lora is None:
             publish(folder, lambda unfinished: _copy(checkpoint.folder, unfinished))
         else:
             publish(folder, lambda unfinished: _merge(recipe, run, checkpoint, unfinished))
@@ -77,3 +83,13 @@ def _merge(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) -> N
     RunFolder(run).load_tensors(checkpoint.folder, "trained.safetensors", trained)
     dtype = model.dtype if recipe.save_dtype == "auto" else getattr(torch, recipe.save_dtype)
     replace(model, network=merged(adapters, model, recipe, dtype)).save(target, dtype)
+
+
+def _adapter(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Write the folder of a draft adapter, like the one in final/."""
+    base = load_network(recipe, run.name, torch.device("cpu"))
+    model, adapter = make_trainable(recipe, base)
+    trained = make_objective(recipe, model, adapter, "cpu").trained()
+    RunFolder(run).load_tensors(checkpoint.folder, "trained.safetensors", trained)
+    dtype = model.dtype if recipe.save_dtype == "auto" else getattr(torch, recipe.save_dtype)
+    save_draft_adapter(adapter, recipe, vocabulary_of(model), dtype, target)

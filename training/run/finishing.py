@@ -13,6 +13,7 @@ from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.model.adapters import merged, save_adapter
 from training.model.base import TrainedModel
+from training.model.draft_adapters import DraftAdapter, save_draft_adapter
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import publish
 from training.run.hub_facts import hub_licence
@@ -20,6 +21,7 @@ from training.run.log_lines import Evaluation, StepFigures
 from training.run.model_card import DataFacts, adapter_card, data_hub_id_of, hub_id_of, model_card
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
+from training.run.step_reader import vocabulary_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,7 +35,7 @@ class Finished:
 
     recipe: Recipe
     model: TrainedModel
-    adapters: "PeftModel | None"
+    adapters: "PeftModel | DraftAdapter | None"
     train: DocumentSource
     held_out: int  # documents
     progress: Progress  # of the chosen step
@@ -51,10 +53,14 @@ class Finished:
 def write_final(folder: RunFolder, finished: Finished, accelerator: Accelerator) -> None:
     """Write adapter/ and final/, each completely or not at all, in the main process; the others wait.
 
-    The adapters cannot be used afterwards, because they are merged. Raises RunError if a folder cannot be written.
+    For a draft adapter there is only final/, the folder of the adapter. Other adapters cannot be used afterwards,
+    because they are merged. Raises RunError if a folder cannot be written.
     """
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and isinstance(finished.adapters, DraftAdapter):
+        _publish(folder.final, lambda unfinished: _write_draft_adapter(folder, finished, unfinished))
+        logger.info("finished: %s", folder.final)
+    elif accelerator.is_main_process:
         if finished.adapters is not None:
             _publish(folder.adapter, lambda unfinished: _write_adapter(finished, unfinished))
         model = finished.model
@@ -85,6 +91,12 @@ def _write_adapter(finished: Finished, folder: Path) -> None:
     save_adapter(finished.adapters, finished.model, finished.recipe, folder)
     finished.model.save_tokenizer(folder)
     (folder / "README.md").write_text(adapter_card(finished.recipe, finished.model), encoding="utf-8")
+
+
+def _write_draft_adapter(run: RunFolder, finished: Finished, folder: Path) -> None:
+    vocabulary = vocabulary_of(finished.model)
+    save_draft_adapter(finished.adapters, finished.recipe, vocabulary, finished.dtype, folder)
+    (folder / "README.md").write_text(_card(run, finished, finished.model), encoding="utf-8")
 
 
 def _card(folder: RunFolder, finished: Finished, model: TrainedModel) -> str:

@@ -28,9 +28,13 @@ from training.errors import RecipeError, RunError
 from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
+from training.model.draft_adapters import DraftAdapter, add_draft_adapter
 from training.model.new_model import new_model, train_tokenizer
 from training.model.precision import loads_float32, with_precision
-from training.objective.attention_choice import use_attention
+from training.objective.attention_choice import use_attention, use_draft_attention
+from training.objective.draft_losses import Weights
+from training.objective.draft_objective import DraftObjective
+from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
 from training.run.launchers import check_launcher, parent_command
 from training.run.log_lines import StepFigures
@@ -90,7 +94,7 @@ def make_trainer(
     if recipe.optimisation.epochs is not None:
         recipe = with_steps(recipe, model, train, accelerator.num_processes)
         changes = check_folder(folder, recipe, resume, accelerator.num_processes)
-    use_attention(model.network, recipe.attention, accelerator.device.type)
+    objective = make_objective(recipe, model, adapters, accelerator.device.type)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if changes:
@@ -99,7 +103,7 @@ def make_trainer(
     accelerator.wait_for_everyone()
     if recipe.saving.trackers:
         accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
-    return Trainer(recipe, model, train, held_out, folder, accelerator, adapters, on_step)
+    return Trainer(recipe, model, objective, train, held_out, folder, accelerator, adapters, on_step)
 
 
 def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -161,9 +165,11 @@ def write_documents(recipe: Recipe, base: TrainedModel, writes: bool, most: int 
     folder = self_data_folder(recipe, base)
     if not writes:
         return wait_for_self_data(recipe.data, folder)
-    # MASK is chosen first, so that the base cannot write it: no document may contain MASK.
-    mask = choose_mask_token(base, recipe.objective.mask_token, recipe.objective.pad_vocabulary_to)
-    spec = base.spec or DiffusionSpec(mask_token_id=mask)
+    spec = base.spec
+    if spec is None and not recipe.drafts:
+        # MASK is chosen first, so that the base cannot write it: no document may contain MASK.
+        mask = choose_mask_token(base, recipe.objective.mask_token, recipe.objective.pad_vocabulary_to)
+        spec = DiffusionSpec(mask_token_id=mask)
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
     return write_self_data(author, first_documents(recipe.data, most), folder)
 
@@ -175,10 +181,15 @@ def first_documents(data: DataSettings, most: int | None) -> DataSettings:
     return data.model_copy(update={"self_data": own.model_copy(update={"documents": count})})
 
 
-def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | None"]:
-    """The network to train, with its MASK, and the PeftModel around it if LoRA is trained, else None."""
+def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | DraftAdapter | None"]:
+    """The network to train, with its MASK, and its adapters: the PeftModel around it if LoRA is trained, a DraftAdapter
+    for `draft_only`, whose network stays the base without a MASK, else None."""
     if recipe.kind == "pretrain":
         return model, None
+    if recipe.drafts:
+        adapter = add_draft_adapter(model, recipe)
+        model.network.train()
+        return model, adapter
     objective = recipe.objective
     model = with_spec(
         model,
@@ -193,6 +204,25 @@ def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "
         adapters = add_adapters(model.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
     model.network.train()
     return model, adapters
+
+
+def make_objective(
+    recipe: Recipe, model: TrainedModel, adapters: "PeftModel | DraftAdapter | None", device: str
+) -> Objective | DraftObjective:
+    """The objective of a run, and its attention in the network. device: a torch device type.
+
+    Raises RecipeError for an attention that does not fit.
+    """
+    if not isinstance(adapters, DraftAdapter):
+        use_attention(model.network, recipe.attention, device)
+        return Objective(model.network, recipe.objective.context)
+    plans = use_draft_attention(model.network, recipe.attention, device) == "documents"
+    draft = recipe.draft
+    weights = Weights(draft.ce, draft.kl, draft.tv)
+    causal = draft.noise_attention == "causal"
+    if adapters.mask_embedding is not None:
+        adapters.mask_embedding.data = adapters.mask_embedding.data.to(model.network.device)
+    return DraftObjective(adapters.peft, model.network, weights, causal, adapters.mask_embedding, plans)
 
 
 def tokenizer_texts(recipe: Recipe) -> Iterable[str]:

@@ -16,6 +16,8 @@ class StepFigures:
     loss: float | None = None  # mdm + ar_weight * ar, in nats; the loss whose gradient is taken
     loss_mdm: float | None = None
     loss_ar: float | None = None
+    loss_kl: float | None = None  # of a draft adapter: KL(base || drafter), in nats
+    loss_tv: float | None = None  # of a draft adapter: their total variation, 0 to 1
     block_size: int | None = None  # tokens
     lr: float | None = None
     ar_weight: float | None = None  # lambda
@@ -47,16 +49,43 @@ class HeldOutLosses:
 
 
 @dataclass(frozen=True, slots=True)
+class Acceptance:
+    """How often a draft adapter is right on held-out answers, in one pass over noise alone.
+
+    A draft is right if it is the base's own most likely token where the base has read the true text.
+    """
+
+    by_offset: tuple[float | None, ...]  # share of right drafts at k = 1, 2, ... behind the token of AR; None: no draft
+    accepted_run: float  # mean number of right drafts before the first wrong one
+    blocks: int  # drafted blocks
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Of a draft and a verify pass: the token of AR, the accepted run, and the token behind it."""
+        return (self.accepted_run + 2) / 2
+
+    def __str__(self) -> str:
+        shares = " ".join("-" if share is None else f"{share:.3f}".removeprefix("0") for share in self.by_offset)
+        return (
+            f"right drafts at k = 1..{len(self.by_offset)}: {shares}; accepted run {self.accepted_run:.2f}, "
+            f"{self.tokens_per_forward:.2f} tokens per forward"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Held-out losses after a step, by block size: a line of evaluations.jsonl. Step 0: before training."""
 
     step: int
     losses: Mapping[int, HeldOutLosses]
     accepted_drafts: float | None = None  # of self-speculation, per verify pass; None: not measured
+    acceptance: Acceptance | None = None  # of a draft adapter, at the last block size
 
     def to_json(self) -> dict[str, Any]:
         losses = {str(size): asdict(each) for size, each in self.losses.items()}
         accepted = {} if self.accepted_drafts is None else {"accepted_drafts": self.accepted_drafts}
+        if self.acceptance is not None:
+            accepted["acceptance"] = asdict(self.acceptance)
         return {"step": self.step, "losses": losses, **accepted}
 
     @classmethod
@@ -67,8 +96,11 @@ class Evaluation:
                 int(size): HeldOutLosses(found.get("loss_mdm"), found.get("loss_ar"))
                 for size, found in line["losses"].items()
             }
-            return cls(line["step"], losses, line.get("accepted_drafts"))
-        except (KeyError, AttributeError, ValueError):
+            acceptance = line.get("acceptance")
+            if acceptance is not None:
+                acceptance = Acceptance(**{**acceptance, "by_offset": tuple(acceptance["by_offset"])})
+            return cls(line["step"], losses, line.get("accepted_drafts"), acceptance)
+        except (KeyError, AttributeError, TypeError, ValueError):
             return None
 
 

@@ -11,6 +11,7 @@ from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe, bundled_recipes
+from training.run import draft_card
 from training.run.log_lines import Evaluation, StepFigures
 from training.run.run_progress import Progress
 
@@ -55,13 +56,20 @@ def model_card(
     name: of the trained model. progress, last, evaluation: of the step whose weights are saved. choice: whether that is
     the run's last step or its best. early: whether the run ended before its last step.
     """
+    if recipe.drafts:
+        trained = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
+        what, use = draft_card.what(recipe, _base(recipe), trained), draft_card.use(_base(recipe))
+        found = draft_card.acceptance(evaluation, progress.step)
+    else:
+        what, use = _what(recipe, model), _use(name, recipe, model)
+        found = _losses(evaluation, progress.step)
     parts = [
         _metadata(recipe, data, base_licence),
         f"# {name}",
-        _what(recipe, model),
-        _use(name, recipe, model),
+        what,
+        use,
         _training(recipe, progress, last, data, base_licence, choice, early),
-        _losses(evaluation, progress.step),
+        found,
         _settings(recipe, data),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -102,9 +110,9 @@ def _base(recipe: Recipe) -> str:
 
 
 def _metadata(recipe: Recipe, data: DataFacts | None, base_licence: str | None) -> str:
-    fields = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    fields = {"library_name": "peft" if recipe.drafts else "transformers", "pipeline_tag": "text-generation"}
     if base := hub_id_of(recipe):
-        fields |= {"base_model": base, "base_model_relation": "finetune"}
+        fields |= {"base_model": base, "base_model_relation": "adapter" if recipe.drafts else "finetune"}
     if base_licence:
         fields["license"] = base_licence
     if data is not None and data.hub_id:
@@ -163,8 +171,10 @@ def _training(
         counted = "generated without an end" if data.documents >= ENDLESS else f"{data.documents:,} documents"
         licence = f", licence {data.licence}" if data.licence else ""
         rows.append(f"| data | {data.name}: {counted}, {data.held_out:,} more held out{licence} |")
-    which = "the lowest held-out loss of the run" if choice == "best" else "the last of the run"
-    ended = f", which ended before step {steps.max_steps}, as its loss fell no more" if early else ""
+    best = "the longest accepted run" if recipe.drafts else "the lowest held-out loss of the run"
+    which = best if choice == "best" else "the last of the run"
+    no_more = "its accepted run grew" if recipe.drafts else "its loss fell"
+    ended = f", which ended before step {steps.max_steps}, as {no_more} no more" if early else ""
     rows += [
         f"| steps | {progress.step} |",
         f"| weights | of step {progress.step}: {which}{ended} |",
@@ -180,11 +190,19 @@ def _training(
     if recipe.kind == "adapt":
         stages = recipe.blocks.over(steps.max_steps).stages
         rows.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
-        rows.append(f"| lambda | {recipe.objective.ar_weight:g} |")
+        if recipe.drafts:
+            named = (("CE", recipe.draft.ce), ("KL", recipe.draft.kl), ("TV", recipe.draft.tv))
+            weights = ", ".join(f"{name} {weight:g}" for name, weight in named if weight)
+            rows.append(f"| weights of the losses | {weights} |")
+        else:
+            rows.append(f"| lambda | {recipe.objective.ar_weight:g} |")
     if recipe.lora is not None:
-        rows.append(f"| LoRA | rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}, merged into these weights |")
+        merged = "" if recipe.drafts else ", merged into these weights"
+        rows.append(f"| LoRA | rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}{merged} |")
     if last is not None:
-        rows.append(f"| last loss | {last.loss:.4f} (MDM {last.loss_mdm:.4f}, AR {last.loss_ar:.4f}) |")
+        named = (("MDM", last.loss_mdm), ("AR", last.loss_ar), ("KL", last.loss_kl), ("TV", last.loss_tv))
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
+        rows.append(f"| last loss | {last.loss:.4f} ({parts}) |")
     return "\n".join(rows)
 
 

@@ -14,6 +14,7 @@ from training.data.documents import Document, DocumentSource
 from training.data.packing import Cursor, Packer
 from training.errors import DataError
 from training.model.base import TrainedModel
+from training.objective.draft_noising import DraftBatch, DraftNoising, draft_noise
 from training.objective.noising import Batch, Noising, Packed, noise, target_count
 from training.recipe.recipe import Recipe
 
@@ -46,6 +47,19 @@ def noising_of(recipe: Recipe, model: TrainedModel, block_size: int, multiple: i
     )
 
 
+def draft_noising_of(recipe: Recipe, model: TrainedModel, block_size: int) -> DraftNoising:
+    """The noise rows of a run of a draft adapter for a block size."""
+    draft = recipe.draft
+    high = draft.high(vocabulary_of(model))
+    return DraftNoising(block_size, high, draft.all_noise, min(draft.groups, block_size - 1), draft.decay)
+
+
+def vocabulary_of(model: TrainedModel) -> int:
+    """The number of token ids that the tokenizer has and the network reads."""
+    rows = model.network.get_input_embeddings().weight.shape[0]
+    return min(rows, max(model.tokenizer.get_vocab().values()) + 1)
+
+
 def noised(packed: Packed, how: Noising, recipe: Recipe, seed: int) -> Batch:
     """The input of a forward for packed rows: a function of the rows, the noising and the seed."""
     return noise(packed, how, torch.Generator().manual_seed(seed), recipe.objective.context)
@@ -60,9 +74,9 @@ def seed_of(recipe: Recipe, *what: str | int) -> int:
 class Step:
     """The data of one optimiser step."""
 
-    batches: list[Batch]  # this process's micro-batches; process p has p, p + processes, ... of all
+    batches: list[Batch] | list[DraftBatch]  # this process's micro-batches; process p has p, p + processes, ... of all
     block_size: int
-    target_count: int  # the sums of both losses are divided by it; at least 1
+    target_count: float  # the sums of the losses are divided by it; at least 1
     tokens: int  # clean tokens, without padding
     cursor: Cursor  # where the next step starts to read
 
@@ -142,6 +156,13 @@ class StepReader:
 
         return [] if self.held_out is None else self._thread.submit(read).result()
 
+    def batch_of(self, packed: Packed, block_size: int, seed: int, evaluated: bool = False) -> Batch | DraftBatch:
+        """Packed rows as the input of a forward. evaluated: noise rows as an evaluation of drafts needs them."""
+        if not self.recipe.drafts:
+            return noised(packed, self.noising(block_size), self.recipe, seed)
+        how = draft_noising_of(self.recipe, self.model, block_size)
+        return draft_noise(packed, how.for_evaluation() if evaluated else how, torch.Generator().manual_seed(seed))
+
     def noising(self, block_size: int) -> Noising:
         """The Noising of this run for a block size."""
         return noising_of(self.recipe, self.model, block_size, self.multiple)
@@ -151,12 +172,17 @@ class StepReader:
         rows = self.recipe.optimisation.rows
         block_size = self.schedule.at(step) if self.schedule else 1
         packed, cursor = self.packer.batch(cursor, self.rows_per_step)
-        how = self.noising(block_size)
-        batches = [
-            noised(
-                packed.rows(part * rows, (part + 1) * rows), how, self.recipe, seed_of(self.recipe, "noise", step, part)
+        # The weights of noise rows depend on their random anchors, so a process draws those of all micro-batches.
+        drawn = range(self.forwards) if self.recipe.drafts else self.own
+        batches = {
+            part: self.batch_of(
+                packed.rows(part * rows, (part + 1) * rows), block_size, seed_of(self.recipe, "noise", step, part)
             )
-            for part in self.own
-        ]
-        count = max(1, target_count(packed) * (2 if how.complementary else 1))
-        return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)
+            for part in drawn
+        }
+        if self.recipe.drafts:
+            count = sum(each.target_count for each in batches.values())
+        else:
+            count = target_count(packed) * (2 if self.noising(block_size).complementary else 1)
+        own = [batches[part] for part in self.own]
+        return Step(own, block_size, max(1, count), int((packed.document != PADDING).sum()), cursor)

@@ -21,11 +21,13 @@ from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.failure_kind import FailureKind
 from training.model.base import TrainedModel
+from training.model.draft_adapters import DraftAdapter
+from training.objective.draft_objective import DraftObjective
 from training.objective.noising import Batch
 from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import Checkpoint, CheckpointStore, load_optimizer, save_optimizer
-from training.run.evaluating import Evaluator, summed
+from training.run.evaluating import Evaluator
 from training.run.finishing import Finished, write_final
 from training.run.interruption import Interruption
 from training.run.log_lines import StepFigures
@@ -35,6 +37,7 @@ from training.run.probing import probe_prompts, probe_safely, probes_by_default
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
 from training.run.step_reader import StepReader, packed_length, seed_of
+from training.run.summing import summed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,14 +52,15 @@ class Trainer:
         self,
         recipe: Recipe,
         model: TrainedModel,
+        objective: Objective | DraftObjective,
         train: DocumentSource,
         held_out: DocumentSource | None,
         folder: RunFolder,
         accelerator: Accelerator,
-        adapters: "PeftModel | None" = None,
+        adapters: "PeftModel | DraftAdapter | None" = None,
         on_step: Callable[[StepFigures], object] | None = None,
     ):
-        """adapters: the PeftModel around `model.network` if LoRA is trained.
+        """adapters: around `model.network` if LoRA is trained.
 
         on_step: called in every process at the end of each step, after its logging, evaluation and checkpoint, if it
         has them. An exception that it raises ends the run.
@@ -82,8 +86,8 @@ class Trainer:
             # FlexAttention is compiled again for every new length.
             multiple=128 if accelerator.device.type == "cuda" else 1,
         )
-        self.parameters = {name: each for name, each in model.network.named_parameters() if each.requires_grad}
-        self.objective = Objective(model.network, recipe.objective.context)
+        self.objective = objective
+        self.parameters = objective.trained()
         if steps.gradient_checkpointing:
             model.network.activation_checkpointing_enable()
         if recipe.compile:
@@ -92,7 +96,7 @@ class Trainer:
         self.wrapped = accelerator.prepare(self.objective)
         self.optimizers = make_optimizers(steps, self.parameters)
         wanted = recipe.saving.probes
-        probed = probes_by_default(model) if wanted is None else wanted
+        probed = probes_by_default(model) and not recipe.drafts if wanted is None else wanted
         self.prompts = probe_prompts(recipe, model, self.reader) if probed else []
         self.evaluator = Evaluator(recipe, model, self.reader, folder, accelerator, self.objective, self.prompts)
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
@@ -164,21 +168,20 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
-        sums = torch.zeros(6, dtype=torch.float64)  # see Losses.numbers
+        sums = torch.zeros(self.objective.SUMS, dtype=torch.float64)
         for number, batch in enumerate(data.batches):
             last = number == len(data.batches) - 1
             part = number * self.accelerator.num_processes + self.accelerator.process_index
             with self._gradient_sync(last):
                 losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))
-                loss = (losses.mdm_sum + ar_weight * losses.ar_sum) / count
+                loss = losses.total(ar_weight) / count
                 # DistributedDataParallel averages gradients over processes, but the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums += losses.numbers()
-        mdm_sum, ar_sum, masked, _, _, ends = summed(sums, self.accelerator)
-        total = (mdm_sum + ar_weight * ar_sum) / count
+        means = self.objective.step_losses(summed(sums, self.accelerator), count, ar_weight)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            self._stop_not_finite(step, total, norm)
+        if not (math.isfinite(means.loss) and math.isfinite(norm)):
+            self._stop_not_finite(step, means.loss, norm)
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -189,14 +192,16 @@ class Trainer:
         )
         return StepFigures(
             step=step + 1,
-            loss=total,
-            loss_mdm=mdm_sum / count,
-            loss_ar=ar_sum / count,
+            loss=means.loss,
+            loss_mdm=means.mdm,
+            loss_ar=means.ar,
+            loss_kl=means.kl,
+            loss_tv=means.tv,
             block_size=data.block_size,
             lr=rate,
             ar_weight=ar_weight,
-            masked_tokens=int(masked),
-            eos_share=ends / masked if masked else None,
+            masked_tokens=means.scored,
+            eos_share=means.eos_share,
             gradient_norm=norm,
             tokens_seen=self.progress.tokens_seen,
             tokens_per_second=data.tokens / seconds,
@@ -303,12 +308,12 @@ class Trainer:
             checkpoint = self.checkpoints.of_step(best)
             if checkpoint is None:
                 raise RunError(
-                    f"The checkpoint of step {best}, which has the lowest held-out loss, is damaged; delete it and run "
-                    "again with --resume, to take the best of the others."
+                    f"The checkpoint of step {best}, which is the best on held-out documents, is damaged; delete it "
+                    "and run again with --resume, to take the best of the others."
                 )
             self._load_weights(checkpoint)
             progress = Progress.read(checkpoint.folder / "state.json")
-            logger.info("final/ is made from step %d, which has the lowest held-out loss", best)
+            logger.info("final/ is made from step %d, the best on held-out documents", best)
         evaluation = self.evaluator.complete_at(progress.step) or self.evaluator.losses_at(progress.step, complete=True)
         return Finished(
             self.recipe,

@@ -65,11 +65,24 @@ def test_rows_with_the_same_prompt_are_in_the_same_part(tmp_path, encoder):
     assert not asked[0] & asked[1]
 
 
-def test_without_equal_prompts_the_choice_is_the_permutation_of_the_seed():
-    train, held_out = split(list(range(100, 0, -1)), 7, 3, "x")
-    order = np.random.default_rng(3).permutation(100)
-    assert held_out.tolist() == order[:7].tolist()
-    assert train.tolist() == sorted(order[7:].tolist())
+def test_the_choice_depends_on_prompts_and_seed_and_not_on_the_order_of_the_documents():
+    keys = list(range(-100, 100))
+    train, held_out = split(keys, 7, 3, "x")
+    assert sorted([*train, *held_out]) == list(range(200))
+    chosen = [keys[index] for index in held_out]
+    assert chosen == [keys[::-1][index] for index in split(keys[::-1], 7, 3, "x")[1]]
+    assert len(chosen) == len(set(chosen)) == 7
+    assert chosen != [keys[index] for index in split(keys, 7, 4, "x")[1]]
+    drawn = np.concatenate([split(keys, 20, seed, "x")[1] for seed in range(200)])
+    assert np.bincount(drawn, minlength=200).std() < 2 * 20**0.5  # about as often each
+
+
+def test_documents_that_are_appended_move_no_document_of_the_training_part_to_the_held_out_one():
+    keys = [int(each) for each in np.random.default_rng(0).integers(-(2**63), 2**63, 900)]
+    before, kept = split(keys[:300], 20, 0, "x")
+    _, now = split(keys, 20, 0, "x")
+    assert not set(before) & set(now)
+    assert set(kept) & set(now)
 
 
 def test_one_prompt_for_all_documents_and_large_groups_can_still_be_held_out(caplog):

@@ -66,6 +66,21 @@ def test_answers_are_samples_of_the_base_at_temperature_1(golden_model, prompts,
     assert endings["length"] != EOS  # no EOS is appended to a cut answer
 
 
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_a_share_of_the_answers_is_greedy(golden_model, prompts, tmp_path, monkeypatch, batch_size):
+    monkeypatch.setattr(self_author, "_RUN", 2)
+    settings = of(seed=7, prompts=str(prompts), greedy=0.4)
+    texts = [prompt for _, prompt in read_prompts(settings)]
+    in_turn = [texts[number % 3] for number in range(COUNT)]
+    options = {"strategy": "ar", "seed": 7, "max_new_tokens": TOKENS, "trace": False}
+    sampled, greedy = (nb.generate(golden_model, in_turn, temperature=each, **options) for each in (1.0, 0.0))
+    found = documents(write(golden_model, settings, tmp_path, batch_size=batch_size))
+    answers = [ids[turns[0][0] :] for ids, turns in found]
+    by_run = [sampled, sampled, greedy, sampled, greedy]  # two documents each
+    assert answers == [by_run[number // 2][number].token_ids for number in range(COUNT)]
+    assert [each.token_ids for each in sampled] != [each.token_ids for each in greedy]
+
+
 def test_documents_with_the_same_prompt_differ(golden_model, tmp_path):
     (tmp_path / "one.txt").write_text("Name three colours.")
     found = documents(write(golden_model, of(prompts=str(tmp_path / "one.txt")), tmp_path))
@@ -245,6 +260,7 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
         name(arithmetic="bfloat16"),
         name(settings=of(seed=1, prompts=str(prompts))),
         name(settings=of(prompts=str(prompts), temperature=0.5)),
+        name(settings=of(prompts=str(prompts), greedy=0.5)),
         name(settings=of()),
         name(settings=given.model_copy(update={"control_tokens": True})),
     ]
@@ -258,7 +274,7 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
         (tmp_path / "base").rename(base)
     prompts.write_text("Another one.")
     others.append(name())
-    assert len({first, *others}) == 10
+    assert len({first, *others}) == 11
     prompts.rename(prompts.with_name("moved.txt"))
     assert name(settings=of(prompts=str(prompts.with_name("moved.txt")))) == others[-1]
 
@@ -272,6 +288,7 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
         ({"source": "self", "self_data": {"documents": 0}}, "documents is 0"),
         ({"source": "self", "self_data": {"documents": True}}, "documents is True"),
         ({"source": "self", "self_data": {"temperature": 0}}, "all documents would be the same"),
+        ({"source": "self", "self_data": {"greedy": 0.5}}, "all greedy documents would be the same"),
         ({"source": "self", "self_data": {"prompt": "x"}}, "'self_data.prompt' is not known"),
         ({"source": "self", "limit": 3}, "self_data.documents"),
         ({"source": "corpus", "self_data": {"documents": 3}}, "but source is 'corpus'"),
