@@ -94,6 +94,23 @@ def contenders(
     return rows
 
 
+def lossless_contenders(
+    model: nb.BlockModel, stock: PreTrainedModel, prompts: list[list[int]], limit: int
+) -> list[Contender]:
+    """The rows that must give AR's tokens, one prompt at a time: AR, self-speculation with the model's own block size,
+    and the modes of transformers that need no second model. As in `contenders`, the first two are the references.
+    """
+    one_by_one = [[each] for each in prompts]
+    return [
+        _ours("AR, ours", True, model, one_by_one, limit, strategy="ar"),
+        _transformers("transformers.generate", model, stock, one_by_one, limit),
+        _transformers(
+            "transformers, prompt lookup", model, stock, one_by_one, limit, prompt_lookup_num_tokens=LOOKUP_TOKENS
+        ),
+        _ours("self-speculation", True, model, one_by_one, limit, model.spec.block_size, strategy="self_speculative"),
+    ]
+
+
 def load_stock(
     model: nb.BlockModel, name: str, assistant: str | None
 ) -> tuple[PreTrainedModel, PreTrainedModel | None]:

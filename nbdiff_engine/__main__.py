@@ -28,7 +28,7 @@ from nbdiff_engine.evaluation.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
 from nbdiff_engine.lm_eval_adapter.lm_eval_command import run as run_harness
 from nbdiff_engine.model.checkpoints import load
-from nbdiff_engine.model.description import describe_bundled
+from nbdiff_engine.model.description import describe_named
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.prompt_options import print_any_text, read_prompt, template_arguments
 
@@ -79,10 +79,14 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The user's message; '-' reads it from standard input.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="Bundled name, folder, GGUF file, LoRA folder or hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="Name (see models), folder, GGUF file, LoRA folder or hub id.")] = "nano",
     *,
     base: Annotated[
-        str | None, typer.Option(help="The checkpoint of a LoRA; default: the one that the LoRA names.")
+        str | None, typer.Option(help="The checkpoint of an adapter; default: the one that the adapter names.")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="An adapter of the model: a draft adapter is used for drafts only, a plain LoRA is merged."),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
@@ -118,7 +122,8 @@ def generate(
     settings["trace"] = trace is not None
     DecodeSettings.of(**settings)  # reports a mistake before many gigabytes of a checkpoint are read
     asked, arguments = read_prompt(prompt, messages), template_arguments(template_argument)
-    loaded = load(model, dtype=dtype, device=device, quantization=quantization, base=base, device_map=device_map)
+    how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
+    loaded = load(model, base=base, adapter=adapter, **how)
     choose_threads(loaded)
     job = prepare(loaded, asked, raw=raw, control_tokens=control_tokens, template_arguments=arguments, **settings)
     for note in job.plan.notes:
@@ -152,14 +157,15 @@ def generate(
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the bundled models, which load by name."""
-    found = describe_bundled()
+    """List the models that load by name: the bundled ones, and those of a package."""
+    found = describe_named()
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in found]))
         return
     for each in found:
         kind = f"block size {each.block_size}" if each.block_size else "AR only"
-        print(f"{each.name:12} {each.parameters / 1e6:6.1f}M  {each.dtype:9} {kind:14} {each.architecture}")
+        here = "" if each.origin is not None else f"  not installed: {each.how_to_install}"
+        print(f"{each.name:12} {each.parameters / 1e6:6.1f}M  {each.dtype:9} {kind:14} {each.architecture}{here}")
 
 
 cli.command("eval")(eval_command)

@@ -25,12 +25,12 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
-_ONE_AT_A_TIME = ("tests/playground/", "tests/training/jobs/")  # two servers compete for memory and the two cores
+_ONE_AT_A_TIME = "tests/training/jobs/"  # its queues start processes, up to the number of cores
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For pytest-xdist: a file's tests run in one worker, and all tests with servers, browsers or jobs in the same one.
+    """For pytest-xdist: a file's tests run in one worker, and all tests of jobs in the same one.
 
     A scheduler and not its groups: xdist 3.8 does not see them under pytest 9.2.
     """
@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "servers" if nodeid.startswith(_ONE_AT_A_TIME) else nodeid.partition("::")[0]
+            return "jobs" if nodeid.startswith(_ONE_AT_A_TIME) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
 

@@ -40,6 +40,7 @@ TESTED_BY = {
     "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/trace/events.py": "tests/engine/trace/test_trace_file.py",
     "training/__main__.py": "tests/training/test_command_line.py",
+    "training/corpus/chat_topics.py": "tests/training/corpus/test_chat_prompts.py",
     "training/corpus/code.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/code_pieces.py": "tests/training/corpus/test_corpus.py",
     "training/corpus/facts.py": "tests/training/corpus/test_corpus.py",

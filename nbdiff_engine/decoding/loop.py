@@ -85,6 +85,7 @@ def decode(
     if not live:
         return
     session = model.open(len(live), room, cache, [_reach(row) for row, _ in live])
+    session.noise_seed = plan.settings.seed
     while live:
         logits = session.run(passes)
         predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
@@ -121,11 +122,13 @@ def _predict(
     """
     owners = [row.index for row, each in zip(rows, passes) for _ in each.wanted]
     positions = [
-        each.start + index + plan.shift - len(row.prompt) for row, each in zip(rows, passes) for index in each.wanted
+        each.start + offsets[index] + plan.shift - len(row.prompt)
+        for row, each, offsets in zip(rows, passes, (each.offsets for each in passes))
+        for index in each.wanted
     ]
     prefixes: list[Prefixes] = []
     if plan.sampler.penalties.read_prefixes:
-        prefixes = [row.prefixes(each) for row, each in zip(rows, passes) if each.wanted]
+        prefixes = [part for row, each in zip(rows, passes) if each.wanted for part in row.prefixes(each)]
     needs = () if plan.policy is None else plan.policy.needs
     whole = plan.sampler.predict(logits, owners, positions, needs, prefixes)
     if plan.settings.trace:

@@ -116,7 +116,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             top_p=filled.top_p,
             min_p=filled.min_p,
             seed=filled.seed,
-            forbidden=() if model.spec is None else (model.spec.mask_token_id,),
+            forbidden=model.never_predicted,
             penalties=Penalties(
                 repetition=filled.repetition_penalty,
                 presence=filled.presence_penalty,
@@ -140,5 +140,5 @@ def _check_token_ids(model: BlockModel, settings: DecodeSettings) -> None:
                 raise SettingError(
                     f"{name} has the token id {brief(token)}; {model.name} has ids 0 to {model.vocab_size - 1}."
                 )
-            if model.spec is not None and token == model.spec.mask_token_id:
+            if token in model.never_predicted:
                 raise SettingError(f"{name} has the token id {token}, which is MASK: it is never predicted.")

@@ -91,8 +91,7 @@ def control_tokens_of(model: BlockModel) -> ControlTokens:
     """The control tokens of a model: those of its tokenizer, its EOS tokens and MASK."""
     found = _controls.get(model)
     if found is None or found.tokenizer is not model.tokenizer:
-        mask = () if model.spec is None else (model.spec.mask_token_id,)
-        found = _controls[model] = ControlTokens(_tokenizer(model), (*model.eos_token_ids, *mask))
+        found = _controls[model] = ControlTokens(_tokenizer(model), (*model.eos_token_ids, *model.never_predicted))
     return found
 
 
@@ -164,11 +163,9 @@ def _check(model: BlockModel, ids: list[int]) -> None:
         raise PromptError(
             f"The prompt holds the token id {brief(outside)}; {model.name} has ids 0 to {model.vocab_size - 1}."
         )
-    if model.spec is not None and model.spec.mask_token_id in ids:
-        raise PromptError(
-            f"The prompt holds the MASK token (id {model.spec.mask_token_id}), which marks positions to fill; "
-            "take it out."
-        )
+    mask = next((token for token in ids if token in model.never_predicted), None)
+    if mask is not None:
+        raise PromptError(f"The prompt holds the MASK token (id {mask}), which marks positions to fill; take it out.")
     if len(ids) >= model.context_length:
         raise PromptError(
             f"The prompt is {len(ids)} tokens long; {model.name} has a context of {model.context_length}, "

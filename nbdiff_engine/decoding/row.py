@@ -98,8 +98,9 @@ class AnswerRow:
             prediction.logprobs[index] if prediction.logprobs else None,
         )
 
-    def prefixes(self, each: Pass) -> Prefixes:
-        """The prefixes of the positions that a pass of this row predicts: what the penalties read."""
+    def prefixes(self, each: Pass) -> list[Prefixes]:
+        """The prefixes of the positions that a pass of this row predicts: what the penalties read. First those of its
+        clean tokens, or of its noised block, then those of each group, whose noise rows follow clean tokens."""
         counts = self._counts
         if counts.length > each.start:
             counts = PrefixCounts(len(self.prompt))
@@ -109,7 +110,13 @@ class AnswerRow:
         self._counts = counts
         mask = None if self.plan.spec is None else self.plan.spec.mask_token_id
         tokens = [None if token == mask else token for token in each.tokens]
-        return Prefixes(counts, tokens, [index + self.plan.shift for index in each.wanted])
+        found, stop = [], len(tokens) if not each.groups else each.clean
+        found.append(Prefixes(counts, tokens[:stop], [at + self.plan.shift for at in each.wanted if at < stop]))
+        for offset, count in each.groups:
+            first, stop = stop, stop + count
+            own = [offset + at - first + self.plan.shift for at in each.wanted if first <= at < stop]
+            found.append(Prefixes(counts, tokens[:offset] + tokens[first:stop], own))
+        return found
 
     def unmask(
         self,

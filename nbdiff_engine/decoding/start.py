@@ -33,16 +33,15 @@ class Start:
 def check_start(model: BlockModel, plan: DecodePlan, prompt: list[int], start: Start) -> None:
     """Raises SettingError, with one sentence, if a decoder cannot continue from `start`."""
     spec, size = plan.spec, plan.settings.block_size
-    mask = None if model.spec is None else model.spec.mask_token_id
     for token in (*start.committed, *(each for each in start.block if each is not None)):
         if type(token) is not int or not 0 <= token < model.vocab_size:
             raise SettingError(
                 f"The answer to go on from holds the token id {brief(token)}; "
                 f"{model.name} has ids 0 to {model.vocab_size - 1}."
             )
-        if token == mask:
+        if token in model.never_predicted:
             raise SettingError(
-                f"The answer to go on from holds the MASK token (id {mask}) as a token; a masked position is None."
+                f"The answer to go on from holds the MASK token (id {token}) as a token; a masked position is None."
             )
     whole = len(prompt) + len(start.committed) + len(start.block)
     if whole > model.context_length:

@@ -295,7 +295,6 @@ def _batches(pairs: Sequence[Pair], batch_size: int) -> Iterable[list[int]]:
 def _check(model: BlockModel, pairs: Sequence[Pair], batch_size: int, longest: int) -> None:
     if batch_size < 1:
         raise SettingError(f"batch_size is {brief(batch_size)}; it must be at least 1.")
-    mask = None if model.spec is None else model.spec.mask_token_id
     for context, continuation in pairs:
         if not len(context) or not len(continuation):
             raise PromptError("A text to score has no token, or nothing before it; give at least one of each.")
@@ -310,5 +309,5 @@ def _check(model: BlockModel, pairs: Sequence[Pair], batch_size: int, longest: i
                     f"A text to score holds the token id {brief(token)}; {model.name} has ids 0 to "
                     f"{model.vocab_size - 1}."
                 )
-            if token == mask:
-                raise PromptError(f"A text to score holds the MASK token (id {mask}), which has no probability.")
+            if token in model.never_predicted:
+                raise PromptError(f"A text to score holds the MASK token (id {token}), which has no probability.")

@@ -70,8 +70,7 @@ def _differences(
 def top_two_gap(model: BlockModel, context: Sequence[int]) -> float:
     """The difference of the logits of AR's two best tokens after `context`, without MASK, as in decoding."""
     logits_V = model.open(1, len(context)).prefill([context])[0]
-    if model.spec is not None:
-        logits_V[model.spec.mask_token_id] = -torch.inf
+    logits_V[list(model.never_predicted)] = -torch.inf
     best, second = logits_V.topk(2).values.tolist()
     return best - second
 

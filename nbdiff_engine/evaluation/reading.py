@@ -86,8 +86,7 @@ def score(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities [T] of tokens, where token t uses row indices[t] of the logits (None: row t) and the
     distribution excludes MASK; and whether each token is the most probable one."""
-    if model.spec is not None:
-        logits_NV[:, model.spec.mask_token_id] = -torch.inf
+    logits_NV[:, list(model.never_predicted)] = -torch.inf
     index_T = torch.arange(len(tokens)) if indices is None else torch.tensor(indices)
     index_T, token_T = index_T.to(logits_NV.device), torch.tensor(tokens, device=logits_NV.device)
     log_probs_T = logits_NV[index_T, token_T] - logits_NV.logsumexp(dim=-1)[index_T]

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.attention import additive
 from nbdiff_engine.model.description import eos_token_ids_of
+from nbdiff_engine.model.draft_adapter import DraftAdapter, NoiseRows, running
 from nbdiff_engine.model.families import logit_scale_of
 from nbdiff_engine.model.fused_forward import FusedBody, can_fuse
 from nbdiff_engine.model.head import Head
@@ -36,11 +37,16 @@ class BlockModel:
         name: str,
         bos_before_template: bool = False,
         fused: bool = False,
+        draft: DraftAdapter | None = None,
+        never_predicted: tuple[int, ...] | None = None,
     ):
         """bos_before_template: whether a BOS is put before the text that the chat template renders.
 
         fused: run the layers that `fused_forward` supports in fewer operations. This rearranges the network's weights:
         use it only for a network that is neither trained nor saved.
+
+        draft: a draft adapter of this network, which is attached to it. never_predicted: ids of tokens that no strategy
+        predicts; None: MASK of the spec, if it is a token.
         """
         self.network = network.eval()
         self.tokenizer = tokenizer
@@ -49,7 +55,13 @@ class BlockModel:
         self.bos_before_template = bos_before_template
         self.body: nn.Module = network.base_model
         # Looked up once: each look-up through a transformers model takes as long as a small matrix product.
-        self._fused = FusedBody(network) if fused and can_fuse(network) else None
+        self._fused = FusedBody(network, draft) if fused and can_fuse(network) else None
+        self.draft = draft
+        if draft is not None:
+            draft.attach(network, linear=self._fused is None)
+        if never_predicted is None:
+            never_predicted = () if spec is None or spec.mask_token_id >= self.vocab_size else (spec.mask_token_id,)
+        self.never_predicted = never_predicted
         self._mixed = self.window is not None and bool(getattr(network.config, "layer_types", None))
         fixed_rope = isinstance(getattr(self.body, "rotary_emb", None), RowRope)
         self._original_length = original_length_of(network.config) if fixed_rope else None
@@ -117,14 +129,29 @@ class BlockModel:
         cache: Cache,
         keys: int,
         near: Tensor | None = None,
+        noise: NoiseRows | None = None,
     ) -> Tensor:
         """Hidden states [B, Q, D] of a forward. mask: bool [B or 1, 1, Q, K], None if every query sees every key.
 
         keys: how many keys the cache will show. position_BQ: RoPE positions, each below `keys` plus the offset of its
-        row. near: the mask of sliding-window layers; None if it is `mask`.
+        row. near: the mask of sliding-window layers; None if it is `mask`. noise: the noise rows of a draft adapter.
         """
+        with running(noise):
+            return self._hidden(ids_BQ, mask, position_BQ, cache, keys, near, noise)
+
+    def _hidden(
+        self,
+        ids_BQ: Tensor,
+        mask: Tensor | None,
+        position_BQ: Tensor,
+        cache: Cache,
+        keys: int,
+        near: Tensor | None,
+        noise: NoiseRows | None,
+    ) -> Tensor:
         if self._fused is not None:
-            return self._fused(ids_BQ, None if mask is None else additive(mask, self.dtype), position_BQ, cache, keys)
+            added = None if mask is None else additive(mask, self.dtype)
+            return self._fused(ids_BQ, added, position_BQ, cache, keys, noise)
         if mask is None:  # transformers would use a causal mask
             mask = torch.ones(1, 1, ids_BQ.shape[1], keys, dtype=torch.bool, device=self.device)
         # Converted once to floats: SDPA would convert a bool mask in every layer, and eager attention adds the mask.

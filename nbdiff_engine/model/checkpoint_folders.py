@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: of a bundled name, a local path, or a hub id (from the local cache or downloaded).
+"""The folder of a checkpoint: of a bundled or packaged name, a local path, or a hub id (local cache, or downloaded).
 
 A GGUF file becomes the folder of its conversion to safetensors.
 """
@@ -13,6 +13,7 @@ from nbdiff_engine.bundled_files import ASSETS
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
 from nbdiff_engine.model.gguf_files import converted
 from nbdiff_engine.model.hub_checkpoints import HubName, from_hub, is_cached
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS, packaged_folder
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     bundled = bundled_models()
     if text in bundled:
         return bundled[text]
+    if text in PACKAGED_MODELS:
+        return packaged_folder(text)
     try:
         path = Path(text).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -67,7 +70,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     if hub_name is not None:
         found = from_hub(hub_name)
         return converted(found, text) if found.suffix == ".gguf" else found
-    known = ", ".join(bundled) or "none"
+    known = ", ".join([*bundled, *PACKAGED_MODELS])
     raise CheckpointError(
         f"No model {brief(text)}: not a bundled name ({known}), not a folder, and not a hub id (owner/name)."
     )

@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from nbdiff_engine.errors import CheckpointError, SettingError, brief, brief_text
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.description import CheckpointDescription, describe
+from nbdiff_engine.model.draft_adapter import DraftAdapter
+from nbdiff_engine.model.draft_spec import require_base
 from nbdiff_engine.model.lora_folders import merge_adapter
 from nbdiff_engine.model.network_check import check_network
 from nbdiff_engine.model.rope import fix_rope_per_row
@@ -29,19 +31,22 @@ def load(
     fused: bool = True,
     base: str | os.PathLike[str] | None = None,
     device_map: Literal["auto"] | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> BlockModel:
     """Load a checkpoint for decoding.
 
-    name: a bundled name (`bundled_models`), a folder, a GGUF file, or a hub id, searched in that order; a hub id is
-        searched in the local hub cache before the hub. It may be owner/name@revision, or owner/name/file.gguf. A
-        folder or hub id may also be a LoRA adapter, which is merged into its base. Or the result of `describe`, whose
-        tokenizer is then used.
-    dtype: "auto" is the dtype of the checkpoint, except that float16 becomes bfloat16 on a CPU, with a warning.
+    name: a bundled or packaged name (`nbdiff models`), a folder, a GGUF file, or a hub id, searched in that order; a
+        hub id is searched in the local hub cache before the hub. It may be owner/name@revision, or
+        owner/name/file.gguf. A folder or hub id may also be an adapter: a LoRA is merged into its base, a draft
+        adapter (`draft_spec`) is active at noise rows only. Or the result of `describe`, whose tokenizer is then used.
+    dtype: "auto" is the dtype of the checkpoint, except on a CPU: float16 becomes bfloat16, with a warning, and a small
+        model becomes float32 if the CPU computes bfloat16 slowly.
     device: "auto" is CUDA if it is available, else MPS (Apple), else the CPU.
     quantization: "8bit" or "4bit" (nf4), through bitsandbytes. Weights that are stored so need no such request.
     for_training: do not rearrange the weights, and keep 4-bit layers able to pass gradients; decoding is slower.
     fused: run the layers that `fused_forward` supports in fewer operations; False: run the layers of transformers.
     base: the checkpoint of an adapter, if not the one that the adapter names.
+    adapter: an adapter of the checkpoint `name`, as in `describe`.
     device_map: "auto" spreads the layers over all devices, and over the main memory and the disk where they do not hold
         the weights (accelerate); decoding is slower. None: all on one device.
 
@@ -54,21 +59,27 @@ def load(
             "device_map is 'auto' or left out, and chooses the devices itself."
         )
     where = resolve_device(device)
-    described = name if isinstance(name, CheckpointDescription) else describe(name, base)
-    label, spec = described.label, described.spec
+    described = name if isinstance(name, CheckpointDescription) else describe(name, base, adapter)
+    label, spec, draft = described.label, described.spec, None
     require_weights(described.folder, label)
     options = weight_options(described, dtype, where, quantization)
     if device_map is not None:
         options["device_map"] = device_map
-    if described.adapter is not None and (quantization or stored_quantization(described)):
+    if described.draft is not None and for_training:
+        raise SettingError(f"{label} is a draft adapter, which is loaded for decoding only; train from its base.")
+    merges = described.adapter is not None and described.draft is None
+    if merges and (quantization or stored_quantization(described)):
         raise SettingError(
             f"{label} is an adapter: merged into quantised weights it would be rounded to their few bits; "
             "load it without quantization."
         )
     network = _load_network(described, options)
-    if described.adapter is not None:
+    if merges:
         network = merge_adapter(network, described.adapter, label)
     require_finite(network, label)
+    if described.draft is not None:
+        require_base(network, described.draft.base, label, described.base_label)
+        draft = DraftAdapter.read(network, described.adapter, spec.mask_token_id, label)
     _ = described.context_length  # raises for a checkpoint without one
     if not for_training:  # a training pass has no cache: transformers chooses the frequencies by its longest text
         fix_rope_per_row(network, label)
@@ -76,7 +87,16 @@ def load(
         keep_gradients_of_4bit_layers(network)  # before the first forward, which check_network runs
     spread = len(set(getattr(network, "hf_device_map", {}).values())) > 1
     fused = fused and not for_training and not spread  # accelerate moves the weights of transformers' own layers
-    model = BlockModel(network, described.tokenizer, spec, label, described.bos_before_template, fused=fused)
+    model = BlockModel(
+        network,
+        described.tokenizer,
+        spec,
+        label,
+        described.bos_before_template,
+        fused=fused,
+        draft=draft,
+        never_predicted=described.never_predicted,
+    )
     check_network(model)
     return model
 

@@ -16,10 +16,12 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 
 from nbdiff_engine.errors import CheckpointError, SettingError, brief
 from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
+from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
 from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
 from nbdiff_engine.model.transformers_calls import not_decoded, quiet_transformers, why_not
@@ -42,7 +44,10 @@ class CheckpointDescription:
     generation: GenerationConfig
     eos_token_ids: frozenset[int]  # the tokens that end an answer; empty if the checkpoint names none
     saved_dtype: str  # of its weights, as config.json names it
-    adapter: Path | None = None  # the folder of an adapter that is merged into these weights when they are loaded
+    adapter: Path | None = None  # the folder of an adapter of these weights
+    draft: DraftSpec | None = None  # of a draft adapter, which is active at noise rows only; None: it is merged
+    base_label: str = ""  # of the weights, where `label` is an adapter's
+    never_predicted: tuple[int, ...] = ()  # MASK of the weights' own spec
 
     @property
     def context_length(self) -> int:
@@ -69,14 +74,25 @@ class CheckpointDescription:
         return count
 
 
-def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> CheckpointDescription:
+def describe(
+    name: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+) -> CheckpointDescription:
     """Describe a checkpoint without reading its weights.
 
     name: as in `load`. A hub id that is not in the local cache is downloaded, including its weights.
     base: the checkpoint of an adapter; None is the one that the adapter names.
+    adapter: an adapter of the checkpoint `name`; the same as the adapter as `name` and the checkpoint as `base`.
 
     Raises CheckpointError with one sentence if these files are missing or damaged, or the model type is unknown.
     """
+    if adapter is not None:
+        if base is not None:
+            raise SettingError(
+                "Both an adapter and a base are given; a base belongs to an adapter that is loaded alone."
+            )
+        name, base = adapter, name
     folder = find_checkpoint(name)
     label = label_of(name, folder)
     if is_adapter(folder) or (base is not None and (folder / ADAPTER_CONFIG).is_file()):
@@ -84,6 +100,8 @@ def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None =
     if base is not None:
         raise SettingError(
             f"A base is given ({brief(os.fspath(base))}), but {label} is no adapter: it has no {ADAPTER_CONFIG}."
+            if adapter is None
+            else f"The adapter {label} is none: it has no {ADAPTER_CONFIG}."
         )
     fields = read_json(folder)
     family = FAMILIES.get(str(fields.get("model_type")))
@@ -108,6 +126,8 @@ def describe(name: str | os.PathLike[str], base: str | os.PathLike[str] | None =
         generation=generation,
         eos_token_ids=eos_token_ids,
         saved_dtype=saved_dtype_of(fields, label),
+        base_label=label,
+        never_predicted=() if spec is None else (spec.mask_token_id,),
     )
 
 
@@ -118,8 +138,10 @@ def _describe_adapter(
 
     is_local: it is not from the hub. One from there may name a path, which is of another machine: never read here.
     """
-    named = base if base is not None else base_of_adapter(folder, label)
-    if base is None and not is_local and (HubName.of(str(named)) is None or Path(named).exists()):
+    draft = DraftSpec.read(folder, label) if is_draft_adapter(folder) else None
+    named = base if base is not None else base_of_adapter(folder, label) if draft is None else draft.base.name
+    by_name = str(named) in bundled_models() or str(named) in PACKAGED_MODELS
+    if base is None and not is_local and not by_name and (HubName.of(str(named)) is None or Path(named).exists()):
         raise CheckpointError(
             f"{label} is an adapter of the hub that names {brief(named)} as its base, which is no hub id here; "
             "give the base's own place as base (--base)."
@@ -134,6 +156,8 @@ def _describe_adapter(
         raise CheckpointError(
             f"{label} is an adapter whose base, {described.label}, is an adapter too; merge that one."
         )
+    if draft is not None:
+        return _describe_draft(described, folder, label, draft)
     if any(folder.glob("tokenizer*")):
         with readable_files(folder) as readable:
             own = load_tokenizer(readable, label)
@@ -143,24 +167,37 @@ def _describe_adapter(
     return replace(described, label=label, adapter=folder)
 
 
+def _describe_draft(base: CheckpointDescription, folder: Path, label: str, draft: DraftSpec) -> CheckpointDescription:
+    """A base with a draft adapter. Its tokenizer is the base's own, as all else that decides its answers."""
+    if base.spec is not None and not base.spec.commits_as_ar:
+        raise CheckpointError(
+            f"The draft adapter {label} cannot be used with {base.label}, which commits its blocks with "
+            f"token_shift={base.spec.token_shift} and context={base.spec.context!r}: that is no AR pass."
+        )
+    spec = draft.diffusion_spec(base.config.get_text_config().vocab_size)
+    return replace(base, label=label, adapter=folder, draft=draft, spec=spec)
+
+
 @dataclass(frozen=True, slots=True)
-class BundledModel:
-    """One line of `nbdiff models`."""
+class NamedModel:
+    """One line of `nbdiff models`. origin: where it is on this machine; None: not here, and `how_to_install` says how
+    it gets here."""
 
     name: str
-    folder: str
+    origin: str | None
     architecture: str
     parameters: int
     dtype: str
     block_size: int | None  # None: an AR checkpoint
+    how_to_install: str | None = None
 
 
-def describe_bundled() -> list[BundledModel]:
-    """One BundledModel for each bundled checkpoint."""
-    return [
-        BundledModel(
+def describe_named() -> list[NamedModel]:
+    """One NamedModel for each bundled checkpoint, then for each that a package brings. Converts and downloads none."""
+    bundled = [
+        NamedModel(
             name=name,
-            folder=str(each.folder),
+            origin=str(each.folder),
             architecture=(each.config.architectures or ["unknown"])[0],
             parameters=each.parameters,
             dtype=each.saved_dtype,
@@ -168,6 +205,11 @@ def describe_bundled() -> list[BundledModel]:
         )
         for name, each in ((name, describe(name)) for name in bundled_models())
     ]
+    packaged = [
+        NamedModel(name, each.origin, each.architecture, each.parameters, each.dtype, None, each.how_to_install)
+        for name, each in PACKAGED_MODELS.items()
+    ]
+    return bundled + packaged
 
 
 # -- single facts -------------------------------------------------------------------------------------------

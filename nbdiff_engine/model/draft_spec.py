@@ -16,10 +16,11 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
+from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, first_problem
 from nbdiff_engine.model.checkpoint_folders import read_json
-from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
+from nbdiff_engine.model.spec import MAX_BLOCK_SIZE, DiffusionSpec
 
 DRAFT_SPEC = "draft_adapter.json"
 NOISE_WEIGHTS = "noise.safetensors"
@@ -75,9 +76,44 @@ class DraftSpec(BaseModel):
         except ValidationError as error:
             raise CheckpointError(f"{DRAFT_SPEC} of {label} is not valid: {first_problem(error)}.") from error
 
+    def diffusion_spec(self, vocabulary: int) -> DiffusionSpec:
+        """How to decode the base with this adapter. The base has no MASK: its id is one past the vocabulary.
+
+        vocabulary: rows of the base's embedding.
+        """
+        return DiffusionSpec(mask_token_id=vocabulary, block_size=self.block_size)
+
     def write(self, folder: Path) -> None:
         """Write the spec to an adapter's folder."""
         (folder / DRAFT_SPEC).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def is_draft_adapter(folder: Path) -> bool:
+    """Whether the adapter of a folder is a draft adapter."""
+    return (folder / DRAFT_SPEC).is_file()
+
+
+def require_base(network: PreTrainedModel, base: BaseIdentity, label: str, base_label: str) -> None:
+    """Raise CheckpointError, with the names of both bases, for an adapter of other weights.
+
+    Compared are the model type, and for plain weights the number of parameters and the fingerprint. Weights that are
+    quantised, offloaded, or in float16 (which has fewer exponents than the fingerprint's bfloat16) have none that can
+    be compared. label, base_label: the names of the adapter and of the network.
+    """
+    found = network.config.model_type
+    count = sum(each.numel() for each in network.parameters())
+    weights = list(network.parameters())
+    plain = all(each.dtype in (torch.float32, torch.bfloat16) and not each.is_meta for each in weights)
+    if found != base.model_type or (plain and count != base.parameters):
+        reason = f"it is a {found}" + (f" of {count:,} parameters" if plain else "")
+    elif plain and fingerprint_of(network) != base.fingerprint:
+        reason = "it has other weights"
+    else:
+        return
+    raise CheckpointError(
+        f"The draft adapter {label} belongs to {base.name}, a {base.model_type} of {base.parameters:,} parameters, and "
+        f"not to {base_label}: {reason}. Load it with its own base."
+    )
 
 
 def fingerprint_of(network: nn.Module) -> str:

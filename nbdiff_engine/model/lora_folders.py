@@ -30,7 +30,14 @@ def base_of_adapter(folder: Path, label: str) -> str:
 
 
 def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrainedModel:
-    """The network with the adapter of a folder merged into its weights, which keep their dtype.
+    """The network with the adapter of a folder merged into its weights, which keep their dtype. Raises as
+    `with_adapter`."""
+    dtype = network.dtype
+    return merged(with_adapter(network, folder, label), dtype)
+
+
+def with_adapter(network: PreTrainedModel, folder: Path, label: str) -> "PeftModel":
+    """A network with the layers of the LoRA of a folder around its own, in place.
 
     Raises CheckpointError for an adapter that is no LoRA, is damaged, or belongs to another base.
     """
@@ -39,11 +46,10 @@ def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrai
     fields = read_json(folder, ADAPTER_CONFIG)
     if fields.get("peft_type") != "LORA":
         raise CheckpointError(
-            f"{label} is an adapter of the type {brief(fields.get('peft_type'))}; this engine merges LoRA adapters."
+            f"{label} is an adapter of the type {brief(fields.get('peft_type'))}; this engine reads LoRA adapters."
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"{label} is an adapter without {ADAPTER_WEIGHTS}, the only format that is read here.")
-    dtype = network.dtype
     try:
         known = LoraConfig.__dataclass_fields__
         fields = {name: value for name, value in fields.items() if name in known and name not in _NOT_READ}
@@ -56,7 +62,7 @@ def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrai
     if missing or loaded.unexpected_keys:
         first = f"missing: {missing[0]}" if missing else f"unexpected: {loaded.unexpected_keys[0]}"
         raise _does_not_fit(network, folder, label, first)
-    return merged(adapted, dtype)
+    return adapted
 
 
 def _does_not_fit(network: PreTrainedModel, folder: Path, label: str, reason: str) -> CheckpointError:

@@ -6,6 +6,7 @@ from nbdiff_engine.errors import CheckpointError, brief_text
 from nbdiff_engine.model.block_model import BlockModel
 
 _PROBE = (1, 2)  # not token 0: often the padding token, whose embedding is zero
+_NOISE = 2  # noise rows behind them, for a draft adapter: whether its layers can be limited to them
 
 
 def check_network(model: BlockModel) -> None:
@@ -13,7 +14,7 @@ def check_network(model: BlockModel) -> None:
 
     Runs two tokens through the network itself and through a session: one as the prompt, one as a block that is denoised
     and then committed. For any class this detects logits that change after the head (scaling, soft-capping), and
-    layers that keep other state than keys and values or keep state after a denoise pass.
+    layers that keep other state than keys and values or keep state after a denoise pass. A draft adapter runs once.
 
     Raises CheckpointError with one sentence.
     """
@@ -23,10 +24,13 @@ def check_network(model: BlockModel) -> None:
         with torch.inference_mode():
             whole = model.network(input_ids=torch.tensor([_PROBE], device=model.device), use_cache=False)
         whole_V = whole.logits[0, -1].float()
-        session = model.open(1, len(_PROBE))
+        session = model.open(1, len(_PROBE) + _NOISE)
         session.prefill([[first]])
         session.denoise([[second]])
         parts_V = session.commit([[second]])[0, -1]
+        if model.draft is not None:
+            session.rollback([1])
+            session.denoise([[second, *[model.draft.mask_token_id] * _NOISE]])
     except Exception as error:  # a network of any class may raise any exception here
         raise CheckpointError(
             f"{what}, whose layers cannot be run block by block over a key/value cache "

@@ -1,7 +1,7 @@
 """Pass: one row's part of a forward; `shared_forwards`: which rows share one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 # Queries per forward of a prefill. Limits the mask to CHUNK x context: 16 MB instead of 1 GB at 32k tokens.
@@ -19,8 +19,13 @@ class Pass:
     """One row's part of a forward.
 
     tokens: the ids, the first at sequence position `start`. Tokens that were committed at or after `start` are
-    rolled back. block_size: tokens per block; the first block begins at `start`. wanted: the indices into `tokens`
-    whose logits are computed.
+    rolled back. noised: whether the pass keeps nothing; without groups, its tokens are one noised block. block_size:
+    tokens per block; the first block begins at `start`. wanted: the indices into `tokens` whose logits are computed.
+
+    groups: (offset, count) of each group of noise rows. The tokens are then clean ones from `start` on, and behind them
+    the tokens of the groups, in their order. A group's tokens are at the positions from start + offset on; they see the
+    clean tokens before these, committed or of this pass, and each other. Groups may overlap in positions, and no two
+    have the same offset. No clean token sees a noise row, and the cache keeps none.
     """
 
     tokens: Sequence[int]
@@ -28,6 +33,32 @@ class Pass:
     noised: bool
     block_size: int
     wanted: Sequence[int]
+    groups: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def clean(self) -> int:
+        """The number of its first tokens that are clean."""
+        if not self.groups:
+            return 0 if self.noised else len(self.tokens)
+        return len(self.tokens) - sum(count for _, count in self.groups)
+
+    @property
+    def kept(self) -> int:
+        """The number of its first tokens that the cache keeps."""
+        return 0 if self.noised else self.clean
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """For each token, the distance of its position from `start`."""
+        if not self.groups:
+            return range(len(self.tokens))
+        behind = (at for offset, count in self.groups for at in range(offset, offset + count))
+        return [*range(self.clean), *behind]
+
+    def behind_first_token(self) -> Self:
+        """A noised block as a draft adapter reads it: its first token is clean, the others are noise rows behind it.
+        Other passes are unchanged."""
+        return replace(self, groups=((1, len(self.tokens) - 1),)) if self.noised and not self.groups else self
 
     @classmethod
     def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True, start: int = 0) -> list[Self]:
@@ -58,6 +89,14 @@ class Pass:
     def commit(cls, block: Sequence[int], start: int, wanted: Sequence[int] | None = None) -> Self:
         """Read a finished block as context and keep it. By default the logits of its last token are wanted."""
         return cls(block, start, False, len(block), (len(block) - 1,) if wanted is None else wanted)
+
+    @classmethod
+    def mixed(
+        cls, clean: Sequence[int], start: int, groups: Sequence[tuple[int, Sequence[int]]], wanted: Sequence[int]
+    ) -> Self:
+        """Read clean tokens causally and keep them, and run groups of noise rows behind them: (offset, tokens) each."""
+        behind = [token for _, tokens in groups for token in tokens]
+        return cls([*clean, *behind], start, False, 1, wanted, tuple((at, len(tokens)) for at, tokens in groups))
 
 
 def shared_forwards(widths: Sequence[int]) -> list[range]:

@@ -2,8 +2,12 @@
 
 Every forward of every strategy is one `Pass` per row. A pass gives the tokens and their positions, whether they are
 noised or clean, and the tokens whose logits are wanted. A denoise pass is noised: it is bidirectional inside its
-block and does not change the cache. Prefill and commit passes are clean: the cache keeps their tokens. Rows may be at
-different positions and in different phases: one row can denoise while another commits in the same forward.
+block and does not change the cache. Prefill and commit passes are clean: the cache keeps their tokens. A mixed pass has
+clean tokens, and groups of noise rows behind them. Rows may be at different positions and in different phases: one row
+can denoise while another commits in the same forward.
+
+With a draft adapter, the noise rows of a forward go through base and LoRA, and all others through the base alone. The
+first token of a denoise pass is then a clean row (`draft_spec`).
 
 Shape suffixes: B rows, Q queries, K keys, N wanted positions over all rows, D hidden size, V vocabulary.
 """
@@ -16,6 +20,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from nbdiff_engine.model.attention import PADDING, Tokens, dense_mask
+from nbdiff_engine.model.draft_adapter import DraftAdapter, NoiseRows
 from nbdiff_engine.model.kv_cache import KVCache
 from nbdiff_engine.model.passes import Pass, shared_forwards
 from nbdiff_engine.model.spec import DiffusionSpec
@@ -25,11 +30,19 @@ class Network(Protocol):
     """What a session needs of its model; `BlockModel` describes each of them."""
 
     spec: DiffusionSpec | None
+    draft: DraftAdapter | None
     device: torch.device
     window: int | None
 
     def hidden(
-        self, ids_BQ: Tensor, mask: Tensor | None, position_BQ: Tensor, cache: Cache, keys: int, near: Tensor | None
+        self,
+        ids_BQ: Tensor,
+        mask: Tensor | None,
+        position_BQ: Tensor,
+        cache: Cache,
+        keys: int,
+        near: Tensor | None,
+        noise: NoiseRows | None,
     ) -> Tensor: ...
 
     def logits(self, hidden_ND: Tensor) -> Tensor: ...
@@ -45,6 +58,8 @@ class Session:
         self.model = model
         self.cache = cache
         self.context = model.spec.context if model.spec else "token_causal"
+        self.noise_seed = 0  # of uniform noise
+        self._patterns: dict[tuple[int, tuple[tuple[int, int], ...]], tuple[Tensor, Tensor]] = {}
         self._offsets = [model.position_offset(length) for length in row_lengths]
 
     @property
@@ -67,7 +82,7 @@ class Session:
 
     def denoise(self, blocks: Sequence[Sequence[int]]) -> Tensor:
         """Run blocks of one length b bidirectionally over the context. Logits [B, b, V] in the network's order:
-        under a token shift, entry i predicts the block's token i+1."""
+        under a token shift, entry i predicts the block's token i+1. With a draft adapter, token 0 is a clean row."""
         wanted = range(len(blocks[0]))
         logits = self.run(
             [Pass.denoise(block, start, wanted) for block, start in zip(blocks, self.lengths, strict=True)]
@@ -97,6 +112,8 @@ class Session:
 
         All rows share one forward, unless one of them reads many more tokens than another (`shared_forwards`).
         """
+        if self.model.draft is not None:
+            passes = [each.behind_first_token() for each in passes]
         runs = [range(len(passes))]
         if self.cache.divisible:
             runs = shared_forwards([len(each.tokens) for each in passes])
@@ -113,9 +130,10 @@ class Session:
         aligned = self._aligned(passes, width, key_position)
         if aligned is None:
             query, position_ids = self._queries(passes, width)
-            mask = dense_mask(query, self._keys(query, key_position, key_present), self.context)
+            key = self._keys(query, starts, key_position, key_present)
+            mask, key_position = self._mask(query, key), key.position
         else:
-            mask, position_ids = aligned
+            mask, position_ids, key_position = aligned
         window = self.model.window
         near = None
         if window is not None and key_position.shape[1] > window:
@@ -124,39 +142,67 @@ class Session:
         offsets = self._offsets[rows.start : rows.stop]
         if any(offsets):
             position_ids = position_ids + torch.tensor(offsets, device=self.model.device)[:, None]
-        ids = [[*each.tokens, *[0] * (width - len(each.tokens))] for each in passes]
+        ids, noise = [list(each.tokens) for each in passes], None
+        if self.model.draft is not None:
+            noise = self.model.draft.noise_rows(passes, ids, width, self.noise_seed, self.model.device)
         hidden_BQD = self.model.hidden(
-            torch.tensor(ids, device=self.model.device),
+            torch.tensor([[*own, *[0] * (width - len(own))] for own in ids], device=self.model.device),
             mask,
             position_ids,
             self.cache.network_cache,
             key_position.shape[1],
             near,
+            noise,
         )
-        self.cache.keep([0 if each.noised else len(each.tokens) for each in passes], rows)
+        self.cache.keep([each.kept for each in passes], rows)
         return [
             hidden_BQD[row] if len(each.wanted) == width else hidden_BQD[row, list(each.wanted)]
             for row, each in enumerate(passes)
         ]
 
-    def _aligned(self, passes: Sequence[Pass], width: int, key_position: Tensor) -> tuple[Tensor | None, Tensor] | None:
-        """The mask [1, 1, Q, K] (None: every query sees every key) and the RoPE positions [1, Q], for rows that run the
-        same kind of pass at the same positions, as a single row always does. None for other rows.
+    def _aligned(
+        self, passes: Sequence[Pass], width: int, key_position: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor] | None:
+        """The mask [1, 1, Q, K] (None: every query sees every key), the RoPE positions [1, Q] and the positions of the
+        keys [1, K], for rows that run the same kind of pass at the same positions, as a single row always does. None
+        for other rows.
 
         The predicate is short in this case: a noised block sees all tokens, and a causal token sees itself and all
         earlier ones. To evaluate it for every pair of tokens would take a fifth of a small model's forward.
         """
-        noised = passes[0].noised
-        if not self.cache.aligned or any(len(each.tokens) != width or each.noised != noised for each in passes):
+        noised, groups = passes[0].noised, passes[0].groups
+        if not self.cache.aligned or any(
+            len(each.tokens) != width or each.noised != noised or each.groups != groups for each in passes
+        ):
             return None
+        if groups:  # every query sees the context; among the tokens of the pass, the mask is the same each time
+            seen_QQ, offset_Q = self._pattern(passes[0].clean, groups)
+            position_ids = key_position[:, -width:][:, :1] + offset_Q
+            mask = seen_QQ.new_ones(1, 1, width, key_position.shape[1])
+            mask[..., -width:] = seen_QQ
+            return mask, position_ids, torch.cat([key_position[:, :-width], position_ids], dim=1)
         position_ids = key_position[:, -width:]
         if noised and all(each.block_size >= width for each in passes):
-            return None, position_ids
+            return None, position_ids, key_position
         if noised or self.context != "token_causal":
             return None
         if width == 1:
-            return None, position_ids
-        return (key_position <= position_ids[0, :, None])[None, None], position_ids
+            return None, position_ids, key_position
+        return (key_position <= position_ids[0, :, None])[None, None], position_ids, key_position
+
+    def _pattern(self, clean: int, groups: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+        """Which tokens of a mixed pass see each other, bool [Q, Q], and the offsets of their positions [Q]."""
+        found = self._patterns.get((clean, groups))
+        if found is None:
+            width = clean + sum(count for _, count in groups)
+            query, position = self._queries([Pass([0] * width, 0, False, 1, (), groups)], width)
+            found = self._patterns[clean, groups] = self._mask(query, query)[0, 0], position[0]
+        return found
+
+    def _mask(self, query: Tokens, key: Tokens) -> Tensor:
+        """The mask [B, 1, Q, K]. Without a draft adapter, all noised tokens of a block see each other."""
+        causal = self.model.draft is not None and self.model.draft.spec.noise_attention == "causal"
+        return dense_mask(query, key, self.context, torch.zeros_like(key.noised) if causal else None)
 
     def _queries(self, passes: Sequence[Pass], width: int) -> tuple[Tokens, Tensor]:
         """The tokens of this forward and their RoPE positions, each [B, Q].
@@ -168,24 +214,31 @@ class Session:
         start, count, block_size, noised = torch.tensor(facts, device=self.model.device).unsqueeze(2).unbind(1)
         index = torch.arange(width, device=self.model.device)[None]
         position, real = start + index, index < count
-        query = Tokens(
-            noised=real & noised.bool(),
-            position=position,
-            block=torch.where(real, position - index % block_size, position),
-            document=torch.zeros_like(start),
-        )
-        return query, torch.minimum(position, (start + count - 1).clamp(min=0))
+        block = torch.where(real, position - index % block_size, position)
+        noised = real & noised.bool()
+        last = (start + count - 1).clamp(min=0)
+        for row, each in enumerate(passes):
+            if each.groups:
+                clean, own = each.clean, slice(each.clean, len(each.tokens))
+                firsts = [offset for offset, length in each.groups for _ in range(length)]
+                behind = torch.tensor([each.offsets[clean:], firsts], device=self.model.device).long() + each.start
+                position[row, own], block[row, own] = behind
+                block[row, :clean] = position[row, :clean]  # causal
+                noised[row] = real[row] & (index[0] >= clean)
+                last[row] = position[row, : len(each.tokens)].max()
+        query = Tokens(noised=noised, position=position, block=block, document=torch.zeros_like(start))
+        return query, torch.minimum(position, last)
 
-    def _keys(self, query: Tokens, position: Tensor, present: Tensor) -> Tokens:
-        """The tokens of the cache's K keys. Committed tokens are clean and in earlier blocks than this forward's
-        tokens; the keys that this forward writes belong to the tokens of its queries."""
+    def _keys(self, query: Tokens, starts: Sequence[int], slot: Tensor, present: Tensor) -> Tokens:
+        """The tokens of the cache's K slots. Committed tokens are clean and in earlier blocks than this forward's
+        tokens; the slots from a row's start on have the tokens of its queries, in their order."""
         rows, width = query.position.shape
-        offset = position - query.position[:, :1]
+        offset = slot - torch.tensor(starts, device=slot.device)[:, None]
         fresh = present & (offset >= 0)
         index = offset.clamp(0, width - 1).expand(rows, -1)
         return Tokens(
             noised=fresh & query.noised.gather(1, index),
-            position=position,
-            block=torch.where(fresh, query.block.gather(1, index), position),
+            position=torch.where(fresh, query.position.gather(1, index), slot),
+            block=torch.where(fresh, query.block.gather(1, index), slot),
             document=torch.where(present, 0, PADDING),
         )

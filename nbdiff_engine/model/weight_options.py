@@ -9,12 +9,16 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from nbdiff_engine.errors import SettingError, brief
+from nbdiff_engine.model.cpu_arithmetic import cpu_computes_bfloat16
 from nbdiff_engine.model.description import CheckpointDescription
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["8bit", "4bit"]
+
+# On a CPU that computes bfloat16 slowly, smaller models are widened to float32 by dtype="auto"; bytes in float32.
+WIDENED_LIMIT = 4 << 30
 
 
 def resolve_device(device: str) -> torch.device:
@@ -44,7 +48,8 @@ def weight_options(
     stored = stored_quantization(described)
     if stored is not None:
         _require_as_stored(described, stored, dtype, quantization)
-    options: dict[str, Any] = {"dtype": _dtype(described, dtype, device)}
+    plain = quantization is None and stored is None
+    options: dict[str, Any] = {"dtype": _dtype(described, dtype, device, plain)}
     if quantization is not None or stored in ("8bit", "4bit"):
         if importlib.util.find_spec("bitsandbytes") is None:
             raise SettingError(
@@ -59,20 +64,24 @@ def weight_options(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=options["dtype"],
         )
-    if quantization is not None or stored is not None or device.type != "cpu":
+    if not plain or device.type != "cpu":
         options["device_map"] = {"": str(device)}
     return options
 
 
-def _dtype(described: CheckpointDescription, dtype: Dtype, device: torch.device) -> torch.dtype:
-    """The dtype of the weights in memory."""
+def _dtype(described: CheckpointDescription, dtype: Dtype, device: torch.device, plain: bool) -> torch.dtype:
+    """The dtype of the weights in memory. plain: they are not quantised."""
     wanted = described.saved_dtype if dtype == "auto" else dtype
-    if dtype == "auto" and wanted == "float16" and device.type == "cpu":
-        logger.warning(
-            "%s is stored in float16 and runs in bfloat16 on a CPU, which rounds its weights; "
-            "dtype='float32' keeps their values, dtype='float16' keeps the format.",
-            described.label,
-        )
+    if dtype == "auto" and wanted in ("float16", "bfloat16") and device.type == "cpu":
+        if plain and 0 < 4 * described.parameters <= WIDENED_LIMIT and not cpu_computes_bfloat16():
+            logger.info("%s is computed in float32: this CPU computes bfloat16 more slowly.", described.label)
+            return torch.float32
+        if wanted == "float16":
+            logger.warning(
+                "%s is stored in float16 and runs in bfloat16 on a CPU, which rounds its weights; "
+                "dtype='float32' keeps their values, dtype='float16' keeps the format.",
+                described.label,
+            )
         wanted = "bfloat16"
     if wanted == "float64" and device.type == "mps":  # Apple's GPUs have no float64
         wanted = "float32"

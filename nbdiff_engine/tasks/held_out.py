@@ -1,4 +1,4 @@
-"""The 400 problems of this project's evaluations. The training split of its corpus contains none of them."""
+"""The 400 problems and 200 chat prompts of this project's evaluations; its training splits contain none of them."""
 
 import json
 
@@ -7,6 +7,7 @@ from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.tasks.problem import DOMAINS, Problem
 
 HELD_OUT_FILE = ASSETS / "tasks" / "held_out.jsonl"
+CHAT_FILE = ASSETS / "tasks" / "chat_prompts.jsonl"
 
 
 def held_out(domain: str | None = None, limit: int | None = None) -> list[Problem]:
@@ -25,3 +26,10 @@ def held_out(domain: str | None = None, limit: int | None = None) -> list[Proble
         for wanted in ([domain] if domain else DOMAINS)
         for problem in [each for each in problems if each.domain == wanted][:limit]
     ]
+
+
+def held_out_prompts() -> list[tuple[str, str]]:
+    """Kind (chat, knowledge, maths, code, summary) and text of the prompts for chat models. They have no answers: a
+    draft adapter is measured on what its own base answers."""
+    rows = [json.loads(line) for line in CHAT_FILE.read_text(encoding="utf-8").splitlines()]
+    return [(row["kind"], row["prompt"]) for row in rows]

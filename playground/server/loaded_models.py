@@ -19,6 +19,7 @@ from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from nbdiff_engine.model.gguf_files import converted_bytes
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.weight_files import is_adapter, weight_files
 from nbdiff_engine.model.weight_options import resolve_device
 from playground.options import ServerOptions
@@ -178,6 +179,8 @@ class LoadedModels:
         bundled = bundled_models()
         if asked in bundled:
             return bundled[asked], asked, "bundled"
+        if asked in PACKAGED_MODELS:
+            return self._packaged(asked)
         looks_like_id = HubName.of(asked) is not None
         for root in self.options.model_roots:
             # A relative path is relative to a root, never to the server's working directory.
@@ -196,6 +199,15 @@ class LoadedModels:
             f"{brief(asked)} is no bundled model ({', '.join(bundled)}) and no folder inside an allowed root "
             f"({allowed or 'there is none; the operator of this server can add one with --model-root'})."
         )
+
+    def _packaged(self, name: str) -> tuple[Path | str, str, str]:
+        """`_allowed` of a model that a package brings. Only the operator installs it."""
+        model = PACKAGED_MODELS[name]
+        if model.gguf is not None:
+            return model.gguf, name, f"package {model.package}"
+        if self.options.hub:
+            return model.hub_id, name, f"hub: {model.hub_id}"
+        raise SettingError(f"{name} is not installed on this server: {model.how_to_install}.")
 
     def _allowed_base(self, adapter: Path, name: str) -> Path | str:
         """The base of an adapter, which a visitor must be allowed to load too. Raises NBDiffError."""
@@ -242,6 +254,8 @@ def first_models(options: ServerOptions) -> LoadedModels:
     if options.model not in bundled and Path(options.model).exists():
         model.name = Path(options.model).resolve().name
     source = bundled.get(options.model, options.model)
+    if options.model in PACKAGED_MODELS:
+        source = PACKAGED_MODELS[options.model].gguf or PACKAGED_MODELS[options.model].hub_id
     loaded.add(model, str(source), "bundled" if options.model in bundled else options.model)
     if options.model in bundled:
         for name in bundled:

@@ -46,6 +46,7 @@ class Asked:
         base: str | None,
         data: str | None,
         max_steps: Any,
+        epochs: Any,
         lora: Any,
         quantization: Any,
         values: Sequence[Any],
@@ -55,7 +56,12 @@ class Asked:
         settings = _changed(recipe, bool(lora), quantization, values)
         if recipe.kind == "pretrain":
             base = None
-        return cls(str(preset), base, data, _steps(max_steps), settings)
+        steps, passes = _steps(max_steps), _epochs(epochs)
+        if steps is not None and passes is not None:
+            raise RecipeError(f"The form gives {steps:,} steps and {passes:g} epochs; leave one of them empty.")
+        if passes is not None and passes != recipe.optimisation.epochs:
+            settings["optimisation.epochs"] = passes
+        return cls(str(preset), base, data, steps, settings)
 
     def recipe(self) -> Recipe:
         """The complete recipe. Raises RecipeError for the first wrong setting."""
@@ -129,6 +135,14 @@ def _steps(given: Any) -> int | None:
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise RecipeError(f"The number of steps is {brief(given)}; give a whole number of at least 1.")
     return given
+
+
+def _epochs(given: Any) -> float | None:
+    if given is None or given == "":
+        return None
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given <= 10_000:
+        raise RecipeError(f"The number of epochs is {brief(given)}; give a number above 0, at most 10,000.")
+    return float(given)
 
 
 def checked_name(name: Any, preset: str) -> str:

@@ -18,19 +18,31 @@ Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
 MOST_POINTS = 400  # per line of a figure
 _HEIGHT = 260  # pixels
 _NATS = "nats per token"
+_SHARES = 10_000  # steps of a run whose shares are shown
 
 
-def growth(blocks: BlockGrowth | None, max_steps: int) -> go.Figure:
-    """The planned block size over a run. None: an AR model, with blocks of one token."""
-    stages = ((0, 1),) if blocks is None else blocks.over(max_steps).stages
-    within = [(first, size) for first, size in stages if first <= max_steps]
-    steps = [first + 1 for first, _ in within] + [max_steps]
+def growth(blocks: BlockGrowth | None, max_steps: int | None) -> go.Figure:
+    """The planned block size over a run.
+
+    blocks: None: an AR model, with blocks of one token. max_steps: None: not known before the run starts; the figure
+    then shows the share of the run.
+    """
+    total = max_steps or _SHARES
+    stages = ((0, 1),) if blocks is None else blocks.over(total).stages
+    within = [(first, size) for first, size in stages if first <= total]
     sizes = [size for _, size in within] + [within[-1][1]]
-    figure = _figure("Step", "Block size (tokens)", 200)
-    add_line(figure, 0, "Block size", steps, sizes, "blocks of %{y} from step %{x}", shape="hv")
+    if max_steps is None:
+        figure = _figure("Share of the run (%)", "Block size (tokens)", 200)
+        ends = [100 * first / total for first, _ in within] + [100]
+        hover = "blocks of %{y} from %{x:.3g} % of the run"
+    else:
+        figure = _figure("Step", "Block size (tokens)", 200)
+        ends = [first + 1 for first, _ in within] + [max_steps]
+        hover = "blocks of %{y} from step %{x}"
+    add_line(figure, 0, "Block size", ends, sizes, hover, shape="hv")
     figure.data[-1].update(fill="tozeroy", fillcolor="rgba(31, 135, 204, 0.12)", mode="lines")
     _sized(figure, sizes)
-    figure.update_xaxes(range=[0, max_steps * 1.01])
+    figure.update_xaxes(range=[0, ends[-1] * 1.01])
     figure.update_layout(showlegend=False)
     return figure
 

@@ -46,14 +46,15 @@ class RunEstimate:
 
 def estimated(recipe: Recipe) -> RunEstimate:
     """The estimate of a run on this machine. Raises NBDiffError, one sentence."""
-    from training.planning import estimate  # imports torch, which is slow; not needed to build the page
+    # These import torch, which is slow and not needed to build the page.
+    from training.planning import estimate
+    from training.planning.machine_speed import memory_of_machine
 
-    device = "cuda" if estimate.memory_of_machine("cuda") else "cpu"
+    device = "cuda" if memory_of_machine("cuda") else "cpu"
     machine = (device, recipe.precision, recipe.base)
     found = estimate.estimate(recipe, device, _speeds.get(machine))
     if found.matmul_flops_per_second is not None:
         _speeds[machine] = found.matmul_flops_per_second
-    program = estimate.PROGRAM if device == "cpu" else 0
     return RunEstimate(
         device=device,
         model=found.model,
@@ -61,9 +62,9 @@ def estimated(recipe: Recipe) -> RunEstimate:
         trained=found.trained_parameters,
         tokens_per_step=found.tokens_per_step,
         max_steps=found.max_steps,
-        peak_memory=found.memory.peak + program,
-        machine_memory=estimate.memory_of_machine(device),
-        seconds=found.seconds,
+        peak_memory=found.memory.process,
+        machine_memory=memory_of_machine(device),
+        seconds=found.seconds_in_all,
     )
 
 

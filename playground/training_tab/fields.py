@@ -22,7 +22,7 @@ _YES_OR_NO = {True: "yes", False: "no"}  # choices of an optional switch
 # These have their own component in the form, or follow from the preset.
 _NOT_A_FIELD = (
     *("about", "kind", "base", "data.source", "quantization", "network.config"),
-    *("optimisation.max_steps", "optimisation.epochs"),  # the form always gives the steps, and a recipe one of the two
+    *("optimisation.max_steps", "optimisation.epochs"),
 )
 # Tabs of the form by section of the recipe, in the order in which they are shown. "": settings outside a section.
 _GROUPS = {

@@ -50,6 +50,7 @@ class Parts:
     data: gr.Dropdown
     name: gr.Textbox
     max_steps: gr.Number
+    epochs: gr.Number
     lora: gr.Checkbox
     quantization: gr.Radio
     values: list[Any] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Parts:
             self.data,
             self.name,
             self.max_steps,
+            self.epochs,
             self.lora,
             self.quantization,
             *self.values,
@@ -115,8 +117,9 @@ class JobForm:
             )
         with gr.Row(elem_classes="asking"):
             name = gr.Textbox(label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name")
-            steps = gr.Number(
-                recipe.optimisation.max_steps, label="Steps", precision=0, minimum=1, min_width=120, elem_id="job-steps"
+            steps = gr.Number(_steps(recipe), label="Steps", precision=0, minimum=1, min_width=120, elem_id="job-steps")
+            epochs = gr.Number(
+                recipe.optimisation.epochs, label="or epochs", minimum=0, min_width=120, elem_id="job-epochs"
             )
             self.upload = gr.UploadButton(
                 "Upload data", file_types=list(UPLOADS), size="md", min_width=130, elem_id="job-upload"
@@ -137,7 +140,7 @@ class JobForm:
                 min_width=240,
                 elem_id="job-bits",
             )
-        self.parts = Parts(preset, base, data, name, steps, lora, quantization)
+        self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 
     def _build_fields(self, recipe: Recipe) -> None:
         shown = dict(zip((each.name for each in form_fields()), shown_values(recipe)))
@@ -155,7 +158,7 @@ class JobForm:
     def _build_actions(self, recipe: Recipe) -> None:
         gr.Markdown("#### Block size in the run")
         self.growth = gr.Plot(
-            curves.growth(recipe.blocks, recipe.optimisation.max_steps),
+            _growth(recipe),
             show_label=False,
             container=False,
             elem_id="job-growth",
@@ -182,7 +185,11 @@ class JobForm:
         parts = self.parts
         form = parts.all()
         described = [self.growth, self.command, self.said]
-        edited = [each.input for each in form if each is not parts.preset and not isinstance(each, gr.Radio)]
+        # The length is given in one way, so an entry in one field empties the other.
+        for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
+            used.input(_emptied, used, other, **QUIET).then(self.described, form, described, **QUIET)
+        own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
+        edited = [each.input for each in form if each not in own]
         gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **QUIET)
         parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **QUIET).then(
             self.described, form, described, **QUIET
@@ -200,8 +207,8 @@ class JobForm:
 
     def asked(self, *form: Any) -> Asked:
         """Read the form, with base and data resolved to what the run reads. Raises NBDiffError, one sentence."""
-        preset, base, data, _, max_steps, lora, quantization, *values = form
-        asked = Asked.of(preset, None, None, max_steps, lora, quantization, values)
+        preset, base, data, _, max_steps, epochs, lora, quantization, *values = form
+        asked = Asked.of(preset, None, None, max_steps, epochs, lora, quantization, values)
         recipe = preset_of(asked.preset)
         prompts = asked.settings.get("data.self_data.prompts")
         settings = dict(asked.settings)
@@ -257,7 +264,8 @@ class JobForm:
         return {
             parts.base: gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
             parts.data: gr.update(value=data or recipe.data.source),
-            parts.max_steps: recipe.optimisation.max_steps,
+            parts.max_steps: _steps(recipe),
+            parts.epochs: recipe.optimisation.epochs,
             parts.lora: gr.update(value=recipe.lora is not None),
             parts.quantization: _quantization(recipe),
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
@@ -320,10 +328,15 @@ class JobForm:
     def _growth_only(self, form: Sequence[Any]) -> Any:
         """The block schedule without base and data, which may be wrong. If a setting is wrong, the figure stays."""
         try:
-            preset, _, _, _, max_steps, lora, quantization, *values = form
-            return _growth(Asked.of(preset, None, None, max_steps, lora, quantization, values).recipe())
+            preset, _, _, _, max_steps, epochs, lora, quantization, *values = form
+            return _growth(Asked.of(preset, None, None, max_steps, epochs, lora, quantization, values).recipe())
         except NBDiffError:
             return gr.skip()
+
+
+def _emptied(given: Any) -> Any:
+    """Empty the other field of the length, unless this one has just been emptied."""
+    return gr.skip() if given is None or given == "" else None
 
 
 def _component(each: Field, value: Any) -> Any:
@@ -340,8 +353,12 @@ def _component(each: Field, value: Any) -> Any:
 
 
 def _growth(recipe: Recipe) -> Any:
-    blocks = recipe.blocks if recipe.kind == "adapt" else None
-    return curves.growth(blocks, recipe.optimisation.max_steps)
+    return curves.growth(recipe.blocks if recipe.kind == "adapt" else None, _steps(recipe))
+
+
+def _steps(recipe: Recipe) -> int | None:
+    """The steps of a run; None if they are counted in epochs when it starts."""
+    return recipe.optimisation.max_steps if recipe.optimisation.epochs is None else None
 
 
 def _quantization(recipe: Recipe) -> str:

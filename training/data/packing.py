@@ -19,6 +19,7 @@ from training.objective.noising import Packed
 
 logger = logging.getLogger(__name__)
 
+_CHECKED = 2000  # documents that are read before a run to count those that train nothing
 _MAX_SHUFFLED = 10_000_000  # larger sources are not shuffled; the corpus already has a random order
 
 
@@ -87,6 +88,38 @@ class Packer:
         while cursor.document < documents:
             packed, cursor = self.batch(cursor, 1, documents)
             yield packed
+
+    def check(self) -> None:
+        """Log how many of the first documents train nothing, because no token of an answer fits in a row.
+
+        Raises DataError if these are all documents of the source.
+        """
+        counted, nothing = min(_CHECKED, len(self.source)), 0
+        for index in self.order(0)[:counted]:
+            try:
+                nothing += not self._trains(self.source[index])
+            except DataError:  # reported when it is packed
+                continue
+        if nothing == len(self.source):
+            raise DataError(
+                f"No document of {self.source.name} leaves room for an answer in {self.length} tokens, the packed "
+                "length: their prompts are longer. Increase optimisation.packed_length, or shorten the prompts."
+            )
+        if nothing:
+            logger.warning(
+                "%d of %s%d documents train nothing: no token of an answer is in their first %d tokens, the packed "
+                "length",
+                nothing,
+                "" if counted == len(self.source) else "the first ",
+                counted,
+                self.length,
+            )
+
+    def _trains(self, document: Document) -> bool:
+        """Whether a token of the document is a target."""
+        if document.turns is None:
+            return len(document.ids) > 1
+        return any(start < self.length for start, _ in document.turns)
 
     def order(self, epoch: int) -> Sequence[int]:
         """The order in which an epoch reads the documents."""

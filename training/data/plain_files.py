@@ -18,23 +18,15 @@ import pyarrow as pa
 
 from nbdiff_engine.errors import brief_text
 from training.data.bad_rows import BadRows
+from training.data.file_kinds import PACKED, reader_of
 from training.errors import DataError
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
-_PACKED = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS = ",;\t|"
-
-
-def reader_of(path: Path) -> str | None:
-    """The reader for a file by its name, without .gz or .zst; None for an unknown kind."""
-    name = path.name.lower()
-    ending = next((ending for ending in _PACKED if name.endswith(ending)), "")
-    return READERS.get(Path(name.removesuffix(ending)).suffix)
 
 
 def unpacked(path: Path) -> Path:
     """The file, or an unpacked copy of a .gz or .zst file. Raises DataError if it cannot be unpacked."""
-    packing = _PACKED.get(path.suffix.lower())
+    packing = PACKED.get(path.suffix.lower())
     if packing is None:
         return path
     copy = _copy_of(path, Path(path.stem).suffix, "unpacked")

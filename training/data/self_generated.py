@@ -26,6 +26,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.checkpoint_folders import find_checkpoint
+from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 from nbdiff_engine.trace.events import DecodeEvent, Finish
 from training.data.conversations import Conversation
 from training.data.data_settings import SELF, DataSettings
@@ -46,6 +49,7 @@ _FEWEST = 8  # numbers in a batch once some had no answer
 # The files of a checkpoint that affect its documents: weights, tokenizer, and the end of an answer.
 _OF_CHECKPOINT = (
     "config.json",
+    ADAPTER_CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -71,10 +75,11 @@ def cache_folder(checkpoint: Path, settings: DataSettings, arithmetic: str) -> P
 def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dict[str, Any]:
     given = (prompt for _, prompt in read_prompts(settings))
     prompts = json.dumps([[each.messages, each.tools] if isinstance(each, Conversation) else each for each in given])
-    files = sorted(path for pattern in _OF_CHECKPOINT for path in checkpoint.glob(pattern))
+    base = find_checkpoint(base_of_adapter(checkpoint, checkpoint.name)) if is_adapter(checkpoint) else None
     return {
         "format": _FORMAT,
-        "checkpoint": {path.name: _sha256(path) for path in files},
+        "checkpoint": _hashes(checkpoint),
+        **({} if base is None else {"base_of_adapter": _hashes(base)}),
         "arithmetic": arithmetic,
         "prompts": hashlib.sha256(prompts.encode()).hexdigest(),
         "settings": settings.self_data.model_dump(
@@ -85,6 +90,12 @@ def _cache_key(checkpoint: Path, settings: DataSettings, arithmetic: str) -> dic
         **({"control_tokens": True} if settings.control_tokens else {}),
         **({"template_arguments": settings.template_arguments} if settings.template_arguments else {}),
     }
+
+
+def _hashes(checkpoint: Path) -> dict[str, str]:
+    """The hashes of a checkpoint's files by name."""
+    files = sorted(path for pattern in _OF_CHECKPOINT for path in checkpoint.glob(pattern))
+    return {path.name: _sha256(path) for path in files}
 
 
 def _sha256(path: Path) -> str:
@@ -254,6 +265,11 @@ def _count_written(file: Path) -> int:
 
 
 # -- reading ----------------------------------------------------------------------------------------------
+
+
+def written_count(settings: DataSettings, file: Path) -> int:
+    """The documents that a file has of those that the settings ask for; 0 without the file."""
+    return min(_count_written(file), settings.self_data.documents)
 
 
 def open_self(settings: DataSettings, file: Path) -> tuple[DocumentSource, DocumentSource]:

@@ -22,11 +22,12 @@ from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model.hub_checkpoints import HUB_ID, HUB_REPLY_SECONDS
 from training.data.bad_rows import BadRows
 from training.data.data_settings import CORPUS, SELF, DataSettings
-from training.data.plain_files import READERS, delimiter_of, reader_of, unpacked, without_bad_lines
+from training.data.file_kinds import PACKED, READERS, reader_of
+from training.data.plain_files import delimiter_of, unpacked, without_bad_lines
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
-_KNOWN = ", ".join(READERS)
+_KNOWN = f"{', '.join(READERS)} (also with {' or '.join(PACKED)})"
 _NO_DATA = ("license", "licence", "readme", "notice", "copying", "changelog", "dataset_info", "dataset_infos")
 
 

@@ -74,6 +74,9 @@ class JobSpec(BaseModel):
         data = recipe.data
         if data.source not in (CORPUS, SELF):
             data = data.model_copy(update={"source": _absolute(data.source)})
+        if data.self_data.prompts is not None:
+            prompts = _absolute(data.self_data.prompts)
+            data = data.model_copy(update={"self_data": data.self_data.model_copy(update={"prompts": prompts})})
         base = recipe.base
         if base is not None and base not in bundled_models():
             base = _absolute(base)

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 START = "# started "  # a log line with this prefix is written before the output of each start
 _TAIL = 64 * 1024  # bytes that are read from the end of a log
 _FEW_LINES = 8 * 1024  # bytes, enough for some lines of metrics.jsonl
@@ -26,6 +28,16 @@ def last_step(metrics: Path) -> int:
         if found is not None and isinstance(step := found.get("step"), int):
             return step
     return 0
+
+
+def steps_of(run: Path) -> int | None:
+    """The steps in the recipe.yaml of a run, where they are counted if the job was given epochs; None before that."""
+    try:
+        fields = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        steps = fields["optimisation"]["max_steps"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):
+        return None
+    return steps if isinstance(steps, int) else None
 
 
 def log_lines(log: Path, count: int | None = None) -> list[str]:

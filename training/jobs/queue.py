@@ -18,7 +18,7 @@ from training.jobs import places, states
 from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
 from training.jobs.processes import threads_each
-from training.jobs.progress import json_lines, last_step, log_lines
+from training.jobs.progress import json_lines, last_step, log_lines, steps_of
 from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
 from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
@@ -253,7 +253,7 @@ class Jobs:
             reason=row.reason,
             pid=None if row.trainer is None else row.trainer.pid,
             step=last_step(places.run_of(folder) / "metrics.jsonl"),
-            max_steps=row.max_steps,
+            max_steps=row.max_steps or steps_of(places.run_of(folder)),
             folder=folder,
             run=places.run_of(folder),
             spec=spec,

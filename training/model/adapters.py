@@ -2,11 +2,14 @@
 
 import json
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import brief, brief_text
@@ -50,9 +53,40 @@ def add_adapters(network: PreTrainedModel, lora: Lora, mask_token_id: int | None
         trainable_token_indices=trained_rows,
     )
     try:
-        return get_peft_model(network, config, autocast_adapter_dtype=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
+            adapters = get_peft_model(network, config, autocast_adapter_dtype=True)
     except (ValueError, TypeError) as error:  # PiSSA refuses a quantised base with a TypeError
         raise RecipeError(f"LoRA does not fit this network: {brief_text(str(error), 200)}") from error
+    _compute_mask_logits_apart(network)
+    return adapters
+
+
+def _compute_mask_logits_apart(network: PreTrainedModel) -> None:
+    """Let a tied head compute the logits of MASK from its trained row, and all others from the frozen weights.
+
+    PEFT copies all weights of the head to put the one row into them, at each call: as many values as the logits of a
+    chunk or more. The logits and gradients are the same.
+    """
+    from peft.utils import TrainableTokensWrapper
+
+    head = network.get_output_embeddings()
+    if not isinstance(head, TrainableTokensWrapper) or not isinstance(head.token_adapter.base_layer, nn.Linear):
+        return  # the head is not tied: it has no trained row
+    layer = head.token_adapter
+    from_copy = layer.forward_adapters
+
+    def forward_adapters(hidden: Tensor, active: Sequence[str], *args, **kwargs) -> Tensor:
+        if layer.disable_adapters or layer.merged or len(active) != 1 or layer.base_layer.bias is not None:
+            return from_copy(hidden, active, *args, **kwargs)
+        logits = layer.base_layer(hidden)
+        tokens = torch.tensor(layer.token_indices[active[0]], device=hidden.device)
+        row = layer.trainable_tokens_delta[active[0]]
+        # The trained row minus the frozen one: so the weights need no change, and the backward pass no copy of logits.
+        change = F.linear(hidden, (row.float() - layer.base_layer.weight[tokens].float()).to(hidden.dtype))
+        return logits.index_add_(-1, tokens, change.to(logits.dtype))
+
+    layer.forward_adapters = forward_adapters
 
 
 def init_names() -> tuple[str, ...]:

@@ -7,7 +7,8 @@ it from the AR logits of the last committed token.
 
 The last block of an answer is filled to full width with copies of its end token. Decoding denoises whole blocks and
 does not know the length of the answer, so training must not reveal it. The fill is only in the noised half; it is not
-in the clean half or the AR loss.
+in the clean half or the AR loss. The fill of an answer has at most the weight of the answer's own tokens: otherwise, in
+a block of 32, an answer of two tokens would have 30 targets that are all EOS and one that is not.
 
 Shape suffixes: B rows, L clean tokens, N noised tokens.
 """
@@ -69,11 +70,14 @@ class Batch:
     mdm_targets: Tensor  # [B, N]: the target of the output at this position; IGNORED if it is not scored
     ar_targets: Tensor  # [B, L]
     target_count: int  # clean target tokens: both losses are divided by it
+    mdm_weights: Tensor | None = None  # float32 [B, N]: the weight of each target of L_MDM; None: all are 1
+    end_count: int = 0  # targets of L_MDM that end an answer, fill included
 
     def to(self, device: torch.device) -> "Batch":
         tokens = Tokens(*(getattr(self.tokens, name).to(device) for name in Tokens.__dataclass_fields__))
         ids, mdm, ar = (each.to(device) for each in (self.ids, self.mdm_targets, self.ar_targets))
-        return Batch(ids, tokens, mdm, ar, self.target_count)
+        weights = None if self.mdm_weights is None else self.mdm_weights.to(device)
+        return Batch(ids, tokens, mdm, ar, self.target_count, weights, self.end_count)
 
 
 def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str = "token_causal") -> Batch:
@@ -85,27 +89,33 @@ def noise(packed: Packed, how: Noising, generator: torch.Generator, context: str
     ar_targets = _ar_targets(packed, block, context)
     if how.block_size == 1 and how.shift:  # every token is the first of its block, so none can be masked
         empty = torch.empty(len(block), 0, dtype=torch.long)
-        return Batch(packed.ids, clean, empty, ar_targets, _target_count(packed))
-    noised, truth = _answer_blocks(packed, how)
+        return Batch(packed.ids, clean, empty, ar_targets, target_count(packed))
+    noised, truth, weights = _answer_blocks(packed, how)
     masked = _draw_masks(noised, how, generator)
     ids = torch.where(masked, how.mask_token_id, truth)
+    mdm_targets = _mdm_targets(noised, truth, masked, how.shift)
+    if how.shift:  # as the targets
+        weights = torch.cat([weights[:, 1:], torch.ones_like(weights[:, :1])], dim=1)
+    ends = torch.isin(mdm_targets, torch.tensor(sorted(how.ending_ids), dtype=torch.long))
     return Batch(
         ids=torch.cat([ids, packed.ids], dim=1),
         tokens=Tokens.joined(noised, clean),
-        mdm_targets=_mdm_targets(noised, truth, masked, how.shift),
+        mdm_targets=mdm_targets,
         ar_targets=ar_targets,
-        target_count=_target_count(packed),
+        target_count=target_count(packed),
+        mdm_weights=None if bool((weights == 1).all()) else weights,
+        end_count=int(ends.sum()),
     )
 
 
-def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
-    """The tokens of the noised half, [B, N] each, and their true ids.
+def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor, Tensor]:
+    """The tokens of the noised half, [B, N] each, their true ids, and their weights.
 
     Shorter rows are padded; the document of padding is PADDING.
     """
     rows: list[dict[str, list[Tensor]]] = []
     for row in range(len(packed.ids)):
-        parts: dict[str, list[Tensor]] = {name: [] for name in ("id", "position", "start", "document")}
+        parts: dict[str, list[Tensor]] = {name: [] for name in ("id", "position", "start", "document", "weight")}
         for first, last in answers_of(packed, row):
             start = int(packed.start[row, first])
             length = last - first
@@ -116,11 +126,13 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
             parts["position"].append(int(packed.position[row, first]) + torch.arange(width))
             parts["start"].append(torch.full((width,), start))
             parts["document"].append(packed.document[row, first].expand(width))
+            fill = torch.full((width - length,), min(1.0, length / max(1, width - length)))
+            parts["weight"].append(torch.cat([torch.ones(length), fill]))
         rows.append(parts)
     longest = max(sum(map(len, parts["id"])) for parts in rows)
     width = max(1, -(-longest // how.multiple)) * how.multiple
 
-    def stacked(name: str, filler: int) -> Tensor:
+    def stacked(name: str, filler: float) -> Tensor:
         out = torch.full((len(rows), width), filler)
         for row, parts in enumerate(rows):
             if parts[name]:
@@ -130,7 +142,7 @@ def _answer_blocks(packed: Packed, how: Noising) -> tuple[Tokens, Tensor]:
 
     position, document = stacked("position", 0), stacked("document", PADDING)
     block = blocks(position, stacked("start", 0), how.block_size)
-    return Tokens(document != PADDING, position, block, document), stacked("id", 0)
+    return Tokens(document != PADDING, position, block, document), stacked("id", 0), stacked("weight", 1.0)
 
 
 def answers_of(packed: Packed, row: int) -> list[tuple[int, int]]:
@@ -190,6 +202,6 @@ def _ar_targets(packed: Packed, block: Tensor, context: str) -> Tensor:
     return torch.cat([targets, torch.full_like(targets[:, :1], IGNORED)], dim=1)
 
 
-def _target_count(packed: Packed) -> int:
+def target_count(packed: Packed) -> int:
     """The number of scored tokens that have a token before them in their document."""
     return int(((packed.document[:, 1:] == packed.document[:, :-1]) & packed.scored[:, 1:]).sum())

@@ -1,6 +1,7 @@
 """The objective: L = L_MDM + lambda * L_AR on one forward of `[noised ; clean]` (NBDiff, Eq. 1, 2 and 5).
 
-L_MDM is the cross-entropy at masked tokens, without a 1/t weight; L_AR the next-token cross-entropy of the clean half.
+L_MDM is the cross-entropy at masked tokens, without a 1/t weight (only EOS that fills a short answer's last block has a
+weight below 1, see `noising`); L_AR the next-token cross-entropy of the clean half.
 Both sums are divided by the same count, the clean target tokens of the whole step. As E[t] = 1/2, L_MDM has about half
 as many terms; with the paper's lambda of 0.5 both losses have the same weight.
 
@@ -22,32 +23,37 @@ from training.objective.document_attention import DOCUMENTS
 from training.objective.noising import IGNORED, Batch
 from training.objective.step_losses import StepLosses
 
-CHUNK_LOGITS = 2**24  # logits in memory at once: 64 MB in float32
+# The float32 logits of one chunk. With the log-probabilities and the gradients of both, a backward pass needs about
+# four times this much; the weights of the head are read once per chunk, so smaller chunks take longer.
+CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
     """Sums over a batch, not yet divided by the step's target count."""
 
-    mdm_sum: Tensor
+    mdm_sum: Tensor  # weighted
     ar_sum: Tensor
     mdm_count: int  # masked tokens scored
     ar_count: int
+    mdm_weight: float  # sum of the weights of the masked tokens
+    end_count: int  # masked tokens that end an answer, fill included
 
     def total(self, ar_weight: float) -> Tensor:
         """The sum whose gradient is taken. ar_weight: lambda."""
         return self.mdm_sum + ar_weight * self.ar_sum
 
     def numbers(self) -> Tensor:
-        """The four fields in order, float64 [4] on the CPU, for summation over batches and processes."""
-        figures = [self.mdm_sum.item(), self.ar_sum.item(), self.mdm_count, self.ar_count]
-        return torch.tensor(figures, dtype=torch.float64)
+        """The six fields in order, float64 [6] on the CPU, for summation over batches and processes."""
+        sums = self.mdm_sum.item(), self.ar_sum.item()
+        counts = self.mdm_count, self.ar_count, self.mdm_weight, self.end_count
+        return torch.tensor([*sums, *counts], dtype=torch.float64)
 
 
 class Objective(nn.Module):
     """A causal LM with the two losses of its adaptation. Distributed training wraps this module."""
 
-    SUMS = 4  # of Losses.numbers
+    SUMS = 6  # of Losses.numbers
 
     def __init__(self, network: PreTrainedModel, context: Context = "token_causal"):
         super().__init__()
@@ -73,14 +79,17 @@ class Objective(nn.Module):
             use_cache=False,
         ).last_hidden_state
         noised = batch.mdm_targets.shape[1]
-        mdm_sum, mdm_count = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets)
-        ar_sum, ar_count = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
-        return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+        mdm = self.cross_entropy(hidden_BSD[:, :noised], batch.mdm_targets, batch.mdm_weights)
+        ar = self.cross_entropy(hidden_BSD[:, noised:], batch.ar_targets)
+        return _losses(mdm, ar, batch)
 
     def step_losses(self, sums: list[float], count: float, ar_weight: float) -> StepLosses:
         """The mean losses of a step. sums: of `Losses.numbers`; count: the step's target count."""
-        mdm_sum, ar_sum, masked, _ = sums
-        return StepLosses((mdm_sum + ar_weight * ar_sum) / count, mdm_sum / count, ar_sum / count, int(masked))
+        mdm_sum, ar_sum, masked, _, _, ends = sums
+        share = ends / masked if masked else None
+        return StepLosses(
+            (mdm_sum + ar_weight * ar_sum) / count, mdm_sum / count, ar_sum / count, int(masked), eos_share=share
+        )
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
@@ -97,12 +106,17 @@ class Objective(nn.Module):
         ).last_hidden_state
         noised = batch.mdm_targets.shape[1]
         targets = torch.full_like(batch.ids, IGNORED)
+        weights = None
+        if batch.mdm_weights is not None:
+            weights = F.pad(batch.mdm_weights, (0, batch.ids.shape[1] - noised))[there][None]
         found = []
-        for own, half in ((batch.mdm_targets, slice(noised)), (batch.ar_targets, slice(noised, None))):
+        for own, half, weighted in (
+            (batch.mdm_targets, slice(noised), weights),
+            (batch.ar_targets, slice(noised, None), None),
+        ):
             targets.fill_(IGNORED)[:, half] = own
-            found.append(self.cross_entropy(hidden_1TD, targets[there][None]))
-        (mdm_sum, mdm_count), (ar_sum, ar_count) = found
-        return Losses(mdm_sum, ar_sum, mdm_count, ar_count)
+            found.append(self.cross_entropy(hidden_1TD, targets[there][None], weighted))
+        return _losses(*found, batch)
 
     def mask(self, batch: Batch, open_future: Tensor | None):
         """The attention mask, in the form that the network's attention implementation needs."""
@@ -115,25 +129,47 @@ class Objective(nn.Module):
         kind = mask.device.type
         return additive(mask, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype)
 
-    def cross_entropy(self, hidden_BND: Tensor, targets_BN: Tensor) -> tuple[Tensor, int]:
-        """Summed cross-entropy at the positions that have a target, and the number of these positions.
+    def cross_entropy(
+        self, hidden_BND: Tensor, targets_BN: Tensor, weights_BN: Tensor | None = None
+    ) -> tuple[Tensor, int, float]:
+        """Summed cross-entropy at the positions that have a target, their number, and the sum of their weights.
+
+        weights_BN: the weight of each position in the sum; None: all are 1.
 
         The head is computed only for these positions, in chunks, and again in the backward pass. The logits of all
         positions would be by far the largest tensor of a training step.
         """
         scored = targets_BN != IGNORED
         hidden_TD, targets_T = hidden_BND[scored], targets_BN[scored]
+        weights_T = None if weights_BN is None else weights_BN[scored]
         head = self.network.get_output_embeddings()
         total = hidden_TD.new_zeros((), dtype=torch.float32)
-        step = max(1, CHUNK_LOGITS // self.vocab_size)
+        step = chunk_rows(self.vocab_size)
         for first in range(0, len(targets_T), step):
-            part = (head, hidden_TD[first : first + step], targets_T[first : first + step], self.logit_scale)
+            chunk = slice(first, first + step)
+            weights = None if weights_T is None else weights_T[chunk]
+            part = (head, hidden_TD[chunk], targets_T[chunk], weights, self.logit_scale)
             total = total + checkpoint(_chunk_loss, *part, use_reentrant=False)
         if len(targets_T) == 0:  # depends on the weights: a distributed backward needs a gradient
             total = total + 0.0 * hidden_BND.sum()
-        return total, len(targets_T)
+        return total, len(targets_T), len(targets_T) if weights_T is None else weights_T.sum().item()
 
 
-def _chunk_loss(head: nn.Module, hidden_TD: Tensor, targets_T: Tensor, logit_scale: float) -> Tensor:
+def chunk_rows(vocab_size: int) -> int:
+    """Positions whose logits are in memory at once: as many as fit in CHUNK_BYTES, at least one."""
+    return max(1, CHUNK_BYTES // (4 * vocab_size))
+
+
+def _losses(mdm: tuple[Tensor, int, float], ar: tuple[Tensor, int, float], batch: Batch) -> Losses:
+    return Losses(mdm[0], ar[0], mdm[1], ar[1], mdm[2], batch.end_count)
+
+
+def _chunk_loss(
+    head: nn.Module, hidden_TD: Tensor, targets_T: Tensor, weights_T: Tensor | None, logit_scale: float
+) -> Tensor:
     logits_TV = head(hidden_TD).float()
-    return F.cross_entropy(logits_TV if logit_scale == 1 else logits_TV * logit_scale, targets_T, reduction="sum")
+    if logit_scale != 1:
+        logits_TV = logits_TV * logit_scale
+    if weights_T is None:
+        return F.cross_entropy(logits_TV, targets_T, reduction="sum")
+    return F.cross_entropy(logits_TV, targets_T, reduction="none") @ weights_T

@@ -6,11 +6,8 @@ activations. The time is the number of floating-point operations at a measured r
 bound: small networks on a CPU take much longer, large ones a little longer.
 """
 
-import os
-import time
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,28 +15,37 @@ import torch
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import SettingError, brief
+from training.data.data_settings import SELF
+from training.data.self_generated import BATCH
 from training.model.adapters import add_adapters
+from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
-from training.objective.objective import CHUNK_LOGITS
-from training.planning.durations import duration
+from training.objective.objective import chunk_rows
+from training.planning.counted_data import DataContent, RowContent
 from training.planning.layer_sizes import Layer
+from training.planning.machine_speed import measure_matmul
 from training.planning.shapes import BaseShape, find_shape, shape_of_new
+from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
+from training.run.run_length import with_steps
 
 _MASK_TEMPORARIES = 6  # boolean B x S x S tensors in memory while the mask is computed
 _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share of its activations
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
-# glibc does not return freed pieces of up to 32 MB to the system: 51 to 172 MiB in four runs.
-_ALLOCATOR = 2**27
-PROGRAM = 6 * 2**30 // 10  # Python, torch and transformers, before the weights are loaded
+# glibc does not return freed pieces of up to 32 MB to the system: 34 to 203 MiB in three runs, more with more
+# activations. A quarter of a GiB is the most.
+_ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
+_PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
+_PEFT = 55 * 2**20
 # The attention forward has 2 products of S x S x Q; its backward recomputes one and has four more.
 _ATTENTION_BACKWARD = 2.5
+_FLEX_TILE = 128  # FlexAttention computes or skips tiles of so many queries and keys
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory of one process in bytes, without Python and its libraries."""
+    """Memory of one process in bytes."""
 
     weights: int
     weight_copies: int  # weights cast to the arithmetic's precision, saved for the backward pass
@@ -50,7 +56,13 @@ class Memory:
     head: int  # logits of one chunk, and temporaries of the head
     exchange: int  # gradient buckets of a distributed wrapper
     allocator: int  # freed memory that the CPU allocator does not return
-    peak: int
+    program: int  # Python and its libraries; 0 for the memory of a GPU
+    peak: int  # without `program`
+
+    @property
+    def process(self) -> int:
+        """The peak of the whole process on a CPU; on a GPU the peak of the GPU's memory."""
+        return self.peak + self.program
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +97,44 @@ class Estimate:
     matmul_flops_per_second: float | None
     seconds_per_step_first: float | None
     seconds_per_step_last: float | None
-    seconds: float | None  # of the whole run
+    seconds: float | None  # of all steps
+    seconds_evaluating: float | None  # of all evaluations
+    seconds_writing: float | None  # for data `self`: of its documents, if all have their full length; 0 if there are
+    about_data: str  # how the tokens of a row were found
+
+    @property
+    def seconds_in_all(self) -> float | None:
+        """Of the whole run: writing data, steps and evaluations."""
+        return None if self.seconds is None else self.seconds + self.seconds_evaluating + self.seconds_writing
 
     def to_json(self) -> dict[str, Any]:
         fields = asdict(self)
         for name in ("work_first", "work_last"):
             fields[name]["total"] = getattr(self, name).total
+        fields["memory"]["process"] = self.memory.process
+        fields["seconds_in_all"] = self.seconds_in_all
         return fields
 
 
 def estimate(
-    recipe: Recipe, device: str = "cpu", flops: float | None = None, noised_share: float = 1.0, processes: int = 1
+    recipe: Recipe,
+    device: str = "cpu",
+    flops: float | None = None,
+    noised_share: float = 1.0,
+    processes: int = 1,
+    from_data: bool = False,
 ) -> Estimate:
     """Estimate a run of a recipe.
 
     flops: floating-point operations per second of matrix products. None: measured on this machine; without such a
         device the estimate has no times.
     noised_share: noised tokens per clean token. 1 for plain text; `preview` prints it for other data.
+    from_data: count the tokens of the rows in the recipe's data, instead of `noised_share`.
 
-    Raises SettingError for an argument out of range, and RecipeError or CheckpointError for a missing base.
+    A recipe with `epochs` has its steps counted from its data, as a run does.
+
+    Raises SettingError for an argument out of range, RecipeError or CheckpointError for a missing base, and DataError
+    if the data cannot be read.
     """
     if not 0 <= noised_share <= 4:
         raise SettingError(f"noised_share is {brief(noised_share)}; it must be from 0 to 4.")
@@ -111,22 +142,38 @@ def estimate(
         raise SettingError(f"processes is {brief(processes)}; it must be at least 1.")
     if flops is not None and not flops > 0:
         raise SettingError(f"flops is {brief(flops)}; it must be above 0.")
+    recipe = with_precision(recipe, device)
+    opened = None
+    if from_data or recipe.optimisation.epochs is not None:
+        opened = open_without_weights(recipe)[:2]
+        recipe = with_steps(recipe, *opened, processes)
     shape = _shape(recipe)
     network = shape.network()
     parameters, layer = network.num_parameters(), Layer.of(network)
     if recipe.lora:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
-            add_adapters(network, recipe.lora, 0, 0)
+        add_adapters(network, recipe.lora, 0, 0)
     trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
-    noised = round(clean * noised_share) if recipe.kind == "adapt" else 0
+    adapts = recipe.kind == "adapt"
+    content = DataContent.assumed(clean, noised_share, adapts)
+    if from_data:
+        content = DataContent.counted(recipe, *opened)
     rows = steps.rows * (2 if recipe.objective.complementary_masks else 1)
-    sizes = _Sizes(recipe, shape, network, layer, trained, rows, clean, noised, processes, device)
-    stages = recipe.blocks.over(steps.max_steps).stages if recipe.kind == "adapt" else ((0, 1),)
+    if choose_attention(network, recipe.attention, device) != "documents":  # then padding is computed too
+        padded = RowContent(clean, content.padded_noised, content.mean.documents)
+        content = replace(content, mean=padded, fullest=padded)
+    sizes, fullest = (
+        _Sizes(recipe, shape, network, layer, trained, rows, row, processes, device)
+        for row in (content.mean, content.fullest)
+    )
+    stages = recipe.blocks.over(steps.max_steps).stages if adapts else ((0, 1),)
+    writing = _tokens_to_write(recipe)
+    speed = flops
     if flops is None:
-        flops = measure_matmul(device, recipe.precision, layer, rows * (clean + noised))
+        flops = measure_matmul(device, recipe.precision, layer, rows * (content.mean.clean + content.mean.noised))
+    if writing and speed is None:  # products with few rows are slower
+        speed = measure_matmul(device, recipe.precision, layer, min(BATCH, recipe.data.self_data.documents))
     seconds = None if flops is None else [sizes.work(size).total / flops for _, size in stages]
     lengths = [min(b, steps.max_steps) - min(a, steps.max_steps) for a, b in pairwise([*(s for s, _ in stages), 2**62])]
     return Estimate(
@@ -134,18 +181,27 @@ def estimate(
         parameters=parameters,
         trained_parameters=sum(each.numel() for each in trained.values()),
         rows=rows,
-        clean_tokens=clean,
-        noised_tokens=noised if stages[-1][1] > 1 or not recipe.objective.token_shift else 0,
-        tokens_per_step=steps.rows * steps.accumulation * processes * clean,
+        clean_tokens=content.mean.clean,
+        noised_tokens=content.mean.noised if stages[-1][1] > 1 or not recipe.objective.token_shift else 0,
+        tokens_per_step=steps.rows * steps.accumulation * processes * content.mean.clean,
         max_steps=steps.max_steps,
-        memory=sizes.memory(max(size for _, size in stages)),
+        memory=fullest.memory(max(size for _, size in stages)),
         work_first=sizes.work(stages[0][1]),
         work_last=sizes.work(stages[-1][1]),
         matmul_flops_per_second=flops,
         seconds_per_step_first=seconds[0] if seconds else None,
         seconds_per_step_last=seconds[-1] if seconds else None,
         seconds=sum(n * each for n, each in zip(lengths, seconds, strict=True)) if seconds else None,
+        seconds_evaluating=sizes.evaluations() / processes / flops if flops else None,
+        seconds_writing=2 * parameters * writing / speed if speed else (None if writing else 0.0),
+        about_data=content.about,
     )
+
+
+def _tokens_to_write(recipe: Recipe) -> int:
+    """For `--data self`: the most tokens that the base writes before the first step; 0 for other data."""
+    own = recipe.data.self_data
+    return own.documents * own.max_new_tokens if recipe.data.source == SELF else 0
 
 
 def _shape(recipe: Recipe) -> BaseShape:
@@ -165,18 +221,67 @@ class _Sizes:
     layer: Layer
     trained: dict[str, torch.nn.Parameter]
     rows: int
-    clean: int
-    noised: int
+    row: RowContent
     processes: int
     device: str
 
     @property
+    def clean(self) -> int:
+        return self.row.clean
+
+    @property
+    def noised(self) -> int:
+        return self.row.noised
+
+    @property
+    def attention(self) -> str:
+        return choose_attention(self.network, self.recipe.attention, self.device)
+
+    @property
     def documents(self) -> bool:
         """Whether the run uses the attention `documents`."""
-        return choose_attention(self.network, self.recipe.attention, self.device) == "documents"
+        return self.attention == "documents"
 
     def pairs(self, block_size: int) -> tuple[int, int]:
-        return pairs(self.clean, self.length(block_size) - self.clean, block_size)
+        """Query-key pairs that `documents` computes for a row, and how many of them are masked parts."""
+        number = max(1.0, self.row.documents)
+        clean, noised = self.clean / number, (self.length(block_size) - self.clean) / number
+        found = pairs(max(1, round(clean)), round(noised), block_size)
+        return round(number * found[0]), round(number * found[1])
+
+    def computed_pairs(self, block_size: int) -> int:
+        """Query-key pairs that the attention computes for a row."""
+        length = self.length(block_size)
+        if self.attention == "documents":
+            return self.pairs(block_size)[0]
+        if self.attention == "dense":
+            return length * length
+        # Half of the pairs with the clean tokens of the same document, and the tiles on the border.
+        return round(length * (self.clean / max(1.0, self.row.documents) / 2 + min(_FLEX_TILE, length)))
+
+    def evaluations(self) -> float:
+        """Operations of all evaluations, of all processes: before the first step, at intervals, and at the end.
+
+        The last one measures every block size, the others those of the step and of the end, as `Evaluator` does.
+        """
+        every, steps = self.recipe.saving.eval_every, self.recipe.optimisation.max_steps
+        if self.recipe.kind == "pretrain":
+            return (1 + (-(-steps // every) if every else 0)) * self.evaluation(1)
+        schedule, largest = self.recipe.blocks.over(steps), self.recipe.blocks.b_max
+        sizes = [*{size for _, size in schedule.stages} | {1}]
+        for step in range(0, steps, every) if every else ():
+            sizes += {schedule.at(max(step - 1, 0)), largest}
+        return sum(count * self.evaluation(size) for size, count in Counter(sizes).items())
+
+    def evaluation(self, block_size: int) -> float:
+        """Operations of an evaluation at one block size, of all processes: a forward of the held-out documents."""
+        work = self.work(block_size)
+        passes = 3 if self.recipe.lora else 4
+        layers = work.layers / (2 if self.recipe.lora else 3)
+        forward = layers + work.attention / (1 + _ATTENTION_BACKWARD) + work.head / passes
+        copies = 2 if self.recipe.objective.complementary_masks else 1
+        step = self.rows / copies * self.recipe.optimisation.accumulation  # rows of the data
+        return forward * self.recipe.data.held_out / max(1.0, self.row.documents) / step
 
     def length(self, block_size: int) -> int:
         """Tokens per row of the forward pass. With blocks of one token nothing is noised."""
@@ -199,8 +304,7 @@ class _Sizes:
         adapters = sum(each.numel() for name, each in self.trained.items() if "lora" in name)
         once = 2 * tokens * (layer.matrices + adapters)
         weights = once if not self.recipe.lora else 2 * tokens * adapters
-        seen = self.pairs(block_size)[0] if self.documents else length * length
-        attention = 4 * self.rows * seen * layer.queries * layer.number
+        attention = 4 * self.rows * self.computed_pairs(block_size) * layer.queries * layer.number
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
         passes = 3 if self.recipe.lora else 4  # forward, again in the backward, inputs' gradients, weights' gradients
         again = once + attention if self.recipe.optimisation.gradient_checkpointing else 0
@@ -213,8 +317,9 @@ class _Sizes:
 
     def memory(self, block_size: int) -> Memory:
         recipe, layer, steps = self.recipe, self.layer, self.recipe.optimisation
-        value = 2 if recipe.precision == "bf16" else 4
-        stored = self.shape.dtype.itemsize if recipe.lora else 4
+        autocast = recipe.precision == "bf16"
+        stored = 4 if loads_float32(recipe) else self.shape.dtype.itemsize
+        value = 2 if autocast else stored  # bytes of an arithmetic value in the layers
         length = self.length(block_size)
         tokens = self.rows * length
         number = sum(each.numel() for each in self.trained.values())
@@ -222,10 +327,10 @@ class _Sizes:
         optimizer = 8 * number
         if steps.optimizer == "muon":  # one momentum for the matrices of the layers, see optimizers.py
             optimizer -= 4 * sum(p.numel() for name, p in self.trained.items() if p.ndim == 2 and ".layers." in name)
-        kept = tokens * layer.kept(value, recipe.lora.rank if recipe.lora else None, self.documents)
+        kept = tokens * layer.kept(stored, autocast, recipe.lora.rank if recipe.lora else None, self.documents)
         if getattr(self.network.config, "attention_dropout", 0):  # SDPA then saves its scores before and after dropout
             kept += 2 * tokens * layer.heads * length * value
-        copied = layer.matrices if stored != value else 0
+        copied = layer.matrices if autocast and stored == 4 else 0
         residual = 4 if value < 4 and not recipe.lora else stored
         checkpointed = steps.gradient_checkpointing
         activations = tokens * layer.hidden * residual * layer.number + kept if checkpointed else kept * layer.number
@@ -244,13 +349,14 @@ class _Sizes:
             making = (_MASK_TEMPORARIES + 4) * square  # twice in float32, until its pieces are concatenated
             # In float32: queries, keys, values and their gradients, the output and its gradient.
             backward = max(backward, 16 * tokens * (layer.queries + layer.keys))
-        head, head_gradient = self._head(value, block_size)
+        head, head_gradient = self._head(value, stored, block_size)
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
         constant = weights + optimizer + exchange
         kept_gradients = gradients if steps.accumulation > 1 else head_gradient
-        allocator = _ALLOCATOR if self.device == "cpu" else 0
+        on_cpu = self.device == "cpu"
+        allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * activations)) if on_cpu else 0
         peak = (
             constant
             + allocator
@@ -261,7 +367,10 @@ class _Sizes:
                 gradients + (6 * value * layer.largest if steps.optimizer == "muon" else 0),
             )
         )
-        return Memory(weights, copies, gradients, optimizer, activations, mask, head, exchange, allocator, peak)
+        program = _PROGRAM + _PEFT * bool(recipe.lora) if on_cpu else 0
+        return Memory(
+            weights, copies, gradients, optimizer, activations, mask, head, exchange, allocator, program, peak
+        )
 
     def _weights(self, stored: int) -> int:
         """Bytes of all weights, including the adapters."""
@@ -274,84 +383,12 @@ class _Sizes:
             4 * p.numel() for p in self.trained.values()
         )
 
-    def _head(self, value: int, block_size: int) -> tuple[int, int]:
+    def _head(self, value: int, stored: int, block_size: int) -> tuple[int, int]:
         """Bytes of a chunk of logits with its temporaries, and of the gradient of the head's weights."""
         vocabulary, hidden = self.network.get_output_embeddings().weight.shape
-        chunk = min(max(CHUNK_LOGITS // vocabulary, 1), max(self.scored_positions(block_size)))
+        chunk = min(chunk_rows(vocabulary), max(self.scored_positions(block_size)))
         # Logits, the same in float32, log-probabilities, and the gradients of the first two.
         logits = chunk * vocabulary * (2 * value + 12)
         trained = not self.recipe.lora
-        return logits + vocabulary * hidden * value * (2 if trained else 1), 4 * vocabulary * hidden * trained
-
-
-def measure_matmul(device: str, precision: str, layer: Layer, tokens: int, seconds: float = 1.0) -> float | None:
-    """Floating-point operations per second of a product with a layer's sizes; None without such a device."""
-    if device == "cuda" and not torch.cuda.is_available():
-        return None
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    large = 4096 if device == "cuda" else 1024  # on a CPU, one product of a large layer would take seconds
-    sizes = [max(1, min(size, large)) for size in (tokens, layer.hidden, layer.feed_forward)]
-    left = torch.randn(sizes[0], sizes[1], device=device).to(dtype)
-    right = torch.randn(sizes[1], sizes[2], device=device).to(dtype)
-    torch.mm(left, right)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for _ in range(20 if device == "cuda" else 1):
-            torch.mm(left, right)
-            done += 1
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return done * 2 * sizes[0] * sizes[1] * sizes[2] / (time.perf_counter() - started)
-
-
-def memory_of_machine(device: str) -> int | None:
-    """Total memory of the device in bytes; None without such a device."""
-    if device == "cuda":
-        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def table(found: Estimate, device: str) -> str:
-    """The text of an estimate."""
-    memory, first, last = found.memory, found.work_first, found.work_last
-    share = 100 * found.trained_parameters / found.parameters
-    rows: list[tuple[str, str]] = [
-        ("model", found.model),
-        ("parameters", f"{found.parameters:,}"),
-        ("trained", f"{found.trained_parameters:,} ({share:.3g} % of the base's)"),
-        ("one forward", f"{found.rows} rows of {found.noised_tokens} noised + {found.clean_tokens} clean tokens"),
-        ("one step", f"{found.tokens_per_step:,} clean tokens, {found.max_steps:,} steps"),
-        ("", ""),
-        ("memory", "of one process"),
-        *((f"  {name.replace('_', ' ')}", _gigabytes(size)) for name, size in asdict(memory).items() if size),
-    ]
-    available = memory_of_machine(device)
-    if available is not None:
-        needed = memory.peak + (PROGRAM if device == "cpu" else 0)
-        verdict = "fits" if needed < 0.9 * available else "does not fit; see optimisation.gradient_checkpointing, lora"
-        rows.append(("  this machine", f"{_gigabytes(available)}: {verdict}"))
-    rows += [("", ""), ("operations", "of one step of one process, at the first and the last block size")]
-    for name in ("layers", "attention", "head", "recomputed", "total"):
-        if getattr(last, name):
-            rows.append((f"  {name}", f"{getattr(first, name) / 1e12:10.3f} {getattr(last, name) / 1e12:10.3f} TFLOP"))
-    rows.append(("", ""))
-    if found.seconds is None:
-        rows.append(("time", f"unknown: this machine has no {device} device to measure; give --flops"))
-    else:
-        rate = found.matmul_flops_per_second / 1e9
-        rows += [
-            ("time", f"at {rate:,.0f} GFLOP/s of matrix products, at least"),
-            ("  a step", f"{duration(found.seconds_per_step_first)} to {duration(found.seconds_per_step_last)}"),
-            ("  the run", duration(found.seconds)),
-        ]
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"{name:16}{value}".rstrip() for name, value in rows)
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 2**30:10.3f} GiB"
+        copies = (value < stored) + trained  # a cast of the weights, and their gradient in a chunk
+        return logits + vocabulary * hidden * value * copies, 4 * vocabulary * hidden * trained

@@ -53,16 +53,27 @@ def preview(
     n: Annotated[int, typer.Option("--n", help="Number of documents to show.")] = 2,
     block_size: Annotated[int | None, typer.Option(help="Of the noised copies. Default: the run's last size.")] = None,
 ) -> None:
-    """Show the training data of a recipe: documents, noised copies, attention, block sizes, counts."""
-    chosen = settled(recipe, overrides, base, data, max_steps)
-    from training.planning.preview import preview as show
+    """Show the training data of a recipe: documents, noised copies, attention, block sizes, counts.
 
+    With --data self, the base writes its first few documents, if no run has; a run then continues after them.
+    """
+    chosen = settled(recipe, overrides, base, data, max_steps)
+    from training.data.data_settings import SELF
+    from training.planning.preview import preview as show
+    from training.planning.preview import write_first_documents
+
+    if chosen.data.source == SELF:
+        write_first_documents(chosen, n)
     print(show(chosen, n, block_size))
 
 
 def estimate(
     recipe: RecipeOption = None,
     base: BaseOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="As in adapt; the tokens of its rows are counted. Default: full rows are assumed."),
+    ] = None,
     max_steps: StepsOption = None,
     overrides: SetOption = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -70,8 +81,9 @@ def estimate(
         float | None, typer.Option(help="Floating-point operations per second. Default: measured on this machine.")
     ] = None,
     noised_share: Annotated[
-        float, typer.Option(help="Noised tokens per clean token, as preview counts them; 1 for plain text.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Noised tokens per clean token, as preview counts them. Default: counted in --data, else 1."),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Number of processes of the run.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,16 +92,20 @@ def estimate(
 
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
-    chosen = settled(recipe, overrides, base, None, max_steps, needs_data=False)
-    if chosen.optimisation.epochs is not None:
-        raise SettingError(
-            f"optimisation.epochs is {chosen.optimisation.epochs:g}, whose steps are counted from the data at the "
-            "start of a run; give --max-steps for an estimate."
-        )
-    from training.planning import estimate as estimating
+    chosen = settled(recipe, overrides, base, data, max_steps, needs_data=False)
+    from training.data.data_settings import SELF
+    from training.planning.estimate import estimate as estimated
+    from training.planning.estimate_table import table
 
-    found = estimating.estimate(chosen, device, flops, noised_share, processes)
-    print(json.dumps(found.to_json()) if as_json else estimating.table(found, device))
+    # The documents of `self` do not exist before the run.
+    counts = data is not None and data != SELF and noised_share is None
+    if chosen.optimisation.epochs is not None and chosen.data.source is None:
+        raise SettingError(
+            f"optimisation.epochs is {chosen.optimisation.epochs:g}, whose steps are counted in the data; give --data, "
+            "or --max-steps instead."
+        )
+    found = estimated(chosen, device, flops, 1.0 if noised_share is None else noised_share, processes, counts)
+    print(json.dumps(found.to_json()) if as_json else table(found, device))
 
 
 def corpus(

@@ -1,6 +1,7 @@
 """Show the training data of a recipe before a run: documents, noised copies, the attention mask, and block growth.
 
-It calls the same functions as the trainer, with the base's tokenizer and config. It reads no weights.
+It calls the same functions as the trainer, with the base's tokenizer and config. Only `write_first_documents` reads
+weights.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from training.objective.noising import IGNORED, Batch, Noising, Packed
 from training.planning import draft_preview
 from training.planning.without_weights import open_without_weights
 from training.recipe.recipe import Recipe
+from training.run.launch import load_network, write_documents
 from training.run.run_length import with_steps
 from training.run.step_reader import draft_noising_of, noised, noising_of, packer_of, seed_of
 
@@ -28,6 +30,7 @@ LEGEND = (
     "the full block, only in the noised half"
 )
 _COUNTED = 500  # documents that are counted
+_FEWEST_WRITTEN = 4  # documents that the base writes for a preview
 _ROWS = 64  # packed rows that are counted
 _CONTEXT, _ANSWER = 3, 12  # tokens in the drawn mask: before the answer, and of the answer in each half
 _DRAWN_BLOCK = 4  # so that the drawing contains several blocks
@@ -106,6 +109,12 @@ def _drafts(shown: Preview, count: int) -> list[str]:
     packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
     uniform = shown.recipe.draft.noise == "uniform"
     return [head, *draft_preview.draft_documents(packed, shown.noise_rows(packed), uniform, shown.text, count)]
+
+
+def write_first_documents(recipe: Recipe, count: int) -> None:
+    """For `--data self`: let the base write its first documents, unless it has. Raises NBDiffError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_documents(recipe, load_network(recipe, "preview", device), True, max(count, _FEWEST_WRITTEN))
 
 
 # -- documents ------------------------------------------------------------------------------------------------

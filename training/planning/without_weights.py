@@ -1,20 +1,18 @@
 """Open a run's data and its model without weights: tokenizer, config, MASK."""
 
-from pathlib import Path
-
 import torch
 
 from nbdiff_engine import describe
 from nbdiff_engine.errors import brief
 from training.data.data_settings import SELF
 from training.data.documents import DocumentSource
-from training.data.self_generated import DOCUMENTS_FILE
+from training.data.self_generated import DOCUMENTS_FILE, written_count
 from training.errors import DataError
 from training.model.base import TrainedModel, with_spec
 from training.model.new_model import new_model, train_tokenizer
 from training.planning.shapes import meta_network
 from training.recipe.recipe import Recipe
-from training.run.launch import open_documents, self_data_folder, tokenizer_texts
+from training.run.launch import first_documents, open_documents, self_data_folder, tokenizer_texts
 
 _TOKENIZER_DOCUMENTS = 500  # pretrain: enough to preview the tokenizer
 
@@ -26,7 +24,24 @@ def open_without_weights(recipe: Recipe) -> tuple[TrainedModel, DocumentSource, 
     """
     recipe.require_inputs()
     model, about_mask = _model(recipe)
-    source, _ = open_documents(recipe, model, _self_written(recipe, model))
+    written = None
+    if recipe.data.source == SELF:
+        written = self_data_folder(recipe, model) / DOCUMENTS_FILE
+        count = written_count(recipe.data, written)
+        if not count:
+            raise DataError(
+                f"{model.name} has not written its documents yet. A run writes them before its first step, and "
+                "python -m training preview the first few; or give other --data."
+            )
+        if count < recipe.data.self_data.documents:
+            if recipe.optimisation.epochs is not None:
+                raise DataError(
+                    f"optimisation.epochs is {recipe.optimisation.epochs:g}, but {model.name} has written only {count} "
+                    f"of {recipe.data.self_data.documents} documents, so the steps cannot be counted; give --max-steps."
+                )
+            few = first_documents(recipe.data, count)
+            recipe = recipe.model_copy(update={"data": few.model_copy(update={"held_out": 0})})
+    source, _ = open_documents(recipe, model, written)
     return model, source, about_mask
 
 
@@ -59,16 +74,3 @@ def _model(recipe: Recipe) -> tuple[TrainedModel, str]:
     name = model.tokenizer.convert_ids_to_tokens(model.spec.mask_token_id)
     how = "the checkpoint's own" if has_mask else "chosen by the run; the checkpoint has none yet"
     return model, f"MASK is {brief(name)}, token {model.spec.mask_token_id}: {how}"
-
-
-def _self_written(recipe: Recipe, model: TrainedModel) -> Path | None:
-    """The self-generated documents of an earlier run, for `--data self`. Raises DataError if there are none."""
-    if recipe.data.source != SELF:
-        return None
-    file = self_data_folder(recipe, model) / DOCUMENTS_FILE
-    if not file.is_file():
-        raise DataError(
-            f"{model.name} has not generated its documents yet; a run of the recipe does this before its first step. "
-            "Give other --data for a preview."
-        )
-    return file

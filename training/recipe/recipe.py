@@ -168,8 +168,9 @@ class Recipe(Section):
     lora: Lora | None = None
     draft: DraftSettings = DraftSettings()
     quantization: Literal["8bit", "4bit"] | None = Field(default=None, description="of the frozen base; needs lora")
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="of the arithmetic; trained weights and the optimiser are kept in float32"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="of the arithmetic; auto: bf16 if the device computes it fast; trained weights are kept in float32",
     )
     save_dtype: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="of the final weights; auto: as the base"

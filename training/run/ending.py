@@ -24,7 +24,7 @@ _OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "C
 def ending_of(error: BaseException) -> Ending:
     """The ending of a run that was ended by an exception."""
     if isinstance(error, Interrupted):
-        return Ending(Outcome.STOPPED, step=error.step, message=str(error))
+        return Ending(Outcome.STOPPED, step=error.step or None, message=str(error))
     if isinstance(error, KeyboardInterrupt):
         return Ending(Outcome.STOPPED)
     if isinstance(error, NBDiffError):

@@ -1,8 +1,8 @@
 """Evaluations of a training run on held-out documents: MDM and AR loss per token, and acceptance of drafts."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from training.objective.noising import Batch, Packed
 from training.recipe.recipe import Recipe
 from training.run.best_step import best_of, waited
 from training.run.draft_acceptance import acceptance_of
-from training.run.log_lines import Acceptance, Evaluation, HeldOutLosses
+from training.run.log_lines import Evaluation, HeldOutLosses
 from training.run.probing import Prompt, accepted_drafts_safely
 from training.run.run_folder import RunFolder
 from training.run.step_reader import StepReader, seed_of
@@ -58,12 +58,13 @@ class Evaluator:
                     "give more data or leave the setting out."
                 )
 
-    def run(self, step: int, complete: bool) -> None:
+    def run(self, step: int, complete: bool, stopped: Callable[[], bool] | None = None) -> None:
         """Evaluate the weights after a step, and log it: a line of evaluations.jsonl, and figures for the trackers.
 
         complete: at every block size of the schedule; otherwise only at that of the step and at the last one.
+        stopped: asked before every forward; if it is true in any process, the evaluation ends and nothing is logged.
         """
-        found = self.losses_at(step, complete)
+        found = self.losses_at(step, complete, stopped)
         if found is None:
             return
         self.found.append(found)
@@ -73,33 +74,37 @@ class Evaluator:
             self.folder.log_evaluation(found)
             self.accelerator.log(tracked(found), step=step)
 
-    def losses_at(self, step: int, complete: bool) -> Evaluation | None:
-        """The evaluation of the current weights; None without held-out documents."""
+    def losses_at(self, step: int, complete: bool, stopped: Callable[[], bool] | None = None) -> Evaluation | None:
+        """The evaluation of the current weights; None without held-out documents, or if it was stopped, see `run`."""
         rows = self.reader.held_out_rows()
         if not rows:
             return None
         if self.recipe.drafts:
-            losses, acceptance = self._drafts(rows)
-            return Evaluation(step, {self.last_size: losses}, acceptance=acceptance)
+            batches = self._batches(rows, self.last_size, stopped)
+            losses, acceptance = acceptance_of(self.objective, batches, self.last_size - 1, self.accelerator)
+            return None if self._any(stopped) else Evaluation(step, {self.last_size: losses}, acceptance=acceptance)
         schedule = self.reader.schedule
         sizes = self.sizes if complete or not schedule else sorted({schedule.at(max(step - 1, 0)), self.last_size})
         found = {}
         for size in sizes:
-            found[size] = evaluate(self.objective, self._batches(rows, size), self.accelerator)
+            found[size] = evaluate(self.objective, self._batches(rows, size, stopped), self.accelerator)
+            if self._any(stopped):
+                return None
         accepted = None
         if self.prompts and self.accelerator.is_main_process:
             accepted = accepted_drafts_safely(self.model, self.prompts, step)
         return Evaluation(step, found, accepted)
 
-    def _drafts(self, rows: list[Packed]) -> tuple[HeldOutLosses, Acceptance | None]:
-        """The cross-entropy of drafts, and how often they are right."""
-        return acceptance_of(self.objective, self._batches(rows, self.last_size), self.last_size - 1, self.accelerator)
-
-    def _batches(self, rows: list[Packed], size: int) -> Iterator[Any]:
-        """The held-out rows of this process, with the same noise at every evaluation."""
+    def _batches(self, rows: list[Packed], size: int, stopped: Callable[[], bool] | None) -> Iterator[Any]:
+        """The held-out rows of this process, with the same noise at every evaluation, until it is stopped."""
         seed = seed_of(self.recipe, "evaluation", size, 0)
         own = islice(rows, self.accelerator.process_index, None, self.accelerator.num_processes)
-        return (self.reader.batch_of(each, size, seed, evaluated=True) for each in own)
+        batches = (self.reader.batch_of(each, size, seed, evaluated=True) for each in own)
+        return batches if stopped is None else takewhile(lambda _: not stopped(), batches)
+
+    def _any(self, stopped: Callable[[], bool] | None) -> bool:
+        """Whether any process was stopped."""
+        return stopped is not None and summed(torch.tensor([float(stopped())]), self.accelerator)[0] > 0
 
     def read(self) -> None:
         """Read the evaluations of the steps that a resumed run has done."""
@@ -143,14 +148,17 @@ def tracked(evaluation: Evaluation) -> dict[str, Any]:
 
 @torch.no_grad()
 def evaluate(objective: nn.Module, batches: Iterable[Batch], accelerator: Accelerator) -> HeldOutLosses:
-    """Mean losses in nats per token. batches: those of this process; the means are over all processes."""
+    """Mean losses in nats per token, where fill has the weight it has in training.
+
+    batches: those of this process; the means are over all processes.
+    """
     was_training = objective.training
     objective.eval()
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
     try:
         for batch in batches:
             sums += objective(batch.to(accelerator.device)).numbers()
     finally:
         objective.train(was_training)
-    mdm_sum, ar_sum, masked, scored = summed(sums, accelerator)
-    return HeldOutLosses(mdm_sum / masked if masked else None, ar_sum / scored if scored else None)
+    mdm_sum, ar_sum, _, scored, weight, _ = summed(sums, accelerator)
+    return HeldOutLosses(mdm_sum / weight if weight else None, ar_sum / scored if scored else None)

@@ -7,10 +7,14 @@ from training.errors import RunError
 
 
 class Interrupted(RunError):
-    """A signal stopped the run, and the checkpoint after `step` is saved. exit_code: as a shell reports the signal."""
+    """A signal stopped the run, and the checkpoint after `step` is saved; 0: there is none, and nothing is lost.
+
+    exit_code: as a shell reports the signal.
+    """
 
     def __init__(self, step: int, exit_code: int):
-        super().__init__(f"stopped after step {step}, which is saved; use --resume to continue")
+        where = f"after step {step}, which is saved" if step else "before the first step"
+        super().__init__(f"stopped {where}; use --resume to continue")
         self.step = step
         self.exit_code = exit_code
 

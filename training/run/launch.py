@@ -17,7 +17,7 @@ from nbdiff_engine import BlockModel
 from nbdiff_engine.errors import CheckpointError
 from nbdiff_engine.model.checkpoint_folders import find_checkpoint
 from nbdiff_engine.model.spec import DiffusionSpec
-from training.data.data_settings import CORPUS, SELF
+from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.dataset import open_source
 from training.data.documents import DocumentSource
 from training.data.encoder import Encoder
@@ -30,6 +30,7 @@ from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
 from training.model.draft_adapters import DraftAdapter, add_draft_adapter
 from training.model.new_model import new_model, train_tokenizer
+from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import use_attention, use_draft_attention
 from training.objective.draft_losses import Weights
 from training.objective.draft_objective import DraftObjective
@@ -40,6 +41,7 @@ from training.run.log_lines import StepFigures
 from training.run.resuming import check_folder
 from training.run.run_folder import RunFolder
 from training.run.run_length import with_steps
+from training.run.step_reader import packer_of
 from training.run.trackers import check_trackers
 from training.run.trainer import Trainer
 
@@ -76,6 +78,7 @@ def make_trainer(
     Raises NBDiffError as `start` does.
     """
     recipe.require_inputs()
+    recipe = with_precision(recipe, "cuda" if torch.cuda.is_available() else "cpu")
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
@@ -87,6 +90,7 @@ def make_trainer(
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
+    packer_of(recipe, model, train).check()
     if recipe.optimisation.epochs is not None:
         recipe = with_steps(recipe, model, train, accelerator.num_processes)
         changes = check_folder(folder, recipe, resume, accelerator.num_processes)
@@ -139,27 +143,22 @@ def load_network(recipe: Recipe, name: str, device: torch.device) -> TrainedMode
         find_checkpoint(recipe.base)
     except CheckpointError as error:
         raise RunError(str(error), FailureKind.MISSING_FILE) from error
-    return load_base(recipe.base, _loaded_dtype(recipe), recipe.quantization, str(device))
-
-
-def _loaded_dtype(recipe: Recipe) -> torch.dtype | None:
-    """The dtype of a loaded base; None: its own. A frozen base in bfloat16 would compute in bfloat16."""
-    widened = recipe.drafts and recipe.precision == "fp32" and recipe.quantization is None
-    return torch.float32 if recipe.lora is None or widened else None
+    dtype = torch.float32 if loads_float32(recipe) else None
+    return load_base(recipe.base, dtype, recipe.quantization, str(device))
 
 
 def self_data_folder(recipe: Recipe, base: TrainedModel) -> Path:
     """For `--data self`: the cache folder of the documents, which depends on this run's dtype and quantisation."""
-    dtype = _loaded_dtype(recipe) or base.dtype
+    dtype = torch.float32 if loads_float32(recipe) else base.dtype
     arithmetic = f"{dtype}, {recipe.quantization or 'not quantised'}"
     return cache_folder(find_checkpoint(recipe.base), recipe.data, arithmetic)
 
 
-def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | None:
+def write_documents(recipe: Recipe, base: TrainedModel, writes: bool, most: int | None = None) -> Path | None:
     """For `--data self`: the file of documents that the base writes now or wrote in an earlier run.
 
     Call this before the network is adapted. writes: true for one process per machine. The others wait for the file,
-    because a barrier would time out.
+    because a barrier would time out. most: write only the first of them.
     """
     if recipe.data.source != SELF:
         return None
@@ -172,7 +171,14 @@ def write_documents(recipe: Recipe, base: TrainedModel, writes: bool) -> Path | 
         mask = choose_mask_token(base, recipe.objective.mask_token, recipe.objective.pad_vocabulary_to)
         spec = DiffusionSpec(mask_token_id=mask)
     author = BlockModel(base.network, base.tokenizer, spec, base.name, base.bos_before_template)
-    return write_self_data(author, recipe.data, folder)
+    return write_self_data(author, first_documents(recipe.data, most), folder)
+
+
+def first_documents(data: DataSettings, most: int | None) -> DataSettings:
+    """The settings of `--data self` with at most this number of documents."""
+    own = data.self_data
+    count = own.documents if most is None else min(most, own.documents)
+    return data.model_copy(update={"self_data": own.model_copy(update={"documents": count})})
 
 
 def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | DraftAdapter | None"]:

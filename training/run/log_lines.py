@@ -22,6 +22,7 @@ class StepFigures:
     lr: float | None = None
     ar_weight: float | None = None  # lambda
     masked_tokens: int | None = None
+    eos_share: float | None = None  # of the masked tokens: EOS, fill of short answers included; None if none is masked
     gradient_norm: float | None = None  # before it is clipped
     tokens_seen: int | None = None  # clean tokens since the start of the run
     tokens_per_second: float | None = None
@@ -43,7 +44,7 @@ class StepFigures:
 class HeldOutLosses:
     """Mean cross-entropy in nats per token on held-out documents; None if there is no such token."""
 
-    loss_mdm: float | None  # of masked tokens
+    loss_mdm: float | None  # of masked tokens, a weighted mean: see `objective.noising`
     loss_ar: float | None  # of next tokens
 
 

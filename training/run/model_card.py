@@ -10,7 +10,7 @@ from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
-from training.recipe.recipe import Recipe
+from training.recipe.recipe import Recipe, bundled_recipes
 from training.run import draft_card
 from training.run.log_lines import Evaluation, StepFigures
 from training.run.run_progress import Progress
@@ -124,7 +124,10 @@ def _what(recipe: Recipe, model: TrainedModel) -> str:
     parameters = sum(each.numel() for each in model.network.parameters())
     kind = "A block-diffusion language model" if model.spec else "An autoregressive language model"
     made = f"adapted from {_base(recipe)}" if recipe.kind == "adapt" else "trained from scratch"
-    text = f"{kind} of {parameters / 1e6:.1f} million parameters, {made}. {recipe.about}".rstrip()
+    # A bundled recipe's sentence helps to choose the recipe; that of one's own recipe describes the model.
+    bundled = {Recipe.read(name).about for name in bundled_recipes()}
+    about = "" if recipe.about in bundled else recipe.about
+    text = f"{kind} of {parameters / 1e6:.1f} million parameters, {made}. {about}".rstrip()
     if model.spec:
         text += (
             f"\n\nBlocks of {model.spec.block_size} tokens, MASK id {model.spec.mask_token_id}, {model.spec.context} "

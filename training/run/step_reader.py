@@ -15,7 +15,7 @@ from training.data.packing import Cursor, Packer
 from training.errors import DataError
 from training.model.base import TrainedModel
 from training.objective.draft_noising import DraftBatch, DraftNoising, draft_noise
-from training.objective.noising import Batch, Noising, Packed, noise
+from training.objective.noising import Batch, Noising, Packed, noise, target_count
 from training.recipe.recipe import Recipe
 
 
@@ -74,9 +74,12 @@ def seed_of(recipe: Recipe, *what: str | int) -> int:
 class Step:
     """The data of one optimiser step."""
 
-    batches: list[Batch] | list[DraftBatch]  # micro-batches of all processes; process p takes p, p + processes, ...
+    # This process's micro-batches; process p has p, p + processes, ... of all.
+    batches: list[Batch] | list[DraftBatch]
     block_size: int
-    target_count: float  # the sums of the losses are divided by it; at least 1
+    # The sums of the losses are divided by it, at least 1. For a draft adapter, the weights of this process's noise rows
+    # only: they must be summed over all processes.
+    target_count: float
     tokens: int  # clean tokens, without padding
     cursor: Cursor  # where the next step starts to read
 
@@ -95,13 +98,18 @@ class StepReader:
         held_out: DocumentSource | None,
         processes: int,
         multiple: int,
+        process: int = 0,
     ):
-        """processes: number of processes of the run. multiple: as in `noising_of`."""
+        """processes: number of processes of the run; this is number `process`. multiple: as in `noising_of`.
+
+        Every process packs the rows of all, because a document goes into the first row with room, and noises its own.
+        """
         self.recipe = recipe
         self.model = model
         self.multiple = multiple
         steps = recipe.optimisation
         self.forwards = steps.accumulation * processes  # per step, over all processes
+        self.own = range(process, self.forwards, processes)  # the micro-batches of this process
         self.rows_per_step = steps.rows * self.forwards
         self.schedule = recipe.blocks.over(steps.max_steps) if recipe.kind == "adapt" else None
         self.packer = packer_of(recipe, model, train)
@@ -163,7 +171,7 @@ class StepReader:
         return noising_of(self.recipe, self.model, block_size, self.multiple)
 
     def _read(self, step: int, cursor: Cursor) -> Step:
-        """The data of a step: the micro-batches of all processes."""
+        """The data of a step."""
         rows = self.recipe.optimisation.rows
         block_size = self.schedule.at(step) if self.schedule else 1
         packed, cursor = self.packer.batch(cursor, self.rows_per_step)
@@ -171,7 +179,14 @@ class StepReader:
             self.batch_of(
                 packed.rows(part * rows, (part + 1) * rows), block_size, seed_of(self.recipe, "noise", step, part)
             )
-            for part in range(self.forwards)
+            for part in self.own
         ]
-        count = max(1, sum(each.target_count for each in batches))
-        return Step(batches, block_size, count, int((packed.document != PADDING).sum()), cursor)
+        return Step(
+            batches, block_size, self._target_count(packed, batches), int((packed.document != PADDING).sum()), cursor
+        )
+
+    def _target_count(self, packed: Packed, batches: list[Batch] | list[DraftBatch]) -> float:
+        """`Step.target_count` of the packed rows of a step and this process's batches of them."""
+        if self.recipe.drafts:
+            return sum(each.target_count for each in batches)
+        return max(1, target_count(packed) * (2 if self.recipe.objective.complementary_masks else 1))

@@ -82,6 +82,7 @@ class Trainer:
             train,
             held_out,
             processes=accelerator.num_processes,
+            process=accelerator.process_index,
             # FlexAttention is compiled again for every new length.
             multiple=128 if accelerator.device.type == "cuda" else 1,
         )
@@ -121,7 +122,9 @@ class Trainer:
         )
         with self.interruption, self.reader, bar:
             if self.progress.step == 0 and recipe.saving.eval_every and not self.evaluator.found:
-                self.evaluator.run(0, complete=False)
+                self.evaluator.run(0, complete=False, stopped=lambda: self.interruption.stop_signal > 0)
+                if self._in_any(self.interruption.stop_signal > 0)[0]:
+                    raise self.interruption.as_exit(0)
             last = self.evaluator.patience_is_over  # of a resumed run
             while self.progress.step < steps.max_steps and not last:
                 figures = self._step()
@@ -160,15 +163,16 @@ class Trainer:
         ar_weight = self._ar_weight(fraction)
         data = self.reader.take(step, self.progress.cursor)
         count = data.target_count
+        if self.recipe.drafts:
+            count = max(1.0, *summed(torch.tensor([count], dtype=torch.float64), self.accelerator))
         rate = rate_at(steps, step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
         torch.manual_seed(seed_of(self.recipe, "dropout", step, self.accelerator.process_index))
         sums = torch.zeros(self.objective.SUMS, dtype=torch.float64)
-        own = data.batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        for number, batch in enumerate(own):
-            last = number == len(own) - 1
+        for number, batch in enumerate(data.batches):
+            last = number == len(data.batches) - 1
             part = number * self.accelerator.num_processes + self.accelerator.process_index
             with self._gradient_sync(last):
                 losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))
@@ -199,6 +203,7 @@ class Trainer:
             lr=rate,
             ar_weight=ar_weight,
             masked_tokens=means.scored,
+            eos_share=means.eos_share,
             gradient_norm=norm,
             tokens_seen=self.progress.tokens_seen,
             tokens_per_second=data.tokens / seconds,
@@ -352,10 +357,13 @@ class Trainer:
 
     def _requests(self) -> tuple[bool, bool]:
         """Whether any process got a signal to stop, or to save. All processes must do the same, or they deadlock."""
-        own = torch.tensor([float(self.interruption.stop_signal), float(self.interruption.save_requested)])
+        stop, save = self._in_any(self.interruption.stop_signal > 0, self.interruption.save_requested)
         self.interruption.save_requested = False
-        stop, save = summed(own, self.accelerator)
-        return stop > 0, save > 0
+        return stop, save
+
+    def _in_any(self, *flags: bool) -> list[bool]:
+        """Each flag, true if it is true in any process."""
+        return [count > 0 for count in summed(torch.tensor(flags, dtype=torch.float32), self.accelerator)]
 
     def _stop_not_finite(self, step: int, loss: float, norm: float) -> NoReturn:
         newest = self.checkpoints.newest()

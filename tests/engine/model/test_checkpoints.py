@@ -64,7 +64,8 @@ def test_every_dtype_decodes(folder, dtype):
     assert nb.generate(model, "What is the capital of Peru?", max_new_tokens=8).token_ids
 
 
-def test_half_precision_becomes_bfloat16_on_a_cpu(folder):
+def test_half_precision_becomes_bfloat16_on_a_cpu(folder, monkeypatch):
+    monkeypatch.setattr("nbdiff_engine.model.weight_options.cpu_computes_bfloat16", lambda: True)
     edit_config(folder, torch_dtype="float16")
     assert nb.load(folder, device="cpu").dtype == torch.bfloat16
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.model.description import describe_bundled
+from nbdiff_engine.model.description import describe_named
 from nbdiff_engine.model.families import FAMILIES
 from tests.conftest import GOLDEN
 
@@ -23,7 +23,9 @@ def edit(folder, **changes):
 
 
 def test_the_bundled_models_are_described_without_loading_them():
-    for described in describe_bundled():
+    found = {each.name: each for each in describe_named()}
+    for name in nb.bundled_models():
+        described = found[name]
         model = nb.load(described.name)
         assert described.parameters == model.parameters
         assert described.block_size == (model.spec and model.spec.block_size)

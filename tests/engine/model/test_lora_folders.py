@@ -128,7 +128,7 @@ def test_an_adapter_that_is_damaged_is_refused(adapter):
 def test_other_kinds_of_adapters_and_quantised_bases_are_refused(adapter):
     assert "load it without quantization" in refusal(adapter, nb.SettingError, quantization="4bit")
     edit_config(adapter, peft_type="PREFIX_TUNING")
-    assert "this engine merges LoRA adapters" in refusal(adapter)
+    assert "this engine reads LoRA adapters" in refusal(adapter)
 
 
 def test_an_adapter_beside_full_weights_is_not_applied_and_that_is_said(adapter, caplog):

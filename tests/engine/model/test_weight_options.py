@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -22,7 +23,26 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_half_precision_on_a_cpu_is_said(caplog):
+@pytest.fixture
+def with_bfloat16(monkeypatch):
+    """A CPU with bfloat16 instructions, whatever this machine has."""
+    monkeypatch.setattr("nbdiff_engine.model.weight_options.cpu_computes_bfloat16", lambda: True)
+
+
+def test_a_cpu_that_computes_bfloat16_slowly_gets_float32(monkeypatch, caplog):
+    monkeypatch.setattr("nbdiff_engine.model.weight_options.cpu_computes_bfloat16", lambda: False)
+    described, cpu = nb.describe(WHOLE), torch.device("cpu")
+    for saved in ("bfloat16", "float16"):
+        stored = replace(described, saved_dtype=saved)
+        assert weight_options(stored, "auto", cpu, None)["dtype"] == torch.float32
+        assert weight_options(stored, "bfloat16", cpu, None)["dtype"] == torch.bfloat16
+        assert weight_options(stored, "auto", torch.device("cuda"), None)["dtype"] == getattr(torch, saved)
+    assert caplog.text == ""  # a float32 copy has the values of the stored weights
+    monkeypatch.setattr("nbdiff_engine.model.weight_options.WIDENED_LIMIT", 4 * described.parameters - 1)
+    assert weight_options(replace(described, saved_dtype="bfloat16"), "auto", cpu, None)["dtype"] == torch.bfloat16
+
+
+def test_half_precision_on_a_cpu_is_said(caplog, with_bfloat16):
     described = replace(nb.describe(WHOLE), saved_dtype="float16")
     cpu = torch.device("cpu")
     assert weight_options(described, "auto", cpu, None)["dtype"] == torch.bfloat16

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.encoders import CHATML, EOS, LOADED, MASK, conversation, encoder_with, turns_of, written
+from training.data import dataset as dataset_module
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
 from training.data.encoder import Encoder
@@ -196,6 +197,25 @@ def test_answers_in_a_prompt_of_messages_are_context(tmp_path):
     source = written(tmp_path / "a.jsonl", [{"prompt": messages[:3], "completion": messages[3:]}])
     train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
     assert turns_of(encoder, train[0]) == ["d<|im_end|>"]
+
+
+def test_a_row_is_encoded_once_until_the_cache_is_full(tmp_path, encoder, monkeypatch):
+    rows = [{"prompt": f"ask {number}", "completion": f"reply {number}"} for number in range(6)]
+    source = written(tmp_path / "a.jsonl", rows)
+
+    def read_twice(room: int) -> int:
+        """Rows that are encoded in two epochs."""
+        monkeypatch.setattr(dataset_module, "_CACHED_BYTES", room)
+        train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+        encoded, encode = [], train._encode
+        monkeypatch.setattr(train, "_encode", lambda *key: encoded.append(key) or encode(*key))
+        first = [train[index] for index in range(6)]
+        assert [train[index] for index in range(6)] == first
+        return len(encoded) + 1  # open_source reads the first row
+
+    assert read_twice(2**28) == 6
+    assert read_twice(0) == 13
+    assert 6 < read_twice(1500) < 13
 
 
 @pytest.fixture

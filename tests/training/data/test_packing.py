@@ -95,3 +95,18 @@ def test_no_room_for_any_answer_raises_one_sentence():
 def test_a_source_without_documents_raises_one_sentence():
     with pytest.raises(DataError, match="contains no document"):
         Packer(ListSource(()), 40, 0, 8)
+
+
+def test_documents_that_train_nothing_are_counted_before_the_run(caplog):
+    long_prompts = [answer(50, 5, seed=n) for n in range(3)]
+    source = packer(*long_prompts, *DOCUMENTS[:2], Document((3,), None), length=40)
+    source.check()
+    assert "4 of 6 documents train nothing: no token of an answer is in their first 40 tokens" in caplog.text
+    assert source.cut == source.refused == 0
+
+
+def test_if_all_documents_train_nothing_the_run_is_refused(caplog):
+    with pytest.raises(DataError, match="leaves room for an answer in 40 tokens, the packed length"):
+        packer(answer(50, 5), answer(40, 9), length=40).check()
+    packer(answer(39, 9), length=40).check()
+    assert not caplog.text

@@ -264,9 +264,17 @@ def test_everything_that_changes_the_documents_changes_the_cache_folder(prompts,
         name(settings=of()),
         name(settings=given.model_copy(update={"control_tokens": True})),
     ]
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"0")
+    for base in bases:
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+        base.rename(tmp_path / "base")
+        others.append(name(adapter))
+        (tmp_path / "base").rename(base)
     prompts.write_text("Another one.")
     others.append(name())
-    assert len({first, *others}) == 9
+    assert len({first, *others}) == 11
     prompts.rename(prompts.with_name("moved.txt"))
     assert name(settings=of(prompts=str(prompts.with_name("moved.txt")))) == others[-1]
 

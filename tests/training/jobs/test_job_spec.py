@@ -150,6 +150,8 @@ def test_a_relative_path_is_stored_as_an_absolute_one(jobs, tmp_path, monkeypatc
     assert written.base == "nano-ar"
     assert written.threads == 1  # OMP_NUM_THREADS of the tests
     in_state(jobs, job, "finished")
+    prompts = JobSpec.of(recipe="lora", base="nano-ar", data="self", settings={"data.self_data.prompts": "mine.jsonl"})
+    assert prompts.standing_alone(1).data.self_data.prompts == str((tmp_path / "mine.jsonl").resolve())
 
 
 def test_home_is_nbdiff_home_or_a_folder_of_the_user(monkeypatch, tmp_path):

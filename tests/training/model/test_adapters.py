@@ -14,6 +14,7 @@ from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.packs import answer, packed
 from tests.training.runs import losses, small_data, small_recipe
 from training.errors import RecipeError
+from training.model import adapters as adapters_module
 from training.model.adapters import add_adapters, merged
 from training.model.base import load_base, with_spec
 from training.objective.noising import Noising, noise
@@ -115,6 +116,32 @@ def test_rank_alpha_dropout_and_targets_are_those_of_the_recipe(tmp_path):
         assert layer.lora_A["default"].weight.shape[0] == 3
         assert layer.scaling["default"] == 4
         assert layer.lora_dropout["default"].p == 0.25
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tied_head_computes_the_logits_of_mask_apart_with_pefts_losses_and_gradients(tmp_path, family, monkeypatch):
+    folder = write_base(tmp_path, family, tie_word_embeddings=True)
+    found = []
+    for apart in (True, False):
+        with monkeypatch.context() as patched:
+            if not apart:
+                patched.setattr(adapters_module, "_compute_mask_logits_apart", lambda network: None)
+            model, _ = adapted(folder)
+        perturb(model.network)
+        layer = model.network.get_output_embeddings().token_adapter
+        copied = []
+        original = layer.get_merged_weights
+        monkeypatch.setattr(layer, "get_merged_weights", lambda *args, f=original, c=copied: c.append(1) or f(*args))
+        losses_found = Objective(model.network)(batch())
+        assert bool(copied) != apart
+        found.append((losses_found, gradients(model.network)[0], logits(model.network)))
+    (one, gradient, scores), (other, expected, reference) = found
+    torch.testing.assert_close(one.mdm_sum, other.mdm_sum, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.ar_sum, other.ar_sum, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores, reference, rtol=1e-5, atol=1e-5)
+    assert gradient.keys() == expected.keys()
+    for name, each in expected.items():
+        torch.testing.assert_close(gradient[name], each, rtol=1e-5, atol=1e-5 * each.abs().max().item(), msg=name)
 
 
 @pytest.mark.parametrize("targets", ["v_proj", ("v_proj",)])
@@ -271,9 +298,8 @@ def test_a_lora_run_writes_a_plain_checkpoint_in_the_dtype_of_its_base(tmp_path,
         tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
     assert {each.dtype for each in tensors.values()} == {torch.bfloat16}
     assert not any("lora" in name or "quant" in name or "SCB" in name for name in tensors)
-    model = nb.load(final)
+    model = nb.load(final, dtype="bfloat16")
     assert model.spec.mask_token_id == ENTRIES
-    assert model.dtype == torch.bfloat16
     assert not hasattr(model.network.config, "quantization_config")
     trained = load_file(tmp_path / "run" / "checkpoints" / "step-00000003" / "trained.safetensors")
     row = trained["model.embed_tokens.token_adapter.trainable_tokens_delta.default"][0]

@@ -42,6 +42,15 @@ def test_the_last_block_is_filled_with_eos_in_the_noised_half_only():
     assert batch.target_count == 20
 
 
+def test_a_fill_target_weighs_as_much_as_makes_the_fill_weigh_as_its_answer():
+    batch = noised(packed(answer(5, 3), answer(4, 9, seed=1)), block_size=16, at_least_one=True)
+    weights = batch.mdm_weights[0]
+    # The weight is that of the target, which is predicted one position earlier.
+    expected = [1.0] * 2 + [3 / 13] * 13 + [1.0] * 9 + [1.0] * 8
+    assert weights.tolist() == pytest.approx(expected)
+    assert batch.end_count == int((batch.mdm_targets == EOS).sum()) > 0
+
+
 def test_an_answer_that_was_cut_has_a_short_last_block():
     cut = Document(tuple(range(3, 23)), ((5, 20),))
     assert width(noised(packed(cut))) == 15

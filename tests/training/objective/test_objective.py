@@ -93,7 +93,7 @@ def test_the_chunk_size_changes_neither_loss_nor_gradient(monkeypatch):
     batch = batch_of(rows())
     found = []
     for limit in (2**24, 48 * 5):  # all positions at once, and five at a time
-        monkeypatch.setattr(objective_module, "CHUNK_LOGITS", limit)
+        monkeypatch.setattr(objective_module, "CHUNK_BYTES", 4 * limit)
         network.zero_grad()
         losses = Objective(network)(batch)
         (losses.mdm_sum + 0.5 * losses.ar_sum).backward()
@@ -107,12 +107,42 @@ def test_logits_are_computed_for_targets_only_and_in_chunks(monkeypatch):
     seen = []
     network = tiny_model("llama").network
     network.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
-    monkeypatch.setattr(objective_module, "CHUNK_LOGITS", 48 * 10)
+    monkeypatch.setattr(objective_module, "CHUNK_BYTES", 4 * 48 * 10 + 100)
     batch = batch_of(rows())
     Objective(network)(batch)
     scored = int((batch.mdm_targets != IGNORED).sum() + (batch.ar_targets != IGNORED).sum())
     assert max(seen) == 10
     assert sum(seen) == scored < batch.ids.numel()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "nbdiff_documents"])
+def test_fill_counts_at_most_as_much_as_its_answer(attention):
+    """Answers of 2 and 3 tokens in blocks of 32: their 59 fill tokens weigh 5."""
+    network = tiny_model("llama").network
+    network.set_attn_implementation(attention)
+    batch = batch_of(packed(answer(6, 2), answer(5, 3, seed=1)), block_size=32, at_least_one=True)
+    losses = Objective(network)(batch)
+    assert losses.end_count >= losses.mdm_count - 1 > 10
+    assert losses.mdm_weight < 1 + 2 + 5 < losses.mdm_count  # the masked tokens of the answers and all fill
+    mask = dense_mask(batch.tokens, batch.tokens, "token_causal")
+    mask |= torch.eye(mask.shape[-1], dtype=torch.bool)
+    network.set_attn_implementation("sdpa")
+    logits = (
+        network(input_ids=batch.ids, attention_mask=mask, position_ids=batch.tokens.position, use_cache=False)
+        .logits[0, :64]
+        .float()
+    )
+    each = F.cross_entropy(logits, batch.mdm_targets[0], ignore_index=IGNORED, reduction="none")
+    weights = torch.tensor([1.0] + [2 / 30] * 30 + [1.0] + [1.0] * 2 + [3 / 29] * 29 + [1.0])
+    torch.testing.assert_close(losses.mdm_sum, (each * weights).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_without_fill_or_with_less_fill_than_answer_no_target_is_weighted():
+    for documents in ((answer(5, 24),), (answer(5, 20), answer(7, 17, seed=1))):
+        batch = batch_of(packed(*documents))
+        assert batch.mdm_weights is None
+        losses = Objective(tiny_model("llama").network)(batch)
+        assert losses.mdm_weight == losses.mdm_count
 
 
 def test_annealing_makes_later_keys_of_a_block_visible_one_by_one():

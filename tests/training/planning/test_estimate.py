@@ -10,9 +10,11 @@ import pytest
 
 from nbdiff_engine.errors import SettingError
 from tests.training.bases import write_base
-from tests.training.runs import WORDS, small_recipe
-from training.planning.estimate import estimate, table
+from tests.training.runs import WORDS, small_base, small_data, small_recipe, written
+from training.planning.estimate import estimate
+from training.planning.estimate_table import table
 from training.recipe.recipe import Recipe, bundled_recipes
+from training.run.launch import make_trainer
 
 ROOT = Path(__file__).parents[3]
 NANO = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4}
@@ -73,6 +75,69 @@ def test_fewer_bits_take_less_memory():
         for each in ("null", "8bit", "4bit")
     )
     assert plain > eight > four
+
+
+def test_flex_attention_skips_tiles_and_the_dense_mask_does_not():
+    """In a row of one long document: half of the pairs with clean tokens, of four times as many in the dense mask."""
+    recipe = Recipe.read("qwen3-0.6b-lora", ["optimisation.packed_length=8192"])
+    flex = estimate(recipe, "cuda", 1e12).work_last.attention
+    dense = estimate(recipe.model_copy(update={"attention": "dense"}), "cuda", 1e12).work_last.attention
+    assert 3.5 < dense / flex < 4
+
+
+def test_evaluations_and_the_writing_of_data_take_time():
+    recipe = Recipe.read("qwen3-0.6b-lora")
+    found = estimate(recipe, flops=1e12)
+    # Every answer of 512 tokens, and a forward of each weight for each token.
+    assert found.seconds_writing == pytest.approx(2 * 596_049_920 * 8192 * 512 / 1e12)
+    assert found.seconds_in_all == found.seconds + found.seconds_evaluating + found.seconds_writing
+    assert "writing data" in table(found, "cpu")
+    rarely, first, often = (
+        estimate(
+            Recipe.read("qwen3-0.6b-lora", [f"saving.eval_every={each}", "blocks.kind=fixed"]), flops=1e12
+        ).seconds_evaluating
+        for each in (0, 1000, 100)
+    )
+    # Of 1,000 steps: at the end only, also before the first step, and also before that of every 100.
+    assert often - rarely == pytest.approx(10 * (first - rarely))
+    # 64 rows at the last block size, a forward each, beside 8 rows of a step with its backward.
+    assert 0.2 < (first - rarely) / (8 * found.seconds_per_step_last) < 0.7
+    assert estimate(Recipe.read("smoke"), flops=1e12).seconds_writing == 0
+
+
+def test_tokens_are_counted_in_the_data(tmp_path, run):
+    base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
+    recipe = small_recipe(base, data, optimisation={"packed_length": 128})
+    assumed, counted = estimate(recipe, flops=1e12), estimate(recipe, flops=1e12, from_data=True)
+    assert assumed.clean_tokens == assumed.noised_tokens == 128
+    assert 90 < counted.clean_tokens < 128
+    assert counted.memory.activations < assumed.memory.activations
+    assert counted.work_last.attention < assumed.work_last.attention / 2  # several documents a row
+    arguments = ["--recipe", str(written(recipe, tmp_path / "recipe.yaml")), "--flops", "1e12"]
+    code, out, _ = run("estimate", *arguments, "--data", str(data), "--json")
+    assert code == 0
+    assert json.loads(out)["clean_tokens"] == counted.clean_tokens
+    assert "noised tokens per clean token" in json.loads(out)["about_data"]
+    _, out, _ = run("estimate", *arguments)
+    assert "not counted" in out
+    code, out, err = run("estimate", *arguments, "--data", str(tmp_path / "none.jsonl"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_steps_of_epochs_are_counted_in_the_data(tmp_path, run):
+    base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl", rows=30)
+    fields = small_recipe(base, data).model_dump(mode="json")
+    del fields["optimisation"]["max_steps"]
+    fields["optimisation"]["epochs"] = 2
+    recipe = Recipe.model_validate(fields)
+    found = estimate(recipe, flops=1e12)
+    assert found.max_steps == make_trainer(recipe, tmp_path / "run", resume=False).recipe.optimisation.max_steps
+    assert estimate(recipe, flops=1e12, processes=2).max_steps == pytest.approx(found.max_steps / 2, abs=1)
+    without = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": None})})
+    (tmp_path / "recipe.yaml").write_text(without.to_yaml())
+    code, _, err = run("estimate", "--recipe", str(tmp_path / "recipe.yaml"), "--flops", "1e12")
+    assert code == 2
+    assert "optimisation.epochs is 2, whose steps are counted in the data; give --data" in err
 
 
 def test_options_out_of_range_raise_an_error():

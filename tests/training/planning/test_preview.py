@@ -1,4 +1,4 @@
-"""Preview: it shows the data of a run, and neither writes files nor loads weights."""
+"""Preview: it shows the data of a run, and neither writes files nor loads weights, except for documents of `self`."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import pytest
 
 from nbdiff_engine.errors import NBDiffError
 from tests.training.bases import rename_entries, write_base
-from tests.training.runs import small_data
-from training.planning.preview import Preview, attention, documents, preview
+from tests.training.runs import small_base, small_data, small_recipe, written
+from training.planning.preview import Preview, attention, documents, preview, write_first_documents
 from training.recipe.recipe import Recipe
 
 
@@ -131,6 +131,31 @@ def test_a_preview_raises_the_errors_of_a_run(recipe, tmp_path):
     ):
         with pytest.raises(NBDiffError):
             preview(wrong)
+
+
+def test_a_preview_of_self_writes_the_first_documents_and_a_run_goes_on_after_them(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red and green and\nblue or white or\n")
+    fields = small_recipe(small_base(tmp_path / "base"), prompts).model_dump(mode="json")
+    own = {"documents": 12, "max_new_tokens": 8, "prompts": str(prompts)}
+    fields["data"] = {"source": "self", "held_out": 4, "self_data": own}
+    recipe = Recipe.model_validate(fields)
+    with pytest.raises(NBDiffError, match="has not written its documents yet"):
+        preview(recipe)  # as the page does, which loads no weights for it
+    arguments = ["--recipe", str(written(recipe, tmp_path / "recipe.yaml"))]
+    code, out, _ = run("preview", *arguments, "--n", "5")
+    assert (code, out.count("document 5:")) == (0, 1)
+    (file,) = (tmp_path / "home" / "self-data").glob("*/documents.jsonl")
+    first = file.read_text().splitlines()
+    assert len(first) == 5
+    assert "document 1:" in preview(recipe)
+    code, _, err = run("estimate", *arguments, "--set", "optimisation.epochs=2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "has written only 5 of 12 documents" in err
+    write_first_documents(recipe, 12)
+    assert file.read_text().splitlines()[:5] == first
+    assert len(file.read_text().splitlines()) == 12
 
 
 def test_the_preview_command(run, base):

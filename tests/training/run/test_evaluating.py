@@ -27,7 +27,7 @@ def recipe_of(sources, **sections) -> Recipe:
 def scripted(monkeypatch, mdm: dict[int, float]) -> None:
     """Replace the held-out losses: `mdm` by step, at every block size."""
 
-    def losses_at(self, step, complete):
+    def losses_at(self, step, complete, stopped=None):
         sizes = self.sizes if complete else [self.last_size]
         return Evaluation(step, {size: HeldOutLosses(mdm[step], 1.0) for size in sizes})
 

@@ -7,10 +7,14 @@ import pytest
 
 from tests.training.runs import losses, small_base, small_data, small_recipe
 from training.recipe.recipe import Recipe
+from training.run import evaluating
 from training.run.checkpointing import CheckpointStore
+from training.run.end_file import Ending, Outcome
+from training.run.ending import ending_of
 from training.run.interruption import Interrupted
 from training.run.launch import start
 from training.run.log_lines import StepFigures
+from training.run.run_folder import read_lines
 
 
 @pytest.fixture
@@ -51,3 +55,30 @@ def test_sigusr1_saves_a_checkpoint_and_the_run_continues(recipe, uninterrupted,
     assert seen == {0: [], 1: [], 2: [], 3: [3], 4: [3], 5: [3], 6: [3, 6]}
     assert losses(tmp_path / "run") == uninterrupted
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_signal_in_the_first_evaluation_ends_it_and_the_run_can_start_again(
+    recipe, uninterrupted, tmp_path, monkeypatch
+):
+    evaluated, evaluate = [], evaluating.evaluate
+
+    def signalled(objective, batches, accelerator):
+        def with_signal():
+            for batch in batches:
+                os.kill(os.getpid(), signal.SIGTERM)
+                evaluated.append(batch)
+                yield batch
+
+        return evaluate(objective, with_signal(), accelerator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluating, "evaluate", signalled)
+        with pytest.raises(Interrupted, match="stopped before the first step") as stopped:
+            start(recipe, tmp_path / "run", resume=False)
+    assert stopped.value.exit_code == 143
+    assert ending_of(stopped.value) == Ending(Outcome.STOPPED, message=str(stopped.value))
+    assert len(evaluated) == 1  # a forward at the first of two block sizes
+    assert read_lines(tmp_path / "run" / "evaluations.jsonl") == []
+    start(recipe, tmp_path / "run", resume=True)
+    assert losses(tmp_path / "run") == uninterrupted
+    assert [line["step"] for line in read_lines(tmp_path / "run" / "evaluations.jsonl")] == [0, 3, 6]

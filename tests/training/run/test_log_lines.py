@@ -13,6 +13,7 @@ LINE = {
     "lr": 0.001,
     "ar_weight": 0.5,
     "masked_tokens": 17,
+    "eos_share": 0.25,
     "gradient_norm": 0.75,
     "tokens_seen": 1024,
     "tokens_per_second": 512.5,

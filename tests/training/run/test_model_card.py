@@ -2,6 +2,7 @@
 
 from tests.training.runs import small_base, small_data, small_recipe
 from training.model.base import load_base, with_spec
+from training.recipe.recipe import Recipe
 from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
 from training.run.model_card import DataFacts, adapter_card, model_card
 from training.run.run_progress import Progress
@@ -29,6 +30,15 @@ def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
         "| 8 | 2.2500 | 1.5000 |",
     ):
         assert line in card.splitlines()
+
+
+def test_the_purpose_of_a_recipe_is_in_the_card_but_not_that_of_a_bundled_one(tmp_path):
+    base = small_base(tmp_path / "base")
+    recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
+    model = load_base(str(base), device="cpu")
+    for about, there in (("It answers in rhymes.", True), (Recipe.read("lora").about, False)):
+        card = model_card("mine", recipe.model_copy(update={"about": about}), model, Progress(), None, None)
+        assert (about in card) == there
 
 
 def test_a_run_without_logs_has_a_card_without_figures(tmp_path):

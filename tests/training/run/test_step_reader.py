@@ -20,9 +20,9 @@ def recipe(tmp_path):
     )
 
 
-def reader(recipe, processes: int = 1) -> StepReader:
+def reader(recipe, processes: int = 1, process: int = 0) -> StepReader:
     model, source, _ = open_without_weights(recipe)
-    return StepReader(recipe, model, source, None, processes, multiple=1)
+    return StepReader(recipe, model, source, None, processes, multiple=1, process=process)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -46,12 +46,22 @@ def test_a_prefetched_step_equals_the_step_of_a_resumed_run(recipe):
 
 def test_two_processes_read_the_step_of_one_with_twice_the_accumulation(recipe):
     twice = recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"accumulation": 4})})
-    with reader(recipe, processes=2) as two, reader(twice) as one:
-        assert two.rows_per_step == one.rows_per_step == 8
-        cursor = two.take(0, Cursor()).cursor
-        steps = [each.take(1, cursor) for each in (two, one)]
-    assert [len(step.batches) for step in steps] == [4, 4]
-    assert all(same(a, b) for a, b in zip(steps[0].batches, steps[1].batches, strict=True))
+    with reader(recipe, 2, 0) as first, reader(recipe, 2, 1) as second, reader(twice) as one:
+        assert first.rows_per_step == second.rows_per_step == one.rows_per_step == 8
+        cursor = first.take(0, Cursor()).cursor
+        steps = [each.take(1, cursor) for each in (first, second, one)]
+    assert [len(step.batches) for step in steps] == [2, 2, 4]  # each noises its own
+    for process, step in enumerate(steps[:2]):
+        assert all(same(a, b) for a, b in zip(step.batches, steps[2].batches[process::2], strict=True))
+    assert len({(step.target_count, step.tokens, step.cursor) for step in steps}) == 1
+    assert steps[2].target_count == sum(batch.target_count for batch in steps[2].batches)
+
+
+def test_complementary_masks_count_the_targets_of_each_row_twice(recipe):
+    objective = recipe.objective.model_copy(update={"complementary_masks": True})
+    with reader(recipe.model_copy(update={"objective": objective})) as run:
+        step = run.take(0, Cursor())
+    assert step.target_count == sum(batch.target_count for batch in step.batches)
 
 
 def test_a_preview_packs_and_noises_as_the_run_does(recipe):

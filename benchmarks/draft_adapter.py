@@ -1,0 +1,78 @@
+"""A draft adapter on the 200 held-out chat prompts: tokens equal to the base's, tokens per forward, speed, by kind.
+
+    python benchmarks/draft_adapter.py --adapter smollm2
+    python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
+
+One stream: each prompt alone, greedy, prefill included. AR of the same engine, transformers.generate, its prompt lookup
+and self-speculation with the adapter take turns. "= AR" is the share of prompts with exactly AR's tokens; for every
+other one the gap between AR's two best logits at the first difference is printed. The last line is JSON.
+"""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a waiting thread must not keep a core busy
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+import nbdiff_engine as nb
+from benchmarks.contenders import lossless_contenders
+from benchmarks.decoding import race, race_table
+from benchmarks.measuring import BenchmarkParser, Report, at_least, run
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.tasks.held_out import held_out_prompts
+
+
+def main() -> None:
+    parser = BenchmarkParser(__doc__)
+    parser.add_model()
+    parser.set_defaults(model="smollm2")
+    parser.add_argument("--adapter", required=True, help="folder of the draft adapter, or the name of a bundled one")
+    parser.add_argument("--per-kind", type=at_least(1), default=40, help="prompts of each kind")
+    parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
+    parser.add_argument("--rounds", type=at_least(1), default=1)
+    parser.add_save()
+    options = parser.parse_args()
+    report = Report("draft_adapter", options.save)
+    by_kind: dict[str, list[str]] = {}
+    for kind, prompt in held_out_prompts():
+        by_kind.setdefault(kind, []).append(prompt)
+    most = min(map(len, by_kind.values()))
+    if options.per_kind > most:
+        raise SettingError(f"--per-kind is {options.per_kind}, but there are {most} prompts of each kind.")
+    figures: dict[str, Any] = {}
+    for dtype in options.dtypes:
+        model = nb.load(options.model, dtype=dtype, device=options.device, adapter=options.adapter)
+        stock = nb.load(options.model, dtype=dtype, device=options.device, fused=False).network
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        else:
+            nb.choose_threads(model)
+        figures[dtype] = own = {"threads": torch.get_num_threads(), "kinds": {}}
+        for kind, texts in by_kind.items():
+            chats = [[{"role": "user", "content": text}] for text in texts[: options.per_kind]]
+            prompts = nb.prepare(model, chats).prompts
+            rows = lossless_contenders(model, stock, prompts, options.max_new_tokens)
+            found, differences = race(model, rows, prompts, options.rounds, f"{dtype}, {kind}")
+            report.write(
+                f"\n{kind}: {model.name}, {dtype}, {own['threads']} thread(s), {len(prompts)} prompts, answers of at "
+                f"most {options.max_new_tokens} tokens\n" + race_table(found)
+            )
+            for each in differences:
+                report.write(
+                    f"not AR's tokens: {each.name}, prompt {each.prompt}, from token {each.position}; AR's two best "
+                    f"logits differ by {each.logit_gap:.4f} there"
+                )
+            own["kinds"][kind] = {
+                "rows": [asdict(each) for each in found],
+                "differences": [asdict(each) for each in differences],
+            }
+    report.finish({"model": options.model, "adapter": options.adapter, "dtypes": figures})
+
+
+if __name__ == "__main__":
+    run(main)
