@@ -86,12 +86,9 @@ class Objective(nn.Module):
     def step_losses(self, sums: list[float], count: float, ar_weight: float) -> StepLosses:
         """The mean losses of a step. sums: of `Losses.numbers`; count: the step's target count."""
         mdm_sum, ar_sum, masked, _, _, ends = sums
+        share = ends / masked if masked else None
         return StepLosses(
-            loss=(mdm_sum + ar_weight * ar_sum) / count,
-            mdm=mdm_sum / count,
-            ar=ar_sum / count,
-            scored=int(masked),
-            eos_share=ends / masked if masked else None,
+            (mdm_sum + ar_weight * ar_sum) / count, mdm_sum / count, ar_sum / count, int(masked), eos_share=share
         )
 
     def trained(self) -> dict[str, nn.Parameter]:

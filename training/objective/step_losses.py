@@ -13,4 +13,4 @@ class StepLosses:
     scored: int  # masked tokens, or noise rows, with a target
     kl: float | None = None
     tv: float | None = None  # 0 to 1
-    eos_share: float | None = None  # of the masked tokens
+    eos_share: float | None = None  # of the masked tokens: EOS, fill of short answers included

@@ -99,12 +99,6 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
     return "\n\n".join([head, *documents(shown, count), drawn, growth(recipe), figures(shown)])
 
 
-def write_first_documents(recipe: Recipe, count: int) -> None:
-    """For `--data self`: let the base write its first documents, unless it has. Raises NBDiffError."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    write_documents(recipe, load_network(recipe, "preview", device), True, max(count, _FEWEST_WRITTEN))
-
-
 def _drafts(shown: Preview, count: int) -> list[str]:
     """Head and documents of a draft adapter's preview."""
     head = (
@@ -115,6 +109,12 @@ def _drafts(shown: Preview, count: int) -> list[str]:
     packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
     uniform = shown.recipe.draft.noise == "uniform"
     return [head, *draft_preview.draft_documents(packed, shown.noise_rows(packed), uniform, shown.text, count)]
+
+
+def write_first_documents(recipe: Recipe, count: int) -> None:
+    """For `--data self`: let the base write its first documents, unless it has. Raises NBDiffError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_documents(recipe, load_network(recipe, "preview", device), True, max(count, _FEWEST_WRITTEN))
 
 
 # -- documents ------------------------------------------------------------------------------------------------

@@ -80,8 +80,8 @@ class Evaluator:
         if not rows:
             return None
         if self.recipe.drafts:
-            own = self._batches(rows, self.last_size, stopped)
-            losses, acceptance = acceptance_of(self.objective, own, self.last_size - 1, self.accelerator)
+            batches = self._batches(rows, self.last_size, stopped)
+            losses, acceptance = acceptance_of(self.objective, batches, self.last_size - 1, self.accelerator)
             return None if self._any(stopped) else Evaluation(step, {self.last_size: losses}, acceptance=acceptance)
         schedule = self.reader.schedule
         sizes = self.sizes if complete or not schedule else sorted({schedule.at(max(step - 1, 0)), self.last_size})
@@ -95,16 +95,16 @@ class Evaluator:
             accepted = accepted_drafts_safely(self.model, self.prompts, step)
         return Evaluation(step, found, accepted)
 
-    def _any(self, stopped: Callable[[], bool] | None) -> bool:
-        """Whether a process has been asked to stop."""
-        return stopped is not None and bool(summed(torch.tensor([float(stopped())]), self.accelerator)[0])
-
     def _batches(self, rows: list[Packed], size: int, stopped: Callable[[], bool] | None) -> Iterator[Any]:
-        """The held-out rows of this process, with the same noise at every evaluation, until it is asked to stop."""
+        """The held-out rows of this process, with the same noise at every evaluation, until it is stopped."""
         seed = seed_of(self.recipe, "evaluation", size, 0)
         own = islice(rows, self.accelerator.process_index, None, self.accelerator.num_processes)
         batches = (self.reader.batch_of(each, size, seed, evaluated=True) for each in own)
         return batches if stopped is None else takewhile(lambda _: not stopped(), batches)
+
+    def _any(self, stopped: Callable[[], bool] | None) -> bool:
+        """Whether any process was stopped."""
+        return stopped is not None and summed(torch.tensor([float(stopped())]), self.accelerator)[0] > 0
 
     def read(self) -> None:
         """Read the evaluations of the steps that a resumed run has done."""

@@ -74,9 +74,12 @@ def seed_of(recipe: Recipe, *what: str | int) -> int:
 class Step:
     """The data of one optimiser step."""
 
-    batches: list[Batch] | list[DraftBatch]  # this process's micro-batches; process p has p, p + processes, ... of all
+    # This process's micro-batches; process p has p, p + processes, ... of all.
+    batches: list[Batch] | list[DraftBatch]
     block_size: int
-    target_count: float  # the sums of the losses are divided by it; at least 1
+    # The sums of the losses are divided by it; at least 1. For a draft adapter: the weights of this process's rows
+    # only, which must be summed over all processes.
+    target_count: float
     tokens: int  # clean tokens, without padding
     cursor: Cursor  # where the next step starts to read
 
@@ -172,17 +175,18 @@ class StepReader:
         rows = self.recipe.optimisation.rows
         block_size = self.schedule.at(step) if self.schedule else 1
         packed, cursor = self.packer.batch(cursor, self.rows_per_step)
-        # The weights of noise rows depend on their random anchors, so a process draws those of all micro-batches.
-        drawn = range(self.forwards) if self.recipe.drafts else self.own
-        batches = {
-            part: self.batch_of(
+        batches = [
+            self.batch_of(
                 packed.rows(part * rows, (part + 1) * rows), block_size, seed_of(self.recipe, "noise", step, part)
             )
-            for part in drawn
-        }
+            for part in self.own
+        ]
+        return Step(
+            batches, block_size, self._target_count(packed, batches), int((packed.document != PADDING).sum()), cursor
+        )
+
+    def _target_count(self, packed: Packed, batches: list[Batch] | list[DraftBatch]) -> float:
+        """`Step.target_count` of the packed rows of a step and this process's batches of them."""
         if self.recipe.drafts:
-            count = sum(each.target_count for each in batches.values())
-        else:
-            count = target_count(packed) * (2 if self.noising(block_size).complementary else 1)
-        own = [batches[part] for part in self.own]
-        return Step(own, block_size, max(1, count), int((packed.document != PADDING).sum()), cursor)
+            return sum(each.target_count for each in batches)
+        return max(1, target_count(packed) * (2 if self.recipe.objective.complementary_masks else 1))

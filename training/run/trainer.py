@@ -163,6 +163,8 @@ class Trainer:
         ar_weight = self._ar_weight(fraction)
         data = self.reader.take(step, self.progress.cursor)
         count = data.target_count
+        if self.recipe.drafts:
+            count = max(1.0, *summed(torch.tensor([count], dtype=torch.float64), self.accelerator))
         rate = rate_at(steps, step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
