@@ -86,7 +86,7 @@ def _run(
     if output is None:
         output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
     with ending_written(output, resume, ending_of):
-        chosen = planning_commands.settled(recipe, overrides, base, data, max_steps)
+        chosen = planning_commands.resolved_recipe(recipe, overrides, base, data, max_steps)
         if chosen.kind != kind:
             raise RecipeError(
                 f"The recipe {recipe} is for {chosen.kind}; run python -m training {chosen.kind} with it."
