@@ -49,7 +49,8 @@ class Lane {
     const lane = new Lane(template, kept, on);
     lane.open({ ...kept.trace, context: kept.context ?? null, token_shift: kept.token_shift ?? null });
     for (const event of kept.trace.events) lane.state.add(event);
-    lane.done(kept.metrics ?? measure(kept.trace.events), kept.text || lane.state.text(lane.state.last));
+    const text = kept.text || lane.state.answer.join("") || lane.state.text(lane.state.last);
+    lane.done(kept.metrics ?? measure(kept.trace.events), text);
     return lane;
   }
 
@@ -64,6 +65,7 @@ class Lane {
     this.state = new TraceState(header);
     const look = (position, pinned) => this.on.look(this, position, pinned);
     this.grid = new Grid(this.part("canvas"), this.state, { look });
+    this.reading = new Reading(this);
   }
 
   add(event, pieces, bytes) {
@@ -97,7 +99,24 @@ class Lane {
     if (!this.state) return;
     this.k = k;
     this.grid.paint(k, view);
+    this.reading.draw();
     this.#count(k);
+  }
+
+  // The text after the event that the lane shows. After the last event, it is the answer without control tokens.
+  textNow() {
+    const over = this.k >= 0 && this.state.events[this.k][0] === "finish";
+    return over ? this.text : this.state.text(this.k);
+  }
+
+  // The tokens of the finished answer as {text: what each adds to the answer, name: a text that is never empty}.
+  words() {
+    const { state } = this;
+    return state.events.at(-1)[4].map((_, at) => {
+      const entry = state.entry(at, state.last);
+      const name = state.nameAt(at, state.last, entry);
+      return { text: state.answer.length ? state.answer[at] ?? "" : name, name };
+    });
   }
 
   // Set the height of the longest state, so that nothing below moves during the replay.

@@ -88,7 +88,10 @@ class Player {
       this.#listLanes();
       this.#labels();
     } else if (frame.kind === "event") lane.add(frame.event, frame.pieces, frame.bytes);
-    else if (frame.kind === "done") lane.done(frame.metrics, frame.text, frame.answer_pieces);
+    else if (frame.kind === "done") {
+      lane.done(frame.metrics, frame.text, frame.answer_pieces);
+      this.#compare();
+    }
   }
 
   // Draw the changes of the last frames.
@@ -180,8 +183,16 @@ class Player {
     const states = this.lanes.map((lane) => lane.state).filter(Boolean);
     const blocks = states.flatMap((state) => state.blockEvents.map((k) => state.times[k]));
     this.scrubber.set(states.flatMap((state) => state.times), blocks);
+    for (const lane of this.lanes) lane.grid?.finish();
+    this.#compare();
     this.#labels();
     this.#reserve();
+  }
+
+  // Compare every answer with that of the first AR lane.
+  #compare() {
+    const baseline = this.lanes.find((lane) => lane.finished && lane.state.settings.strategy === "ar") ?? null;
+    for (const lane of this.lanes) lane.reading?.compare(baseline);
   }
 
   #reserve() {
