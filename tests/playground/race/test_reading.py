@@ -143,7 +143,8 @@ def test_a_selection_of_tokens_is_copied_as_text(browser: Browser, tmp_path: Pat
             """() => {
               const canvas = document.querySelector("[data-canvas]");
               getSelection().selectAllChildren(canvas);
-              const event = new ClipboardEvent("copy", { clipboardData: new DataTransfer(), bubbles: true, cancelable: true });
+              const clipboardData = new DataTransfer();
+              const event = new ClipboardEvent("copy", { clipboardData, bubbles: true, cancelable: true });
               canvas.querySelector(".token").dispatchEvent(event);
               return event.clipboardData.getData("text/plain");
             }"""
