@@ -12,7 +12,7 @@ const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
 const CHUNK = 96;
 
 class Grid {
-  // on: { look(position, pinned) }, called when a token is pointed at, focused or pinned; position null: no token.
+  // on: { look(position, pinned, byKey) }, called when a token is pointed at, focused or pinned; position null: no token.
   constructor(canvas, state, on) {
     this.canvas = canvas;
     this.state = state;
@@ -203,7 +203,7 @@ class Grid {
       End: () => last,
     }[event.key];
     if (to) this.cells[Math.max(0, Math.min(last, to()))].node.focus();
-    else if (event.key === "Enter") this.on.look(at, true);
+    else if (event.key === "Enter") this.on.look(at, true, true);
     else if (event.key === "Escape") this.on.look(null, true);
     else return;
     event.preventDefault();

@@ -3,13 +3,13 @@
 // [key, label, explanation, text from the metrics, or null if the figure does not apply]. The first three are large.
 const LARGE = 3;
 const FIGURES = [
-  ["rate", "Output tokens/s", "Output tokens after the first, divided by the seconds of decoding",
-    (m) => decimal(m.tokens_per_second, 0)],
+  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
   ["share", "Tokens per forward", "Output tokens after the first, divided by the forwards of decoding",
     (m) => decimal(m.tokens_per_forward, 2)],
   ["total", "Total time", "Prefill and decoding, without the time of the page",
     (m) => seconds(m.prefill_seconds + m.decode_seconds)],
-  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
+  ["rate", "Output tokens/s", "Output tokens after the first, divided by the seconds of decoding",
+    (m) => decimal(m.tokens_per_second, 0)],
   ["denoise", "Denoise", "Forwards that predicted masked tokens", (m) => decimal(m.denoise_forwards, 0)],
   ["commit", "Commit", "Forwards that wrote tokens to the KV cache: commits and verifications",
     (m) => decimal(m.commit_forwards, 0)],
@@ -22,7 +22,7 @@ const FIGURES = [
 const EMPTY_HEADER = { settings: {}, pieces: {}, prompt_ids: [] };
 
 class Lane {
-  // on: { look(lane, position, pinned) }
+  // on: { look(lane, position, pinned, byKey) }
   constructor(template, { name, about }, on) {
     this.root = template.content.firstElementChild.cloneNode(true);
     this.part = (key) => this.root.querySelector(`[data-${key}]`);
@@ -63,7 +63,7 @@ class Lane {
 
   open(header) {
     this.state = new TraceState(header);
-    const look = (position, pinned) => this.on.look(this, position, pinned);
+    const look = (position, pinned, byKey) => this.on.look(this, position, pinned, byKey);
     this.grid = new Grid(this.part("canvas"), this.state, { look });
     this.reading = new Reading(this);
   }

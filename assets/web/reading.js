@@ -37,13 +37,12 @@ class Reading {
     this.runs = this.against ? difference(this.against.words().map(keyOf), lane.words().map(keyOf)) : [];
     const first = this.runs.find((run) => run.kind !== "same");
     this.same = this.against ? !first : null;
-    this.part("same").hidden = this.same !== true;
     this.part("differs").hidden = this.same !== false;
     this.lane.root.querySelector("[data-as=changes]").hidden = this.against === null;
     if (first) {
       const at = this.runs[0].kind === "same" ? this.runs[0].to : 0;
       const count = this.runs.filter((run) => run.kind === "new").reduce((sum, run) => sum + run.to - run.from, 0);
-      this.part("differs").textContent = `differs from AR at token ${at + 1}`;
+      this.part("differs").textContent = `AR differs from token ${at + 1}`;
       this.part("differs").title = `${plural(count, "token")} of ${lane.words().length} differ from AR's. Show the first.`;
     }
     if (this.as === "changes" && !this.against) this.show("text");

@@ -16,7 +16,7 @@ from typing import Any
 from playground.server.tables import player_tables
 from playground.server.web_files import read
 
-STYLES = ("stage.css", "player.css", "reading.css")
+STYLES = ("stage.css", "player.css", "reading.css", "strip.css")
 CLASSES = (  # in the order in which they are loaded; the file that starts them comes last
     "words.js",
     "measure.js",
@@ -29,6 +29,7 @@ CLASSES = (  # in the order in which they are loaded; the file that starts them 
     "inspector.js",
     "scrubber.js",
     "mask.js",
+    "strip.js",
     "files.js",
     "player.js",
 )

@@ -149,6 +149,7 @@ def test_buttons_move_by_event_and_by_block(browser: Browser, tmp_path: Path) ->
 def test_figures_of_a_lane(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         region = page.get_by_role("region", name="Self-speculation", exact=True)
+        region.get_by_text("More figures").click()
         pairs = region.locator("dl > div:visible").evaluate_all(
             "all => all.map(pair => pair.innerText.split(/\\s*\\n/))"
         )
