@@ -12,7 +12,7 @@ def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
     base = small_base(tmp_path / "base")
     recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
     model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)
-    last = StepFigures(6, 2.51234, 2.0, 1.0, 8, 1e-3, 0.5, 17, 0.7, 1024, 500.0, 2.0, 4096)
+    last = StepFigures(6, 2.51234, 2.0, 1.0)
     evaluation = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.25, 1.5)})
     progress = Progress(step=6, tokens_seen=1024, seconds=90.0)
     card = model_card("mine", recipe, model, progress, last, evaluation)
