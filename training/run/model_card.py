@@ -89,8 +89,8 @@ def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
             "---",
             "",
             f"LoRA adapters for {base}, with the embedding of MASK (id {model.spec.mask_token_id}). The folder "
-            "`final/` beside this one has them merged. Without `nbdiff_engine` the adapted "
-            "model decodes as an AR model:",
+            '`final/` beside this one has them merged, and `nbdiff_engine.load("adapter")` merges them into the base. '
+            "Without `nbdiff_engine` the adapted model decodes as an AR model:",
             "",
             "```python",
             "from peft import PeftModel",
