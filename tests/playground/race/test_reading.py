@@ -13,6 +13,7 @@ from tests.playground.replaying import (
     Page,
     lane,
     launched,
+    move_to,
     opened,
     race_of_characters,
     sync_api,
@@ -179,3 +180,14 @@ def test_the_text_is_broken_only_where_the_answer_has_a_line_break(browser: Brow
             "all => all.map((each) => Number(each.querySelector('.token').dataset.at))"
         )
         assert starts == [0, 100, 200]
+
+
+def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, race_of_characters()) as page:
+        assert tokens(page).all_inner_texts() == ["E7", "A7", "秘", "E9", "B2", "鲁", "<eos>"]
+        move_to(page, 0.04)  # the last three bytes
+        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "E9", "B2", "鲁"]
+        tokens(page).nth(3).focus()
+        expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
+        tokens(page).nth(5).focus()
+        expect(page.locator("[data-token]")).to_have_text("鲁")

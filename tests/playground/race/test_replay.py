@@ -379,17 +379,6 @@ def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, t
         assert chunks.first.evaluate("node => getComputedStyle(node).contentVisibility") == "auto"
 
 
-def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, race_of_characters()) as page:
-        assert tokens(page).all_inner_texts() == ["E7", "A7", "秘", "E9", "B2", "鲁", "<eos>"]
-        move_to(page, 0.04)  # the last three bytes
-        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "E9", "B2", "鲁"]
-        tokens(page).nth(3).focus()
-        expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
-        tokens(page).nth(5).focus()
-        expect(page.locator("[data-token]")).to_have_text("鲁")
-
-
 def test_the_texts_of_an_answer_go_out_and_come_back(browser: Browser, tmp_path: Path) -> None:
     race = race_of_characters()
     with opened(browser, tmp_path, race) as page:
