@@ -54,6 +54,7 @@ function receive(value) {
   }
   const keep = Math.min(value.keep ?? 0, player.lanes.length);
   player.begin(value.lanes ?? [], keep, value.title);
+  document.body.toggleAttribute("data-decoding", Boolean(value.run)); // the figures are those of the race before
   if (!value.run) return;
   following = value.run;
   follow(value.run, keep);
@@ -86,6 +87,7 @@ async function follow(run, keep) {
 
 function end(message, isError = false, state = "failed") {
   following = null;
+  document.body.removeAttribute("data-decoding");
   if (isError) player.say("error", message);
   status(state === "finished" ? "Finished." : isError ? "Not finished." : message);
   player.end(state === "stopped" ? "stopped" : "");

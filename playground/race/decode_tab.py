@@ -130,8 +130,8 @@ class DecodeTab:
         self.preset.input(self.choose, self.preset, self.editor, **PRIVATE)
         stage.ended(
             self.ended,
-            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns],
-            [self.stop_button, self.on_stage, *chat.outputs, *drawn],
+            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
+            [self.stop_button, self.on_stage, *chat.outputs, *drawn, self.prompt],
             **PRIVATE,
         )
         stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
@@ -141,7 +141,7 @@ class DecodeTab:
             self.figures[-1],
             **PRIVATE,
         )
-        chat.list.input(self.show_turn, [chat.turns, chat.list], [stage, self.on_stage], **PRIVATE)
+        chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **PRIVATE)
         chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **PRIVATE)
         stage.imported(self.imported, stage, [stage, self.on_stage, *drawn], **PRIVATE)
         self.link_button.click(self.link, [stage, *form], [stage, address], **PRIVATE).then(
@@ -190,7 +190,7 @@ class DecodeTab:
             self.worker.stop(run_id)
 
     def ended(
-        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn]
+        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn], typed: Any
     ) -> dict[Any, Any]:
         """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
         stage = _shown(shown)
@@ -205,6 +205,8 @@ class DecodeTab:
             done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
         elif KEEP in _on(switches):
             so_far = conversation.added(so_far, prompt, done)
+            if typed == prompt:  # the next turn has another prompt; one that is being typed stays
+                stop[self.prompt] = ""
         return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
@@ -219,12 +221,13 @@ class DecodeTab:
         """Fill the lane form from a preset."""
         return {self.editor: self._edited(self.presets.get(name) or [])}
 
-    def show_turn(self, so_far: list[KeptTurn], chosen: Any) -> Any:
+    def show_turn(self, so_far: list[KeptTurn], event: gr.EventData) -> Any:
         """Show the race of an earlier turn on the stage."""
+        chosen = (event._data or {}).get("turn") if isinstance(event._data, dict) else None
         if not isinstance(chosen, int) or not 0 <= chosen < len(so_far):
             return gr.skip()
         race = so_far[chosen].race
-        return {self.stage: _message(race=race), self.on_stage: race}
+        return {self.stage: _message(race=race), self.on_stage: race, **self.chat.shown(so_far, chosen)}
 
     def _edited(self, lanes: Sequence[LaneSpec]) -> dict[str, Any]:
         return EditorValue.of(self.loaded, self.options, lanes).to_json()
