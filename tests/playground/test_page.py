@@ -162,9 +162,9 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
     ("prompt", "fields", "sentence"),
     [
         ("  ", {}, "The prompt is empty; write something for the model to answer."),
-        (STORY, {"parameter": "1.5"}, "threshold is 1.5; it must be above 0 and at most 1."),
-        (STORY, {"max_new_tokens": "0"}, "max_new_tokens"),
-        (STORY, {"max_new_tokens": ""}, "max_new_tokens is empty"),
+        (STORY, {"parameter": "1.5"}, "Lane 2, Threshold: 1.5 is not allowed; it must be above 0 and at most 1."),
+        (STORY, {"max_new_tokens": "0"}, "Max new tokens: 0 is not allowed"),
+        (STORY, {"max_new_tokens": ""}, "Max new tokens: it is empty"),
         ("a b " * 1900, {}, "has a context of 1024"),
         ("x" * 9000, {}, "The prompt is 9,000 characters long"),
     ],

@@ -89,7 +89,7 @@ def test_no_text_of_a_model_becomes_markup(browser: Browser, tmp_path: Path, wra
     with opened(browser, tmp_path, race_of(("AR", [text]), ("Block diffusion", ["a", text]))) as page:
         expect(reads(page, "AR", "Text")).to_contain_text("onerror")
         expect(reads(page, "Block diffusion", "Changes")).to_contain_text("onerror")
-        assert page.locator("img, .text a, .text script").count() == 0
+        assert page.locator("img, .answer a, .answer script").count() == 0
         assert page.evaluate("window.hacked") is None
 
 
@@ -121,7 +121,7 @@ def test_differences_from_ar_are_marked_and_the_first_is_shown(browser: Browser,
         assert box.locator("ins").all_inner_texts() == [" a new", "!"]
         expect(box).to_be_focused()
         same.get_by_role("button", name="Changes", exact=True).click()
-        expect(same.locator(".text ins, .text del")).to_have_count(0)
+        expect(same.locator(".answer ins, .answer del")).to_have_count(0)
 
 
 def test_a_long_answer_jumps_to_its_first_difference(browser: Browser, tmp_path: Path) -> None:

@@ -249,7 +249,10 @@ def test_a_race_is_exported_and_imported(browser: Browser, tmp_path: Path) -> No
         (lambda race: [1], "This file contains neither a race nor a trace"),
         (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
         (lambda race: {**race, "lanes": []}, "This race has no lanes."),
-        (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "it must have one finish event, at the end"),
+        (
+            lambda race: race["lanes"][0]["trace"]["events"].append(race["lanes"][0]["trace"]["events"][-1]) or race,
+            "an event follows its finish event",
+        ),
         (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(6, 1 << 30) or race, "event 1 is not a valid"),
         (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(0, "toString") or race, "event 1 is not"),
     ],
