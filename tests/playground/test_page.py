@@ -56,11 +56,11 @@ def test_every_lane_shows_its_text_and_its_figures(page: Page) -> None:
         for figure in FIGURES:
             pair = lane.locator("dl > div", has=page.get_by_text(figure, exact=True))
             assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").text_content())
-    assert re.search(r"fewer forwards|equal work", page.locator("[data-verdict]").inner_text())
+    assert re.search(r"fewer forwards|equal work", page.locator("[data-verdict]").text_content())
     ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens per forward", exact=True))
     expect(ar.locator("dd")).to_have_text("1.00")
     self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts accepted", exact=True))
-    assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").inner_text())
+    assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").text_content())
 
 
 def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
