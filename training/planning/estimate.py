@@ -18,6 +18,7 @@ from nbdiff_engine.errors import SettingError, brief
 from training.data.data_settings import SELF
 from training.data.self_generated import BATCH
 from training.model.adapters import add_adapters
+from training.model.base import TrainedModel
 from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
@@ -143,10 +144,11 @@ def estimate(
     if flops is not None and not flops > 0:
         raise SettingError(f"flops is {brief(flops)}; it must be above 0.")
     recipe = with_precision(recipe, device)
-    opened = None
+    opened, held_out = None, recipe.data.held_out
     if from_data or recipe.optimisation.epochs is not None:
-        opened = open_without_weights(recipe)[:2]
-        recipe = with_steps(recipe, *opened, processes)
+        opened = open_without_weights(recipe)
+        held_out = min(held_out, opened.held_out)  # few documents hold out fewer
+        recipe = with_steps(recipe, opened.model, opened.train, processes)
     shape = _shape(recipe)
     network = shape.network()
     parameters, layer = network.num_parameters(), Layer.of(network)
@@ -156,15 +158,18 @@ def estimate(
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
     adapts = recipe.kind == "adapt"
+    replaced = 0
+    if opened is not None and device == "cpu":
+        replaced = _replaced_embedding(recipe, shape, opened.model)
     content = DataContent.assumed(clean, noised_share, adapts)
     if from_data:
-        content = DataContent.counted(recipe, *opened)
+        content = DataContent.counted(recipe, opened.model, opened.train)
     rows = steps.rows * (2 if recipe.objective.complementary_masks else 1)
     if choose_attention(network, recipe.attention, device) != "documents":  # then padding is computed too
         padded = RowContent(clean, content.padded_noised, content.mean.documents)
         content = replace(content, mean=padded, fullest=padded)
     sizes, fullest = (
-        _Sizes(recipe, shape, network, layer, trained, rows, row, processes, device)
+        _Sizes(recipe, shape, network, layer, trained, rows, row, held_out, replaced, processes, device)
         for row in (content.mean, content.fullest)
     )
     stages = recipe.blocks.over(steps.max_steps).stages if adapts else ((0, 1),)
@@ -204,6 +209,15 @@ def _tokens_to_write(recipe: Recipe) -> int:
     return own.documents * own.max_new_tokens if recipe.data.source == SELF else 0
 
 
+def _replaced_embedding(recipe: Recipe, shape: BaseShape, model: TrainedModel) -> int:
+    """Bytes of the base's embedding if MASK needs a new row: the embedding is then copied, and the old one stays in
+    memory, because it is a part of the mapped file of the weights. 0 for a draft adapter or a new network."""
+    rows, hidden = model.network.get_input_embeddings().weight.shape
+    old = shape.config.get_text_config().vocab_size
+    stored = 4 if loads_float32(recipe) else shape.dtype.itemsize
+    return old * hidden * stored if recipe.kind == "adapt" and rows > old else 0
+
+
 def _shape(recipe: Recipe) -> BaseShape:
     if recipe.kind == "pretrain":
         return shape_of_new(recipe.network, "the new network")
@@ -222,6 +236,8 @@ class _Sizes:
     trained: dict[str, torch.nn.Parameter]
     rows: int
     row: RowContent
+    held_out: int  # documents
+    replaced: int  # bytes of an embedding that a larger one replaces; 0 if that is not known
     processes: int
     device: str
 
@@ -281,7 +297,7 @@ class _Sizes:
         forward = layers + work.attention / (1 + _ATTENTION_BACKWARD) + work.head / passes
         copies = 2 if self.recipe.objective.complementary_masks else 1
         step = self.rows / copies * self.recipe.optimisation.accumulation  # rows of the data
-        return forward * self.recipe.data.held_out / max(1.0, self.row.documents) / step
+        return forward * self.held_out / max(1.0, self.row.documents) / step
 
     def length(self, block_size: int) -> int:
         """Tokens per row of the forward pass. With blocks of one token nothing is noised."""
@@ -353,10 +369,12 @@ class _Sizes:
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
-        constant = weights + optimizer + exchange
+        constant = weights + optimizer + exchange + self.replaced
         kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         on_cpu = self.device == "cpu"
-        allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * activations)) if on_cpu else 0
+        # Checkpointed layers free as many pieces as others keep, between their inputs, which are kept.
+        passing = activations + (kept * (layer.number - 1) if checkpointed else 0)
+        allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * passing)) if on_cpu else 0
         peak = (
             constant
             + allocator
