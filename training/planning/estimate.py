@@ -18,7 +18,6 @@ from nbdiff_engine.errors import SettingError, brief
 from training.data.data_settings import SELF
 from training.data.self_generated import BATCH
 from training.model.adapters import add_adapters
-from training.model.base import TrainedModel
 from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
@@ -34,8 +33,7 @@ from training.run.run_length import with_steps
 _MASK_TEMPORARIES = 6  # boolean B x S x S tensors in memory while the mask is computed
 _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share of its activations
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
-# glibc does not return freed pieces of up to 32 MB to the system: 34 to 203 MiB in three runs, more with more
-# activations. A quarter of a GiB is the most.
+# glibc does not return all freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
 _PEFT = 55 * 2**20
@@ -158,9 +156,8 @@ def estimate(
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
     adapts = recipe.kind == "adapt"
-    replaced = 0
-    if opened is not None and device == "cpu":
-        replaced = _replaced_embedding(recipe, shape, opened.model)
+    grows = opened is not None and device == "cpu" and recipe.kind == "adapt"
+    replaced = shape.replaced_values(opened.model.network) if grows else 0
     content = DataContent.assumed(clean, noised_share, adapts)
     if from_data:
         content = DataContent.counted(recipe, opened.model, opened.train)
@@ -209,15 +206,6 @@ def _tokens_to_write(recipe: Recipe) -> int:
     return own.documents * own.max_new_tokens if recipe.data.source == SELF else 0
 
 
-def _replaced_embedding(recipe: Recipe, shape: BaseShape, model: TrainedModel) -> int:
-    """Bytes of the base's embedding if MASK needs a new row: the embedding is then copied, and the old one stays in
-    memory, because it is a part of the mapped file of the weights. 0 for a draft adapter or a new network."""
-    rows, hidden = model.network.get_input_embeddings().weight.shape
-    old = shape.config.get_text_config().vocab_size
-    stored = 4 if loads_float32(recipe) else shape.dtype.itemsize
-    return old * hidden * stored if recipe.kind == "adapt" and rows > old else 0
-
-
 def _shape(recipe: Recipe) -> BaseShape:
     if recipe.kind == "pretrain":
         return shape_of_new(recipe.network, "the new network")
@@ -237,7 +225,7 @@ class _Sizes:
     rows: int
     row: RowContent
     held_out: int  # documents
-    replaced: int  # bytes of an embedding that a larger one replaces; 0 if that is not known
+    replaced: int  # values of an embedding that a larger one replaces; 0 if that is not known
     processes: int
     device: str
 
@@ -369,10 +357,10 @@ class _Sizes:
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
-        constant = weights + optimizer + exchange + self.replaced
+        constant = weights + optimizer + exchange + stored * self.replaced
         kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         on_cpu = self.device == "cpu"
-        # Checkpointed layers free as many pieces as others keep, between their inputs, which are kept.
+        # Checkpointed layers free as many pieces as others keep.
         passing = activations + (kept * (layer.number - 1) if checkpointed else 0)
         allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * passing)) if on_cpu else 0
         peak = (
