@@ -33,8 +33,7 @@ from training.run.run_length import with_steps
 _MASK_TEMPORARIES = 6  # boolean B x S x S tensors in memory while the mask is computed
 _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share of its activations
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
-# glibc does not return freed pieces of up to 32 MB to the system: 34 to 203 MiB in three runs, more with more
-# activations. A quarter of a GiB is the most.
+# glibc does not return all freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
 _PEFT = 55 * 2**20
@@ -143,10 +142,11 @@ def estimate(
     if flops is not None and not flops > 0:
         raise SettingError(f"flops is {brief(flops)}; it must be above 0.")
     recipe = with_precision(recipe, device)
-    opened = None
+    opened, held_out = None, recipe.data.held_out
     if from_data or recipe.optimisation.epochs is not None:
-        opened = open_without_weights(recipe)[:2]
-        recipe = with_steps(recipe, *opened, processes)
+        opened = open_without_weights(recipe)
+        held_out = min(held_out, opened.held_out)  # few documents hold out fewer
+        recipe = with_steps(recipe, opened.model, opened.train, processes)
     shape = _shape(recipe)
     network = shape.network()
     parameters, layer = network.num_parameters(), Layer.of(network)
@@ -156,15 +156,17 @@ def estimate(
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
     adapts = recipe.kind == "adapt"
+    grows = opened is not None and device == "cpu" and recipe.kind == "adapt"
+    replaced = shape.replaced_values(opened.model.network) if grows else 0
     content = DataContent.assumed(clean, noised_share, adapts)
     if from_data:
-        content = DataContent.counted(recipe, *opened)
+        content = DataContent.counted(recipe, opened.model, opened.train)
     rows = steps.rows * (2 if recipe.objective.complementary_masks else 1)
     if choose_attention(network, recipe.attention, device) != "documents":  # then padding is computed too
         padded = RowContent(clean, content.padded_noised, content.mean.documents)
         content = replace(content, mean=padded, fullest=padded)
     sizes, fullest = (
-        _Sizes(recipe, shape, network, layer, trained, rows, row, processes, device)
+        _Sizes(recipe, shape, network, layer, trained, rows, row, held_out, replaced, processes, device)
         for row in (content.mean, content.fullest)
     )
     stages = recipe.blocks.over(steps.max_steps).stages if adapts else ((0, 1),)
@@ -222,6 +224,8 @@ class _Sizes:
     trained: dict[str, torch.nn.Parameter]
     rows: int
     row: RowContent
+    held_out: int  # documents
+    replaced: int  # values of an embedding that a larger one replaces; 0 if that is not known
     processes: int
     device: str
 
@@ -281,7 +285,7 @@ class _Sizes:
         forward = layers + work.attention / (1 + _ATTENTION_BACKWARD) + work.head / passes
         copies = 2 if self.recipe.objective.complementary_masks else 1
         step = self.rows / copies * self.recipe.optimisation.accumulation  # rows of the data
-        return forward * self.recipe.data.held_out / max(1.0, self.row.documents) / step
+        return forward * self.held_out / max(1.0, self.row.documents) / step
 
     def length(self, block_size: int) -> int:
         """Tokens per row of the forward pass. With blocks of one token nothing is noised."""
@@ -353,10 +357,12 @@ class _Sizes:
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
-        constant = weights + optimizer + exchange
+        constant = weights + optimizer + exchange + stored * self.replaced
         kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         on_cpu = self.device == "cpu"
-        allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * activations)) if on_cpu else 0
+        # Checkpointed layers free as many pieces as others keep.
+        passing = activations + (kept * (layer.number - 1) if checkpointed else 0)
+        allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * passing)) if on_cpu else 0
         peak = (
             constant
             + allocator

@@ -50,7 +50,7 @@ class Preview:
 
     @classmethod
     def of(cls, recipe: Recipe, block_size: int) -> "Preview":
-        model, source, about_mask = open_without_weights(recipe)
+        model, source, _, about_mask = open_without_weights(recipe)
         recipe = with_steps(recipe, model, source, processes=1)
         packer, noising = packer_of(recipe, model, source), noising_of(recipe, model, block_size)
         return cls(recipe, model, source, packer, noising, about_mask)

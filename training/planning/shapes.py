@@ -79,6 +79,15 @@ class BaseShape:
         """The network on the meta device."""
         return meta_network(self.config, self.name)
 
+    def replaced_values(self, network: PreTrainedModel) -> int:
+        """Values of the embedding of the checkpoint if `network` has more rows, for a new MASK; else 0.
+
+        The larger embedding is a copy, and the old one stays in memory: it is a part of the mapped file of the weights.
+        """
+        rows, hidden = network.get_input_embeddings().weight.shape
+        old = self.config.get_text_config().vocab_size
+        return old * hidden if rows > old else 0
+
 
 def find_shape(base: str) -> BaseShape:
     """The shape of a bundled name, a folder or a hub id. Raises CheckpointError with one sentence."""

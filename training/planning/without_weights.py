@@ -1,5 +1,7 @@
 """Open a run's data and its model without weights: tokenizer, config, MASK."""
 
+from typing import NamedTuple
+
 import torch
 
 from nbdiff_engine import describe
@@ -17,8 +19,17 @@ from training.run.launch import first_documents, open_documents, self_data_folde
 _TOKENIZER_DOCUMENTS = 500  # pretrain: enough to preview the tokenizer
 
 
-def open_without_weights(recipe: Recipe) -> tuple[TrainedModel, DocumentSource, str]:
-    """The model on the meta device, the documents to train on, and a sentence about its MASK or its tokenizer.
+class Opened(NamedTuple):
+    """A run without weights."""
+
+    model: TrainedModel  # on the meta device
+    train: DocumentSource
+    held_out: int  # documents
+    about_mask: str  # a sentence about its MASK or its tokenizer
+
+
+def open_without_weights(recipe: Recipe) -> Opened:
+    """The model and the documents of a run.
 
     Raises NBDiffError if the run could not start.
     """
@@ -40,9 +51,10 @@ def open_without_weights(recipe: Recipe) -> tuple[TrainedModel, DocumentSource, 
                     f"of {recipe.data.self_data.documents} documents, so the steps cannot be counted; give --max-steps."
                 )
             few = first_documents(recipe.data, count)
-            recipe = recipe.model_copy(update={"data": few.model_copy(update={"held_out": 0})})
-    source, _ = open_documents(recipe, model, written)
-    return model, source, about_mask
+            opened = recipe.model_copy(update={"data": few.model_copy(update={"held_out": 0})})
+            return Opened(model, open_documents(opened, model, written)[0], recipe.data.held_out, about_mask)
+    train, held_out = open_documents(recipe, model, written)
+    return Opened(model, train, 0 if held_out is None else len(held_out), about_mask)
 
 
 def _model(recipe: Recipe) -> tuple[TrainedModel, str]:

@@ -348,7 +348,7 @@ def test_a_run_on_documents_that_its_base_writes(prompts, tmp_path, monkeypatch,
     author = Author.of(nb.load(base, dtype="float32"), recipe.data)
     assert documents(file)[0][0] == list(author.documents(range(1), lambda event: None)[0].ids)
     monkeypatch.setattr(self_author, "decode", None)
-    _, source, _ = open_without_weights(recipe)  # a preview finds the file under the same key
+    _, source, *_ = open_without_weights(recipe)  # a preview finds the file under the same key
     assert [source[index] for index in range(len(source))] == [
         open_self(recipe.data, file)[0][index] for index in range(len(source))
     ]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nbdiff_engine.errors import SettingError
-from tests.training.bases import write_base
+from tests.tiny import SHAPE
+from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.runs import WORDS, small_base, small_data, small_recipe, written
 from training.planning.estimate import estimate
 from training.planning.estimate_table import table
@@ -122,6 +123,23 @@ def test_tokens_are_counted_in_the_data(tmp_path, run):
     assert "not counted" in out
     code, out, err = run("estimate", *arguments, "--data", str(tmp_path / "none.jsonl"))
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_few_documents_hold_out_fewer(tmp_path):
+    base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl", rows=40)
+    wanted, held_out = (
+        estimate(small_recipe(base, data, data={"held_out": each}), flops=1e12, from_data=True).seconds_evaluating
+        for each in (64, 4)  # a tenth of 40 is 4
+    )
+    assert wanted == held_out > 0
+
+
+def test_an_embedding_that_a_new_mask_replaces_stays_in_memory(tmp_path):
+    data = small_data(tmp_path / "data.jsonl")
+    own, new = write_base(tmp_path / "own"), write_base(tmp_path / "new")
+    rename_entries(new, {"<mask>": "qq"})
+    peaks = [estimate(small_recipe(each, data), flops=1e12, from_data=True).memory.peak for each in (own, new)]
+    assert peaks[1] - peaks[0] == ENTRIES * SHAPE["hidden_size"] * 4
 
 
 def test_the_steps_of_epochs_are_counted_in_the_data(tmp_path, run):

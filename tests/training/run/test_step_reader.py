@@ -21,7 +21,7 @@ def recipe(tmp_path):
 
 
 def reader(recipe, processes: int = 1, process: int = 0) -> StepReader:
-    model, source, _ = open_without_weights(recipe)
+    model, source, *_ = open_without_weights(recipe)
     return StepReader(recipe, model, source, None, processes, multiple=1, process=process)
 
 
@@ -73,7 +73,7 @@ def test_a_preview_packs_and_noises_as_the_run_does(recipe):
 
 
 def test_noise_depends_only_on_the_seed(recipe):
-    model, source, _ = open_without_weights(recipe)
+    model, source, *_ = open_without_weights(recipe)
     packed, _ = packer_of(recipe, model, source).batch(Cursor(), 2)
     noising = Preview.of(recipe, 8).noising
     one, again, other = (noised(packed, noising, recipe, seed_of(recipe, "noise", step, 0)) for step in (3, 3, 4))
