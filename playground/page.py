@@ -1,13 +1,13 @@
 """The playground: the loaded models, the worker, the page with its tabs, and the server."""
 
-import html
 import os
 import threading
 
 import gradio as gr
 
-from nbdiff_engine import BlockModel, NBDiffError
+from nbdiff_engine import NBDiffError
 from playground import address, api
+from playground.header import TITLE, header
 from playground.models import ModelsTab
 from playground.options import ServerOptions, StartError
 from playground.race import lanes_editor
@@ -22,7 +22,6 @@ from playground.training_tab.opening import OpenedCheckpoint
 from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 
-TITLE = "NBDiff playground"
 # Fonts of the system: the page downloads none.
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
@@ -90,7 +89,7 @@ class Playground:
 def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
     model = loaded.get(loaded.names()[0])
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(_header(model), js_on_load=None, apply_default_css=False, elem_id="header")
+        gr.HTML(header(model), js_on_load=None, apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
                 editor = DecodeTab(loaded, model, worker, options).build(blocks)
@@ -149,19 +148,6 @@ def _theme() -> gr.Theme:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
     )
-
-
-def _header(model: BlockModel) -> str:
-    about = html.escape(f"{model.name}, {_about(model)}")
-    what = "Compare block diffusion, which decodes several tokens in one forward, with one token at a time (AR)"
-    return f"<header><h1>{TITLE}</h1><p>{what}: {about}</p></header>"
-
-
-def _about(model: BlockModel) -> str:
-    size = model.parameters
-    parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-    blocks = "autoregressive only" if model.spec is None else f"trained for blocks of {model.spec.block_size}"
-    return f"{parameters} parameters, {blocks}, {str(model.dtype).removeprefix('torch.')} on {model.device}"
 
 
 def _reach_loopback_directly() -> None:

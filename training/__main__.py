@@ -21,7 +21,7 @@ import typer
 from training.jobs.jobs_command import cli as jobs_cli
 from training.planning import planning_commands
 from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
-from training.run.end_file import ending_written
+from training.run.end_file import ending_written, is_first_process
 from training.run.export_command import export
 
 cli = typer.Typer(
@@ -88,7 +88,7 @@ def _run(
     if output is None:
         output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
     with ending_written(output, resume, ending_of):
-        chosen = planning_commands.settled(recipe, overrides, base, data, max_steps)
+        chosen = planning_commands.resolved_recipe(recipe, overrides, base, data, max_steps)
         if chosen.kind != kind:
             raise RecipeError(
                 f"The recipe {recipe} is for {chosen.kind}; run python -m training {chosen.kind} with it."
@@ -96,7 +96,8 @@ def _run(
         from training.run.launch import start
 
         final = start(chosen, output, resume)
-    print(final)
+    if is_first_process():
+        print(final)
 
 
 def main() -> None:
@@ -104,7 +105,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    level = logging.INFO if is_first_process() else logging.ERROR  # all processes read the same rows
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         code = cli(standalone_mode=False)

@@ -86,7 +86,7 @@ const isHex = (text) => typeof text === "string" && /^([0-9a-f]{2})+$/.test(text
 function checkTrace(trace) {
   const damaged = (what) => new FileProblem(`This trace is damaged: ${what}.`);
   if (!isRecord(trace) || trace.format !== "nbdiff-trace") throw new FileProblem("This race is damaged: a lane has no trace.");
-  if (![1, 2].includes(trace.version)) throw new FileProblem(`This trace has version ${brief(trace.version)}; this page reads versions 1 and 2.`);
+  if (![1, 2, 3].includes(trace.version)) throw new FileProblem(`This trace has version ${brief(trace.version)}; this page reads versions 1 to 3.`);
   if (!isRecord(trace.settings)) throw damaged("it has no settings");
   if (!isRecord(trace.pieces) || !Object.values(trace.pieces).every((text) => typeof text === "string")) throw damaged("it has no texts");
   if (trace.bytes !== undefined && (!isRecord(trace.bytes) || !Object.values(trace.bytes).every(isHex))) throw damaged("its bytes are not hexadecimal");

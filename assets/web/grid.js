@@ -4,21 +4,22 @@
 
 const VIEWS = ["confidence", "order", "step"];
 const ZERO_WIDTH_SPACE = "\u200b"; // allows a line break between two tokens
-const PART = "·"; // a token that leaves a character incomplete
 const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
 
 // The browser lays out each chunk of tokens separately, and no chunk that is out of sight. Without chunks, one token that
-// changes its width would cause a layout of all tokens. Most answers fit into one chunk.
-const CHUNK = 128;
+// changes its width would cause a layout of all tokens. A chunk is a box of its own, so it may begin only where the
+// answer has a line break: after at least this many tokens. The line breaks are known when the answer is finished.
+const CHUNK = 96;
 
 class Grid {
-  // on: { look(position, pinned) }, called when a token is pointed at, focused or pinned; position null: no token.
+  // on: { look(position, pinned, byKey) }, called when a token is pointed at, focused or pinned; position null: no token.
   constructor(canvas, state, on) {
     this.canvas = canvas;
     this.state = state;
     this.on = on;
     this.cells = [];
-    this.chunks = [];
+    this.chunks = []; // {node, from}: its first position
+    this.inChunks = state.finished; // a live answer is in one chunk
     this.k = -1;
     this.view = "confidence";
     this.scale = 1;
@@ -41,12 +42,10 @@ class Grid {
     Object.assign(this, { k, view, scale });
     this.canvas.dataset.view = view;
     this.#reach(count);
-    this.chunks.forEach((chunk, index) => {
-      if (chunk.hidden !== index * CHUNK >= count) chunk.hidden = index * CHUNK >= count;
-    });
+    for (const { node, from } of this.chunks) if (node.hidden !== from >= count) node.hidden = from >= count;
     if (this.roving >= count && count) this.#rove(0); // one token must stay in the tab order
     // Cells of a hidden chunk are not changed. They are updated when the chunk is shown again.
-    const end = Math.min(this.cells.length, Math.ceil(count / CHUNK) * CHUNK);
+    const end = this.chunks.find(({ from }) => from >= count)?.from ?? this.cells.length;
     for (let at = 0; at < end; at += 1) {
       const cell = this.cells[at];
       const entry = at < count ? this.state.entry(at, k) : null;
@@ -59,6 +58,16 @@ class Grid {
       Object.assign(cell, { entry, look, over, text, version: this.version });
       this.#drawCell(cell, at, k, entry);
     }
+  }
+
+  // The answer is finished: from now on it is laid out in chunks.
+  finish() {
+    if (this.inChunks || !this.state.finished) return;
+    this.inChunks = true;
+    if (this.cells.length <= CHUNK) return;
+    Object.assign(this, { cells: [], chunks: [], roving: 0 });
+    this.canvas.textContent = "";
+    this.paint(this.k);
   }
 
   pin(position) {
@@ -98,10 +107,18 @@ class Grid {
       node.tabIndex = at === this.roving ? 0 : -1;
       node.setAttribute("role", "button");
       slot.append("", node, "");
-      if (at % CHUNK === 0) this.chunks.push(this.canvas.appendChild(make("div", "chunk")));
-      this.chunks.at(-1).append(slot);
+      if (this.#startsChunk(at)) this.chunks.push({ node: this.canvas.appendChild(make("div", "chunk")), from: at });
+      this.chunks.at(-1).node.append(slot);
       this.cells.push({ slot, node, entry: undefined, look: undefined, over: undefined, text: null });
     }
+  }
+
+  #startsChunk(at) {
+    if (at === 0) return true;
+    if (!this.inChunks || at - this.chunks.at(-1).from < CHUNK) return false;
+    const { last } = this.state;
+    const before = this.state.entry(at - 1, last);
+    return Boolean(before?.fixed) && splitText(this.state.textAt(at - 1, last, before))[2] === "\n";
   }
 
   // The look of a cell as one number, without its entry.
@@ -114,16 +131,18 @@ class Grid {
     slot.hidden = !entry;
     if (!entry) return;
     const masked = over === null || (over === undefined && !entry.fixed);
-    const text = over ? over[0] : entry.fixed ? this.state.textAt(at, k, entry) || PART : "";
+    const whole = entry.fixed ? this.state.textAt(at, k, entry) : "";
+    const isPart = !over && entry.fixed && !whole; // a part of a character: its bytes
+    const text = over ? over[0] : isPart ? this.state.hexOf(entry.token) : whole;
     const [before, shown, after] = masked ? ["", "···", ""] : splitText(text);
-    slot.firstChild.data = at % CHUNK === 0 ? "" : before || ZERO_WIDTH_SPACE;
+    slot.firstChild.data = at === 0 ? "" : before || ZERO_WIDTH_SPACE;
     if (node.textContent !== shown) node.textContent = shown;
     slot.lastChild.data = after;
     const border = Math.floor(look / 16);
     const edited = over !== undefined || entry.edited;
     const name = STATE_NAMES[over === null ? MASK : over ? OPEN : look % 8];
     node.className = `token ${name}${look & 8 ? " new" : ""}${border ? " opens" : ""}${edited ? " edited" : ""}`
-      + `${entry.reason === "accepted_draft" ? " accepted" : ""}${this.pinned === at ? " pinned" : ""}`;
+      + `${entry.reason === "accepted_draft" ? " accepted" : ""}${isPart ? " part" : ""}${this.pinned === at ? " pinned" : ""}`;
     node.dataset.state = name;
     if (border) node.dataset.block = border;
     const [mark, level] = this.#marked(entry, edited);
@@ -184,7 +203,7 @@ class Grid {
       End: () => last,
     }[event.key];
     if (to) this.cells[Math.max(0, Math.min(last, to()))].node.focus();
-    else if (event.key === "Enter") this.on.look(at, true);
+    else if (event.key === "Enter") this.on.look(at, true, true);
     else if (event.key === "Escape") this.on.look(null, true);
     else return;
     event.preventDefault();

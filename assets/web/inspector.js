@@ -6,6 +6,7 @@ function limitOf({ strategy, unmasking, threshold }, { fixed, reason }) {
   return strategy === "block_diffusion" && unmasking === "confidence" && typeof threshold === "number" ? threshold : null;
 }
 
+const GAP = 8; // pixels between the token, the panel and the edge of the window
 const SPARK = { width: 260, height: 64, left: 4, right: 4, top: 5, bottom: 5 };
 
 class Inspector {
@@ -38,7 +39,7 @@ class Inspector {
     this.draw();
   }
 
-  // Show a token; position null shows the hint.
+  // Show a token at its place on the page; position null hides the panel.
   show(lane, position, pinned) {
     if (this.lane !== lane && lane) this.#dropChanges(lane);
     Object.assign(this, { lane: lane ?? this.lane, position, pinned });
@@ -63,6 +64,7 @@ class Inspector {
     if (this.isPaused === isPaused) return;
     this.isPaused = isPaused;
     this.#forkable();
+    this.place();
   }
 
   draw() {
@@ -70,8 +72,6 @@ class Inspector {
     const k = lane?.k ?? -1;
     const entry = lane?.state && position !== null ? lane.state.entry(position, k) : null;
     this.entry = entry;
-    this.part("hint").hidden = entry !== null;
-    this.part("details").hidden = entry === null;
     this.part("unpin").hidden = !this.pinned;
     if (entry) {
       const { state } = lane;
@@ -85,6 +85,25 @@ class Inspector {
       this.#others(state, entry);
     }
     this.#forkable();
+    this.place();
+  }
+
+  // Put the panel below its token, or above it where there is no room. On a phone, CSS makes it a sheet at the bottom.
+  place() {
+    const { root, entry } = this;
+    const isOpen = root.matches(":popover-open");
+    if (!entry || !root.isConnected) {
+      if (isOpen) root.hidePopover();
+      return;
+    }
+    if (!isOpen) root.showPopover();
+    const token = this.lane.grid.cells[this.position].node.getBoundingClientRect();
+    const { width, height } = root.getBoundingClientRect();
+    const left = Math.max(GAP, Math.min(token.left, innerWidth - width - GAP));
+    const fits = token.bottom + GAP + height <= innerHeight;
+    const top = fits ? token.bottom + GAP : Math.max(GAP, Math.min(token.top, innerHeight) - GAP - height);
+    root.style.setProperty("--left", `${Math.round(left)}px`);
+    root.style.setProperty("--top", `${Math.round(top)}px`);
   }
 
   #where(state, k, entry) {
@@ -263,6 +282,7 @@ class Inspector {
     this.lane.grid.overlay = new Map([...this.changes].map(([at, { text }]) => [at, text === null ? null : [text]]));
     this.on.changed(this.lane);
     this.#forkable();
+    this.place();
   }
 
   #continue() {

@@ -3,13 +3,13 @@
 // [key, label, explanation, text from the metrics, or null if the figure does not apply]. The first three are large.
 const LARGE = 3;
 const FIGURES = [
-  ["rate", "Output tokens/s", "Output tokens after the first, divided by the seconds of decoding",
-    (m) => decimal(m.tokens_per_second, 0)],
+  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
   ["share", "Tokens per forward", "Output tokens after the first, divided by the forwards of decoding",
     (m) => decimal(m.tokens_per_forward, 2)],
   ["total", "Total time", "Prefill and decoding, without the time of the page",
     (m) => seconds(m.prefill_seconds + m.decode_seconds)],
-  ["forwards", "Forwards", "Calls of the network after the prefill", (m) => decimal(m.decode_forwards, 0)],
+  ["rate", "Output tokens/s", "Output tokens after the first, divided by the seconds of decoding",
+    (m) => decimal(m.tokens_per_second, 0)],
   ["denoise", "Denoise", "Forwards that predicted masked tokens", (m) => decimal(m.denoise_forwards, 0)],
   ["commit", "Commit", "Forwards that wrote tokens to the KV cache: commits and verifications",
     (m) => decimal(m.commit_forwards, 0)],
@@ -22,7 +22,7 @@ const FIGURES = [
 const EMPTY_HEADER = { settings: {}, pieces: {}, prompt_ids: [] };
 
 class Lane {
-  // on: { look(lane, position, pinned) }
+  // on: { look(lane, position, pinned, byKey) }
   constructor(template, { name, about }, on) {
     this.root = template.content.firstElementChild.cloneNode(true);
     this.part = (key) => this.root.querySelector(`[data-${key}]`);
@@ -49,7 +49,8 @@ class Lane {
     const lane = new Lane(template, kept, on);
     lane.open({ ...kept.trace, context: kept.context ?? null, token_shift: kept.token_shift ?? null });
     for (const event of kept.trace.events) lane.state.add(event);
-    lane.done(kept.metrics ?? measure(kept.trace.events), kept.text || lane.state.text(lane.state.last));
+    const text = kept.text || lane.state.answer.join("") || lane.state.text(lane.state.last);
+    lane.done(kept.metrics ?? measure(kept.trace.events), text);
     return lane;
   }
 
@@ -62,8 +63,9 @@ class Lane {
 
   open(header) {
     this.state = new TraceState(header);
-    const look = (position, pinned) => this.on.look(this, position, pinned);
+    const look = (position, pinned, byKey) => this.on.look(this, position, pinned, byKey);
     this.grid = new Grid(this.part("canvas"), this.state, { look });
+    this.reading = new Reading(this);
   }
 
   add(event, pieces, bytes) {
@@ -97,7 +99,24 @@ class Lane {
     if (!this.state) return;
     this.k = k;
     this.grid.paint(k, view);
+    this.reading.draw();
     this.#count(k);
+  }
+
+  // The text after the event that the lane shows. After the last event, it is the answer without control tokens.
+  textNow() {
+    const over = this.k >= 0 && this.state.events[this.k][0] === "finish";
+    return over ? this.text : this.state.text(this.k);
+  }
+
+  // The tokens of the finished answer as {text: what each adds to the answer, name: a text that is never empty}.
+  words() {
+    const { state } = this;
+    return state.events.at(-1)[4].map((_, at) => {
+      const entry = state.entry(at, state.last);
+      const name = state.nameAt(at, state.last, entry);
+      return { text: state.answer.length ? state.answer[at] ?? "" : name, name };
+    });
   }
 
   // Set the height of the longest state, so that nothing below moves during the replay.

@@ -29,6 +29,7 @@ class Player {
       unpin: () => this.#look(null, null, true),
     }, { forks: Boolean(on.fork), policies: tables.policies });
     this.mask = new MaskView(this.part("maskview"));
+    this.strip = new Strip(this.part("strip"), { choose: (lane) => this.#choose(lane) });
     this.#wire();
     new ResizeObserver(([{ contentRect: { width } }]) => {
       if (this.width && Math.abs(width - this.width) > 1) this.#reserve();
@@ -40,7 +41,11 @@ class Player {
     for (const button of this.root.querySelectorAll("[data-view]")) {
       if (button.tagName === "INPUT") button.addEventListener("change", () => this.#see(button.value));
     }
-    this.root.addEventListener("keydown", (event) => this.#pressed(event));
+    // The keys work wherever the focus is, but not in a field and not while another tab of the page is shown.
+    document.addEventListener("keydown", (event) => this.#pressed(event));
+    for (const kind of ["scroll", "resize"]) {
+      addEventListener(kind, () => { if (this.inspector.entry) this.inspector.place(); }, { capture: true, passive: true });
+    }
     this.part("showmask").addEventListener("click", () => this.#toggleMask());
     this.part("masklane").addEventListener("change", () => {
       this.chosen = this.lanes[Number(this.part("masklane").value)] ?? null;
@@ -88,7 +93,10 @@ class Player {
       this.#listLanes();
       this.#labels();
     } else if (frame.kind === "event") lane.add(frame.event, frame.pieces, frame.bytes);
-    else if (frame.kind === "done") lane.done(frame.metrics, frame.text, frame.answer_pieces);
+    else if (frame.kind === "done") {
+      lane.done(frame.metrics, frame.text, frame.answer_pieces);
+      this.#compare();
+    }
   }
 
   // Draw the changes of the last frames.
@@ -98,6 +106,23 @@ class Player {
     if (moved.length) this.#follow();
     this.inspector.draw();
     this.mask.draw(this.chosen);
+    const decoding = this.lanes.findLast((lane) => lane.state);
+    if (!this.picked && decoding && decoding !== this.current) this.#setCurrent(decoding);
+    this.strip.draw(this.lanes, this.current);
+  }
+
+  // A click on the strip: on a phone it shows that lane, elsewhere it brings the lane into view.
+  #choose(lane) {
+    this.picked = true;
+    this.#setCurrent(lane);
+    this.strip.draw(this.lanes, lane);
+    lane.root.scrollIntoView({ block: "nearest", behavior: STILL.matches ? "auto" : "smooth" });
+    this.#reserve();
+  }
+
+  #setCurrent(lane) {
+    this.current = lane;
+    for (const each of this.lanes) each.root.toggleAttribute("data-current", each === lane);
   }
 
   // Scroll the lanes to their newest tokens. All lanes are measured before any is scrolled, because each change costs a
@@ -149,7 +174,7 @@ class Player {
     return this.root.querySelector("template");
   }
 
-  #laneEvents = { look: (lane, position, pinned) => this.#look(lane, position, pinned) };
+  #laneEvents = { look: (lane, position, pinned, byKey) => this.#look(lane, position, pinned, byKey) };
 
   #fill(lanes) {
     this.inspector.reset();
@@ -159,6 +184,10 @@ class Player {
     this.chosen = null;
     this.part("lanes").replaceChildren(...lanes.map((lane) => lane.root));
     this.part("lanes").dataset.count = Math.min(4, lanes.length);
+    this.picked = false;
+    // The first lane with blocks shows what this page is about.
+    this.#setCurrent(lanes.find((lane) => lane.state?.widest > 1) ?? lanes[0] ?? null);
+    this.strip.draw(lanes, this.current);
     this.#listLanes();
   }
 
@@ -180,13 +209,22 @@ class Player {
     const states = this.lanes.map((lane) => lane.state).filter(Boolean);
     const blocks = states.flatMap((state) => state.blockEvents.map((k) => state.times[k]));
     this.scrubber.set(states.flatMap((state) => state.times), blocks);
+    for (const lane of this.lanes) lane.grid?.finish();
+    this.#compare();
     this.#labels();
     this.#reserve();
   }
 
+  // Compare every answer with that of the first AR lane.
+  #compare() {
+    const baseline = this.lanes.find((lane) => lane.finished && lane.state.settings.strategy === "ar") ?? null;
+    for (const lane of this.lanes) lane.reading?.compare(baseline);
+    this.strip.draw(this.lanes, this.current);
+  }
+
   #reserve() {
     if (this.live) return;
-    const shown = this.lanes.filter((lane) => lane.state?.events.length);
+    const shown = this.lanes.filter((lane) => lane.state?.events.length && lane.root.offsetParent);
     for (const lane of shown) lane.grid.canvas.style.minHeight = ""; // first for all: lanes in one row have equal heights
     for (const lane of shown) lane.reserve(this.view);
   }
@@ -220,6 +258,7 @@ class Player {
     this.part("replaying").textContent = this.live || !has ? this.label : [this.label, replay].filter(Boolean).join(" · ");
     this.part("replaying").dataset.kind = this.label.toLowerCase();
     this.say("title", this.label === "Live" ? "" : this.title);
+    this.part("title").title = this.title;
     this.part("transport").hidden = this.live || !has;
     const all = ["blocks", "drafts", "edits"].filter((what) => this.lanes.some((lane) => lane.state?.has[what]));
     for (const item of this.root.querySelectorAll("[data-when]")) item.hidden = has && !all.includes(item.dataset.when);
@@ -233,8 +272,8 @@ class Player {
     this.root.dataset.shows = view;
   }
 
-  // A token is pointed at or pinned. A pinned token stays until it is unpinned or another one is pinned.
-  #look(lane, position, pin) {
+  // A token is pointed at or pinned, with the keyboard or not. A pinned token stays until it is unpinned or another one is pinned.
+  #look(lane, position, pin, byKey = false) {
     if (pin) {
       const again = this.pinned && this.pinned.lane === lane && this.pinned.position === position;
       this.pinned?.lane.grid?.pin(null);
@@ -242,6 +281,8 @@ class Player {
       if (this.pinned) lane.grid.pin(position);
     } else if (this.pinned) return;
     this.inspector.show(lane, position, this.pinned !== null);
+    if (pin && this.pinned) this.#aboveSheet(lane, position);
+    if (byKey && this.pinned) this.inspector.root.focus({ preventScroll: true }); // Tab goes on to its controls
     if (lane && this.mask.open && pin && this.pinned) {
       this.chosen = lane;
       this.#listLanes();
@@ -249,18 +290,29 @@ class Player {
     }
   }
 
+  // The sheet of a phone must not cover the token that it explains.
+  #aboveSheet(lane, position) {
+    const [panel, node] = [this.inspector.root.getBoundingClientRect(), lane.grid.cells[position].node.getBoundingClientRect()];
+    const isSheet = panel.left === 0 && panel.width >= innerWidth;
+    if (isSheet && node.bottom > panel.top) scrollBy({ top: node.bottom - panel.top + 24 });
+  }
+
   #pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || this.live) return;
-    const { target } = event;
+    const target = event.target instanceof Element ? event.target : document.body;
+    if (!this.root.checkVisibility()) return; // another tab of the page is shown
     if (event.key === "Escape" && this.pinned) {
+      const { lane, position } = this.pinned;
       this.#look(null, null, true);
-      this.root.focus({ preventScroll: true }); // the element with the focus may be hidden now
+      lane.grid.cells[position].node.focus({ preventScroll: true }); // the focus may have been in the panel
       return;
     }
     const isRange = target === this.scrubber.range;
-    if (!isRange && target.closest("input:not([type=radio]), textarea, select, [contenteditable]")) return;
-    if (target.matches("input[type=radio]") && event.key.startsWith("Arrow")) return; // chooses the view
-    if (event.key === " " && target.closest("button")) return; // presses the button
+    if (!isRange && target.closest("input:not([type=radio]), textarea, select, [contenteditable], [role=combobox], [role=listbox]")) return;
+    // These choose an option or a tab themselves, and the space bar presses what has the focus.
+    const moves = event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End";
+    if (moves && target.closest("input[type=radio], [role=tab], [role=slider], .text")) return;
+    if (event.key === " " && target.closest("button, summary, a, [role=tab]")) return;
     if (this.scrubber.pressed(event.key)) event.preventDefault();
   }
 

@@ -63,9 +63,12 @@ class TraceState {
   // The text of a token without its neighbours; of a token with a part of a character, its bytes.
   textOf = (token) => {
     const bytes = this.bytes.get(String(token));
-    if (bytes !== undefined) return `⟨${bytes.toUpperCase().replace(/..(?=.)/g, "$& ")}⟩`;
+    if (bytes !== undefined) return `⟨${this.hexOf(token)}⟩`;
     return this.pieces.get(String(token)) ?? `⟨${token}⟩`;
   };
+
+  // The bytes of a token with a part of a character, as "E7 A7".
+  hexOf = (token) => (this.bytes.get(String(token)) ?? "").toUpperCase().replace(/..(?=.)/g, "$& ");
 
   // The text that a fixed token adds at a position after event k: a character of several tokens is added by the last of
   // them. "" for a token that leaves a character incomplete.

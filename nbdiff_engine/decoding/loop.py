@@ -72,6 +72,7 @@ def decode(
     live: list[tuple[AnswerRow, Program]] = []
     passes: list[Pass] = []
     for row in rows:
+        row.batch = len(rows)
         program = PROGRAMS[plan.settings.strategy](row)
         try:
             if row.ended is None:

@@ -8,6 +8,7 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
+from nbdiff_engine.model.width_cost import WidthCost, width_cost
 from nbdiff_engine.token_choice.penalties import Penalties
 from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
@@ -45,6 +46,8 @@ class DecodePlan:
     eos_token_ids: frozenset[int]
     context_length: int
     texts: TokenTexts | None  # None without a tokenizer
+    gated: bool = False  # a draft adapter acts at noise rows, and the base alone at others
+    cost: WidthCost | None = None  # of the forwards, for the draft layout auto
     notes: tuple[Note, ...] = ()
 
     @property
@@ -104,6 +107,10 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
         # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
+    cost = None
+    if strategy == "self_speculative":
+        chosen["draft_layout"] = layout = _draft_layout(model, settings)
+        cost = width_cost(model) if layout == "auto" else None
     filled = settings.model_copy(update=chosen)
     policy = None if filled.unmasking is None else POLICIES[filled.unmasking]
     return DecodePlan(
@@ -128,8 +135,22 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         eos_token_ids=frozenset() if filled.ignore_eos else model.eos_token_ids,
         context_length=model.context_length,
         texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, filled.stop_token_ids),
+        gated=model.draft is not None,
+        cost=cost,
         notes=tuple(notes),
     )
+
+
+def _draft_layout(model: BlockModel, settings: DecodeSettings) -> str:
+    """The draft layout, if the settings name none: auto with a draft adapter. Raises SettingError."""
+    if settings.draft_steps > 1 and settings.draft_layout not in (None, "separate"):
+        raise SettingError(
+            f"draft_steps is {settings.draft_steps} and draft_layout {settings.draft_layout!r}; a draft of several "
+            "denoise passes needs draft_layout='separate'."
+        )
+    if settings.draft_layout is not None:
+        return settings.draft_layout
+    return "auto" if model.draft is not None and settings.draft_steps == 1 else "separate"
 
 
 def _check_token_ids(model: BlockModel, settings: DecodeSettings) -> None:

@@ -33,6 +33,7 @@ class AnswerRow:
         # Only a stop string needs the text while it is decoded.
         self._text = AnswerText(plan.texts, plan.settings.stop) if plan.settings.stop else None
         self._counts = PrefixCounts(len(self.prompt))
+        self.batch = 1  # rows that are decoded together
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self.limit = plan.answer_limit(len(self.prompt))  # tokens of `output`

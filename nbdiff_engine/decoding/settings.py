@@ -101,9 +101,31 @@ class DecodeSettings(BaseModel):
     ] = 1
     draft_backoff: Annotated[
         bool,
-        Field(description="self_speculative: after drafts that AR rarely agrees with, decode by AR for a while"),
+        Field(
+            description="self_speculative, layouts separate and auto: after drafts that AR rarely agrees with, decode "
+            "by AR for a while"
+        ),
         SettingForm("Draft backoff", "Blocks", ("self_speculative",)),
     ] = True
+    draft_layout: Annotated[
+        Literal["auto", "separate", "behind_last", "behind_each"] | None,
+        Field(
+            description="self_speculative: where the next drafts are made: separate, in a forward of their own; "
+            "behind_last, behind_each, in the verifying forward, behind the last draft or behind each; auto, as the "
+            "measured cost of forwards and the accepted drafts say"
+        ),
+        SettingForm("Draft layout", "Blocks", ("self_speculative",)),
+    ] = None
+    draft_confidence: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            allow_inf_nan=False,
+            description="joint confidence above which the draft layout behind_last verifies drafts, in [0, 1)",
+        ),
+        SettingForm("Draft confidence", "Blocks", ("self_speculative",), step=0.05),
+    ] = 0.5
     max_new_tokens: Annotated[
         int,
         Field(ge=1, description="maximum length of the answer, in tokens"),

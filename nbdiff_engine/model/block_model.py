@@ -73,6 +73,11 @@ class BlockModel:
         size = f"{self.parameters / 1e6:.1f}M parameters"
         return f"BlockModel({self.name!r}, {size}, {kind}, {self.dtype}, {self.device})"
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether its layers run in fewer operations."""
+        return self._fused is not None
+
     @cached_property
     def device(self) -> torch.device:
         # Cached: transformers searches for a parameter each time, which takes longer than a small layer.

@@ -20,7 +20,7 @@ from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
-from nbdiff_engine.model.lora_folders import base_of_adapter
+from nbdiff_engine.model.lora_folders import base_of_adapter, spec_of_adapter
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
@@ -134,7 +134,7 @@ def describe(
 def _describe_adapter(
     folder: Path, label: str, base: str | os.PathLike[str] | None, is_local: bool
 ) -> CheckpointDescription:
-    """The base of an adapter, with the adapter's own tokenizer if it has one.
+    """The base of an adapter, with the adapter's own tokenizer and spec if it has them.
 
     is_local: it is not from the hub. One from there may name a path, which is of another machine: never read here.
     """
@@ -164,6 +164,10 @@ def _describe_adapter(
         if own is not None:
             ends = eos_token_ids_of(described.generation, described.config, own, label)
             described = replace(described, tokenizer=own, eos_token_ids=ends)
+    vocabulary = described.config.get_text_config().vocab_size
+    spec = spec_of_adapter(folder, label, vocabulary, described.eos_token_ids)
+    if spec is not None:
+        described = replace(described, spec=spec, never_predicted=(spec.mask_token_id,))
     return replace(described, label=label, adapter=folder)
 
 

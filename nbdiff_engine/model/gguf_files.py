@@ -13,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nbdiff_engine.cache_folder import cache_home
 from nbdiff_engine.errors import CheckpointError, brief_text
 from nbdiff_engine.model.transformers_calls import quiet_transformers
 
@@ -28,9 +28,8 @@ _SPARE = 1.05  # room for tokenizer and config, over that of the weights
 
 
 def gguf_home() -> Path:
-    """The folder of all conversions: in NBDIFF_HOME if that is set, else in the user's cache."""
-    home = os.environ.get("NBDIFF_HOME") or platformdirs.user_cache_dir("nbdiff")
-    return Path(home).expanduser() / "gguf"
+    """The folder of all conversions."""
+    return cache_home() / "gguf"
 
 
 def converted(file: Path, label: str) -> Path:

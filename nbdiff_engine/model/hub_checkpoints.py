@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from nbdiff_engine.errors import CheckpointError
-from nbdiff_engine.model.weight_files import is_whole
+from nbdiff_engine.model.weight_files import is_download_complete
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_REPLY_SECONDS = 5.0
@@ -111,7 +111,7 @@ def _cached(name: HubName) -> Path | None:
         folder = _snapshot(name, local=True)
     except LocalEntryNotFoundError:
         return None
-    if is_whole(folder):
+    if is_download_complete(folder):
         return folder
     gguf = sorted(folder.glob("*.gguf"))
     return gguf[0] if len(gguf) == 1 and not any(folder.glob("*.safetensors")) else None

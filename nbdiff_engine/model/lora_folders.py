@@ -1,6 +1,8 @@
 """A LoRA adapter in PEFT's format, merged into the weights of its base when they are loaded.
 
-peft is imported where it is used. Only safetensors are read.
+Its folder may also hold `block_diffusion.json`, the DiffusionSpec of the merged model: training writes it, because the
+config of the base has none. If the adapter trains rows of the vocabulary that its base does not have (a new MASK), the
+vocabulary of the base grows by them. peft is imported where it is used. Only safetensors are read.
 """
 
 from pathlib import Path
@@ -12,10 +14,14 @@ from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
 from nbdiff_engine.model.checkpoint_folders import read_json
+from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
+from nbdiff_engine.model.vocabulary_rows import add_rows
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+ADAPTER_SPEC = "block_diffusion.json"
 
 # Fields that make peft import another package, or compute the start values of a new adapter from the base.
 _NOT_READ = ("megatron_config", "auto_mapping", "eva_config", "corda_config", "loftq_config", "lora_ga_config")
@@ -29,6 +35,32 @@ def base_of_adapter(folder: Path, label: str) -> str:
     return base
 
 
+def spec_of_adapter(folder: Path, label: str, vocabulary: int, eos_token_ids: frozenset[int]) -> DiffusionSpec | None:
+    """The spec of a base with the adapter merged; None if the folder has none. Raises CheckpointError.
+
+    vocabulary: rows of the base. eos_token_ids: of the merged model.
+    """
+    if not (folder / ADAPTER_SPEC).is_file():
+        return None
+    rows = max(vocabulary, _rows_needed(folder))
+    fields = {CONFIG_KEY: read_json(folder, ADAPTER_SPEC), "vocab_size": rows, "eos_token_id": eos_token_ids}
+    return DiffusionSpec.from_config(fields, label)
+
+
+def write_spec(spec: DiffusionSpec, folder: Path) -> None:
+    """Write the spec of the merged model to an adapter's folder."""
+    (folder / ADAPTER_SPEC).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _rows_needed(folder: Path) -> int:
+    """Rows of the vocabulary that an adapter needs: one more than the highest token id that it trains. 0: it trains
+    none."""
+    trained = read_json(folder, ADAPTER_CONFIG).get("trainable_token_indices") or []
+    lists = trained.values() if isinstance(trained, dict) else [trained]
+    ids = [each for ids in lists if isinstance(ids, list) for each in ids if isinstance(each, int)]
+    return max(ids, default=-1) + 1
+
+
 def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrainedModel:
     """The network with the adapter of a folder merged into its weights, which keep their dtype. Raises as
     `with_adapter`."""
@@ -37,7 +69,8 @@ def merge_adapter(network: PreTrainedModel, folder: Path, label: str) -> PreTrai
 
 
 def with_adapter(network: PreTrainedModel, folder: Path, label: str) -> "PeftModel":
-    """A network with the layers of the LoRA of a folder around its own, in place.
+    """A network with the layers of the LoRA of a folder around its own, in place. Its vocabulary grows by the rows
+    that only the adapter has.
 
     Raises CheckpointError for an adapter that is no LoRA, is damaged, or belongs to another base.
     """
@@ -50,7 +83,12 @@ def with_adapter(network: PreTrainedModel, folder: Path, label: str) -> "PeftMod
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"{label} is an adapter without {ADAPTER_WEIGHTS}, the only format that is read here.")
+    rows, needed = network.get_input_embeddings().weight.shape[0], _rows_needed(folder)
+    if needed > 2 * rows:  # no new MASK, but another vocabulary
+        raise _does_not_fit(network, folder, label, f"it trains token {needed - 1}, and the base has {rows} tokens")
     try:
+        if needed > rows:
+            add_rows(network, needed)
         known = LoraConfig.__dataclass_fields__
         fields = {name: value for name, value in fields.items() if name in known and name not in _NOT_READ}
         config = LoraConfig(**{**fields, "inference_mode": True, "base_model_name_or_path": None})

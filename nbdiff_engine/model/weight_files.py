@@ -38,7 +38,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not weight_files(folder)
 
 
-def is_whole(folder: Path) -> bool:
+def is_download_complete(folder: Path) -> bool:
     """Whether a download is complete: it has its config and its weights, all shards if there is an index."""
     if (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file():
         return True

@@ -23,7 +23,7 @@ class Reason(StrEnum):
     LOWEST_ENTROPY = "lowest_entropy"  # among the k positions of least entropy
     WITHIN_ENTROPY_BOUND = "within_entropy_bound"  # among the positions of least entropy that the bound allows
     SCHEDULED = "scheduled"  # among the most confident, as many as the schedule of fixed steps requires
-    DRAFT = "draft"  # predicted in a denoise pass, verified later
+    DRAFT = "draft"  # predicted by noise rows, verified later
     ACCEPTED_DRAFT = "accepted_draft"  # a draft that equals the token of the AR pass
     CORRECTION = "correction"  # AR's token instead of a rejected draft
 
@@ -131,7 +131,8 @@ class Verify:
     it are context now. The later drafts are rejected and rolled back, or are after the end of the answer.
 
     fixed: the accepted drafts, with AR's probability of each, then AR's own token for the next position,
-    unless the answer ended before it.
+    unless the answer ended before it; then, with the reason DRAFT, the tokens that are drafted behind it now: by noise
+    rows of this same forward, or left from an earlier one.
     """
 
     row: int

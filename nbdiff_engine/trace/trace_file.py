@@ -1,6 +1,6 @@
 """Trace: one answer's events, the texts of their tokens, and a file format to store and replay them.
 
-A trace file is JSON: `{"format": "nbdiff-trace", "version": 2, ...}`. An event is a short array that contains only
+A trace file is JSON: `{"format": "nbdiff-trace", "version": 3, ...}`. An event is a short array that contains only
 the changes of its forward; `docs/trace-format.md` describes each field. The texts of tokens are stored once, under
 `pieces`, `bytes` and `answer_pieces`, so a reader needs no tokenizer.
 """
@@ -32,8 +32,8 @@ from nbdiff_engine.trace.events import (
 from nbdiff_engine.trace.metrics import Metrics, measure
 
 FORMAT = "nbdiff-trace"
-VERSION = 2
-READABLE = (1, 2)  # version 2 adds one kind of event, the edit
+VERSION = 3
+READABLE = (1, 2, 3)  # version 2 adds one kind of event, the edit; version 3 adds drafts to a verify
 
 
 class Canvas:
@@ -62,7 +62,9 @@ class Canvas:
                 self.committed = event.start + 1 + event.accepted
                 del self.tokens[self.committed :]
                 self._place(event.fixed)
-                self._drafted = False
+                drafts = sum(each.reason is Reason.DRAFT for each in event.fixed)
+                self.final = len(self.tokens) - drafts
+                self._drafted = drafts > 0
             case Edit():
                 self.tokens[event.start :] = event.tokens
                 self.committed = self.final = event.start
@@ -151,7 +153,7 @@ class Trace:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise TraceError("This is not a trace: it has no entry 'format' that says 'nbdiff-trace'.")
         if data.get("version") not in READABLE or isinstance(data["version"], bool):
-            known = " and ".join(map(str, READABLE))
+            known = ", ".join(map(str, READABLE))
             raise TraceError(f"This trace has version {brief(data.get('version'))}; this engine reads {known}.")
         try:
             trace = cls(
@@ -343,7 +345,7 @@ def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool)
             reach = max(reach, event.stop)
         if isinstance(event, Verify) and not 0 <= event.accepted < event.stop - event.start:
             raise ValueError(f"{event.accepted} drafts were accepted of a block of {event.stop - event.start}")
-        positions = [each.position for each in (*event.fixed, *getattr(event, "pending", ()))]
-        if any(not 0 <= position <= reach for position in positions):
-            raise ValueError("a token stands outside the answer")
-        reach = max([reach, *(position + 1 for position in positions)])
+        for each in (*event.fixed, *getattr(event, "pending", ())):
+            if not 0 <= each.position <= reach:
+                raise ValueError("a token stands outside the answer")
+            reach = max(reach, each.position + 1)

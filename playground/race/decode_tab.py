@@ -69,51 +69,51 @@ class DecodeTab:
     def build(self, blocks: gr.Blocks) -> gr.HTML:
         """Lay out the tab in `blocks`. Returns the lane form; other tabs change its list of models."""
         first = next(iter(self.presets))
-        options = self.options
-        with gr.Row(elem_id="ask"):
-            with gr.Column(scale=3, min_width=320):
-                self.prompt = gr.Textbox(
-                    label="Prompt",
-                    value=EXAMPLES[0],
-                    lines=3,
-                    max_lines=10,
-                    placeholder="Write a prompt. Shift + Enter runs it.",
-                )
-                # Buttons that fill in the prompt. Gradio neither runs nor caches these examples.
-                gr.Examples(
-                    [[text] for text in EXAMPLES],
-                    inputs=self.prompt,
-                    label="Examples",
-                    example_labels=list(EXAMPLE_LABELS),
-                    api_visibility="private",
-                )
-            with gr.Column(scale=2, min_width=320, elem_id="controls"):
-                with gr.Row():
-                    self.preset = gr.Dropdown(list(self.presets), value=first, label="Preset", min_width=150)
-                    self.limit = gr.Number(
-                        min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens", min_width=120
-                    )
-                self.switches = gr.CheckboxGroup(
-                    list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
-                )
-                with gr.Row():
-                    self.run_button = gr.Button("Run", variant="primary", min_width=110, elem_id="run")
-                    self.stop_button = gr.Button(
-                        "Stop", variant="stop", interactive=False, min_width=110, elem_id="stop"
-                    )
-                    self.link_button = gr.Button("Copy link", min_width=110)
-        self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
-        self.address = gr.Textbox(
-            label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
-        )
-        self.chat = conversation.build()
         recorded = recorded_race()
-        self.stage = race_stage.build(_message(race=recorded, recorded=True), transport(self.worker))
+        with gr.Row(elem_id="decode"):
+            with gr.Column(min_width=280, elem_id="ask"):
+                self._build_form(first)
+            with gr.Column(min_width=280, elem_id="show"):
+                self.stage = race_stage.build(_message(race=recorded, recorded=True), transport(self.worker))
         self.figures, self.map_lane = build_figures(recorded)
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
         self.run_prompt = gr.State("")  # the prompt of the current run
         self._wire(blocks)
         return self.editor
+
+    def _build_form(self, first: str) -> None:
+        """Lay out what a visitor asks for. first: the preset that is chosen."""
+        options = self.options
+        self.chat = conversation.build()
+        self.prompt = gr.Textbox(
+            label="Prompt",
+            value=EXAMPLES[0],
+            lines=3,
+            max_lines=10,
+            placeholder="Write a prompt. Shift + Enter runs it.",
+        )
+        # Buttons that fill in the prompt. Gradio neither runs nor caches these examples.
+        gr.Examples(
+            [[text] for text in EXAMPLES],
+            inputs=self.prompt,
+            label="Examples",
+            example_labels=list(EXAMPLE_LABELS),
+            api_visibility="private",
+        )
+        with gr.Row(elem_id="act"):
+            self.run_button = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
+            self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=80, elem_id="stop")
+        self.preset = gr.Dropdown(list(self.presets), value=first, label="Preset")
+        self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens")
+        self.switches = gr.CheckboxGroup(
+            list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
+        )
+        self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
+        with gr.Row(elem_id="share"):
+            self.link_button = gr.Button("Copy link", min_width=110, size="sm")
+        self.address = gr.Textbox(
+            label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
+        )
 
     def _wire(self, blocks: gr.Blocks) -> None:
         stage, chat, address = self.stage, self.chat, self.address

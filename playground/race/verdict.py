@@ -1,14 +1,21 @@
-"""The verdict on a race: the fastest lane and the reason, in words."""
+"""The verdict on a race, in words: the work that each lane needed, whether the text is AR's, and the time.
+
+It claims only what repeats. Forwards are counted, so they repeat. A time is measured once: it is taken from the median
+forward (see forward_times), it makes no wider forward cheaper than a narrower one, and a difference that the spread of
+the forwards can explain is none.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nbdiff_engine.trace.metrics import Metrics
+from playground.race.forward_times import Forward, forwards_of, mean_width, same_work, time_of
 from playground.race.frames import Summary, race_of
 from playground.race.race_file import Race
 from playground.server.worker import Logged
 
-TIE = 1.05  # one run cannot show a smaller ratio of rates
+TIE = 1.15  # a smaller ratio of times is not shown as a difference
+NO_DIFFERENCE = "no measurable difference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +26,11 @@ class Entry:
     strategy: str
     metrics: Metrics
     tokens: tuple[int, ...]
+    forwards: tuple[Forward, ...]
 
     @property
-    def rate(self) -> float | None:
-        return self.metrics.tokens_per_second
-
-    @property
-    def seconds_per_forward(self) -> float:
-        return self.metrics.decode_seconds / self.metrics.decode_forwards
+    def per_forward(self) -> float | None:
+        return self.metrics.tokens_per_forward
 
 
 def summary(log: Iterable[Logged]) -> Summary:
@@ -37,46 +41,80 @@ def summary(log: Iterable[Logged]) -> Summary:
 def entries(race: Race) -> list[Entry]:
     """The finished lanes of a race."""
     return [
-        Entry(lane.name, lane.strategy, lane.metrics, lane.trace.token_ids)
+        Entry(lane.name, lane.strategy, lane.metrics, lane.trace.token_ids, tuple(forwards_of(lane.trace.events)))
         for lane in race.lanes
         if lane.metrics is not None
     ]
 
 
 def verdict(lanes: list[Entry]) -> str:
-    """One or two sentences: the fastest lane of this run, and the reason.
+    """One or two sentences. The first AR lane is the baseline; without one, the best lane is compared with the second.
 
-    Rates are compared, not times, because the answers differ in length. The first AR lane is the baseline; without one,
-    the two fastest lanes are compared.
+    Lanes are ranked by tokens per forward, because the answers differ in length.
     """
     if len(lanes) < 2:
         return ""
-    short = [lane.name for lane in lanes if not lane.rate]
+    short = [lane.name for lane in lanes if not lane.per_forward]
     if short:
-        return f"No verdict: the answer of {' and of '.join(short)} is too short to measure a rate."
-    ranked = sorted(lanes, key=lambda lane: -lane.rate)
+        return f"No verdict: the answer of {' and of '.join(short)} is too short to compare."
+    ranked = sorted(lanes, key=lambda lane: -lane.per_forward)
+    best, last = ranked[0], ranked[-1]
+    if all(same_work(lane.forwards, best.forwards) for lane in lanes):
+        same = "the same text" if _agree(lanes) else "but not the same text"
+        which = "Both lanes" if len(lanes) == 2 else f"All {len(lanes)} lanes"
+        return f"{which} did equal work, {_forwards(best)} each, with {same}: {NO_DIFFERENCE}."
+    if last.per_forward == best.per_forward:
+        return f"All lanes decoded {best.per_forward:.1f} tokens per forward. {_times(best, last)}"
     baseline = next((lane for lane in lanes if lane.strategy == "ar"), None)
-    best = ranked[0]
     other = ranked[1] if baseline is None or best is baseline else baseline
-    ratio = best.rate / other.rate
-    same = best.tokens == other.tokens
-    if ratio < TIE:
-        return f"A tie between {best.name} and {other.name} in this run. {_reason(best, other)}"
-    if same:
-        return f"{best.name} was {ratio:.1f}x as fast as {other.name}, with the same tokens. {_reason(best, other)}"
-    return (
-        f"{best.name} decoded {ratio:.1f}x as many tokens per second as {other.name}; the text differs from "
-        f"{other.name}'s. {_reason(best, other)}"
-    )
+    text = f"the same text as {other.name}" if best.tokens == other.tokens else f"the text differs from {other.name}'s"
+    joint = "with" if best.tokens == other.tokens else "but"
+    if same_work(best.forwards, other.forwards):
+        return f"{best.name} and {other.name} did equal work, {_forwards(best)} each: {NO_DIFFERENCE}; {text}."
+    if best.per_forward == other.per_forward:
+        work = f"{best.name} and {other.name} decoded {best.per_forward:.1f} tokens per forward each"
+    else:
+        fewer = best.per_forward / other.per_forward
+        work = f"{best.name} needed {fewer:.1f}x fewer forwards per token than {other.name}"
+        if best.metrics.output_tokens == other.metrics.output_tokens:
+            counts = f"{best.metrics.decode_forwards} instead of {other.metrics.decode_forwards}"
+            work = f"{best.name} needed {fewer:.1f}x fewer forwards than {other.name}, {counts}"
+    return f"{work}, {joint} {text}. {_times(best, other)}"
 
 
-def _reason(first: Entry, second: Entry) -> str:
-    """Tokens per forward and the time per forward: the ratio of the rates follows from these two."""
-    if first.strategy == "ar" and second.strategy != "ar":
-        first, second = second, first  # the sentence is about the lane that is not AR, faster or not
-    cost = first.seconds_per_forward / second.seconds_per_forward
-    return (
-        f"{first.name} decoded {first.metrics.tokens_per_forward:.1f} tokens per forward, {second.name} "
-        f"{second.metrics.tokens_per_forward:.1f}; a forward of {first.name} took {cost:.1f}x the time of one of "
-        f"{second.name}."
+def _times(best: Entry, other: Entry) -> str:
+    """The time of both lanes, by the median forward."""
+    mine, its = time_of(best.forwards), time_of(other.forwards)
+    if mine is None or its is None:
+        return "They are too few forwards to compare times."
+    # Seconds per token. A wider forward does more work: if it was measured cheaper, the machine was busy meanwhile.
+    cost = mine.median / its.median
+    wider = mean_width(best.forwards) - mean_width(other.forwards)
+    doubtful = wider * (cost - 1) < 0
+    if doubtful:
+        cost = 1.0
+    fewer = best.per_forward / other.per_forward
+    ratio = fewer / cost
+    # The quartiles that are worst for the claim must still carry it.
+    spread = (its.low / mine.high if ratio > 1 else mine.low / its.high) * (fewer if ratio > 1 else 1 / fewer)
+    if max(ratio, 1 / ratio) < TIE or spread <= 1:
+        return f"In time this run shows {NO_DIFFERENCE}."
+    same_text = best.tokens == other.tokens
+    sooner = "sooner" if same_text else "faster per token"
+    because = (
+        f"a forward of {best.name} took about as long as one of {other.name}"
+        if doubtful or abs(cost - 1) < TIE - 1
+        else f"a forward of {best.name} took {cost:.1f}x the time of one of {other.name}"
     )
+    if ratio > 1:
+        return f"By the median forward it was about {ratio:.1f}x {sooner}: {because}."
+    return f"By the median forward {other.name} was about {1 / ratio:.1f}x {sooner} all the same: {because}."
+
+
+def _agree(lanes: list[Entry]) -> bool:
+    return all(lane.tokens == lanes[0].tokens for lane in lanes)
+
+
+def _forwards(lane: Entry) -> str:
+    count = lane.metrics.decode_forwards
+    return f"{count} forward{'' if count == 1 else 's'}"

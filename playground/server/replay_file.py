@@ -16,16 +16,20 @@ from typing import Any
 from playground.server.tables import player_tables
 from playground.server.web_files import read
 
-STYLES = ("stage.css", "player.css")
+STYLES = ("stage.css", "player.css", "reading.css", "strip.css")
 CLASSES = (  # in the order in which they are loaded; the file that starts them comes last
     "words.js",
     "measure.js",
     "trace.js",
     "grid.js",
+    "markdown.js",
+    "difference.js",
+    "reading.js",
     "lane.js",
     "inspector.js",
     "scrubber.js",
     "mask.js",
+    "strip.js",
     "files.js",
     "player.js",
 )

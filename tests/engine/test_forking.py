@@ -227,8 +227,8 @@ def test_a_damaged_edit_is_refused(model, event):
 def test_a_trace_of_version_1_is_read(model):
     trace = traced(model, strategy="ar")
     assert Trace.from_json({**trace.to_json(), "version": 1}).to_json() == trace.to_json()
-    with pytest.raises(nb.TraceError, match="has version 3; this engine reads 1 and 2"):
-        Trace.from_json({**trace.to_json(), "version": 3})
+    with pytest.raises(nb.TraceError, match="has version 4; this engine reads 1, 2, 3"):
+        Trace.from_json({**trace.to_json(), "version": 4})
     assert isinstance(trace.events[-1], Finish)
 
 

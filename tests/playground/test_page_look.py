@@ -48,11 +48,10 @@ def test_the_page_has_no_horizontal_scroll_bar(browser: Browser, server: Server,
         run(page, "Write a Python function solve that returns the sorted list of the negative numbers in a list.")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         # Measured in one call: during the replay the height of the elements above the lanes changes.
-        tops = page.locator("[data-lanes] > *").evaluate_all(
+        tops = page.locator("[data-lanes] > *:visible").evaluate_all(
             "all => all.map((each) => each.getBoundingClientRect().top)"
         )
-        assert len(tops) == 3
-        assert (tops[0] == tops[1]) == (width == 1920)
+        assert (len(tops), len(set(tops))) == ((1, 1) if width == 380 else (3, 1))
 
 
 CONTRASTS = """

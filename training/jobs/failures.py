@@ -14,7 +14,7 @@ from training.jobs import states
 from training.jobs.places import log_of, run_of
 from training.jobs.progress import latest_start
 from training.run.end_file import Ending, Outcome, read_ending
-from training.run.manifest import is_whole
+from training.run.manifest import is_complete
 
 _MIN_FREE = 1 << 20  # bytes; with less free space, the disk counts as full
 
@@ -38,7 +38,7 @@ def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace:
     code: exit status as in subprocess, negative for a signal; None if it is unknown
     stopping: the run was asked to stop. killed: we then killed it, after `grace` seconds
     """
-    if code in (0, None) and is_whole(run_of(folder) / "final"):
+    if code in (0, None) and is_complete(run_of(folder) / "final"):
         return states.FINISHED, ""
     if code == 0:
         return states.FAILED, "it ended without an error, but the model in its final/ is missing or incomplete"

@@ -68,7 +68,7 @@ class JobSpec(BaseModel):
             raise JobError("pretrain creates a new network, so it takes no base; leave it out.")
         return recipe
 
-    def standing_alone(self, threads: int) -> Recipe:
+    def with_absolute_paths(self, threads: int) -> Recipe:
         """The recipe for the job's folder, with absolute paths. threads: used if the recipe sets none."""
         recipe = self.resolved()
         data = recipe.data

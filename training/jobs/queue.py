@@ -131,7 +131,7 @@ class Jobs:
 
         Raises JobError if the spec is not valid or the home cannot be written.
         """
-        recipe = spec.standing_alone(threads_each(self._supervisor.slots))
+        recipe = spec.with_absolute_paths(threads_each(self._supervisor.slots))
         label = _one_line(name) or (spec.label if spec.label != "custom" else "custom recipe")
         with self._open(reconcile=False) as ledger:
             job = _new_id(self._store)

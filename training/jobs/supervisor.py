@@ -22,7 +22,7 @@ from training.jobs.processes import Identity, boot_id, kill_left_over
 from training.jobs.progress import START
 from training.jobs.store import JobRow, Ledger, Store, clock, now
 from training.run.end_file import END
-from training.run.manifest import is_whole
+from training.run.manifest import is_complete
 
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 _ATTEMPTS = 3  # consecutive starts whose runner dies before the trainer starts; then the job fails
@@ -91,7 +91,7 @@ class Supervisor:
     def _after_a_reboot(self, ledger: Ledger, row: JobRow) -> None:
         if row.state == states.STARTING:
             ledger.move_to(row, states.QUEUED, "the machine was restarted before the trainer started")
-        elif is_whole(run_of(self.store.places.folder(row.id)) / "final"):
+        elif is_complete(run_of(self.store.places.folder(row.id)) / "final"):
             ledger.move_to(row, states.FINISHED)
         else:
             ledger.move_to(row, states.LOST, "the machine was restarted while it ran; resume it to continue")

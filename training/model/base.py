@@ -12,6 +12,7 @@ import nbdiff_engine as nb
 from nbdiff_engine.errors import brief
 from nbdiff_engine.model.description import CheckpointDescription
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
+from nbdiff_engine.model.vocabulary_rows import add_rows
 from training.errors import RecipeError
 
 MASK_TOKEN = "<|mask|>"
@@ -195,7 +196,7 @@ def choose_mask_token(model: TrainedModel, name: str | None = None, multiple: in
         own = None
     if own is not None:
         if own >= rows:
-            _add_rows(network, _rounded_up(own + 1, multiple))
+            add_rows(network, _rounded_up(own + 1, multiple))
         return own
     reserved = _reserved_entries(model)
     if name is not None:
@@ -208,7 +209,7 @@ def choose_mask_token(model: TrainedModel, name: str | None = None, multiple: in
     if any(id_ == mask for text, id_ in vocabulary.items() if text != tokenizer.mask_token):
         raise RecipeError(f"The tokenizer of {model.name} has gaps in its ids and gives MASK the id of another token.")
     if mask >= rows:
-        _add_rows(network, _rounded_up(mask + 1, multiple))
+        add_rows(network, _rounded_up(mask + 1, multiple))
     else:
         weight = network.get_input_embeddings().weight
         with torch.no_grad():
@@ -254,13 +255,3 @@ def _reserved_entries(model: TrainedModel) -> list[str]:
     used = _used_tokens(model)
     entries = sorted((id_, text) for text, id_ in tokenizer.get_vocab().items() if _RESERVED.fullmatch(text))
     return [text for _, text in entries if text not in template and text not in used]
-
-
-def _add_rows(network: PreTrainedModel, rows: int) -> None:
-    """Grow the vocabulary to `rows`. New rows of the embedding and of an untied head are the mean of the old rows."""
-    before = network.get_input_embeddings().weight.shape[0]
-    network.resize_token_embeddings(rows, mean_resizing=False)
-    with torch.no_grad():
-        for layer in (network.get_input_embeddings(), network.get_output_embeddings()):
-            old, new = layer.weight[:before], layer.weight[before:]
-            new.copy_(old.mean(dim=0, dtype=torch.float32))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK_LOGITS = 2**24  # logits of a chunk: 64 MB in float32
+from training.objective.objective import chunk_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Head:
         return logits_TV if self.scale == 1 else logits_TV * self.scale
 
     def chunks(self, rows: int) -> list[slice]:
-        """The rows in chunks of at most CHUNK_LOGITS logits."""
-        step = max(1, CHUNK_LOGITS // self.vocab_size)
+        """The rows in chunks whose logits are in memory at once."""
+        step = chunk_rows(self.vocab_size)
         return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
     def teacher(self, targets: Targets, rows: slice) -> Tensor:

@@ -57,7 +57,7 @@ def preview(
 
     With --data self, the base writes its first few documents, if no run has; a run then continues after them.
     """
-    chosen = settled(recipe, overrides, base, data, max_steps)
+    chosen = resolved_recipe(recipe, overrides, base, data, max_steps)
     from training.data.data_settings import SELF
     from training.planning.preview import preview as show
     from training.planning.preview import write_first_documents
@@ -92,7 +92,7 @@ def estimate(
 
     if device not in ("cpu", "cuda"):
         raise SettingError(f"device is {brief(device)}; choose cpu or cuda.")
-    chosen = settled(recipe, overrides, base, data, max_steps, needs_data=False)
+    chosen = resolved_recipe(recipe, overrides, base, data, max_steps, needs_data=False)
     from training.data.data_settings import SELF
     from training.planning.estimate import estimate as estimated
     from training.planning.estimate_table import table
@@ -124,7 +124,7 @@ def corpus(
     print(render(domain, split, n, seed))
 
 
-def settled(
+def resolved_recipe(
     recipe: str | None,
     overrides: list[str] | None,
     base: str | None,

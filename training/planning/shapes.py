@@ -123,7 +123,7 @@ def meta_network(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 
 
 def _of_folder(folder: Path, name: str) -> BaseShape:
-    if is_adapter(folder):  # merged into its base, whose shape it keeps
+    if is_adapter(folder):  # merged into its base, whose shape it keeps but for a row of MASK
         return replace(find_shape(base_of_adapter(folder, name)), name=name)
     fields = read_json(folder)
     dtype = trained_dtype(saved_dtype_of(fields, name))

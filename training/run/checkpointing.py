@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import RunError
-from training.run.manifest import is_whole, write_manifest
+from training.run.manifest import is_complete, write_manifest
 
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
@@ -77,11 +77,11 @@ class CheckpointStore:
 
     def of_step(self, step: int) -> Checkpoint | None:
         """The checkpoint of a step; None if there is none whose files match its manifest."""
-        return next((each for each in self.all() if each.step == step and is_whole(each.folder)), None)
+        return next((each for each in self.all() if each.step == step and is_complete(each.folder)), None)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files match its manifest; None if there is none."""
-        return next((each for each in reversed(self.all()) if is_whole(each.folder)), None)
+        return next((each for each in reversed(self.all()) if is_complete(each.folder)), None)
 
 
 def publish(target: Path, write: Callable[[Path], None]) -> None:

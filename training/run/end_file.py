@@ -35,6 +35,11 @@ class Ending:
     message: str = ""  # the error that the trainer printed
 
 
+def is_first_process() -> bool:
+    """Whether this is the process of rank 0, which writes what a run of several processes writes once."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def read_ending(run: Path) -> Ending | None:
     """The ending in a run's folder; None if there is no end.json, or it cannot be read."""
     try:
@@ -54,7 +59,7 @@ def ending_written(run: Path, resume: bool, ending_of: Callable[[BaseException],
     Only the process of rank 0 writes. No folder is created, and a folder with another run or other files is not
     changed. If the file cannot be written, this is ignored, so that the error of the run is not hidden.
     """
-    writes = int(os.environ.get("RANK", "0")) == 0 and _belongs_to_run(run, resume)
+    writes = is_first_process() and _belongs_to_run(run, resume)
     if writes:
         with contextlib.suppress(OSError):
             (run / END).unlink()

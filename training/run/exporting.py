@@ -13,7 +13,7 @@ from training.errors import RunError
 from training.model.adapters import merged
 from training.model.draft_adapters import save_draft_adapter
 from training.recipe.recipe import Recipe
-from training.run.checkpointing import Checkpoint, is_whole, publish
+from training.run.checkpointing import Checkpoint, is_complete, publish
 from training.run.launch import load_network, make_objective, make_trainable
 from training.run.run_folder import RunFolder
 from training.run.step_reader import vocabulary_of
@@ -50,7 +50,7 @@ def export(run: Path, checkpoint: Checkpoint, target: Path) -> Path:
     during the export.
     """
     folder = target / checkpoint.folder.name
-    if is_whole(folder):
+    if is_complete(folder):
         return folder
     recipe = Recipe.read(str(run / "recipe.yaml"))
     try:

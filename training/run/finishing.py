@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from accelerate import Accelerator
 
+from nbdiff_engine.model.lora_folders import write_spec
 from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.model.adapters import merged, save_adapter
@@ -90,6 +91,7 @@ def _publish(target: Path, write: Callable[[Path], None]) -> None:
 def _write_adapter(finished: Finished, folder: Path) -> None:
     save_adapter(finished.adapters, finished.model, finished.recipe, folder)
     finished.model.save_tokenizer(folder)
+    write_spec(finished.model.spec, folder)
     (folder / "README.md").write_text(adapter_card(finished.recipe, finished.model), encoding="utf-8")
 
 

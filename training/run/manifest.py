@@ -12,7 +12,7 @@ from typing import Any
 MANIFEST = "manifest.json"
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether every file of the manifest exists with its size and SHA-256."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]

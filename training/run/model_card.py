@@ -8,6 +8,7 @@ import yaml
 
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.hub_checkpoints import HUB_ID
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe, bundled_recipes
@@ -30,6 +31,8 @@ class DataFacts:
 def hub_id_of(recipe: Recipe) -> str | None:
     """The hub id of the base; None for a bundled checkpoint or a folder."""
     base = recipe.base
+    if base in PACKAGED_MODELS:
+        return PACKAGED_MODELS[base].hub_id
     return None if base is None or base in bundled_models() or Path(base).expanduser().exists() else base
 
 
@@ -86,8 +89,8 @@ def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
             "---",
             "",
             f"LoRA adapters for {base}, with the embedding of MASK (id {model.spec.mask_token_id}). The folder "
-            "`final/` beside this one has them merged. Without `nbdiff_engine` the adapted "
-            "model decodes as an AR model:",
+            '`final/` beside this one has them merged, and `nbdiff_engine.load("adapter")` merges them into the base. '
+            "Without `nbdiff_engine` the adapted model decodes as an AR model:",
             "",
             "```python",
             "from peft import PeftModel",

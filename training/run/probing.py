@@ -172,9 +172,7 @@ def _answer(job: DecodeJob, prompt: Prompt, output: Output, events: Sequence[Dec
         if not isinstance(event, Finish):
             for fixed in event.fixed:
                 passes[fixed.position] = event.step + 1 if isinstance(event, Denoise) else 0
-    names = job.pieces_of(set(output.token_ids) & job.plan.texts.special_ids)
-    # A special token adds no text; its name is shown.
-    texts = [text or names.get(token, "") for token, text in zip(output.token_ids, job.answer_pieces(output.token_ids))]
+    texts = shown_texts(job, output.token_ids)
     return ProbeAnswer(
         prompt=prompt.shown,
         text=output.text,
@@ -184,3 +182,14 @@ def _answer(job: DecodeJob, prompt: Prompt, output: Output, events: Sequence[Dec
         trace=output.trace.to_json(),
         reference=prompt.reference,
     )
+
+
+def shown_texts(job: DecodeJob, token_ids: Sequence[int]) -> list[str]:
+    """The text of each token of an answer, for a reader: what it adds to the answer, or the name of a special token.
+
+    A character of several tokens is the text of the last of them; the others are shown as their bytes, as ⟨E7 A7⟩.
+    """
+    names = job.pieces_of(set(token_ids) & job.plan.texts.special_ids)
+    parts = {token: f"⟨{each.hex(' ').upper()}⟩" for token, each in job.partial_bytes_of(set(token_ids)).items()}
+    signs = {**parts, **names}
+    return [text or signs.get(token, "") for token, text in zip(token_ids, job.answer_pieces(token_ids))]

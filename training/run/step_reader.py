@@ -77,8 +77,8 @@ class Step:
     # This process's micro-batches; process p has p, p + processes, ... of all.
     batches: list[Batch] | list[DraftBatch]
     block_size: int
-    # The sums of the losses are divided by it, at least 1. For a draft adapter it is of this process alone: the sum of
-    # the weights of its noise rows.
+    # The sums of the losses are divided by it; at least 1. For a draft adapter: the weights of this process's rows
+    # only, which must be summed over all processes.
     target_count: float
     tokens: int  # clean tokens, without padding
     cursor: Cursor  # where the next step starts to read

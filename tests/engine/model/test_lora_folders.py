@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import nbdiff_engine as nb
 import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
+from nbdiff_engine.model.vocabulary_rows import add_rows
 from tests.conftest import GOLDEN
 from tests.engine.model.refusals import refusal
 
@@ -108,6 +109,45 @@ def test_an_adapter_of_another_base_is_refused(adapter):
     assert "does not fit its base" in said
     assert str(BASE)[:20] in said
     assert "size mismatch" in said
+
+
+def with_new_row(folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter that trains a row which its base does not have; returns the merged weights."""
+    base = folder.with_name("grown")
+    model = nb.load(BASE, fused=False, for_training=True)
+    rows = model.vocab_size
+    add_rows(model.network, rows + 1)
+    model.network.save_pretrained(base)
+    model.tokenizer.save_pretrained(base)
+    expected = write_adapter(folder, base, trainable_token_indices={"embed_tokens": [rows]})
+    edit_config(folder, base_model_name_or_path=str(BASE))
+    return expected
+
+
+def test_a_row_that_only_the_adapter_has_is_added_to_the_base(tmp_path):
+    expected = with_new_row(tmp_path / "adapter")
+    description = nb.describe(tmp_path / "adapter")
+    for _ in range(2):  # the description is not changed by a load
+        found = nb.load(description, fused=False).network
+        assert found.config.vocab_size == len(found.get_input_embeddings().weight)
+        for name, weight in expected.items():
+            torch.testing.assert_close(found.state_dict()[name], weight)
+
+
+def test_an_adapter_of_a_much_larger_vocabulary_is_refused_before_the_base_grows(tmp_path):
+    with_new_row(tmp_path / "adapter")
+    edit_config(tmp_path / "adapter", trainable_token_indices={"embed_tokens": [10**9]})
+    assert "it trains token 1000000000, and the base has" in refusal(tmp_path / "adapter")
+
+
+def test_the_spec_beside_an_adapter_is_that_of_the_merged_model(adapter):
+    (adapter / "block_diffusion.json").write_text('{"mask_token_id": 7, "block_size": 4}')
+    model = nb.load(adapter)
+    assert (model.spec.mask_token_id, model.spec.block_size, model.never_predicted) == (7, 4, (7,))
+    (adapter / "block_diffusion.json").write_text(f'{{"mask_token_id": {model.vocab_size}}}')
+    assert "lies outside its vocabulary" in refusal(adapter)
+    (adapter / "block_diffusion.json").write_text('{"mask": 7}')
+    assert "is not valid" in refusal(adapter)
 
 
 def test_an_adapter_that_is_damaged_is_refused(adapter):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import nbdiff_engine as nb
-from nbdiff_engine.model.weight_files import is_whole, require_finite
+from nbdiff_engine.model.weight_files import is_download_complete, require_finite
 from tests.conftest import GOLDEN
 from tests.engine.model.refusals import refusal
 
@@ -37,10 +37,10 @@ def shard(folder) -> list[str]:
 def test_shards_are_read_and_a_missing_one_is_named(folder):
     whole = nb.describe(WHOLE).parameters
     first, second = shard(folder)
-    assert is_whole(folder)
+    assert is_download_complete(folder)
     assert nb.describe(folder).parameters == whole == nb.load(folder).parameters
     (folder / second).rename(folder / "elsewhere")
-    assert not is_whole(folder)
+    assert not is_download_complete(folder)
     assert refusal(folder)
     (folder / first).unlink()
     assert f"lacks 2 files of its weights; the first is {first}" in refusal(folder)

@@ -149,6 +149,7 @@ def test_buttons_move_by_event_and_by_block(browser: Browser, tmp_path: Path) ->
 def test_figures_of_a_lane(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         region = page.get_by_role("region", name="Self-speculation", exact=True)
+        region.get_by_text("More figures").click()
         pairs = region.locator("dl > div:visible").evaluate_all(
             "all => all.map(pair => pair.innerText.split(/\\s*\\n/))"
         )
@@ -358,7 +359,10 @@ async () => {
 
 def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, tmp_path: Path) -> None:
     """benchmarks/scrub.py measures the frames per second of such a drag."""
-    with opened(browser, tmp_path, long_race(), viewport={"width": 1280, "height": 900}) as page:
+    race = long_race()
+    pieces = race["lanes"][0]["trace"]["pieces"]
+    pieces["0"] += "\n"  # a line break after every fiftieth token
+    with opened(browser, tmp_path, race, viewport={"width": 1280, "height": 900}) as page:
         expect(tokens(page, "Long")).to_have_count(1024)
         page.keyboard.press("Home")
         drag = page.evaluate(DRAG)
@@ -371,15 +375,15 @@ def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, t
         assert 1024 <= drag["touched"] <= 6 * 1024
         # The browser does not lay out chunks that are not visible.
         chunks = page.locator(".chunk")
-        assert chunks.count() == 8
+        assert chunks.count() > 5
         assert chunks.first.evaluate("node => getComputedStyle(node).contentVisibility") == "auto"
 
 
 def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, race_of_characters()) as page:
-        assert tokens(page).all_inner_texts() == ["·", "·", "秘", "·", "·", "鲁", "<eos>"]
+        assert tokens(page).all_inner_texts() == ["E7", "A7", "秘", "E9", "B2", "鲁", "<eos>"]
         move_to(page, 0.04)  # the last three bytes
-        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "·", "·", "鲁"]
+        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "E9", "B2", "鲁"]
         tokens(page).nth(3).focus()
         expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
         tokens(page).nth(5).focus()

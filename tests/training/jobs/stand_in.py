@@ -25,7 +25,7 @@ import yaml
 
 from training.failure_kind import FailureKind
 from training.run.end_file import END, Ending, Outcome, ending_written
-from training.run.manifest import MANIFEST, facts_of, is_whole
+from training.run.manifest import MANIFEST, facts_of, is_complete
 
 SECONDS = 0.05
 LOGS = ("metrics.jsonl", "evaluations.jsonl", "probes.jsonl")
@@ -191,7 +191,7 @@ def train(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: requests.update(save=True))
     run.mkdir(exist_ok=True)
     (run / "recipe.yaml").write_text(options.recipe.read_text())
-    checkpoints = [each for each in sorted(run.glob("checkpoints/step-" + "[0-9]" * 8)) if is_whole(each)]
+    checkpoints = [each for each in sorted(run.glob("checkpoints/step-" + "[0-9]" * 8)) if is_complete(each)]
     state = work.read(checkpoints[-1]) if checkpoints else {"step": 0, "loss": 0.3}
     for log in (run / name for name in LOGS):
         if log.exists():

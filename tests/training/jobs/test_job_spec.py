@@ -125,7 +125,7 @@ def test_a_name_that_is_too_long_is_refused(jobs, home):
 
 
 def test_the_command_of_a_spec_resolves_to_the_same_recipe(jobs):
-    from training.planning.planning_commands import settled
+    from training.planning.planning_commands import resolved_recipe
 
     wanted = JobSpec.of(
         recipe="smoke",
@@ -137,7 +137,7 @@ def test_the_command_of_a_spec_resolves_to_the_same_recipe(jobs):
     assert argv[1:4] == ["-m", "training", "adapt"]
     options = dict(zip(argv[4:-1:2], argv[5::2], strict=False))
     sets = [value for option, value in pairwise(argv) if option == "--set"]
-    found = settled(options["--recipe"], sets, options["--base"], None, int(options["--max-steps"]))
+    found = resolved_recipe(options["--recipe"], sets, options["--base"], None, int(options["--max-steps"]))
     assert found == wanted.resolved()
 
 
@@ -151,7 +151,7 @@ def test_a_relative_path_is_stored_as_an_absolute_one(jobs, tmp_path, monkeypatc
     assert written.threads == 1  # OMP_NUM_THREADS of the tests
     in_state(jobs, job, "finished")
     prompts = JobSpec.of(recipe="lora", base="nano-ar", data="self", settings={"data.self_data.prompts": "mine.jsonl"})
-    assert prompts.standing_alone(1).data.self_data.prompts == str((tmp_path / "mine.jsonl").resolve())
+    assert prompts.with_absolute_paths(1).data.self_data.prompts == str((tmp_path / "mine.jsonl").resolve())
 
 
 def test_home_is_nbdiff_home_or_a_folder_of_the_user(monkeypatch, tmp_path):

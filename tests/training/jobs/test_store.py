@@ -149,8 +149,10 @@ def test_200_queued_jobs_take_as_many_sql_statements_as_one(jobs, monkeypatch):
 
     first = stepping(jobs, jobs.submit(spec(ENDLESS)))
     wanted = spec(5)
-    recipe = wanted.standing_alone(1)
-    monkeypatch.setattr(JobSpec, "standing_alone", lambda self, threads: recipe)  # most of a submission's time is YAML
+    recipe = wanted.with_absolute_paths(1)
+    monkeypatch.setattr(
+        JobSpec, "with_absolute_paths", lambda self, threads: recipe
+    )  # most of a submission's time is YAML
     monkeypatch.setattr(sqlite3, "connect", traced)
     submitting = [statements_of(lambda: jobs.submit(wanted))]
     listing = [statements_of(jobs.list)]

@@ -8,6 +8,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import nbdiff_engine as nb
 from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.runs import losses, small_base, small_data, small_recipe
 from training.errors import RecipeError
@@ -66,8 +67,9 @@ def test_a_resumed_pissa_run_has_the_same_losses(tmp_path):
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
 
 
-def test_the_adapter_has_the_row_of_a_new_mask(tmp_path):
-    base = write_base(tmp_path / "base", tie_word_embeddings=False)
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_adapter_has_the_row_of_a_new_mask(tied, tmp_path):
+    base = write_base(tmp_path / "base", tie_word_embeddings=tied)
     rename_entries(base, {"<mask>": "qq"})  # MASK is a new row
     recipe = small_recipe(base, small_data(tmp_path / "data.jsonl", rows=20), lora={"rank": 4})
     final = start(recipe, tmp_path / "run", resume=False)
@@ -79,6 +81,16 @@ def test_the_adapter_has_the_row_of_a_new_mask(tmp_path):
     own = AutoModelForCausalLM.from_pretrained(final)
     rows = [each.get_input_embeddings().weight[ENTRIES] for each in (loaded, own)]
     torch.testing.assert_close(*rows)
+    # The engine adds the row itself, and reads the spec beside it: the same block-diffusion model as final/.
+    merged, whole = nb.load(adapter), nb.load(final)
+    assert merged.spec == whole.spec
+    assert merged.spec.mask_token_id == ENTRIES
+    assert merged.never_predicted == whole.never_predicted
+    assert merged.network.state_dict().keys() == whole.network.state_dict().keys()
+    for name, weight in whole.network.state_dict().items():
+        torch.testing.assert_close(merged.network.state_dict()[name], weight)
+    answers = [nb.generate(each, "the old cat", max_new_tokens=16).token_ids for each in (merged, whole)]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(

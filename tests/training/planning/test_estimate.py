@@ -35,7 +35,7 @@ def test_every_bundled_recipe_can_be_estimated_offline(name, tmp_path):
 
 
 def test_lora_has_few_trained_parameters_and_needs_less_memory():
-    recipe = Recipe.read("qwen3-0.6b-lora")
+    recipe = Recipe.read("qwen3-0.6b-lora", ["precision=bf16"])
     lora, full = (estimate(each, flops=1e12) for each in (recipe, recipe.model_copy(update={"lora": None})))
     # (in + out) x rank of q, k, v, o, gate, up and down, and the row of MASK
     per_layer = (1024 + 2048) + 2 * (1024 + 1024) + (2048 + 1024) + 3 * (1024 + 3072)

@@ -12,7 +12,7 @@ from training.errors import RunError
 from training.run import checkpointing
 from training.run.checkpointing import (
     CheckpointStore,
-    is_whole,
+    is_complete,
     load_optimizer,
     publish,
     save_optimizer,
@@ -32,7 +32,7 @@ def writer(text: str = "weights"):
 
 def test_a_published_folder_is_complete(tmp_path):
     publish(tmp_path / "final", writer())
-    assert is_whole(tmp_path / "final")
+    assert is_complete(tmp_path / "final")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["final"]
 
 

@@ -9,6 +9,8 @@ LINE = {
     "loss": 2.5,
     "loss_mdm": 2.0,
     "loss_ar": 1.0,
+    "loss_kl": 0.5,
+    "loss_tv": 0.25,
     "block_size": 4,
     "lr": 0.001,
     "ar_weight": 0.5,

@@ -4,7 +4,7 @@ from tests.training.runs import small_base, small_data, small_recipe
 from training.model.base import load_base, with_spec
 from training.recipe.recipe import Recipe
 from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
-from training.run.model_card import DataFacts, adapter_card, model_card
+from training.run.model_card import DataFacts, adapter_card, hub_id_of, model_card
 from training.run.run_progress import Progress
 
 
@@ -12,7 +12,7 @@ def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
     base = small_base(tmp_path / "base")
     recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
     model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)
-    last = StepFigures(6, 2.51234, 2.0, 1.0, 8, 1e-3, 0.5, 17, 0.7, 1024, 500.0, 2.0, 4096)
+    last = StepFigures(6, 2.51234, 2.0, 1.0)
     evaluation = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.25, 1.5)})
     progress = Progress(step=6, tokens_seen=1024, seconds=90.0)
     card = model_card("mine", recipe, model, progress, last, evaluation)
@@ -39,6 +39,11 @@ def test_the_purpose_of_a_recipe_is_in_the_card_but_not_that_of_a_bundled_one(tm
     for about, there in (("It answers in rhymes.", True), (Recipe.read("lora").about, False)):
         card = model_card("mine", recipe.model_copy(update={"about": about}), model, Progress(), None, None)
         assert (about in card) == there
+
+
+def test_a_packaged_base_has_its_hub_id(tmp_path):
+    recipe = small_recipe("smollm2", small_data(tmp_path / "data.jsonl"))
+    assert hub_id_of(recipe) == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_a_run_without_logs_has_a_card_without_figures(tmp_path):

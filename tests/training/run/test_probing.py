@@ -8,6 +8,7 @@ import nbdiff_engine as nb
 from tests.training.runs import WORDS, losses, small_base, small_data, small_recipe
 from training.recipe.recipe import Recipe
 from training.run.launch import start
+from training.run.probing import shown_texts
 from training.run.run_folder import read_lines
 
 SAVING = {"save_every": 3, "eval_every": 0, "keep": 5}
@@ -63,3 +64,12 @@ def test_plain_text_is_probed_with_its_beginning(tmp_path: Path) -> None:
     probe = read_lines(tmp_path / "run" / "probes.jsonl")[0]["probes"][0]
     assert probe["prompt"]
     assert f"{probe['prompt']} {probe['reference'].strip()}".split() == text.split()
+
+
+def test_a_character_of_several_tokens_is_shown_whole_and_its_parts_as_bytes() -> None:
+    model = nb.load("nano")
+    job = nb.prepare(model, "Hello")
+    ids = [*model.tokenizer("秘", add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
+    *parts, last, end = shown_texts(job, ids)
+    assert (last, end) == ("秘", model.tokenizer.eos_token)
+    assert "".join(each.strip("⟨⟩") for each in parts).replace(" ", "").lower() == "秘".encode().hex()[: 2 * len(parts)]

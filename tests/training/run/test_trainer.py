@@ -281,6 +281,8 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_accumulation(tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es) of MULTI_CPU" in done.stderr
+    assert done.stdout.splitlines() == [str(tmp_path / "two" / "final")]
+    assert done.stderr.count("attention: documents") == 1
     for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, rel=1e-4)
     evaluations = [(tmp_path / name / "evaluations.jsonl").read_text().splitlines()[-1] for name in ("one", "two")]

@@ -1,0 +1,271 @@
+"""Which drafts a forward verifies, and where the noise rows of the next drafts stand in it.
+
+A forward of self-speculation reads the last settled token and k drafts behind it as clean rows. Of these, AR accepts
+a <= k, and its own token follows: the acceptance point a. Noise rows behind point i predict the tokens after AR's token
+there, so they are the next drafts if a = i. A point with noise that is not reached was for nothing; without noise at
+the point that is reached, the next forward has no drafts to verify.
+
+- `separate`: all drafts are verified, and noise stands behind the settled token of a forward without drafts.
+- `behind_last`: the drafts whose joint confidence is above a limit are verified, and noise stands behind the last of
+  them (TiDAR, arXiv 2511.08923).
+- `behind_each`: all are verified, and noise stands behind every point (the quadratic layout, arXiv 2507.11851).
+- `auto`: `AdaptiveLayout`, from the measured cost of a forward's width and the drafts accepted so far.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+from typing import Protocol
+
+from nbdiff_engine.model.passes import SHARED_WIDTH
+
+_WIDEST = SHARED_WIDTH  # tokens of a pass: wider ones do not share a forward with other rows
+_FIRST_PAUSE, _LONGEST_PAUSE = 16, 256  # tokens that AR decodes before a draft that costs up to a forward is tried
+_TRIAL = 2.0  # forwards of one token that a trial may cost more than AR's, if a smaller one does not cost more too
+_PRIOR, _PRIOR_WEIGHT = 0.6, 2.0  # of the share of right drafts: optimistic, so that drafts are tried
+_FORGET = 0.97  # the weight of a tested draft after one more test
+_SURE = 0.98  # no draft is more certain than this
+_HOPELESS = 0.02  # drafts less likely to be accepted are not verified
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A token that noise rows drafted. distance: from 1, of its noise row from the anchor."""
+
+    token: int
+    confidence: float
+    distance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order."""
+
+    verified: int = 0
+    points: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many rows a number of drafts takes. most: the most drafts of one anchor. extra: rows of a group that draft
+    nothing. A draft adapter has none; a block of the paper's way also has its first token and its last one."""
+
+    most: int
+    extra: int
+
+    @classmethod
+    def of(cls, block_size: int, adapter: bool) -> "Shape":
+        return cls(block_size - 1, 0) if adapter else cls(max(0, block_size - 2), 2)
+
+    def rows(self, drafts: int) -> int:
+        return drafts + self.extra if drafts > 0 else 0
+
+
+class Layout(Protocol):
+    """One row's choice of drafts, forward by forward."""
+
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+        """The choice for the next forward. room: how many tokens the answer can still have, at least 1."""
+
+    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
+        """Note which drafts were right: those that AR has accepted, and the first that it has not."""
+
+
+def within(points: Collection[int], verified: int, shape: Shape, most: int, room: int) -> tuple[tuple[int, int], ...]:
+    """Noise behind each of `points`, the most important first: at most `most` drafts each, no more than the answer has
+    room for behind AR's token there, and as many points as the widest pass holds."""
+    left = _WIDEST - 1 - verified
+    found = []
+    for point in points:
+        count = min(most, room - point - 1)
+        if count > 0 and shape.rows(count) <= left:
+            left -= shape.rows(count)
+            found.append((point, count))
+    return tuple(sorted(found))
+
+
+class FixedLayout:
+    """The same layout in every forward."""
+
+    def __init__(self, name: str, shape: Shape, least_confidence: float):
+        """name: `separate`, `behind_last` or `behind_each`. least_confidence: of `behind_last`."""
+        self._name = name
+        self._shape = shape
+        self._least = least_confidence
+
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+        verified = min(len(drafts), room - 1)
+        if self._name == "behind_last":
+            verified = min(verified, _above([each.confidence for each in drafts], self._least))
+        ends = any(each.token in end_token_ids for each in drafts[:verified])
+        points: Sequence[int] = (verified,)
+        if self._name == "behind_each":
+            points = range(verified + 1)
+        if ends or (self._name == "separate" and verified):
+            points = ()
+        return Choice(verified, within(points, verified, self._shape, self._shape.most, room))
+
+    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
+        pass
+
+
+def _above(confidences: Sequence[float], least: float) -> int:
+    """How many of the first drafts have a joint confidence above `least`."""
+    joint = accumulate(confidences, mul)
+    return next((index for index, each in enumerate(joint) if each <= least), len(confidences))
+
+
+class Acceptance:
+    """The share of right drafts so far, by distance, among those whose earlier drafts were right; and how it compares
+    with their confidence. A distance that was seldom reached is assumed to have the share of all of them."""
+
+    def __init__(self, most: int):
+        self._right = [0.0] * most
+        self._tested = [0.0] * most
+        self._all_right, self._all_tested = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
+        self._accepted = self._expected = 2 * _PRIOR_WEIGHT
+        self.tested = False  # any draft
+
+    def assume(self, drafts: Sequence[Draft]) -> None:
+        """Take the mean confidence of the first drafts for the share of right ones, until some are tested."""
+        self._all_right = _PRIOR_WEIGHT * sum(each.confidence for each in drafts) / len(drafts)
+
+    def observe(self, draft: Draft, right: bool) -> None:
+        self.tested = True
+        at = draft.distance - 1
+        self._right[at] = _FORGET * self._right[at] + right
+        self._tested[at] = _FORGET * self._tested[at] + 1
+        self._all_right = _FORGET * self._all_right + right
+        self._all_tested = _FORGET * self._all_tested + 1
+        self._accepted = _FORGET * self._accepted + right
+        self._expected = _FORGET * self._expected + draft.confidence
+
+    def forget(self) -> None:
+        """Count all that was seen as little as the first assumption, so that the next draft decides."""
+        self._right, self._tested = ([0.0] * len(self._right) for _ in range(2))
+        self._all_right *= _PRIOR_WEIGHT / max(_PRIOR_WEIGHT, self._all_tested)
+        self._all_tested = min(_PRIOR_WEIGHT, self._all_tested)
+
+    @property
+    def shares(self) -> list[float]:
+        of_all = self._all_right / self._all_tested
+        return [
+            (right + of_all * _PRIOR_WEIGHT) / (tested + _PRIOR_WEIGHT)
+            for right, tested in zip(self._right, self._tested)
+        ]
+
+    def chances(self, drafts: Sequence[Draft]) -> list[float]:
+        """For each number of drafts, the probability that at least so many are accepted."""
+        ratio = self._accepted / self._expected
+        return list(accumulate((min(_SURE, ratio * each.confidence) for each in drafts), mul))
+
+
+class WidthCost(Protocol):
+    """The seconds of a forward by its tokens, relative to a forward of one token."""
+
+    def __call__(self, tokens: int) -> float: ...
+
+
+class AdaptiveLayout:
+    """Chooses what settles the most tokens for its cost.
+
+    Let `rate` be the tokens per cost of one token's forward that drafting reaches in the long run, by the shares of
+    right drafts so far, in the best of the three layouts. A forward of cost c that settles e tokens is worth
+    e - rate * c; one that leaves drafts for the next forward saves that a forward of its own, which would settle one
+    token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
+
+    One draft is tried in any case. If the rate is below AR's, AR decodes for a while, then one is tried again; the
+    pause doubles with each trial that does not pay. Drafts that are not verified are also compared with AR's tokens,
+    which costs nothing.
+    """
+
+    def __init__(self, shape: Shape, cost: WidthCost, rows: int, backoff: bool):
+        """rows: of the batch. backoff: whether AR decodes while drafts do not pay."""
+        one = cost(rows)
+        self._costs = [0.0] + [cost(width * rows) / one for width in range(1, _WIDEST + 1)]  # by width
+        self._shape = shape
+        self._backoff = backoff
+        self._acceptance = Acceptance(shape.most)
+        self._counts = sorted({*(n for n in (1, 2, 3, 5, 7, 11, 15, 23) if n < shape.most), shape.most} - {0})
+        self._pause, self._left, self._trial = _FIRST_PAUSE, 0, True
+        trials = [(count, self._cost(1 + shape.rows(count)) - 1) for count in self._counts]
+        affordable = [each for each in trials if each[1] <= _TRIAL] or trials[:1]
+        self._trial_count, self._trial_cost = affordable[-1] if affordable else (0, 0.0)
+        self._settle()
+
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+        if not self._counts or room < 2:
+            return Choice()
+        if self._left:
+            self._left -= 1
+            self._trial = not self._left
+            return Choice()
+        if drafts:
+            if not self._acceptance.tested:
+                self._acceptance.assume(drafts)
+                self._settle()
+            return self._best(drafts[: room - 1], room, end_token_ids)
+        if self._backoff and self._rate < 1 and not self._trial:
+            self._left = round(self._pause * max(1.0, self._trial_cost)) - 1
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._acceptance.forget()
+            return Choice()
+        count = self._trial_count if self._trial else self._count  # a trial is long: it shows the share by distance
+        self._trial = False
+        return Choice(0, within((0,), 0, self._shape, count, room))
+
+    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
+        for draft, right in tested:
+            self._acceptance.observe(draft, right)
+        if tested:
+            self._settle()
+            if self._rate > 1.05:
+                self._pause = _FIRST_PAUSE
+
+    def _settle(self) -> None:
+        """Choose the number of drafts and the rate that it reaches."""
+        found = [(self._rate_of(count), count) for count in self._counts]
+        self._rate, self._count = max(found, default=(0.0, 0))
+        self._value = self._rate * self._cost(1 + self._shape.rows(self._count)) - 1
+
+    def _cost(self, width: int) -> float:
+        return self._costs[min(width, _WIDEST)]
+
+    def _rate_of(self, count: int) -> float:
+        """The tokens per cost of the best layout with this number of drafts."""
+        chances = list(accumulate(self._acceptance.shares[:count], mul))
+        rows, draft = self._shape.rows(count), self._cost(1 + self._shape.rows(count))
+        best, accepted = 0.0, 0.0
+        for verified, chance in enumerate(chances, start=1):
+            accepted += chance
+            missed = 1 - chance  # then a forward only drafts, and settles one token
+            best = max(best, (1 + accepted + missed) / (self._cost(1 + verified + rows) + missed * draft))
+            if 1 + verified + (verified + 1) * rows <= _WIDEST:
+                best = max(best, (1 + accepted) / self._cost(1 + verified + (verified + 1) * rows))
+        return max(best, (2 + accepted) / (self._cost(1 + count) + draft))
+
+    def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+        chances = [each for each in self._acceptance.chances(drafts) if each > _HOPELESS]
+        best, worth, expected = Choice(), float("-inf"), 1.0
+        for verified in range(len(chances) + 1):
+            expected += chances[verified - 1] if verified else 0.0
+            at_least = [1.0, *chances[:verified], 0.0]
+            stops = [at_least[point] - at_least[point + 1] for point in range(verified + 1)]
+            ends = any(each.token in end_token_ids for each in drafts[:verified])
+            order = [] if ends else sorted(range(verified + 1), key=lambda point: -stops[point])
+            width, points = 1 + verified, []
+            own = expected - self._rate * self._cost(width)
+            if own > worth:
+                best, worth = Choice(verified), own
+            for point in order:
+                count = min(self._count, room - point - 1)
+                rows = self._shape.rows(count)
+                gain = stops[point] * self._value - self._rate * (self._cost(width + rows) - self._cost(width))
+                if count <= 0 or gain <= 0 or width + rows > _WIDEST:
+                    break
+                points.append((point, count))
+                width, own = width + rows, own + gain
+            if own > worth:
+                best, worth = Choice(verified, tuple(sorted(points))), own
+        return best

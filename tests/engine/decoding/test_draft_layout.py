@@ -1,0 +1,128 @@
+"""The choice of drafts to verify and of places for noise, with costs and acceptance that are known."""
+
+import pytest
+
+from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Shape, within
+
+SHAPE = Shape.of(8, adapter=True)
+ROOM = 100
+
+
+def drafts(*confidences: float) -> list[Draft]:
+    return [Draft(10 + at, each, at) for at, each in enumerate(confidences, start=1)]
+
+
+def cheap(tokens: int) -> float:
+    return 1 + 0.005 * tokens
+
+
+def dear(tokens: int) -> float:
+    return float(tokens)
+
+
+def test_rows_of_drafts():
+    assert [SHAPE.rows(count) for count in (0, 1, 7)] == [0, 1, 7]
+    paper = Shape.of(8, adapter=False)  # its first token, masks, and a last mask whose output was not trained
+    assert (paper.most, paper.rows(6), paper.rows(0)) == (6, 8, 0)
+    assert (Shape.of(1, adapter=True).most, Shape.of(2, adapter=False).most) == (0, 0)
+
+
+def test_noise_fits_into_the_answer_and_into_the_pass():
+    assert within((0, 3), 3, SHAPE, 7, ROOM) == ((0, 7), (3, 7))
+    assert within((3, 0), 3, SHAPE, 7, 6) == ((0, 5), (3, 2))  # AR's token, then the room that is left
+    assert within((3,), 3, SHAPE, 7, 4) == ()
+    assert len(within(range(20), 19, SHAPE, 7, ROOM)) == 6  # 1 + 19 + 6 * 7 of 64
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("separate", Choice(4)),
+        ("behind_last", Choice(2, ((2, 7),))),  # 0.9 * 0.8 > 0.5, and 0.9 * 0.8 * 0.6 is not
+        ("behind_each", Choice(4, tuple((point, 7) for point in range(5)))),
+    ],
+)
+def test_fixed_layouts(name, expected):
+    layout = FixedLayout(name, SHAPE, 0.5)
+    assert layout.choose([], ROOM, ()) == Choice(0, ((0, 7),))
+    own = drafts(0.9, 0.8, 0.6, 0.9)
+    assert layout.choose(own, ROOM, ()) == expected
+    assert layout.choose(own, ROOM, {own[1].token}) == Choice(expected.verified)  # an EOS is drafted
+    assert layout.choose(own, 1, ()).verified == 0
+    assert layout.choose([], 1, ()) == Choice()
+
+
+def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, float, list[Choice]]:
+    """Settle tokens where each draft is right at an even rate; the cost by `cheap` widths and by AR, the choices."""
+    held: list[Draft] = []
+    chosen, settled, seen = [], 0, 0.0
+    while settled < tokens:
+        choice = layout.choose(held, ROOM, ())
+        chosen.append(choice)
+        agreed, tested = 0, []
+        for draft in held[: choice.verified + 1]:
+            seen += right
+            good = seen >= 1
+            seen -= good
+            tested.append((draft, good))
+            if not good:
+                break
+            agreed += len(tested) <= choice.verified
+        layout.observe(tested)
+        count = dict(choice.points).get(agreed, 0)
+        held = drafts(*[right] * count)
+        settled += 1 + agreed
+    return chosen, settled
+
+
+def cost_of(choices, cost, shape=SHAPE) -> float:
+    widths = (1 + each.verified + sum(shape.rows(count) for _, count in each.points) for each in choices)
+    return sum(cost(width) / cost(1) for width in widths)
+
+
+@pytest.mark.parametrize("cost", [cheap, dear, lambda tokens: 1 + 0.04 * tokens])
+def test_useless_drafts_are_given_up(cost):
+    choices, settled = played(AdaptiveLayout(SHAPE, cost, 1, True), 0.0, 128)
+    assert cost_of(choices, cost) <= 1.1 * settled
+    if cost is not dear:
+        assert sum(bool(each.points) for each in choices) >= 2  # and tried again
+
+
+def test_good_drafts_are_used_and_noise_stands_where_it_pays():
+    choices, settled = played(AdaptiveLayout(SHAPE, cheap, 1, True), 0.9, 300)
+    assert settled / cost_of(choices, cheap) > 3
+    assert any(len(each.points) > 1 for each in choices)  # width is cheap here
+    linear, settled = played(AdaptiveLayout(SHAPE, lambda tokens: 1 + 0.1 * tokens, 1, True), 0.9, 300)
+    points = [len(each.points) for each in linear]
+    assert sum(points) / len(points) < 1.2
+    assert settled / cost_of(linear, lambda tokens: 1 + 0.1 * tokens) > 1.3
+
+
+def test_where_a_token_costs_as_much_as_a_forward_nothing_is_drafted():
+    choices, settled = played(AdaptiveLayout(SHAPE, dear, 1, True), 0.9, 64)
+    assert cost_of(choices, dear) <= 1.1 * settled
+
+
+def test_a_batch_makes_width_dearer():
+    """Of rows that are decoded together, each pays for its width."""
+
+    def cost(tokens: int) -> float:  # free up to 16 tokens
+        return max(1.0, tokens / 16)
+
+    alone, many = (played(AdaptiveLayout(SHAPE, cost, rows, True), 0.6, 200)[0] for rows in (1, 16))
+    assert sum(len(each.points) for each in alone) > 2 * sum(len(each.points) for each in many)
+
+
+def test_without_backoff_every_forward_without_drafts_makes_some():
+    layout = AdaptiveLayout(SHAPE, dear, 1, False)
+    assert layout.choose([], ROOM, ()).points
+    layout.observe([(drafts(0.9)[0], False)] * 20)
+    assert layout.choose([], ROOM, ()).points
+
+
+def test_drafts_that_hold_an_eos_are_verified_without_noise_behind_them():
+    layout = AdaptiveLayout(SHAPE, cheap, 1, True)
+    own = drafts(0.95, 0.95, 0.95)
+    assert layout.choose(own, ROOM, ()).points
+    choice = layout.choose(own, ROOM, {own[0].token})
+    assert choice.verified == 0 or not choice.points
