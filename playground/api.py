@@ -1,6 +1,10 @@
 """Endpoints for programs: `gradio_client.Client(url).predict(..., api_name="/generate")`."""
 
+from collections.abc import Callable
+
 import gradio as gr
+from gradio.context import get_blocks_context
+from gradio.utils import get_function_description
 
 from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
@@ -25,10 +29,18 @@ def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
         ignore_eos: bool = False,
         settings: dict | None = None,
     ) -> dict:
-        """Decode a prompt. raw: use no chat template. ignore_eos: decode until max_new_tokens. settings: more fields
-        of a lane, such as {"block_size": 16, "threshold": 0.9}.
+        """Decode a prompt. An error is one sentence.
 
-        Returns {"text", "metrics", "trace"}. An error is one sentence.
+        Parameters:
+            prompt: what the model is asked; a user message if its tokenizer has a chat template.
+            model: the name of a loaded model; without it, the first that is loaded.
+            strategy: ar, block_diffusion or self_speculative.
+            max_new_tokens: the most tokens of the answer.
+            raw: use no chat template.
+            ignore_eos: decode until max_new_tokens, for comparable timings.
+            settings: more settings by name, such as {"block_size": 16, "threshold": 0.9}.
+        Returns:
+            {"text", "metrics", "trace"}: the answer, its figures, and its events.
         """
         try:
             lane = {**(settings or {}), "model": model or loaded.names()[0], "strategy": strategy}
@@ -48,5 +60,15 @@ def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
         """The models that a lane may name."""
         return list(loaded.names())
 
-    gr.api(generate, api_name="generate")
-    gr.api(models, api_name="models")
+    endpoint(generate)
+    endpoint(models)
+
+
+def endpoint(function: Callable) -> None:
+    """Register an endpoint in the Blocks being built, named as the function. The API page shows what its docstring says
+    of each parameter, under "Parameters:"."""
+    said, parameters, _ = get_function_description(function)
+    gr.api(function, api_name=function.__name__, api_description=said)
+    registered = list(get_blocks_context().fns.values())[-1]
+    for component, words in zip(registered.inputs, parameters.values(), strict=True):
+        component._api_info["additional_description"] = words

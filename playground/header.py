@@ -1,4 +1,4 @@
-"""The header of the page: title, links, what the model knows, and how block diffusion works in three pictures."""
+"""The header of the page: title, links, what the model is and knows, and block diffusion in three pictures."""
 
 import html
 import os

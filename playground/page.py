@@ -6,7 +6,7 @@ import threading
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
-from playground import address, api
+from playground import address, api, share_card
 from playground.header import TITLE, header
 from playground.models import ModelsTab
 from playground.options import ServerOptions, StartError
@@ -17,6 +17,7 @@ from playground.race.lanes_editor import EditorValue
 from playground.server import web_files
 from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.worker import Limits, Worker
+from playground.sweep import sweep_api
 from playground.sweep.block_sizes_tab import BlockSizesTab
 from playground.training_tab.opening import OpenedCheckpoint
 from playground.training_tab.tab import TrainingTab
@@ -67,13 +68,14 @@ class Playground:
                 pwa=False,
                 enable_monitoring=False,
                 run_history=False,
-                footer_links=[],
+                footer_links=["api", "gradio", "settings"],
                 allowed_paths=[],
                 # Only training data is uploaded. Gradio has the upload route even if there is no training tab.
                 max_file_size="512mb" if options.trains else "1mb",
                 quiet=True,
                 prevent_thread_lock=True,
             )
+            share_card.add(self.blocks, options)
             print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -114,7 +116,7 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         changed.change(sizes.refreshed, sizes.lists, sizes.lists, **quietly)
         changed.change(models_tab.refreshed, None, models_tab.lists, **quietly)
         api.build(loaded, worker, options)
-        sizes.build_api()
+        sweep_api.build(loaded, worker, options)
     return blocks
 
 

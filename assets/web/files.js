@@ -82,7 +82,7 @@ const SHAPES = {
 
 const isHex = (text) => typeof text === "string" && /^([0-9a-f]{2})+$/.test(text);
 
-// Throws FileProblem for an unfinished trace, and for events that are invalid or in a wrong order.
+// Throws FileProblem for events that are invalid or in a wrong order. The trace of a stopped lane has no finish event.
 function checkTrace(trace) {
   const damaged = (what) => new FileProblem(`This trace is damaged: ${what}.`);
   if (!isRecord(trace) || trace.format !== "nbdiff-trace") throw new FileProblem("This race is damaged: a lane has no trace.");
@@ -100,7 +100,7 @@ function checkTrace(trace) {
     if (!Object.hasOwn(SHAPES, kind) || !SHAPES[kind](fields)) throw damaged(`event ${k} is not a valid “${brief(kind)}”`);
     if (typeof time !== "number" || !(time >= before) || time === Infinity) throw damaged(`the time of event ${k} is before that of the event before it`);
     before = time;
-    if ((kind === "finish") !== (k === trace.events.length - 1)) throw damaged("it must have one finish event, at the end");
+    if (kind === "finish" && k !== trace.events.length - 1) throw damaged("an event follows its finish event");
     if (kind === "edit" && fields[0] > reach) throw damaged("an edit is outside the answer");
     if (kind === "edit") reach = fields[0] + fields[1].length;
     if (["denoise", "commit", "verify"].includes(kind)) {

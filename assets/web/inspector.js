@@ -53,8 +53,9 @@ class Inspector {
     this.draw();
   }
 
+  // The changes of a fork are shown in the lane that it came from. They must not stay there.
   reset() {
-    this.changes.clear();
+    if (this.lane) this.#dropChanges(this.lane);
     Object.assign(this, { lane: null, position: null, pinned: false });
     this.draw();
   }

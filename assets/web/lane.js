@@ -50,7 +50,8 @@ class Lane {
     lane.open({ ...kept.trace, context: kept.context ?? null, token_shift: kept.token_shift ?? null });
     for (const event of kept.trace.events) lane.state.add(event);
     const text = kept.text || lane.state.answer.join("") || lane.state.text(lane.state.last);
-    lane.done(kept.metrics ?? measure(kept.trace.events), text);
+    if (lane.finished) lane.done(kept.metrics ?? measure(kept.trace.events), text);
+    else lane.stopped = "not finished";
     return lane;
   }
 
@@ -159,15 +160,15 @@ class Lane {
     return { ...measure(state.events.slice(0, k + 1)), output_tokens: k < 0 ? 0 : state.lengths[k] - state.masked[k] };
   }
 
-  // The lane in the format of a race file; null if it is not finished.
+  // The lane in the format of a race file; null if it has no event. A stopped lane has a trace without a finish.
   toJSON() {
-    if (!this.finished) return null;
+    if (!this.state?.events.length) return null;
     const { context, token_shift: shift, events, ...header } = this.state.header;
     const { answer } = this.state;
     const trace = { ...header, ...this.#texts(), ...(answer.length ? { answer_pieces: answer } : {}), events: this.state.events };
     return {
       name: this.name, about: this.about, trace, context: context ?? null, token_shift: shift ?? null,
-      metrics: this.metrics, text: this.text,
+      metrics: this.finished ? this.metrics : null, text: this.finished ? this.text : "",
     };
   }
 

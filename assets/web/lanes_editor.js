@@ -50,6 +50,16 @@ function changed(lane, field, value) {
 function publish(lanes) {
   props.value = { ...props.value, lanes };
   draw();
+  keep(lanes);
+}
+
+// A reload of the page must not lose the lanes.
+function keep(lanes) {
+  try {
+    localStorage.setItem("nbdiff.lanes", JSON.stringify(lanes));
+  } catch {
+    // no storage: the page remembers nothing
+  }
 }
 
 function read(input) {
@@ -144,5 +154,9 @@ function draw() {
 }
 
 get("add").addEventListener("click", () => publish([...props.value.lanes, { ...props.value.lanes.at(-1), on: true }]));
-watch("value", () => { if (props.value.serial !== shownSerial) draw(); });
+watch("value", () => {
+  if (props.value.serial === shownSerial) return;
+  draw();
+  if (props.value.chosen) keep(props.value.lanes); // a preset, not the lanes that the page opens with
+});
 draw();

@@ -164,7 +164,7 @@ class Player {
     loaded();
   }
 
-  // The race in the format of its file: all finished lanes.
+  // The race in the format of its file: all lanes that have begun.
   race() {
     const lanes = this.lanes.map((lane) => lane.toJSON()).filter(Boolean);
     return { format: "nbdiff-race", version: 1, title: this.title || lanes[0]?.name || "", verdict: this.verdict, lanes };
@@ -262,7 +262,7 @@ class Player {
     this.part("transport").hidden = this.live || !has;
     const all = ["blocks", "drafts", "edits"].filter((what) => this.lanes.some((lane) => lane.state?.has[what]));
     for (const item of this.root.querySelectorAll("[data-when]")) item.hidden = has && !all.includes(item.dataset.when);
-    const exportable = this.lanes.some((lane) => lane.finished) && !this.live;
+    const exportable = has && !this.live;
     for (const key of ["exportjson", "exporthtml"]) this.part(key).disabled = !exportable;
   }
 
@@ -311,7 +311,7 @@ class Player {
     if (!isRange && target.closest("input:not([type=radio]), textarea, select, [contenteditable], [role=combobox], [role=listbox]")) return;
     // These choose an option or a tab themselves, and the space bar presses what has the focus.
     const moves = event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End";
-    if (moves && target.closest("input[type=radio], [role=tab], [role=slider], .text")) return;
+    if (moves && target.closest("input[type=radio], [role=tab], [role=slider], .answer")) return;
     if (event.key === " " && target.closest("button, summary, a, [role=tab]")) return;
     if (this.scrubber.pressed(event.key)) event.preventDefault();
   }

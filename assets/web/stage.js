@@ -16,7 +16,10 @@ const viewer = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => 
 const player = new Player(element.querySelector("[data-stage]"), {
   ended: () => trigger("ended"),
   fork: (payload) => trigger("fork", payload),
-  imported: (race) => trigger("imported", { race }),
+  imported: (race) => {
+    remember(lasting, KEPT.race, race);
+    trigger("imported", { race });
+  },
   sources: () => callServer("sources", {}),
 }, props.value.tables);
 
@@ -47,6 +50,7 @@ function receive(value) {
   }
   if (value.run && value.run === following) return; // a message about the live run
   leave();
+  remember(ofTab, KEPT.run, null);
   if (value.race) {
     status("Ready.");
     player.load(value.race, value.recorded ? "Recorded" : "");
@@ -54,9 +58,30 @@ function receive(value) {
   }
   const keep = Math.min(value.keep ?? 0, player.lanes.length);
   player.begin(value.lanes ?? [], keep, value.title);
+  document.body.toggleAttribute("data-decoding", Boolean(value.run)); // the figures are those of the race before
   if (!value.run) return;
   following = value.run;
+  const { run, lanes, title } = value;
+  remember(ofTab, KEPT.run, { run, lanes, title, keep });
   follow(value.run, keep);
+}
+
+// The page was loaded again: go on with the run that was in progress, or show the last race. Returns false without either.
+function resume() {
+  if (openedByLink()) return false;
+  const kept = recall(ofTab, KEPT.run);
+  let race = null;
+  try {
+    race = parseRace(JSON.stringify(recall(lasting, KEPT.race)), props.value.tables);
+  } catch (problem) {
+    if (!(problem instanceof FileProblem)) throw problem;
+  }
+  if (race) player.load(race, "Last race", () => trigger("imported", { race }));
+  if (typeof kept?.run !== "string" || !Array.isArray(kept.lanes)) return race !== null;
+  props.value = { ...props.value, run: kept.run, lanes: kept.lanes, keep: kept.keep, title: kept.title, race: null };
+  receive(props.value);
+  trigger("resumed", { title: kept.title });
+  return true;
 }
 
 async function follow(run, keep) {
@@ -86,25 +111,30 @@ async function follow(run, keep) {
 
 function end(message, isError = false, state = "failed") {
   following = null;
+  document.body.removeAttribute("data-decoding");
+  remember(ofTab, KEPT.run, null);
   if (isError) player.say("error", message);
   status(state === "finished" ? "Finished." : isError ? "Not finished." : message);
   player.end(state === "stopped" ? "stopped" : "");
+  if (player.lanes.some((lane) => lane.state?.events.length)) remember(lasting, KEPT.race, player.race());
 }
 
-// Tell the server that this viewer has left. When a page closes, the browser cancels a fetch but sends a beacon.
-function leave() {
+// Tell the server that this viewer has left. When a page closes, the browser cancels a fetch but sends a beacon. A page
+// that is loaded again comes back soon: the server waits for it.
+function leave(mayReturn = false) {
   if (following === null) return;
-  const data = { run: following, viewer };
+  const data = { run: following, viewer, may_return: mayReturn };
   const body = { data, component_id: props.component_id, fn_name: "leave", session_hash: viewer };
   const address = new URL("gradio_api/component_server/", document.baseURI);
   navigator.sendBeacon(address, new Blob([JSON.stringify(body)], { type: "application/json" }));
   following = null;
 }
 
-// The browser shows the page again from its cache. leave() has ended the lease on the run.
+// The browser shows the page again from its cache. If the server has not waited so long, the run was stopped.
 window.addEventListener("pageshow", (event) => {
-  if (event.persisted && player.live) end("This run was stopped when the page was left.", false, "stopped");
+  if (event.persisted && player.live) resume();
 });
 watch("value", () => receive(props.value));
-window.addEventListener("pagehide", leave);
-receive(props.value);
+window.addEventListener("pagehide", () => leave(true));
+rememberTab();
+if (!resume()) receive(props.value);

@@ -8,9 +8,9 @@ import gradio as gr
 
 from playground.race.race_file import Race
 from playground.race.run_spec import Turn
+from playground.server.web_files import read
 
 MOST_TURNS = 20  # older turns are deleted
-_LABEL_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class KeptTurn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The components of the chat. turns: a list of KeptTurn."""
+    """The components of the chat. turns: a list of KeptTurn. list: shows them; its event `picked` names one."""
 
     turns: gr.State
-    row: gr.Row
-    list: gr.Radio
+    row: gr.Column
+    list: gr.HTML
     clear: gr.Button
 
     @property
@@ -36,24 +36,37 @@ class Conversation:
         """The components that `shown` changes."""
         return [self.turns, self.row, self.list]
 
-    def shown(self, so_far: Sequence[KeptTurn]) -> dict[Any, Any]:
-        """The components with these turns, the newest selected. Without turns, the row is hidden."""
-        labels = [(f"{number + 1}. {_short(turn.prompt)}", number) for number, turn in enumerate(so_far)]
-        chosen = len(so_far) - 1 if so_far else None
+    def shown(self, so_far: Sequence[KeptTurn], chosen: int | None = None) -> dict[Any, Any]:
+        """The components with these turns; the race of turn `chosen`, or else the newest, is on the stage. Without
+        turns, they are hidden."""
+        chosen = len(so_far) - 1 if chosen is None else chosen
         return {
             self.turns: so_far,
             self.row: gr.update(visible=bool(so_far)),
-            self.list: gr.update(choices=labels, value=chosen),
+            self.list: {"turns": [_shown(turn) for turn in so_far], "chosen": chosen},
         }
 
 
 def build() -> Conversation:
     """Lay it out in the Blocks being built; it is hidden until there is a turn."""
     turns = gr.State([])
-    with gr.Row(elem_id="conversation", visible=False) as row:
-        listed = gr.Radio([], label="Chat: select a turn to see how it was decoded", scale=5, min_width=260)
-        clear = gr.Button("New chat", size="sm", scale=0, min_width=110, elem_id="forget")
+    with gr.Column(elem_id="conversation", visible=False) as row:
+        listed = gr.HTML(
+            value={"turns": [], "chosen": None},
+            html_template=read("conversation.html"),
+            css_template=read("conversation.css"),
+            js_on_load="\n".join(read(name) for name in ("words.js", "markdown.js", "conversation.js")),
+            apply_default_css=False,
+            elem_id="turns",
+        )
+        clear = gr.Button("New chat", size="sm", min_width=110, elem_id="forget")
     return Conversation(turns, row, listed, clear)
+
+
+def _shown(turn: KeptTurn) -> dict[str, str]:
+    """A turn as the page shows it. race: its counted work."""
+    work = [f"{lane.name} {lane.metrics.decode_forwards}" for lane in turn.race.lanes if lane.metrics is not None]
+    return {"prompt": turn.prompt, "answer": turn.answer, "race": f"{' · '.join(work)} forwards" if work else "stopped"}
 
 
 def added(so_far: Sequence[KeptTurn], prompt: str, race: Race) -> list[KeptTurn]:
@@ -69,7 +82,3 @@ def history(so_far: Sequence[KeptTurn] | None) -> list[Turn]:
         messages.append(Turn(role="user", content=turn.prompt))
         messages.append(Turn(role="assistant", content=turn.answer))
     return messages
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LABEL_CHARS else text[: _LABEL_CHARS - 1] + "…"

@@ -1,7 +1,8 @@
 """The Decode tab: the prompt, the lanes, Run and Stop, and the stage that shows the lanes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -9,14 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine import BlockModel, NBDiffError
 from playground.options import ServerOptions
+from playground.page_words import in_page_words
 from playground.race import conversation, lanes_editor
 from playground.race import stage as race_stage
+from playground.race.as_code import ADDRESS, as_curl, as_python
 from playground.race.conversation import KeptTurn
 from playground.race.decode_figures import build_figures, figures_of, first_mapped
 from playground.race.examples import EXAMPLE_LABELS, EXAMPLES, MAX_NEW_TOKENS
 from playground.race.forks import check_fork
 from playground.race.frames import race_of
 from playground.race.imported_race import check_race
+from playground.race.kept_form import KEEP_FORM, READ_OPENING, kept_form
 from playground.race.lanes import CheckedRun, check
 from playground.race.lanes_editor import EditorValue
 from playground.race.presets import presets
@@ -40,7 +44,11 @@ _SHOW_LINK = """(link) => {
     navigator.clipboard?.writeText(url.href).catch(() => {});
     return url.href;
 }"""
-_READ_LINK = "() => [location.hash.startsWith('#run=') ? location.hash.slice(5) : '']"
+_COPY_CODE = f"""(code) => {{
+    const own = code.replaceAll("{ADDRESS}", location.origin + location.pathname.replace(/\\/$/, ""));
+    if (own) navigator.clipboard?.writeText(own).catch(() => {{}});
+    return own;
+}}"""
 
 
 class Shown(BaseModel):
@@ -110,7 +118,14 @@ class DecodeTab:
         )
         self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
         with gr.Row(elem_id="share"):
-            self.link_button = gr.Button("Copy link", min_width=110, size="sm")
+            self.link_button = gr.Button("Copy link", min_width=90, size="sm")
+            self.code_buttons = {
+                as_python: gr.Button("Copy as Python", min_width=90, size="sm"),
+                as_curl: gr.Button("Copy as curl", min_width=90, size="sm"),
+            }
+        self.code = gr.Textbox(
+            label="This run as code", visible=False, interactive=False, lines=6, buttons=["copy"], elem_id="code"
+        )
         self.address = gr.Textbox(
             label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
@@ -130,10 +145,19 @@ class DecodeTab:
         self.preset.input(self.choose, self.preset, self.editor, **PRIVATE)
         stage.ended(
             self.ended,
-            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns],
-            [self.stop_button, self.on_stage, *chat.outputs, *drawn],
+            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
+            [self.stop_button, self.on_stage, *chat.outputs, *drawn, self.prompt],
             **PRIVATE,
         )
+        gr.on(
+            [self.prompt.change, self.limit.change, self.switches.change],
+            None,
+            [self.prompt, self.limit, self.switches],
+            None,
+            js=KEEP_FORM,
+            api_visibility="private",
+        )
+        stage.resumed(self.resumed, stage, [self.stop_button, self.run_prompt], **PRIVATE)
         stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
         self.map_lane.input(
             lambda race, lane: figures_of(race, lane)[-1],
@@ -141,18 +165,22 @@ class DecodeTab:
             self.figures[-1],
             **PRIVATE,
         )
-        chat.list.input(self.show_turn, [chat.turns, chat.list], [stage, self.on_stage], **PRIVATE)
+        chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **PRIVATE)
         chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **PRIVATE)
         stage.imported(self.imported, stage, [stage, self.on_stage, *drawn], **PRIVATE)
         self.link_button.click(self.link, [stage, *form], [stage, address], **PRIVATE).then(
             None, address, address, js=_SHOW_LINK, api_visibility="private"
         )
+        for written, button in self.code_buttons.items():
+            button.click(partial(self.as_code, written), [stage, *form], [stage, self.code], **PRIVATE).then(
+                None, self.code, self.code, js=_COPY_CODE, api_visibility="private"
+            )
         self.opened = gr.State(False)  # whether a link opened this page
         blocks.load(
             self.restore,
             address,
             [stage, self.prompt, self.editor, self.limit, self.switches, self.opened],
-            js=_READ_LINK,
+            js=READ_OPENING,
             **PRIVATE,
         ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **PRIVATE)
 
@@ -190,7 +218,7 @@ class DecodeTab:
             self.worker.stop(run_id)
 
     def ended(
-        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn]
+        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn], typed: Any
     ) -> dict[Any, Any]:
         """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
         stage = _shown(shown)
@@ -205,7 +233,16 @@ class DecodeTab:
             done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
         elif KEEP in _on(switches):
             so_far = conversation.added(so_far, prompt, done)
+            if typed == prompt:  # the next turn has another prompt; one that is being typed stays
+                stop[self.prompt] = ""
         return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
+
+    def resumed(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
+        """A page was loaded again during a run."""
+        title = (event._data or {}).get("title") if isinstance(event._data, dict) else None
+        run = _shown(shown).run
+        live = run is not None and self.worker.is_live(run)
+        return {self.stop_button: gr.update(interactive=live), self.run_prompt: title if isinstance(title, str) else ""}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Draw the figures of a race that the page has read from a file."""
@@ -217,17 +254,18 @@ class DecodeTab:
 
     def choose(self, name: str) -> dict[Any, Any]:
         """Fill the lane form from a preset."""
-        return {self.editor: self._edited(self.presets.get(name) or [])}
+        return {self.editor: self._edited(self.presets.get(name) or [], chosen=True)}
 
-    def show_turn(self, so_far: list[KeptTurn], chosen: Any) -> Any:
+    def show_turn(self, so_far: list[KeptTurn], event: gr.EventData) -> Any:
         """Show the race of an earlier turn on the stage."""
+        chosen = (event._data or {}).get("turn") if isinstance(event._data, dict) else None
         if not isinstance(chosen, int) or not 0 <= chosen < len(so_far):
             return gr.skip()
         race = so_far[chosen].race
-        return {self.stage: _message(race=race), self.on_stage: race}
+        return {self.stage: _message(race=race), self.on_stage: race, **self.chat.shown(so_far, chosen)}
 
-    def _edited(self, lanes: Sequence[LaneSpec]) -> dict[str, Any]:
-        return EditorValue.of(self.loaded, self.options, lanes).to_json()
+    def _edited(self, lanes: Sequence[LaneSpec], chosen: bool = False) -> dict[str, Any]:
+        return EditorValue.of(self.loaded, self.options, lanes, chosen).to_json()
 
     def _drawn(self, race: Race | None) -> dict[Any, Any]:
         """The three figures of a race, and the list of its lanes for the confidence map."""
@@ -245,14 +283,25 @@ class DecodeTab:
         except NBDiffError as error:
             return {self.stage: _refused(shown, error)}
 
-    def restore(self, link: str) -> dict[Any, Any]:
-        """Fill the form from a link. Without a link, only the list of models is updated."""
-        if not link:
-            return {self.editor: self._edited(next(iter(self.presets.values()))), self.opened: False}
+    def as_code(self, written: Callable[[RunSpec], str], shown: Any, *fields: Any) -> dict[Any, Any]:
+        """Show the form as code."""
         try:
-            spec = RunSpec.from_link(link)
+            return {self.code: gr.update(value=written(_spec(*fields)), visible=True)}
         except NBDiffError as error:
-            return {self.stage: _message(race=recorded_race(), recorded=True, error=str(error)), self.opened: False}
+            return {self.stage: _refused(shown, error), self.code: gr.update(value="", visible=False)}
+
+    def restore(self, opening: str) -> dict[Any, Any]:
+        """Fill the form from a link, or with what it held before a reload. See READ_OPENING."""
+        kind, _, content = opening.partition(":") if isinstance(opening, str) else ("", "", "")
+        if kind != "link":
+            return {self.opened: False, **(self._restored(content) if kind == "form" else {})}
+        try:
+            spec = RunSpec.from_link(content)
+        except NBDiffError as error:
+            return {
+                self.stage: _message(race=recorded_race(), recorded=True, error=in_page_words(error)),
+                self.opened: False,
+            }
         return {
             self.prompt: spec.prompt,
             self.editor: self._edited(spec.lanes),
@@ -260,6 +309,16 @@ class DecodeTab:
             self.switches: [name for name, is_on in ((RAW, spec.raw), (IGNORE_EOS, spec.ignore_eos)) if is_on],
             self.opened: True,
         }
+
+    def _restored(self, stored: str) -> dict[Any, Any]:
+        """The form as the browser has stored it."""
+        kept = kept_form(stored, self.options)
+        lanes = kept.lanes or next(iter(self.presets.values()))
+        fields = {self.prompt: kept.prompt, self.limit: kept.max_new_tokens, self.switches: kept.switches}
+        if kept.switches is not None:
+            fields[self.switches] = _on(kept.switches)
+        given = {field: value for field, value in fields.items() if value is not None}
+        return {self.editor: self._edited(lanes), **given}
 
     def start_opened(self, opened: bool, *fields: Any) -> Any:
         """Run the form if a link has filled it."""
@@ -274,7 +333,7 @@ def _message(**fields: Any) -> dict[str, Any]:
 def _refused(shown: Any, error: Exception) -> dict[str, Any]:
     """The stage without a change, with the sentence of the error."""
     stage = _shown(shown)
-    return _message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=str(error))
+    return _message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=in_page_words(error))
 
 
 def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = None) -> RunSpec:

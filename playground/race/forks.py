@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nbdiff_engine import BlockModel, SettingError, prepare
 from nbdiff_engine.decoding.prompts import control_tokens_of
 from nbdiff_engine.decoding.settings import DecodeSettings
-from nbdiff_engine.errors import first_problem
+from nbdiff_engine.errors import brief, first_problem
 from nbdiff_engine.forking import continued, fork
 from nbdiff_engine.trace.trace_file import Trace
 from playground.options import ServerOptions
@@ -49,9 +49,8 @@ def check_fork(loaded: LoadedModels, data: Any, options: ServerOptions) -> Check
     model = loaded.get(trace.model)
     settings = _settings(trace, request.settings)
     if settings["max_new_tokens"] > options.max_new_tokens:
-        raise SettingError(
-            f"max_new_tokens is {settings['max_new_tokens']:,}; this server allows at most {options.max_new_tokens:,}."
-        )
+        wanted = brief(settings["max_new_tokens"])
+        raise SettingError(f"max_new_tokens is {wanted}; this server allows at most {options.max_new_tokens:,}.")
     changes = _changes(model, trace, request.changes)
     edit, start = fork(trace, len(trace.events), changes)
     job = prepare(model, list(trace.prompt_ids), start=start, **settings)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine import TraceError
 from nbdiff_engine.errors import first_problem
+from nbdiff_engine.trace.events import Finish
 from nbdiff_engine.trace.metrics import measure
 from nbdiff_engine.trace.trace_file import Trace
 from playground.race.race_file import Race, RaceLane
@@ -47,7 +48,8 @@ def check_race(data: Any) -> Race:
     for lane in race.lanes:
         if len(lane.trace.get("events") or ()) > MOST_EVENTS:
             raise TraceError(f"The lane {lane.name!r} has more than {MOST_EVENTS:,} events, the most that is allowed.")
-        trace = Trace.from_json(lane.trace)
-        metrics = measure(trace.events)
+        trace = Trace.from_json(lane.trace, whole=False)
+        # A lane that was stopped has no finish, and no metrics.
+        metrics = measure(trace.events) if trace.events and isinstance(trace.events[-1], Finish) else None
         lanes.append(RaceLane(lane.name, lane.about, trace, lane.context, lane.token_shift, metrics, lane.text))
     return Race(race.title, race.verdict, tuple(lanes))

@@ -5,12 +5,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from nbdiff_engine import BlockModel, PromptError, SettingError, generate, prepare
+from nbdiff_engine import BlockModel, NBDiffError, PromptError, SettingError, generate, prepare
 from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.settings import STRATEGIES
+from nbdiff_engine.errors import brief
 from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
+from playground.page_words import LaneError
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
@@ -39,8 +41,7 @@ def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> Checke
     """Check a run against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)
     running = spec.running
-    models = [loaded.get(lane.model) for lane in running]
-    jobs = [_job(model, spec, lane) for model, lane in zip(models, running)]
+    jobs = [_checked_job(loaded, spec, number) for number, lane in enumerate(spec.lanes) if lane.on]
     abouts = [about(job) for job in jobs]
     titles = [LaneTitle(name, line) for name, line in zip(_names(running, abouts), abouts, strict=True)]
     parts = [RunPart(title.name, partial(guarded, loaded, job, title)) for title, job in zip(titles, jobs, strict=True)]
@@ -62,7 +63,7 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
         )
     if spec.max_new_tokens > options.max_new_tokens:
         raise SettingError(
-            f"max_new_tokens is {spec.max_new_tokens:,}; this server allows at most {options.max_new_tokens:,}."
+            f"max_new_tokens is {brief(spec.max_new_tokens)}; this server allows at most {options.max_new_tokens:,}."
         )
 
 
@@ -107,6 +108,16 @@ def about(job: DecodeJob) -> str:
     if settings.temperature:
         words.append(f"temperature {settings.temperature:g}, seed {settings.seed}")
     return ", ".join([job.model.name, *words])
+
+
+def _checked_job(loaded: LoadedModels, spec: RunSpec, index: int) -> DecodeJob:
+    lane = spec.lanes[index]
+    try:
+        return _job(loaded.get(lane.model), spec, lane)
+    except PromptError:
+        raise  # of all lanes, not of this one
+    except NBDiffError as error:
+        raise LaneError(index + 1, str(error)) from error
 
 
 def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> DecodeJob:

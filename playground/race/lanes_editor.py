@@ -25,17 +25,19 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class EditorValue:
-    """The content of the form. most: the largest number of lanes in a run."""
+    """The content of the form. most: the largest number of lanes in a run. chosen: whether the visitor has chosen the
+    lanes, so that the browser remembers them."""
 
     lanes: Sequence[LaneSpec]
     models: Sequence[ModelChoice]
     most: int
+    chosen: bool = False
 
     @classmethod
-    def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> Self:
+    def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec], chosen: bool = False) -> Self:
         """The form with these lanes and the models that are loaded now."""
         models = [ModelChoice(name, strategies(loaded.get(name))) for name in loaded.names()]
-        return cls(lanes, models, options.max_lanes)
+        return cls(lanes, models, options.max_lanes, chosen)
 
     def to_json(self) -> dict[str, Any]:
         """The component's value. A new `serial` tells the page that the server, not the visitor, changed the value."""
@@ -43,6 +45,7 @@ class EditorValue:
             "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in self.lanes],
             "models": [asdict(model) for model in self.models],
             "most": self.most,
+            "chosen": self.chosen,
             "tables": form_tables(),
             "serial": secrets.token_hex(4),
         }

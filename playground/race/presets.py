@@ -20,13 +20,15 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     small, trained = min(SMALL_BLOCK, spec.block_size), spec.block_size
 
     def diffusion(**settings: object) -> LaneSpec:
-        return LaneSpec(model=name, strategy="block_diffusion", **{"block_size": small, **settings})
+        # Passes that only fill positions after the end of the answer would be spent on nothing that is shown.
+        chosen = {"block_size": small, "skip_after_eos": True, **settings}
+        return LaneSpec(model=name, strategy="block_diffusion", **chosen)
 
     drafted = LaneSpec(model=name, strategy="self_speculative", block_size=small)
     ar_if_any = [ar] if has_ar else []
     all_presets = {
         FIRST: [*ar_if_any, diffusion(threshold=0.9), *([drafted] if has_ar else [])],
-        "The paper's setting": [*ar_if_any, diffusion(block_size=trained, threshold=0.9)],
+        "The paper's setting": [*ar_if_any, diffusion(block_size=trained, threshold=0.9, skip_after_eos=None)],
         "Fast": [*ar_if_any, diffusion(threshold=0.6)],
         "Policies": [
             diffusion(unmasking="confidence", threshold=0.9),

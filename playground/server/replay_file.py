@@ -43,7 +43,8 @@ def styles() -> str:
 
 def script(start: str) -> str:
     """The player's JavaScript as the body of one function. start: name of the file that starts the player."""
-    return "\n".join(read(name) for name in (*CLASSES, start))
+    own = ("memory.js", start) if start == "stage.js" else (start,)
+    return "\n".join(read(name) for name in (*CLASSES, *own))
 
 
 def sources() -> dict[str, str]:

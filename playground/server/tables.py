@@ -11,9 +11,7 @@ from nbdiff_engine.decoding.settings import SETTING_FIELDS, policies_as_json
 # The name of each strategy on the page, in the order in which a form offers them.
 STRATEGY_NAMES = {"ar": "AR", "block_diffusion": "Block diffusion", "self_speculative": "Self-speculation"}
 # Settings of the run, or only for programs. A lane has all other settings.
-NOT_OF_A_LANE = frozenset(
-    {"max_new_tokens", "stop", "stop_token_ids", "skip_after_eos", "ignore_eos", "logprobs", "settings", "trace"}
-)
+NOT_OF_A_LANE = frozenset({"max_new_tokens", "stop", "stop_token_ids", "ignore_eos", "logprobs", "settings", "trace"})
 LANE_SETTINGS: dict[str, SettingField] = {
     name: each for name, each in SETTING_FIELDS.items() if name not in NOT_OF_A_LANE
 }

@@ -6,17 +6,19 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from playground.server import replay_file
-from playground.server.worker import UNKNOWN, Worker
+from playground.server.worker import RELOAD_SECONDS, UNKNOWN, Worker
 
 
 class Poll(BaseModel):
-    """A request for the next frames. viewer: a random id that the page has made."""
+    """A request for the next frames. viewer: a random id that the page has made. may_return: of a viewer that leaves;
+    its page may only be loaded again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     run: str = Field(max_length=64)
     viewer: str = Field(min_length=1, max_length=64)
     cursor: int = 0
+    may_return: bool = False
 
 
 def transport(worker: Worker) -> tuple[Callable, ...]:
@@ -35,7 +37,10 @@ def transport(worker: Worker) -> tuple[Callable, ...]:
             request = Poll.model_validate(message)
         except ValidationError:
             return
-        worker.leave(request.run, request.viewer)
+        if request.may_return:
+            worker.hold(request.run, request.viewer, RELOAD_SECONDS)
+        else:
+            worker.leave(request.run, request.viewer)
 
     async def sources(message: Any = None) -> dict[str, str]:
         return replay_file.sources()

@@ -27,6 +27,7 @@ State = Literal["queued", "running", "finished", "stopped", "failed", "unknown"]
 FRAMES_PER_REPLY = 400  # a late reader gets the log in several small replies
 MOST_VIEWERS = 64  # leases per run
 HOUSEKEEPING_SECONDS = 1.0
+RELOAD_SECONDS = 15.0  # a page that is loaded again polls after at most this time
 
 _SUBMITTER = ""  # the viewer id of the visitor who asked for a run, until the first poll arrives
 
@@ -198,6 +199,13 @@ class Worker:
             run = self._runs.get(run_id)
             if run is not None and run.live and run.viewers.pop(viewer, None) is not None and not run.viewers:
                 self._end(run, "stopped", "No viewer was connected.")
+
+    def hold(self, run_id: str, viewer: str, seconds: float) -> None:
+        """Let a viewer's lease end in `seconds`, sooner or later than its last poll does. Ignores an unknown viewer."""
+        with self._changed:
+            run = self._runs.get(run_id)
+            if run is not None and run.live and viewer in run.viewers:
+                run.viewers[viewer] = self._clock() + seconds - self.limits.lease_seconds
 
     def stop(self, run_id: str) -> None:
         """Stop a run. Does nothing to a run that has ended or is unknown."""

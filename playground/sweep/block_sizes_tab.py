@@ -1,8 +1,10 @@
 """The Block sizes tab: decodes a prompt or held-out problems with several settings; a table, figures and a CSV file."""
 
+import dataclasses
 import html
 import secrets
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,10 @@ from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
 from nbdiff_engine.token_choice.unmasking import POLICIES as UNMASKING_POLICIES
 from playground.options import ServerOptions
-from playground.server.following import outcome
+from playground.page_words import in_page_words
 from playground.server.loaded_models import LoadedModels
 from playground.server.tables import STRATEGY_NAMES
-from playground.server.worker import Frame, QueueFullError, Reply, Worker
+from playground.server.worker import RELOAD_SECONDS, Frame, QueueFullError, Reply, Worker
 from playground.sweep.sweep import (
     BLOCK_SIZES,
     POLICY_CHOICES,
@@ -61,6 +63,8 @@ _BAR = (
     'style="height:6px;margin-bottom:6px;border-radius:3px;overflow:hidden;background:var(--border-color-primary)">'
     '<div style="height:100%;width:{percent:.1f}%;background:var(--color-accent)"></div></div>'
 )
+_KEEP = "(run) => { try { localStorage.setItem('nbdiff.sweep', run); } catch {} }"
+_RECALL = "() => { try { return [localStorage.getItem('nbdiff.sweep') ?? '']; } catch { return ['']; } }"
 _LEGEND = (
     "Speed-up: tokens/s divided by those of AR. Same text as AR: share of answers with the same tokens as AR. "
     "Accuracy: share of correct answers. Mean length: tokens per answer."
@@ -85,6 +89,7 @@ class BlockSizesTab:
         self.loaded = loaded
         self.worker = worker
         self.options = options
+        self._kept: OrderedDict[str, tuple[UnderWay, list[Frame]]] = OrderedDict()  # the last sweeps, by their runs
         self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # deleted when the server stops
 
     # -- layout ------------------------------------------------------------------------------------------
@@ -158,6 +163,7 @@ class BlockSizesTab:
         self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
         self.under_way = gr.State(None)  # an UnderWay after the first Run
+        self.shown_run = gr.Textbox(visible=False)  # its run, which the browser remembers
 
     def _wire(self, blocks: gr.Blocks) -> None:
         question = [self.model, self.source, self.problems, self.limit, self.prompt, self.sizes]
@@ -167,9 +173,10 @@ class BlockSizesTab:
         self.run_button.click(
             self.start,
             [self.under_way, *form],
-            [self.under_way, self.status, self.stop_button, self.timer],
+            [self.under_way, self.status, self.stop_button, self.timer, self.shown_run],
             **PRIVATE,
-        )
+        ).then(None, self.shown_run, None, js=_KEEP, api_visibility="private")
+        blocks.load(self.resume, self.shown_run, [self.under_way, self.timer], js=_RECALL, **PRIVATE)
         self.stop_button.click(self.stop, self.under_way, None, **PRIVATE)
         self.timer.tick(self.tick, self.under_way, [*progress, *results], **PRIVATE)
         by_source = {self.prompt: True, self.problems: False}
@@ -216,16 +223,31 @@ class BlockSizesTab:
             checked = check_sweep(self.loaded, _spec(*form), self.options)
             run_id = self.worker.submit(checked.parts)
         except (NBDiffError, QueueFullError) as error:
-            return {self.status: _line(str(error), error=True)}
+            return {self.status: _line(in_page_words(error), error=True)}
         if before is not None:
             self.worker.stop(before.run)
         names = tuple(map(_name_of, checked.settings))
+        under_way = UnderWay(run_id, secrets.token_hex(8), checked.total, checked.note, names)
+        self._keep(under_way, [])
         return {
-            self.under_way: UnderWay(run_id, secrets.token_hex(8), checked.total, checked.note, names),
+            self.under_way: under_way,
+            self.shown_run: run_id,
             self.status: _line("Queued.", 0, checked.total, checked.note),
             self.stop_button: gr.update(interactive=True),
             self.timer: gr.Timer(active=True),
         }
+
+    def resume(self, run: Any) -> dict[Any, Any]:
+        """A page was loaded again: show its sweep, which may be in progress. run: as the browser has stored it."""
+        if not isinstance(run, str) or run not in self._kept:
+            return {self.under_way: None}
+        under_way = dataclasses.replace(self._kept[run][0], viewer=secrets.token_hex(8))
+        return {self.under_way: under_way, self.timer: gr.Timer(active=True)}
+
+    def _keep(self, under_way: UnderWay, log: list[Frame]) -> None:
+        self._kept[under_way.run] = (under_way, log)
+        while len(self._kept) > MOST_FILES:
+            self._kept.popitem(last=False)
 
     def stop(self, under_way: UnderWay | None) -> None:
         """Stop the sweep that is shown."""
@@ -237,9 +259,15 @@ class BlockSizesTab:
         if under_way is None:
             return {self.timer: gr.Timer(active=False)}
         reply = self.worker.poll(under_way.run, under_way.viewer, 0)
+        self.worker.hold(under_way.run, under_way.viewer, RELOAD_SECONDS)
         log = [each.frame for each in self.worker.log(under_way.run)]
+        if reply.state == "unknown" and under_way.run in self._kept:  # it ended long ago
+            log = self._kept[under_way.run][1]
+            reply = dataclasses.replace(reply, state="stopped", message="An earlier sweep.")
         rows = table(log)
         over = reply.state not in ("queued", "running")
+        if over:
+            self._keep(under_way, log)
         own = bool(rows) and rows[0].output is not None
         answers = [[_setting_of(each), each.output] for each in rows] if own else []
         update = {
@@ -273,46 +301,6 @@ class BlockSizesTab:
         place = Path(tempfile.mkdtemp(dir=folder)) / "block-sizes.csv"
         place.write_text(to_csv(rows), encoding="utf-8")
         return str(place)
-
-    # -- for programs ------------------------------------------------------------------------------------
-
-    def build_api(self) -> None:
-        """Register the endpoint "sweep" in the Blocks being built."""
-
-        def sweep_rows(
-            prompt: str = "",
-            domain: str = "",
-            problems: int = 8,
-            models: list | None = None,
-            block_sizes: list | None = None,
-            thresholds: list | None = None,
-            policies: list | None = None,
-            max_new_tokens: int = 96,
-        ) -> list:
-            """Decode a prompt, or held-out problems of a domain, with each block size. Returns the rows of the table.
-
-            Shares are from 0 to 1. An error is one sentence.
-            """
-            try:
-                spec = SweepSpec.of(
-                    models=models or list(self.loaded.names())[:1],
-                    block_sizes=BLOCK_SIZES if block_sizes is None else block_sizes,
-                    thresholds=thresholds or (),
-                    policies=policies or (),
-                    prompt=prompt,
-                    domain=domain or None,
-                    problems=problems,
-                    max_new_tokens=max_new_tokens,
-                )
-                run_id = self.worker.submit(check_sweep(self.loaded, spec, self.options).parts)
-            except (NBDiffError, QueueFullError) as error:
-                raise gr.Error(str(error), print_exception=False) from error
-            reply = outcome(self.worker, run_id)
-            if reply.state != "finished":
-                raise gr.Error(reply.message, print_exception=False)
-            return [row.to_json() for row in table(each.frame for each in reply.frames)]
-
-        gr.api(sweep_rows, api_name="sweep")
 
 
 def _spec(

@@ -158,10 +158,12 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     elif spec.domain not in DOMAINS:
         raise SettingError(f"There are no problems of domain {brief(spec.domain)}; there are {', '.join(DOMAINS)}.")
     elif not 1 <= spec.problems <= options.max_problems:
-        raise SettingError(f"{spec.problems} problems are requested; a sweep takes from 1 to {options.max_problems}.")
+        raise SettingError(
+            f"{brief(spec.problems)} problems are requested; a sweep takes from 1 to {options.max_problems}."
+        )
     if spec.max_new_tokens > options.max_new_tokens:
         raise SettingError(
-            f"max_new_tokens is {spec.max_new_tokens:,}; this server allows at most {options.max_new_tokens:,}."
+            f"max_new_tokens is {brief(spec.max_new_tokens)}; this server allows at most {options.max_new_tokens:,}."
         )
 
 

@@ -138,7 +138,7 @@ def _steps(given: Any) -> int | None:
 
 
 def _epochs(given: Any) -> float | None:
-    if given is None or given == "":
+    if given is None or given == "" or given == 0:  # the page sends 0 for an empty field
         return None
     if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given <= 10_000:
         raise RecipeError(f"The number of epochs is {brief(given)}; give a number above 0, at most 10,000.")

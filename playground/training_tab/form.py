@@ -118,9 +118,7 @@ class JobForm:
         with gr.Row(elem_classes="asking"):
             name = gr.Textbox(label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name")
             steps = gr.Number(_steps(recipe), label="Steps", precision=0, minimum=1, min_width=120, elem_id="job-steps")
-            epochs = gr.Number(
-                recipe.optimisation.epochs, label="or epochs", minimum=0, min_width=120, elem_id="job-epochs"
-            )
+            epochs = gr.Number(recipe.optimisation.epochs, label="or epochs", min_width=120, elem_id="job-epochs")
             self.upload = gr.UploadButton(
                 "Upload data", file_types=list(UPLOADS), size="md", min_width=130, elem_id="job-upload"
             )

@@ -55,7 +55,7 @@ def test_every_lane_shows_its_text_and_its_figures(page: Page) -> None:
         assert len(lane.locator("[data-canvas]").inner_text().split()) > 10
         for figure in FIGURES:
             pair = lane.locator("dl > div", has=page.get_by_text(figure, exact=True))
-            assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").inner_text())
+            assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").text_content())
     assert re.search(r"fewer forwards|equal work", page.locator("[data-verdict]").inner_text())
     ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens per forward", exact=True))
     expect(ar.locator("dd")).to_have_text("1.00")
@@ -162,9 +162,9 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
     ("prompt", "fields", "sentence"),
     [
         ("  ", {}, "The prompt is empty; write something for the model to answer."),
-        (STORY, {"parameter": "1.5"}, "threshold is 1.5; it must be above 0 and at most 1."),
-        (STORY, {"max_new_tokens": "0"}, "max_new_tokens"),
-        (STORY, {"max_new_tokens": ""}, "max_new_tokens is empty"),
+        (STORY, {"parameter": "1.5"}, "Lane 2, Threshold: 1.5 is not allowed; it must be above 0 and at most 1."),
+        (STORY, {"max_new_tokens": "0"}, "Max new tokens: 0 is not allowed"),
+        (STORY, {"max_new_tokens": ""}, "Max new tokens: it is empty"),
         ("a b " * 1900, {}, "has a context of 1024"),
         ("x" * 9000, {}, "The prompt is 9,000 characters long"),
     ],

@@ -45,6 +45,14 @@ new MutationObserver((records) => {
 }).observe(document, { subtree: true, attributes: true, attributeFilter: ["aria-label"] });
 """
 
+# Tabs share their storage; each test begins without what another has left in it. A reload keeps it.
+FORGET = """
+if (!sessionStorage.getItem("opened-by-a-test")) {
+  localStorage.clear();
+  sessionStorage.setItem("opened-by-a-test", "yes");
+}
+"""
+
 kinds: dict[sync_api.BrowserContext, dict[str, object]] = {}  # the options of each open context
 
 
@@ -57,6 +65,7 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
     kinds[shared] = kind
     page = shared.new_page()
     page.add_init_script(RECORD_PLAY_LABELS)
+    page.add_init_script(FORGET)
     page.set_default_timeout(PATIENCE)
     outside, console_errors = [], []
     page.on("request", lambda request: note_request(request.url, server, outside))
@@ -64,7 +73,7 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
     page.on("console", lambda message: message.type in ("error", "warning") and console_errors.append(message.text))
     page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(at if at.startswith("http") else server.url + "/" + at)
-    page.get_by_role("region", name="AR", exact=True).wait_for()
+    page.locator("[data-lanes] > *:visible").first.wait_for()  # on a phone, one lane at a time
     try:
         yield page
         assert outside == []

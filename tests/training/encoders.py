@@ -57,6 +57,7 @@ class Model:
     """What the engine reads of a model to encode a prompt."""
 
     name, spec, context_length = "tiny", None, 10_000
+    never_predicted = ()
 
 
 def decoded_prompt(encoder: Encoder, prompt) -> list[int]:

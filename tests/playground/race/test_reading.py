@@ -13,6 +13,7 @@ from tests.playground.replaying import (
     Page,
     lane,
     launched,
+    move_to,
     opened,
     race_of_characters,
     sync_api,
@@ -88,7 +89,7 @@ def test_no_text_of_a_model_becomes_markup(browser: Browser, tmp_path: Path, wra
     with opened(browser, tmp_path, race_of(("AR", [text]), ("Block diffusion", ["a", text]))) as page:
         expect(reads(page, "AR", "Text")).to_contain_text("onerror")
         expect(reads(page, "Block diffusion", "Changes")).to_contain_text("onerror")
-        assert page.locator("img, .text a, .text script").count() == 0
+        assert page.locator("img, .answer a, .answer script").count() == 0
         assert page.evaluate("window.hacked") is None
 
 
@@ -120,7 +121,7 @@ def test_differences_from_ar_are_marked_and_the_first_is_shown(browser: Browser,
         assert box.locator("ins").all_inner_texts() == [" a new", "!"]
         expect(box).to_be_focused()
         same.get_by_role("button", name="Changes", exact=True).click()
-        expect(same.locator(".text ins, .text del")).to_have_count(0)
+        expect(same.locator(".answer ins, .answer del")).to_have_count(0)
 
 
 def test_a_long_answer_jumps_to_its_first_difference(browser: Browser, tmp_path: Path) -> None:
@@ -179,3 +180,14 @@ def test_the_text_is_broken_only_where_the_answer_has_a_line_break(browser: Brow
             "all => all.map((each) => Number(each.querySelector('.token').dataset.at))"
         )
         assert starts == [0, 100, 200]
+
+
+def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, race_of_characters()) as page:
+        assert tokens(page).all_inner_texts() == ["E7", "A7", "秘", "E9", "B2", "鲁", "<eos>"]
+        move_to(page, 0.04)  # the last three bytes
+        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "E9", "B2", "鲁"]
+        tokens(page).nth(3).focus()
+        expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
+        tokens(page).nth(5).focus()
+        expect(page.locator("[data-token]")).to_have_text("鲁")

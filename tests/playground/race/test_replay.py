@@ -249,7 +249,10 @@ def test_a_race_is_exported_and_imported(browser: Browser, tmp_path: Path) -> No
         (lambda race: [1], "This file contains neither a race nor a trace"),
         (lambda race: {**race, "version": 9}, "This race has version 9; this page reads version 1."),
         (lambda race: {**race, "lanes": []}, "This race has no lanes."),
-        (lambda race: race["lanes"][0]["trace"]["events"].pop() and race, "it must have one finish event, at the end"),
+        (
+            lambda race: race["lanes"][0]["trace"]["events"].append(race["lanes"][0]["trace"]["events"][-1]) or race,
+            "an event follows its finish event",
+        ),
         (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(6, 1 << 30) or race, "event 1 is not a valid"),
         (lambda race: race["lanes"][0]["trace"]["events"][1].__setitem__(0, "toString") or race, "event 1 is not"),
     ],
@@ -313,8 +316,6 @@ def test_the_layout_below_does_not_move_during_a_replay(browser: Browser, tmp_pa
             page.keyboard.press("ArrowRight")
             tops.add(page.locator(".figures").evaluate("node => node.offsetTop"))
         assert len(tops) == 1
-        page.set_viewport_size({"width": 1200, "height": 900})
-        page.wait_for_function("top => document.querySelector('.figures').offsetTop < top - 100", arg=min(tops))
 
 
 @pytest.mark.parametrize("width", [380, 768, 1440, 1920])
@@ -377,17 +378,6 @@ def test_a_drag_over_1024_tokens_updates_only_changed_tokens(browser: Browser, t
         chunks = page.locator(".chunk")
         assert chunks.count() > 5
         assert chunks.first.evaluate("node => getComputedStyle(node).contentVisibility") == "auto"
-
-
-def test_characters_of_several_tokens_are_whole(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, race_of_characters()) as page:
-        assert tokens(page).all_inner_texts() == ["E7", "A7", "秘", "E9", "B2", "鲁", "<eos>"]
-        move_to(page, 0.04)  # the last three bytes
-        assert tokens(page).all_inner_texts()[:6] == ["···", "···", "···", "E9", "B2", "鲁"]
-        tokens(page).nth(3).focus()
-        expect(page.locator("[data-token]")).to_have_text("⟨E9⟩")
-        tokens(page).nth(5).focus()
-        expect(page.locator("[data-token]")).to_have_text("鲁")
 
 
 def test_the_texts_of_an_answer_go_out_and_come_back(browser: Browser, tmp_path: Path) -> None:

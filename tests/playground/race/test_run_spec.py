@@ -18,7 +18,7 @@ def test_every_setting_of_a_lane_is_a_decode_setting() -> None:
 
 
 def test_a_lane_has_every_decode_setting_except_those_of_the_run() -> None:
-    of_the_run = {"max_new_tokens", "ignore_eos", "stop", "stop_token_ids", "skip_after_eos", "trace"}
+    of_the_run = {"max_new_tokens", "ignore_eos", "stop", "stop_token_ids", "trace"}
     of_the_run |= {"logprobs", "settings"}
     assert set(LaneSpec.model_fields) - {"model", "on"} == set(DecodeSettings.model_fields) - of_the_run
 

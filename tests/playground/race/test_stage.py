@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from playground.race.imported_race import check_race
 from playground.server import replay_file as replay
 from playground.server import web_files
 from playground.server.tables import player_tables
@@ -130,6 +131,7 @@ def test_a_live_run_is_shown_and_then_replayed(browser: Browser, tmp_path: Path)
         expect(page.locator("[data-status]")).to_have_text("Queued: 2 runs before this one.")
         expect(page.locator("[data-note]")).to_have_text("Blocks are wide.")
         assert names_of(page) == ["Block diffusion", "Self-speculation"]
+        expect(page.locator("body[data-decoding]")).to_have_count(1)  # the figures are those of the race before
         send(page, frames[:4])
         expect(page.locator("[data-replaying]")).to_have_text("Live")
         expect(tokens(page, kind=".mask")).to_have_count(1)
@@ -139,6 +141,7 @@ def test_a_live_run_is_shown_and_then_replayed(browser: Browser, tmp_path: Path)
         send(page, frames[4:], "finished")
         expect(page.locator("[data-status]")).to_have_text("Finished.")
         expect(page.locator("[data-verdict]")).to_have_text("A tie.")
+        expect(page.locator("body[data-decoding]")).to_have_count(0)
         expect(page.locator("[data-replaying]")).to_contain_text("Replay at")
         assert triggers(page) == ["ended"]
         assert clock(page) == 0.05
@@ -189,6 +192,15 @@ def test_the_frames_of_a_stopped_run_can_be_replayed(browser: Browser, tmp_path:
         expect(page.locator("[data-badge]").first).to_have_text("stopped")
         expect(page.locator("[data-transport]")).to_be_visible()
         assert clock(page) == 0.03
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Export JSON").click()
+        waiting.value.save_as(tmp_path / "stopped.json")
+        page.locator("[data-file]").set_input_files(tmp_path / "stopped.json")
+        expect(page.locator("[data-replaying]")).to_contain_text("Imported")
+        assert names_of(page) == ["Block diffusion"]
+        expect(page.locator("[data-badge]")).to_have_text("not finished")
+        expect(tokens(page, kind=".mask")).to_have_count(1)
+        assert check_race(json.loads((tmp_path / "stopped.json").read_text())).lanes[0].metrics is None
 
 
 def test_a_fork_is_sent_and_becomes_another_lane(browser: Browser, tmp_path: Path) -> None:
@@ -208,6 +220,7 @@ def test_a_fork_is_sent_and_becomes_another_lane(browser: Browser, tmp_path: Pat
         assert fork["settings"] == {"unmasking": "margin", "margin": 0.4}
         page.evaluate("([value, keep]) => put({ ...value, keep })", [value_of({"lanes": race["lanes"][:1]}), 2])
         assert len(names_of(page)) == 3
+        expect(page.get_by_role("region").first.locator(".token.mask:visible")).to_have_count(2)  # it has no change
         send(page, frames_of({"lanes": race["lanes"][:1], "verdict": ""}), "finished")
         expect(page.locator("[data-status]")).to_have_text("Finished.")
         expect(page.get_by_role("region").nth(2).locator(".token:visible")).to_have_count(4)

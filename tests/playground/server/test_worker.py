@@ -230,6 +230,19 @@ def test_a_stranger_cannot_end_a_run_by_leaving_it(worker: Worker, slow: StepLan
     assert worker.is_live(run)
 
 
+def test_a_run_waits_for_a_page_that_is_loaded_again(worker: Worker, slow: StepLane, clock: Clock) -> None:
+    run = worker.submit([slow.lane()])
+    worker.poll(run, "before", 0)
+    worker.hold(run, "before", 15.0)
+    clock.now += 14.0  # longer than a lease
+    slow.forward()
+    assert worker.poll(run, "after", 0).state == "running"
+    worker.hold(run, "stranger", 1000.0)
+    clock.now += 6.0
+    slow.forward()
+    assert not worker.is_live(run)
+
+
 def test_leases_of_one_run_are_bounded(worker: Worker, slow: StepLane) -> None:
     run = worker.submit([slow.lane()])
     for number in range(2 * MOST_VIEWERS):

@@ -143,7 +143,7 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
         ({"blocks__sizes": "[1, 2"}, "blocks.sizes is '[1, 2'"),
         ({"quantization": "8 bit"}, "quantised weights are frozen"),
         ({"max_steps": 1.5}, "The number of steps is 1.5"),
-        ({"max_steps": None, "epochs": 0}, "The number of epochs is 0; give a number above 0"),
+        ({"max_steps": None, "epochs": -1}, "The number of epochs is -1; give a number above 0"),
         ({"max_steps": 9, "epochs": 2}, "9 steps and 2 epochs; leave one of them empty"),
         ({"base": "no-such-model"}, "'no-such-model' is no bundled model"),
         ({"base": "owner/model"}, "the hub is off"),

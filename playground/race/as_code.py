@@ -1,0 +1,60 @@
+"""A run of the Decode tab as code that repeats it elsewhere: with the engine in Python, and with curl."""
+
+import json
+import pprint
+import shlex
+
+from playground.race.run_spec import LaneSpec, RunSpec
+
+ADDRESS = "@ADDRESS@"  # the page puts its own address here: only the browser knows it
+_WIDTH = 100
+
+
+def as_python(spec: RunSpec) -> str:
+    """The run with `nbdiff_engine`, lane after lane."""
+    run = {"max_new_tokens": spec.max_new_tokens}
+    run |= {name: True for name in ("raw", "ignore_eos") if getattr(spec, name)}
+    lanes = [(lane.model, lane.settings()) for lane in spec.running]
+    prompt: object = spec.prompt
+    if spec.history and not spec.raw:
+        prompt = [turn.model_dump() for turn in spec.history] + [{"role": "user", "content": spec.prompt}]
+    lines = [
+        "import nbdiff_engine as nb",
+        "",
+        f"prompt = {_literal(prompt)}",
+        f"lanes = {_literal(lanes)}",
+        "for name, settings in lanes:",
+        f"    out = nb.generate(nb.load(name), prompt, {_arguments(run)}, **settings)",
+        "    print(settings, out.metrics.decode_forwards, out.text, sep='\\n', end='\\n\\n')",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_curl(spec: RunSpec) -> str:
+    """The run with this server's endpoint "generate", lane after lane. Each call is two requests: begin, and wait."""
+    called = f"{ADDRESS}/gradio_api/call/generate"
+    lines = ["#!/bin/sh"]
+    if spec.history:
+        lines.append("# The endpoint takes one prompt: the earlier turns of the chat are left out.")
+    for lane in spec.running:
+        body = shlex.quote(json.dumps({"data": _data(spec, lane)}, ensure_ascii=False))
+        lines.append(
+            f"id=$(curl -s {called} -H 'Content-Type: application/json' -d {body} | "
+            """sed 's/.*"event_id": *"\\([^"]*\\)".*/\\1/')"""
+        )
+        lines.append(f'curl -sN "{called}/$id"')
+    return "\n".join(lines) + "\n"
+
+
+def _data(spec: RunSpec, lane: LaneSpec) -> list[object]:
+    """The arguments of the endpoint, in its order."""
+    settings = {name: value for name, value in lane.settings().items() if name != "strategy"}
+    return [spec.prompt, lane.model, lane.strategy, spec.max_new_tokens, spec.raw, spec.ignore_eos, settings]
+
+
+def _literal(value: object) -> str:
+    return pprint.pformat(value, width=_WIDTH, sort_dicts=False)
+
+
+def _arguments(settings: dict[str, object]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
