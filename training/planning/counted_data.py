@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from nbdiff_engine.model.attention import PADDING
 from training.data.documents import DocumentSource
 from training.data.packing import Cursor
 from training.model.base import TrainedModel
+from training.objective.draft_noising import draft_noise
+from training.objective.noising import Packed
 from training.recipe.recipe import Recipe
-from training.run.step_reader import noised, noising_of, packer_of, seed_of
+from training.run.step_reader import draft_noising_of, noised, noising_of, packer_of, seed_of
 
 _FORWARDS = 16  # forwards that are packed and noised
 _ROWS = 256  # at most so many rows in all of them
@@ -41,18 +46,15 @@ class DataContent:
     def counted(cls, recipe: Recipe, model: TrainedModel, source: DocumentSource) -> "DataContent":
         """The first rows of a run. model, source: as `open_without_weights` opens them. Raises DataError."""
         packer = packer_of(recipe, model, source)
-        noising = noising_of(recipe, model, recipe.blocks.b_max if recipe.kind == "adapt" else 1)
         rows = recipe.optimisation.rows
         cursor, found, width = Cursor(), [], 0
         for number in range(max(1, min(_FORWARDS, _ROWS // rows))):
             packed, cursor = packer.batch(cursor, rows)
-            batch = noised(packed, noising, recipe, seed_of(recipe, "estimate", number))
-            half = batch.mdm_targets.shape[1]
-            there = batch.tokens.document != PADDING
-            copies = len(batch.ids) // rows  # 2 with complementary masks
+            there = _noised_tokens(recipe, model, packed, seed_of(recipe, "estimate", number))
+            copies = len(there) // rows  # 2 with complementary masks
             documents = sum(int(each.max()) + 1 for each in packed.document)
-            found.append((int(there[:, half:].sum()) / copies, int(there[:, :half].sum()) / copies, documents))
-            width = max(width, half)
+            found.append((int((packed.document != PADDING).sum()), int(there.sum()) / copies, documents))
+            width = max(width, there.shape[1])
         rows_counted = rows * len(found)
         mean = [sum(each) / rows_counted for each in zip(*found, strict=True)]
         most = [each / rows for each in max(found, key=lambda each: each[0] + each[1])]
@@ -63,3 +65,13 @@ class DataContent:
             f"counted in {rows_counted} packed rows of {source.name}: {mean[1] / mean[0]:.2f} noised tokens per clean "
             f"token, {mean[2]:.1f} documents a row",
         )
+
+
+def _noised_tokens(recipe: Recipe, model: TrainedModel, packed: Packed, seed: int) -> Tensor:
+    """Which columns of the noised half of packed rows hold a token, at the run's largest block size: bool [B, N]."""
+    if recipe.drafts:
+        how = draft_noising_of(recipe, model, recipe.blocks.b_max)
+        return draft_noise(packed, how, torch.Generator().manual_seed(seed)).document != PADDING
+    noising = noising_of(recipe, model, recipe.blocks.b_max if recipe.kind == "adapt" else 1)
+    batch = noised(packed, noising, recipe, seed)
+    return batch.tokens.document[:, : batch.mdm_targets.shape[1]] != PADDING

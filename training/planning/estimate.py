@@ -22,6 +22,7 @@ from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import choose_attention
 from training.objective.attention_plan import pairs
 from training.objective.objective import chunk_rows
+from training.planning.costs import Memory, Work
 from training.planning.counted_data import DataContent, RowContent
 from training.planning.layer_sizes import Layer
 from training.planning.machine_speed import measure_matmul
@@ -40,42 +41,6 @@ _PEFT = 55 * 2**20
 # The attention forward has 2 products of S x S x Q; its backward recomputes one and has four more.
 _ATTENTION_BACKWARD = 2.5
 _FLEX_TILE = 128  # FlexAttention computes or skips tiles of so many queries and keys
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory of one process in bytes."""
-
-    weights: int
-    weight_copies: int  # weights cast to the arithmetic's precision, saved for the backward pass
-    gradients: int
-    optimizer: int
-    activations: int
-    mask: int
-    head: int  # logits of one chunk, and temporaries of the head
-    exchange: int  # gradient buckets of a distributed wrapper
-    allocator: int  # freed memory that the CPU allocator does not return
-    program: int  # Python and its libraries; 0 for the memory of a GPU
-    peak: int  # without `program`
-
-    @property
-    def process(self) -> int:
-        """The peak of the whole process on a CPU; on a GPU the peak of the GPU's memory."""
-        return self.peak + self.program
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Floating-point operations of one optimiser step of one process."""
-
-    layers: int
-    attention: int
-    head: int
-    recomputed: int
-
-    @property
-    def total(self) -> int:
-        return self.layers + self.attention + self.head + self.recomputed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +116,7 @@ def estimate(
     network = shape.network()
     parameters, layer = network.num_parameters(), Layer.of(network)
     if recipe.lora:
-        add_adapters(network, recipe.lora, 0, 0)
+        add_adapters(network, recipe.lora, None if recipe.drafts else 0, 0)
     trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
     steps = recipe.optimisation
     clean = min(steps.packed_length, shape.config.max_position_embeddings)
@@ -275,6 +240,8 @@ class _Sizes:
         sizes = [*{size for _, size in schedule.stages} | {1}]
         for step in range(0, steps, every) if every else ():
             sizes += {schedule.at(max(step - 1, 0)), largest}
+        if self.recipe.drafts:  # at the last block size only
+            sizes = [largest] * (1 + (-(-steps // every) if every else 0))
         return sum(count * self.evaluation(size) for size, count in Counter(sizes).items())
 
     def evaluation(self, block_size: int) -> float:
@@ -282,6 +249,8 @@ class _Sizes:
         work = self.work(block_size)
         passes = 3 if self.recipe.lora else 4
         layers = work.layers / (2 if self.recipe.lora else 3)
+        if self.recipe.drafts:  # the clean pass has no backward
+            layers += self.recipe.optimisation.accumulation * self.rows * self.clean * self.layer.matrices
         forward = layers + work.attention / (1 + _ATTENTION_BACKWARD) + work.head / passes
         copies = 2 if self.recipe.objective.complementary_masks else 1
         step = self.rows / copies * self.recipe.optimisation.accumulation  # rows of the data
@@ -292,10 +261,16 @@ class _Sizes:
         plain = block_size == 1 and self.recipe.objective.token_shift
         return self.clean + (0 if plain else self.noised)
 
+    def kept_tokens(self, block_size: int) -> int:
+        """Tokens whose activations are kept for the backward pass: none of a draft adapter's clean pass."""
+        return self.rows * (self.noised if self.recipe.drafts else self.length(block_size))
+
     def scored_positions(self, block_size: int) -> tuple[int, int]:
         """Scored positions of a forward: next tokens, and masked tokens (a share of E[t] = 1/2)."""
         if self.recipe.kind == "pretrain":
             return self.rows * self.clean, 0
+        if self.recipe.drafts:
+            return 0, self.rows * self.noised
         answered = min(self.clean, self.noised)
         next_tokens = answered if self.recipe.objective.context == "token_causal" else answered // block_size
         can = 1 - 1 / block_size if self.recipe.objective.token_shift else 1.0
@@ -304,7 +279,8 @@ class _Sizes:
     def work(self, block_size: int) -> Work:
         length, layer = self.length(block_size), self.layer
         repeats = self.recipe.optimisation.accumulation
-        tokens = self.rows * length
+        tokens = self.kept_tokens(block_size)
+        alone = 2 * (self.rows * length - tokens) * layer.matrices  # a clean pass without backward
         adapters = sum(each.numel() for name, each in self.trained.items() if "lora" in name)
         once = 2 * tokens * (layer.matrices + adapters)
         weights = once if not self.recipe.lora else 2 * tokens * adapters
@@ -313,8 +289,8 @@ class _Sizes:
         passes = 3 if self.recipe.lora else 4  # forward, again in the backward, inputs' gradients, weights' gradients
         again = once + attention if self.recipe.optimisation.gradient_checkpointing else 0
         return Work(
-            layers=repeats * (2 * once + weights),
-            attention=round(repeats * attention * (1 + _ATTENTION_BACKWARD)),
+            layers=repeats * (2 * once + weights + alone),
+            attention=round(repeats * attention * (1 + _ATTENTION_BACKWARD * tokens / max(1, self.rows * length))),
             head=repeats * passes * 2 * sum(self.scored_positions(block_size)) * vocabulary * hidden,
             recomputed=repeats * again,
         )
@@ -325,7 +301,7 @@ class _Sizes:
         stored = 4 if loads_float32(recipe) else self.shape.dtype.itemsize
         value = 2 if autocast else stored  # bytes of an arithmetic value in the layers
         length = self.length(block_size)
-        tokens = self.rows * length
+        tokens = self.kept_tokens(block_size)
         number = sum(each.numel() for each in self.trained.values())
         gradients = 4 * number
         optimizer = 8 * number
@@ -342,6 +318,8 @@ class _Sizes:
         # Outside the layers: the embedding, the last norm, rotary angles, and a copy of the scored positions.
         activations += tokens * (layer.hidden * (residual + 8) + 8 * layer.queries // layer.heads)
         activations += 4 * layer.hidden * sum(self.scored_positions(block_size))
+        # Keys and values of a clean pass, and its last hidden states.
+        activations += (self.rows * length - tokens) * (2 * layer.keys * layer.number + layer.hidden) * value
         # Bytes of the boolean mask; FlexAttention has none.
         square = 0 if self.device == "cuda" else self.rows * length * length
         making = _MASK_TEMPORARIES * square

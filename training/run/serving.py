@@ -32,7 +32,7 @@ def servers_for(folder: Path) -> list[Server]:
         raise RunError(f"{folder} is no adapter's folder: it has no adapter_config.json; give the final/ of a run.")
     spec = DraftSpec.read(folder, str(folder))
     path, base = shlex.quote(str(folder)), shlex.quote(spec.base.name)
-    own = Server(ENGINE, f"python -m nbdiff_engine generate --model {base} --adapter {path} 'PROMPT'", "any noise")
+    own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {base} --adapter {path}", "any noise")
     reasons = []
     if spec.noise != "uniform":
         reasons.append("its noise is MASK, whose embedding they cannot load")

@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import nbdiff_engine as nb
 from nbdiff_engine.model.draft_spec import DraftSpec, fingerprint_of
 from tests.training.bases import write_base
 from tests.training.runs import small_data, small_recipe, written
@@ -151,3 +152,10 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(sources, tmp_pat
     assert first.blocks == second.blocks
     config = json.loads((tmp_path / "two" / "final" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["r"] == 4
+
+
+def test_the_engine_loads_the_adapter_of_a_run_and_its_ar_answers_are_the_bases(sources, tmp_path):
+    final = start(draft_recipe(*sources), tmp_path / "run", resume=False)
+    plain, adapted = nb.load(str(sources[0])), nb.load(str(sources[0]), adapter=str(final))
+    one, other = (nb.generate(each, "red cat", strategy="ar", max_new_tokens=24) for each in (plain, adapted))
+    assert one.token_ids == other.token_ids
