@@ -17,8 +17,8 @@ def what(recipe: Recipe, base: str, parameters: int) -> str:
     )
 
 
-def use(base: str) -> str:
-    """How to load the adapter. base: as it is given to `load`."""
+def use(base: str, folder: str = "final") -> str:
+    """How to load the adapter. base, folder: as they are given to `load`."""
     return "\n".join(
         [
             "## Use",
@@ -26,7 +26,7 @@ def use(base: str) -> str:
             "```python",
             "import nbdiff_engine as nb",
             "",
-            f'model = nb.load("{base}", adapter="final")  # this folder',
+            f'model = nb.load("{base}", adapter="{folder}")  # this folder',
             'print(nb.generate(model, "What is a block?", strategy="self_speculative", max_new_tokens=128).text)',
             "```",
         ]

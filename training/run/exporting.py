@@ -15,6 +15,7 @@ from training.model.draft_adapters import save_draft_adapter
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import Checkpoint, is_complete, publish
 from training.run.launch import load_network, make_objective, make_trainable
+from training.run.model_card import draft_adapter_card
 from training.run.run_folder import RunFolder
 from training.run.step_reader import vocabulary_of
 
@@ -93,3 +94,5 @@ def _adapter(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) ->
     RunFolder(run).load_tensors(checkpoint.folder, "trained.safetensors", trained)
     dtype = model.dtype if recipe.save_dtype == "auto" else getattr(torch, recipe.save_dtype)
     save_draft_adapter(adapter, recipe, vocabulary_of(model), dtype, target)
+    card = draft_adapter_card(recipe, model, checkpoint.step)
+    (target / "README.md").write_text(card, encoding="utf-8")

@@ -105,6 +105,19 @@ def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
     )
 
 
+def draft_adapter_card(recipe: Recipe, model: TrainedModel, step: int) -> str:
+    """The README of an exported checkpoint of a draft adapter."""
+    trained = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
+    base = _base(recipe)
+    parts = [
+        _metadata(recipe, None, None),
+        f"# Draft adapter after step {step} of {recipe.optimisation.max_steps}",
+        draft_card.what(recipe, base, trained),
+        draft_card.use(base, folder="."),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _base(recipe: Recipe) -> str:
     """The name of the base without the folders of this machine."""
     if recipe.base is None:

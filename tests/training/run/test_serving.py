@@ -81,6 +81,10 @@ def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
     assert out.splitlines()[0] == str(folder)
     assert DraftSpec.read(folder, "it").noise_high == 961
     assert "SGLang: yes" in out
+    card = (folder / "README.md").read_text()
+    assert "# Draft adapter after step 1 of 2" in card
+    assert f'nb.load("{base.name}", adapter=".")' in card
+    assert "[More Information Needed]" not in card  # PEFT's own card is replaced
     code, out, _ = run("export", str(tmp_path / "run"), "--check")
     assert code == 0
     assert str(tmp_path / "run" / "final") in out
