@@ -25,12 +25,20 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
-_ONE_AT_A_TIME = "tests/training/jobs/"  # its queues start processes, up to the number of cores
+# Files whose tests run in one worker: the queues of jobs start processes, up to the number of cores, and the tests of
+# the page share the servers of a worker.
+_TOGETHER = {
+    "tests/training/jobs/": "jobs",
+    "tests/playground/test_page.py": "page",
+    "tests/playground/test_page_tools.py": "page",
+    "tests/playground/test_page_look.py": "held page",
+    "tests/playground/test_page_reload.py": "held page",
+}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For pytest-xdist: a file's tests run in one worker, and all tests of jobs in the same one.
+    """For pytest-xdist: a file's tests run in one worker, and those of the files that belong together in the same one.
 
     A scheduler and not its groups: xdist 3.8 does not see them under pytest 9.2.
     """
@@ -38,9 +46,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "jobs" if nodeid.startswith(_ONE_AT_A_TIME) else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return next((group for start, group in _TOGETHER.items() if file.startswith(start)), file)
 
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, so that no worker is left with them at the end: the page, training, everything else."""
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("browser"):
+            return 0
+        return 1 if item.nodeid.startswith("tests/training/") else 2
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,7 +99,11 @@ def golden_cases() -> list[dict]:
     return json.loads((GOLDEN / "official_outputs.json").read_text())
 
 
-@pytest.fixture(scope="session", params=[*FAMILIES, "llama fused", "qwen3 fused", "nano"])
+_QUICK = ("llama", "qwen3", "gemma", "llama fused", "nano")
+_OTHERS = [pytest.param(each, marks=pytest.mark.slow) for each in (*FAMILIES, "qwen3 fused") if each not in _QUICK]
+
+
+@pytest.fixture(scope="session", params=[*_QUICK, *_OTHERS])
 def any_model(request: pytest.FixtureRequest) -> nb.BlockModel:
     """A tiny random model of each family, llama and qwen3 also fused, and the bundled model fused."""
     if request.param == "nano":

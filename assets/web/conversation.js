@@ -1,10 +1,10 @@
 // The turns of the chat: what was asked, what the first lane answered, and a button that shows the race of the turn.
 
-const list = element.querySelector("[data-turns]");
+const turnList = element.querySelector("[data-turns]");
 
 function draw() {
   const { turns, chosen } = props.value ?? { turns: [], chosen: null };
-  list.replaceChildren(...turns.map(({ prompt, answer, race }, index) => {
+  turnList.replaceChildren(...turns.map(({ prompt, answer, race }, index) => {
     const item = make("li");
     const its = make("div", "said its");
     its.append(renderMarkdown(answer));
@@ -16,7 +16,7 @@ function draw() {
     item.append(make("div", "said mine", prompt), its, show);
     return item;
   }));
-  list.lastChild?.scrollIntoView({ block: "nearest" });
+  turnList.lastChild?.scrollIntoView({ block: "nearest" });
 }
 
 watch("value", draw);

@@ -39,7 +39,7 @@ function rememberTab() {
     const tab = event.target.closest?.("#tabs > .tab-wrapper [role=tab]");
     if (tab) remember(lasting, KEPT.tab, nameOf(tab));
   });
-  const wanted = openedByLink() ? null : recall(lasting, KEPT.tab);
+  const wanted = location.hash ? null : recall(lasting, KEPT.tab); // a fragment names a run, a job or a tab
   const show = (tries) => {
     const tab = tabs().find((each) => nameOf(each) === wanted);
     if (tab) tab.click();

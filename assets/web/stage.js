@@ -24,6 +24,7 @@ const player = new Player(element.querySelector("[data-stage]"), {
 }, props.value.tables);
 
 let following = null; // the id of the live run, or null
+let resumed = null; // the value with the run that the page goes on with after a reload
 
 // Screen readers read the status at each change, so it is changed only for a new text.
 function status(text) {
@@ -78,9 +79,11 @@ function resume() {
   }
   if (race) player.load(race, "Last race", () => trigger("imported", { race }));
   if (typeof kept?.run !== "string" || !Array.isArray(kept.lanes)) return race !== null;
-  props.value = { ...props.value, run: kept.run, lanes: kept.lanes, keep: kept.keep, title: kept.title, race: null };
-  receive(props.value);
-  trigger("resumed", { title: kept.title });
+  const { run, lanes, keep, title } = kept;
+  resumed = { ...props.value, run, lanes, keep, title, race: null, recorded: false };
+  props.value = resumed;
+  receive(resumed);
+  trigger("resumed", { run, title });
   return true;
 }
 
@@ -134,7 +137,12 @@ function leave(mayReturn = false) {
 window.addEventListener("pageshow", (event) => {
   if (event.persisted && player.live) resume();
 });
-watch("value", () => receive(props.value));
+watch("value", () => {
+  if (!restored || !props.value?.recorded || props.value.error) return receive(props.value);
+  // Gradio sets the opening value once more after this script has run.
+  if (following !== null) props.value = resumed;
+});
 window.addEventListener("pagehide", () => leave(true));
 rememberTab();
-if (!resume()) receive(props.value);
+const restored = resume();
+if (!restored) receive(props.value);

@@ -157,7 +157,7 @@ class DecodeTab:
             js=KEEP_FORM,
             api_visibility="private",
         )
-        stage.resumed(self.resumed, stage, [self.stop_button, self.run_prompt], **PRIVATE)
+        stage.resumed(self.resumed, None, [self.stop_button, self.run_prompt], **PRIVATE)
         stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
         self.map_lane.input(
             lambda race, lane: figures_of(race, lane)[-1],
@@ -237,11 +237,11 @@ class DecodeTab:
                 stop[self.prompt] = ""
         return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
 
-    def resumed(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
+    def resumed(self, event: gr.EventData) -> dict[Any, Any]:
         """A page was loaded again during a run."""
-        title = (event._data or {}).get("title") if isinstance(event._data, dict) else None
-        run = _shown(shown).run
-        live = run is not None and self.worker.is_live(run)
+        data = event._data if isinstance(event._data, dict) else {}
+        title, run = data.get("title"), data.get("run")
+        live = isinstance(run, str) and self.worker.is_live(run)
         return {self.stop_button: gr.update(interactive=live), self.run_prompt: title if isinstance(title, str) else ""}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:

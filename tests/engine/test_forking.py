@@ -72,6 +72,7 @@ def test_a_fork_can_be_forked(model, settings):
     assert sum(isinstance(event, Edit) for event in twice.events) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [UNSHIFTED, FAST_DLLM, {"block_grid": "absolute"}], ids=str)
 def test_other_kinds_of_checkpoints_fork_too(spec):
     """Unshifted, block-causal, and blocks at absolute positions, where the first starts with prompt tokens."""

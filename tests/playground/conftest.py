@@ -19,14 +19,14 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The playground as `python app.py` starts it, with longer leases: on a busy machine a tab may poll late."""
     with serving(tmp_path_factory.mktemp("server"), "--lease-seconds", "120", "--wall-seconds", "600") as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose model decodes a script tag. The fixture `gate` controls its forwards. Leases are long, so that a
     run stops only when the closed tab has sent its beacon."""
@@ -41,6 +41,16 @@ def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
+    from tests.playground.visiting import opened
+
+    with opened(browser, server) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def used_page(browser: Any, server: Server) -> Iterator[Any]:
+    """One tab for all tests of a module that do not depend on what earlier tests did in it: to open the page costs
+    eight CPU-seconds."""
     from tests.playground.visiting import opened
 
     with opened(browser, server) as page:

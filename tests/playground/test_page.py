@@ -13,6 +13,7 @@ from tests.playground.visiting import (
     Page,
     ask,
     expect,
+    forget_status,
     lane_form,
     lanes,
     opened,
@@ -46,20 +47,20 @@ def test_run_replaces_the_recorded_race(page: Page) -> None:
 # -- a run -------------------------------------------------------------------------------------------------
 
 
-def test_every_lane_shows_its_text_and_its_figures(page: Page) -> None:
-    run(page, STORY)
-    page.locator("[data-range]").press("End")
-    for lane in lanes(page):
+def test_every_lane_shows_its_text_and_its_figures(used_page: Page) -> None:
+    run(used_page, STORY)
+    used_page.locator("[data-range]").press("End")
+    for lane in lanes(used_page):
         expect(lane.locator(".token.committed").nth(10)).to_be_visible()
         expect(lane.locator(".token.mask")).to_have_count(0)
         assert len(lane.locator("[data-canvas]").inner_text().split()) > 10
         for figure in FIGURES:
-            pair = lane.locator("dl > div", has=page.get_by_text(figure, exact=True))
+            pair = lane.locator("dl > div", has=used_page.get_by_text(figure, exact=True))
             assert re.match(r"[\d,.]+( m?s)?$", pair.locator("dd").text_content())
-    assert re.search(r"fewer forwards|equal work", page.locator("[data-verdict]").text_content())
-    ar = lanes(page)[0].locator("dl > div", has=page.get_by_text("Tokens per forward", exact=True))
+    assert re.search(r"fewer forwards|equal work", used_page.locator("[data-verdict]").text_content())
+    ar = lanes(used_page)[0].locator("dl > div", has=used_page.get_by_text("Tokens per forward", exact=True))
     expect(ar.locator("dd")).to_have_text("1.00")
-    self_speculative = lanes(page)[2].locator("dl > div", has=page.get_by_text("Drafts accepted", exact=True))
+    self_speculative = lanes(used_page)[2].locator("dl > div", has=used_page.get_by_text("Drafts accepted", exact=True))
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").text_content())
 
 
@@ -76,31 +77,32 @@ def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Serv
             expect(lane.locator(".token:visible")).to_have_count(0)
 
 
-def test_the_inspector_shows_why_a_token_was_fixed(page: Page) -> None:
-    run(page, STORY)
-    page.locator("[data-range]").press("End")
-    lanes(page)[1].locator(".token").nth(3).hover()
-    panel = page.locator("[data-inspector]")
+def test_the_inspector_shows_why_a_token_was_fixed(used_page: Page) -> None:
+    run(used_page, STORY)
+    used_page.locator("[data-range]").press("End")
+    lanes(used_page)[1].locator(".token").nth(3).hover()
+    panel = used_page.locator("[data-inspector]")
     expect(panel).to_contain_text(re.compile(r"is above the threshold 0\.9|highest of its pass|next token of AR"))
     expect(panel).to_contain_text("position 3 · block 1 · fixed")
     expect(panel.locator("[data-bars] li").nth(1)).to_be_visible()
 
 
-def test_a_second_run_replaces_the_first(page: Page) -> None:
-    run(page, STORY)
-    run(page, "What is the capital of Germany?")
-    page.locator("[data-range]").press("End")
-    expect(lanes(page)[0].locator(".token").first).to_have_text("The")
-    assert page.get_by_role("region").filter(has=page.locator("dl")).count() == 3
-    assert "Max" not in lanes(page)[0].inner_text()
+def test_a_second_run_replaces_the_first(used_page: Page) -> None:
+    run(used_page, STORY)
+    run(used_page, "What is the capital of Germany?")
+    used_page.locator("[data-range]").press("End")
+    expect(lanes(used_page)[0].locator(".token").first).to_have_text("The")
+    assert used_page.get_by_role("region").filter(has=used_page.locator("dl")).count() == 3
+    assert "Max" not in lanes(used_page)[0].inner_text()
 
 
-def test_shift_and_enter_runs_and_an_example_fills_the_prompt(page: Page) -> None:
-    page.get_by_role("button", name="A fact").click()
-    prompt = page.get_by_role("textbox", name="Prompt")
+def test_shift_and_enter_runs_and_an_example_fills_the_prompt(used_page: Page) -> None:
+    used_page.get_by_role("button", name="A fact").click()
+    prompt = used_page.get_by_role("textbox", name="Prompt")
     expect(prompt).to_have_value("Name the money of the country whose capital is Athens.")
+    forget_status(used_page)
     prompt.press("Shift+Enter")
-    until_finished(page)
+    until_finished(used_page)
 
 
 # -- lanes and presets -------------------------------------------------------------------------------------
@@ -169,14 +171,16 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
         ("x" * 9000, {}, "The prompt is 9,000 characters long"),
     ],
 )
-def test_bad_input_gives_a_message_in_the_page(page: Page, prompt: str, fields: dict[str, str], sentence: str) -> None:
-    ask(page, prompt, **fields)
-    expect(page.get_by_role("alert").filter(visible=True)).to_contain_text(sentence)
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+def test_bad_input_gives_a_message_in_the_page(
+    used_page: Page, prompt: str, fields: dict[str, str], sentence: str
+) -> None:
+    ask(used_page, prompt, **{"max_new_tokens": "96", "parameter": "0.9", **fields})
+    expect(used_page.get_by_role("alert").filter(visible=True)).to_contain_text(sentence)
+    expect(used_page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
-def test_an_error_message_disappears_with_the_next_run(page: Page) -> None:
-    ask(page, STORY, parameter="7")
-    expect(page.get_by_role("alert").filter(visible=True)).to_be_visible()
-    run(page, STORY, parameter="0.9")
-    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+def test_an_error_message_disappears_with_the_next_run(used_page: Page) -> None:
+    ask(used_page, STORY, parameter="7")
+    expect(used_page.get_by_role("alert").filter(visible=True)).to_be_visible()
+    run(used_page, STORY, parameter="0.9")
+    expect(used_page.get_by_role("alert").filter(visible=True)).to_have_count(0)

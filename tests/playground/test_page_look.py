@@ -42,7 +42,7 @@ def test_headings_and_controls_have_their_names(page: Page) -> None:
     expect(page).to_have_title("NBDiff playground")
 
 
-@pytest.mark.parametrize("width", [380, 1920])
+@pytest.mark.parametrize("width", [380, pytest.param(1920, marks=pytest.mark.slow)])
 def test_the_page_has_no_horizontal_scroll_bar(browser: Browser, server: Server, width: int) -> None:
     with opened(browser, server, viewport={"width": width, "height": 900}) as page:
         run(page, "Write a Python function solve that returns the sorted list of the negative numbers in a list.")
@@ -75,8 +75,11 @@ nodes => {
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_tokens_have_enough_contrast_at_every_confidence(browser: Browser, server: Server, scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_tokens_have_enough_contrast_and_axe_finds_nothing_serious(
+    browser: Browser, server: Server, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
         run(page, STORY)
         tokens = lanes(page)[1].locator(".token")
@@ -85,12 +88,8 @@ def test_tokens_have_enough_contrast_at_every_confidence(browser: Browser, serve
         )
         assert min(tokens.evaluate_all(CONTRASTS)) > 4.5
         assert min(page.get_by_role("button", name="Run", exact=True).evaluate_all(CONTRASTS)) > 4.5
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_any_tab(browser: Browser, server: Server, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    with opened(browser, server, color_scheme=scheme, reduced_motion="reduce") as page:
+        token = lanes(page)[0].locator(".token").first
+        assert token.evaluate("node => getComputedStyle(node).transitionDuration") in ("0s", "")  # reduced motion
         lane_form(page, 0)
         for tab in ("Decode", "Block sizes", "Models", "Training", "Jobs", "Compare"):
             page.get_by_role("tab", name=tab).click()
@@ -98,13 +97,6 @@ def test_axe_finds_nothing_serious_on_any_tab(browser: Browser, server: Server, 
             found = axe.Axe().run(page).response["violations"]
             serious = [(each["id"], each["help"]) for each in found if each["impact"] in ("serious", "critical")]
             assert serious == [], tab
-
-
-def test_with_reduced_motion_nothing_moves(browser: Browser, server: Server) -> None:
-    with opened(browser, server, reduced_motion="reduce") as page:
-        run(page)
-        token = lanes(page)[0].locator(".token").first
-        assert token.evaluate("node => getComputedStyle(node).transitionDuration") in ("0s", "")
 
 
 # -- a model that a test controls, and that decodes script tags --------------------------------------------

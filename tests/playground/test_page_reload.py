@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from tests.playground.serving import Gate
 from tests.playground.visiting import (
     BROWSER_TEST,
@@ -23,7 +21,7 @@ pytestmark = BROWSER_TEST
 
 def reload(page: Page) -> None:
     page.reload()
-    page.get_by_role("region", name="AR", exact=True).wait_for(state="attached")
+    page.locator("[data-lanes] > *").first.wait_for(state="attached")  # hidden, if another tab is shown
 
 
 def test_the_form_and_the_last_race_survive(page: Page) -> None:
@@ -89,12 +87,13 @@ def test_a_reload_in_the_middle_of_a_run_returns_to_it(held_page: Page, gate: Ga
     expect(held_page.locator("[data-replaying]")).to_contain_text("Last race")
 
 
-@pytest.mark.parametrize("kept", ["{", "[]", '{"format": "nbdiff-race", "version": 1, "lanes": [{}]}', '"x"'])
-def test_a_damaged_storage_gives_the_recorded_race(page: Page, kept: str) -> None:
-    page.evaluate(
-        "kept => ['race', 'form', 'lanes', 'tab'].forEach((key) => localStorage.setItem(`nbdiff.${key}`, kept))", kept
-    )
-    page.evaluate("kept => sessionStorage.setItem('nbdiff.run', kept)", kept)
-    reload(page)
-    expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
+def test_a_damaged_storage_gives_the_recorded_race(page: Page) -> None:
+    for kept in ("{", "[]", '{"format": "nbdiff-race", "version": 1, "lanes": [{}]}', '"x"'):
+        page.evaluate(
+            "kept => ['race', 'form', 'lanes', 'tab'].forEach((key) => localStorage.setItem(`nbdiff.${key}`, kept))",
+            kept,
+        )
+        page.evaluate("kept => sessionStorage.setItem('nbdiff.run', kept)", kept)
+        reload(page)
+        expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
     run(page, "What is the capital of Peru?")

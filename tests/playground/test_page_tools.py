@@ -26,9 +26,9 @@ pytestmark = BROWSER_TEST
 # -- figures, files, links, forks --------------------------------------------------------------------------
 
 
-def test_the_figures_show_the_race_on_the_stage(page: Page) -> None:
-    run(page, STORY)
-    figures = page.locator("#figures")
+def test_the_figures_show_the_race_on_the_stage(used_page: Page) -> None:
+    run(used_page, STORY)
+    figures = used_page.locator("#figures")
     expect(figures.locator(".js-plotly-plot")).to_have_count(3)
     for name in NAMES:
         expect(figures.locator(".legend").first).to_contain_text(name)
@@ -55,43 +55,43 @@ def test_a_broken_link_gives_a_message_and_the_page_works(browser: Browser, serv
         run(page, STORY)
 
 
-def test_a_race_is_exported_as_json_and_html_and_imported(page: Page, tmp_path: Path) -> None:
-    run(page, STORY)
+def test_a_race_is_exported_as_json_and_html_and_imported(used_page: Page, tmp_path: Path) -> None:
+    run(used_page, STORY)
     for button, name in (("Export JSON", "race.json"), ("Export HTML", "race.html")):
-        with page.expect_download() as waiting:
-            page.get_by_role("button", name=button).click()
+        with used_page.expect_download() as waiting:
+            used_page.get_by_role("button", name=button).click()
         waiting.value.save_as(tmp_path / name)
-    run(page, "What is the capital of Germany?")
-    page.locator("[data-file]").set_input_files(tmp_path / "race.json")
-    expect(page.locator("[data-replaying]")).to_contain_text("Imported")
-    expect(page.locator("#stage .title")).to_have_text(STORY)
-    page.locator("[data-range]").press("End")
-    expect(lanes(page)[1]).to_contain_text("Max")
-    expect(page.locator("#figures .js-plotly-plot")).to_have_count(3)
-    replay = page.context.new_page()
+    run(used_page, "What is the capital of Germany?")
+    used_page.locator("[data-file]").set_input_files(tmp_path / "race.json")
+    expect(used_page.locator("[data-replaying]")).to_contain_text("Imported")
+    expect(used_page.locator("#stage .title")).to_have_text(STORY)
+    used_page.locator("[data-range]").press("End")
+    expect(lanes(used_page)[1]).to_contain_text("Max")
+    expect(used_page.locator("#figures .js-plotly-plot")).to_have_count(3)
+    replay = used_page.context.new_page()
     replay.goto((tmp_path / "race.html").as_uri())
     replay.locator("[data-range]").press("End")
     expect(replay.get_by_role("region", name="Block diffusion", exact=True)).to_contain_text("Max")
 
 
-def test_a_fork_continues_after_a_changed_token_in_a_new_lane(page: Page) -> None:
-    run(page, "What is the capital of Germany?")
-    page.locator("[data-range]").press("End")
-    lanes(page)[1].locator(".token").nth(3).click()
-    page.get_by_role("button", name="Replace…").click()
-    page.get_by_label("New text").fill(" France")
-    page.keyboard.press("Enter")
-    forget_status(page)
-    page.get_by_role("button", name="Continue from here").click()
-    until_finished(page)
-    expect(page.locator("[data-lanes] h2")).to_have_count(4)
-    fork = page.get_by_role("region", name=re.compile("^Fork of Block diffusion"))
-    page.locator("[data-range]").press("End")
+def test_a_fork_continues_after_a_changed_token_in_a_new_lane(used_page: Page) -> None:
+    run(used_page, "What is the capital of Germany?")
+    used_page.locator("[data-range]").press("End")
+    lanes(used_page)[1].locator(".token").nth(3).click()
+    used_page.get_by_role("button", name="Replace…").click()
+    used_page.get_by_label("New text").fill(" France")
+    used_page.keyboard.press("Enter")
+    forget_status(used_page)
+    used_page.get_by_role("button", name="Continue from here").click()
+    until_finished(used_page)
+    expect(used_page.locator("[data-lanes] h2")).to_have_count(4)
+    fork = used_page.get_by_role("region", name=re.compile("^Fork of Block diffusion"))
+    used_page.locator("[data-range]").press("End")
     expect(fork).to_contain_text("France")
     expect(fork).to_contain_text("1 changed by hand")
     expect(fork.locator(".token.edited")).to_have_count(1)
-    expect(lanes(page)[1]).not_to_contain_text("France")  # the lane that the fork came from
-    expect(lanes(page)[1].locator(".token.edited")).to_have_count(0)
+    expect(lanes(used_page)[1]).not_to_contain_text("France")  # the lane that the fork came from
+    expect(lanes(used_page)[1].locator(".token.edited")).to_have_count(0)
 
 
 def test_the_conversation_keeps_its_turns(page: Page) -> None:

@@ -23,7 +23,14 @@ def drafting(layout: str, **settings) -> dict:
     return {"strategy": "self_speculative", "draft_layout": layout, "max_new_tokens": 30, **settings}
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, *(f"{family} fused" for family in FUSED)])
+QUICK = ("llama", "gemma", "llama fused")
+PAIRS = [
+    pytest.param(each, marks=() if each in QUICK else pytest.mark.slow)
+    for each in (*FAMILIES, *(f"{family} fused" for family in FUSED))
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(request: pytest.FixtureRequest) -> tuple[BlockModel, BlockModel]:
     """A base, and the same with a random adapter that changes little, so that some of its drafts are right."""
     family, *fused = request.param.split()

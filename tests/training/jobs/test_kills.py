@@ -105,6 +105,7 @@ def kill_rounds(home: Path, submitted: Path, rounds: int, seed: int) -> None:
     until(lambda: not processes_of(home))
 
 
+@pytest.mark.slow
 def test_ten_rounds_of_kills(home, tmp_path):
     kill_rounds(home, tmp_path / "submitted", rounds=10, seed=1)
 
@@ -144,6 +145,7 @@ def starts(job) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_processes_that_submit_and_poll_at_once_start_each_job_once(home):
     def act() -> None:
         jobs = Jobs(home)
@@ -197,6 +199,7 @@ def test_a_stop_during_the_start_stops_it(home, delay):
     assert starts(job) <= 1
 
 
+@pytest.mark.slow
 def test_after_random_stops_resumes_saves_and_moves_every_job_can_finish(home):
     jobs = Jobs(home, grace=2)
     for _ in range(4):

@@ -51,16 +51,19 @@ def full_disk(tmp_path, monkeypatch):
         {"spec": b"\x00\xff"},
         {"spec": "[" * 100_000},
         {"kind": "sudo"},
-        {"place": "first"},
-        {"name": b"\xff"},
-        {"created": None, "reason": b"\x00"},
-        {"started": b"\xff"},
-        {"attempts": b"\xff"},
-        {"token": b"\xff", "state": "running", "pid": 2**62, "pid_started": 1.0, "boot": "x"},
+        pytest.param({"place": "first"}, marks=pytest.mark.slow),
+        pytest.param({"name": b"\xff"}, marks=pytest.mark.slow),
+        pytest.param({"created": None, "reason": b"\x00"}, marks=pytest.mark.slow),
+        pytest.param({"started": b"\xff"}, marks=pytest.mark.slow),
+        pytest.param({"attempts": b"\xff"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"token": b"\xff", "state": "running", "pid": 2**62, "pid_started": 1.0, "boot": "x"},
+            marks=pytest.mark.slow,
+        ),
         {"state": "running", "pid": None},
-        {"state": "running", "pid": "ten", "pid_started": 1.0, "boot": "x"},
-        {"state": "stopping", "pid": -1, "pid_started": 1.0, "boot": "x"},
-        {"state": "starting", "runner_pid": None},
+        pytest.param({"state": "running", "pid": "ten", "pid_started": 1.0, "boot": "x"}, marks=pytest.mark.slow),
+        pytest.param({"state": "stopping", "pid": -1, "pid_started": 1.0, "boot": "x"}, marks=pytest.mark.slow),
+        pytest.param({"state": "starting", "runner_pid": None}, marks=pytest.mark.slow),
     ],
     ids=lambda columns: str(columns)[:60],
 )
@@ -133,6 +136,7 @@ def test_numbers_out_of_range_are_refused(home, slots, grace):
         Jobs(home, slots=slots, grace=grace)
 
 
+@pytest.mark.slow
 def test_200_queued_jobs_take_as_many_sql_statements_as_one(jobs, monkeypatch):
     statements = []
     connect = sqlite3.connect

@@ -52,6 +52,7 @@ def test_final_and_the_adapter_on_the_unchanged_base_are_the_same_model(options,
     assert any("magnitude" in name for name in names) == recipe.lora.use_dora
 
 
+@pytest.mark.slow
 def test_a_resumed_pissa_run_has_the_same_losses(tmp_path):
     base, data = small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl", rows=20)
     recipe = small_recipe(base, data, lora={"rank": 4, "init": "pissa"})

@@ -97,7 +97,11 @@ def adapted(objective, inputs, states, anchor, noise):
     return objective.head(hidden[0, -noise:])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = ("llama", "gemma")
+SOME_SLOW = [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in FAMILIES]
+
+
+@pytest.mark.parametrize("family", SOME_SLOW)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("plans", [False, True])
 def test_the_noise_pass_equals_a_forward_over_the_true_prefix_and_the_group(family, causal, plans, cut):
