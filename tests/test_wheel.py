@@ -113,7 +113,11 @@ def test_modules_assets_and_sandbox_come_from_the_wheel(installed: Installed) ->
 
 
 def test_models_are_listed(installed: Installed) -> None:
-    assert {each["name"] for each in json.loads(installed.run("nbdiff", "models", "--json"))} == {"nano", "nano-ar"}
+    assert {each["name"] for each in json.loads(installed.run("nbdiff", "models", "--json"))} == {
+        "nano",
+        "nano-ar",
+        "smollm2",
+    }
 
 
 def test_a_prompt_is_answered(installed: Installed) -> None:

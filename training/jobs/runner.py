@@ -20,7 +20,8 @@ from training.jobs.processes import MARK, Identity, kill_left_over, threads_each
 from training.jobs.store import JobRow, Store, StoreError, clock
 from training.jobs.supervisor import Supervisor, command, environment
 
-_NICENESS = 10  # keeps the page responsive on the same machine
+_NICENESS = "10"  # of a trainer: keeps the page responsive on the same machine
+_NICENESS_SET = "NBDIFF_JOB_NICE"  # environment variable: another niceness, from 0 to 19
 _POLL = 0.1  # seconds between checks of the trainer
 _STORE_POLL = 1.0  # seconds between checks of the store, for a stop whose grace period is over
 _OOM_SCORE = "300"  # of 1000: if memory runs out, the kernel kills the trainer before the page
@@ -82,7 +83,7 @@ class Runner:
             if not message:  # the runner was killed, or the start was cancelled
                 os._exit(0)
             kind, threads = message.split()
-            os.nice(_NICENESS)
+            os.nice(int(os.environ.get(_NICENESS_SET) or _NICENESS))
             # Ignored until the trainer installs its handler: an early "save now" would kill it.
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             with contextlib.suppress(OSError):  # not Linux, or not permitted

@@ -50,12 +50,13 @@ def test_no_file_is_written_before_the_first_submission(home):
     assert not home.exists()
 
 
-def test_the_pid_is_the_trainers_and_it_leads_its_own_session(jobs):
+def test_the_pid_is_the_trainers_and_it_leads_its_own_session(jobs, monkeypatch):
+    monkeypatch.setenv("NBDIFF_JOB_NICE", "12")
     job = stepping(jobs, jobs.submit(spec(ENDLESS)))
     trainer = psutil.Process(job.pid)
     assert trainer.cmdline() == jobs.command(job.id)[: len(trainer.cmdline())]
     assert os.getsid(job.pid) == os.getpgid(job.pid) == job.pid
-    assert trainer.nice() >= 10
+    assert trainer.nice() == min(19, os.nice(0) + 12)
     assert os.readlink(f"/proc/{job.pid}/fd/0") == "/dev/null"
     assert os.readlink(f"/proc/{job.pid}/fd/1") == str(job.folder / "log.txt")
     jobs.stop(job.id)

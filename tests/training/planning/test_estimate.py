@@ -188,7 +188,7 @@ def test_the_memory_of_a_run_is_within_30_percent(tmp_path, checkpointing):
         tmp_path / "text.txt",
         optimisation={**optimisation, "gradient_checkpointing": checkpointing},
         blocks={"kind": "fixed", "b_max": 16},
-        precision="bf16",
+        precision="fp32",  # bfloat16 is six times slower on a CPU without its instructions
         saving={"save_every": 9, "eval_every": 0},
     )
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")

@@ -205,4 +205,4 @@ def test_a_bundled_recipe_trains_a_small_model_of_its_class(name, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[-1]["block_size"] == (1 if recipe.kind == "pretrain" else recipe.blocks.b_max)
-    assert (final / "model.safetensors").is_file()
+    assert (final / ("draft_adapter.json" if recipe.drafts else "model.safetensors")).is_file()
