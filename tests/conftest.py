@@ -66,11 +66,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty NBDIFF_HOME, trainers that are not nice, and a long sandbox limit: no file of the user and no slow machine
-    changes a result."""
+    """An empty NBDIFF_HOME, trainers of full priority, and a long sandbox limit: no file of the user and no slow
+    machine changes a result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBDIFF_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("NBDIFF_JOB_NICE", "0")  # the other tests would leave a nice trainer no time
+        patch.setenv("NBDIFF_JOB_NICE", "0")  # a nice trainer gets no time beside the other tests
         patch.setattr(sandbox, "SECONDS", 100)  # a busy machine may take two seconds to start a process
         yield
 
