@@ -78,9 +78,11 @@ function resume() {
   }
   if (race) player.load(race, "Last race", () => trigger("imported", { race }));
   if (typeof kept?.run !== "string" || !Array.isArray(kept.lanes)) return race !== null;
-  props.value = { ...props.value, run: kept.run, lanes: kept.lanes, keep: kept.keep, title: kept.title, race: null };
-  receive(props.value);
-  trigger("resumed", { title: kept.title });
+  const { run, lanes, title, keep } = kept;
+  resumed = { ...props.value, run, lanes, title, keep, race: null, serial: "resumed" };
+  props.value = resumed;
+  receive(resumed);
+  trigger("resumed", { title });
   return true;
 }
 
@@ -134,7 +136,14 @@ function leave(mayReturn = false) {
 window.addEventListener("pageshow", (event) => {
   if (event.persisted && player.live) resume();
 });
-watch("value", () => receive(props.value));
+const first = props.value.serial;
+let resumed = null; // the value that a run in progress has given to this page
+watch("value", () => {
+  if (resumed && props.value.serial === "resumed") return;
+  // While the page starts, Gradio sets the first value once more.
+  if (resumed && props.value.serial === first) props.value = resumed;
+  else receive(props.value);
+});
 window.addEventListener("pagehide", () => leave(true));
 rememberTab();
 if (!resume()) receive(props.value);

@@ -23,7 +23,7 @@ pytestmark = BROWSER_TEST
 
 def reload(page: Page) -> None:
     page.reload()
-    page.get_by_role("region", name="AR", exact=True).wait_for(state="attached")
+    page.locator("[data-lanes] .lane").first.wait_for(state="attached")
 
 
 def test_the_form_and_the_last_race_survive(page: Page) -> None:
