@@ -4,9 +4,10 @@ import os
 import threading
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from nbdiff_engine import NBDiffError
-from playground import address, api, share_card
+from playground import address, api
 from playground.header import TITLE, header
 from playground.models import ModelsTab
 from playground.options import ServerOptions, StartError
@@ -17,6 +18,7 @@ from playground.race.lanes_editor import EditorValue
 from playground.server import web_files
 from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.worker import Limits, Worker
+from playground.share_card import ShareCard
 from playground.sweep import sweep_api
 from playground.sweep.block_sizes_tab import BlockSizesTab
 from playground.training_tab.opening import OpenedCheckpoint
@@ -74,8 +76,8 @@ class Playground:
                 max_file_size="512mb" if options.trains else "1mb",
                 quiet=True,
                 prevent_thread_lock=True,
+                app_kwargs={"middleware": [Middleware(ShareCard)]},
             )
-            share_card.add(self.blocks, options)
             print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
