@@ -10,6 +10,7 @@ from nbdiff_engine.errors import brief, first_problem
 from training.errors import RecipeError
 
 CORPUS = "corpus"  # the problems that this project generates
+CHAT = "chat"  # prompts for chat models that this project generates, without answers
 SELF = "self"  # documents that the base writes
 
 # The role of a column, and the format that reads it.
@@ -24,8 +25,9 @@ class SelfData(BaseModel):
 
     prompts: str | None = Field(
         default=None,
-        description='a .txt file (one prompt per line), any other data, whose answers are not read, or "corpus" for '
-        "its prompts, used in turn; empty: the model also writes the prompts",
+        description='a .txt file (one prompt per line), any other data, whose answers are not read, "corpus" for '
+        'its prompts, or "chat" for prompts of chat, knowledge, maths, code and summarising; used in turn; empty: the '
+        "model also writes the prompts",
     )
     documents: int = Field(default=512, ge=1, description="number of documents to write, including the held-out ones")
     max_new_tokens: int = Field(default=256, ge=1, description="maximum tokens of an answer")

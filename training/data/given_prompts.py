@@ -1,4 +1,4 @@
-"""Prompts for `--data self`, which the base answers: from data in any format, without its answers, or the corpus."""
+"""Prompts for `--data self`, which the base answers: from data in any format, without its answers, or generated ones."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from nbdiff_engine.errors import brief_text
 from training.data.bad_rows import BadRows
 from training.data.conversations import Conversation
-from training.data.data_settings import CORPUS, DataSettings
+from training.data.data_settings import CHAT, CORPUS, DataSettings
 from training.data.formats import prompt_of
 from training.data.sources import load_rows
 from training.errors import DataError
@@ -29,6 +29,13 @@ def read_prompts(settings: DataSettings) -> list[tuple[str, str | Conversation]]
 
         return [
             (f"Prompt {i} of the corpus", example(DOMAINS[i % len(DOMAINS)], "train", i, settings.seed).prompt)
+            for i in range(settings.self_data.documents)
+        ]
+    if source == CHAT:
+        from training.corpus.chat_prompts import KINDS, chat_prompt
+
+        return [
+            (f"Chat prompt {i}", chat_prompt(KINDS[i % len(KINDS)], "train", i, settings.seed))
             for i in range(settings.self_data.documents)
         ]
     bad = BadRows(f"the prompts of {source}", settings.bad_rows)

@@ -8,7 +8,9 @@ import pytest
 
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.tasks import DOMAINS
+from nbdiff_engine.tasks.held_out import held_out_prompts
 from tests.training.data.self_data import COUNT, documents, of, write
+from training.corpus.chat_prompts import chat_prompt
 from training.corpus.problems import example
 from training.data.given_prompts import read_prompts
 from training.data.self_author import Author
@@ -84,6 +86,13 @@ def test_raw_prompts_do_not_use_the_template(golden_model, prompts, tmp_path):
     settings = of(prompts=str(prompts)).model_copy(update={"raw": True})
     ids, turns = documents(write(golden_model, settings, tmp_path))[0]
     assert ids[: turns[0][0]] == golden_model.tokenizer("Name three colours.")["input_ids"]
+
+
+def test_chat_prompts_are_of_all_kinds_and_never_those_that_are_held_out():
+    found = [prompt for _, prompt in read_prompts(of(seed=3, prompts="chat", documents=200))]
+    assert len(set(found)) > 150
+    assert found[3] == chat_prompt("code", "train", 3, seed=3)
+    assert not set(found) & {prompt for _, prompt in held_out_prompts()}
 
 
 def test_prompts_of_the_corpus_come_from_all_domains_in_turn():
