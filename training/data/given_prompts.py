@@ -1,4 +1,4 @@
-"""Prompts for `--data self`, which the base answers: from data in any format, without its answers, or generated ones."""
+"""Prompts for `--data self`, which the base answers: from data in any format, without its answers, or generated."""
 
 import json
 from collections.abc import Iterator
