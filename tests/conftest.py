@@ -18,7 +18,7 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.tasks import sandbox
-from tests.tiny import FAMILIES, tiny_model, trained_model
+from tests.tiny import FAMILIES, in_part_slow, tiny_model, trained_model
 
 torch.set_num_threads(1)  # more threads make models this small slower
 
@@ -101,11 +101,7 @@ def golden_cases() -> list[dict]:
     return json.loads((GOLDEN / "official_outputs.json").read_text())
 
 
-_QUICK = ("llama", "qwen3", "gemma", "llama fused", "nano")
-_OTHERS = [pytest.param(each, marks=pytest.mark.slow) for each in (*FAMILIES, "qwen3 fused") if each not in _QUICK]
-
-
-@pytest.fixture(scope="session", params=[*_QUICK, *_OTHERS])
+@pytest.fixture(scope="session", params=in_part_slow([*FAMILIES, "llama fused", "qwen3 fused", "nano"]))
 def any_model(request: pytest.FixtureRequest) -> nb.BlockModel:
     """A tiny random model of each family, llama and qwen3 also fused, and the bundled model fused."""
     if request.param == "nano":

@@ -1,8 +1,10 @@
 """Tiny random models of every tested family, and prompts for them."""
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -10,6 +12,7 @@ from nbdiff_engine import BlockModel, DiffusionSpec, load
 
 FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.model.fused_forward` supports
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
+_QUICK = ("llama", "gemma", "qwen3", "llama fused", "nano")
 VOCABULARY = 48
 MASK = 1
 
@@ -31,6 +34,11 @@ SHAPE = {
 
 FAST_DLLM = {"context": "block_causal", "block_grid": "absolute"}
 UNSHIFTED = {"token_shift": False, "first_token": "masked", "context": "block_causal", "block_grid": "absolute"}
+
+
+def in_part_slow(models: Iterable[str]) -> list[Any]:
+    """These parameters of a test; those of less common models are marked slow."""
+    return [pytest.param(each, marks=() if each in _QUICK else pytest.mark.slow) for each in models]
 
 
 def tiny_model(

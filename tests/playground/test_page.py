@@ -117,6 +117,7 @@ def test_a_lane_decodes_with_its_settings(page: Page) -> None:
     expect(lanes(page)[0].locator(".token.opens")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_parameter_field_of_a_lane_depends_on_its_policy(page: Page) -> None:
     set_lane(page, 1, "unmasking", "fixed_steps")
     expect(lane_form(page, 1).locator("[data-parameter-label]")).to_have_text("Steps per block")

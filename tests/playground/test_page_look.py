@@ -118,6 +118,7 @@ def test_lanes_fill_while_the_model_works_and_stop_ends_it(held_page: Page, gate
     expect(tokens).to_have_count(4)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_form_does_not_change_the_live_run(held_page: Page, gate: Gate) -> None:
     ask(held_page, STORY)
     expect(status(held_page)).to_have_text("AR is decoding.")
@@ -130,6 +131,7 @@ def test_an_error_in_the_form_does_not_change_the_live_run(held_page: Page, gate
     expect(status(held_page)).to_have_text("Stopped.")
 
 
+@pytest.mark.slow
 def test_masks_are_shown_before_the_tokens(held_page: Page, gate: Gate) -> None:
     lane_form(held_page, 0).get_by_role("checkbox", name="Lane 1").uncheck()
     # No confidence is above 1, so each pass fixes one token, and the rest of the block stays masked.
@@ -142,6 +144,7 @@ def test_masks_are_shown_before_the_tokens(held_page: Page, gate: Gate) -> None:
     expect(diffusion.locator(".token.mask:visible")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_its_progress(held_page: Page, gate: Gate) -> None:
     held_page.get_by_role("tab", name="Block sizes").click()
     held_page.get_by_role("spinbutton", name="Problems").fill("1")
@@ -160,6 +163,7 @@ def test_a_token_with_a_script_tag_is_shown_as_text(held_page: Page) -> None:
     assert held_page.evaluate("window.hacked") is None
 
 
+@pytest.mark.slow
 def test_closing_a_tab_stops_its_run_and_the_next_run_starts(
     browser: Browser, held_server: Server, held_page: Page, gate: Gate
 ) -> None:

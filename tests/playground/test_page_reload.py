@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.playground.serving import Gate
 from tests.playground.visiting import (
     BROWSER_TEST,
@@ -47,6 +49,7 @@ def test_the_form_and_the_last_race_survive(page: Page) -> None:
     expect(page.locator("#figures .legend").first).to_contain_text("Self-speculation")
 
 
+@pytest.mark.slow
 def test_a_preset_survives(page: Page) -> None:
     page.get_by_label("Preset").click()
     page.get_by_role("option", name="Lossless").click()
@@ -87,6 +90,7 @@ def test_a_reload_in_the_middle_of_a_run_returns_to_it(held_page: Page, gate: Ga
     expect(held_page.locator("[data-replaying]")).to_contain_text("Last race")
 
 
+@pytest.mark.slow
 def test_a_damaged_storage_gives_the_recorded_race(page: Page) -> None:
     for kept in ("{", "[]", '{"format": "nbdiff-race", "version": 1, "lanes": [{}]}', '"x"'):
         page.evaluate(

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.playground.serving import Server
 from tests.playground.visiting import (
     BROWSER_TEST,
@@ -49,6 +51,7 @@ def test_a_link_restores_all_settings_of_a_run(browser: Browser, server: Server,
         expect(lanes(other)[1].locator(".token:visible")).to_have_count(20)
 
 
+@pytest.mark.slow
 def test_a_broken_link_gives_a_message_and_the_page_works(browser: Browser, server: Server) -> None:
     with opened(browser, server, at="#run=nonsense") as page:
         expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("This link cannot be read")

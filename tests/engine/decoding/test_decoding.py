@@ -13,7 +13,7 @@ from nbdiff_engine.trace.events import Denoise, Finish, Prefill, Reason, Verify
 from tests.engine.answers import PROMPTS, ids, without_time
 from tests.growing_cache import GrowingCache
 from tests.reference import naive_ar, naive_block_causal, naive_block_diffusion
-from tests.tiny import FAMILIES, FAST_DLLM, UNSHIFTED, prompt_ids, tiny_model
+from tests.tiny import FAMILIES, FAST_DLLM, UNSHIFTED, in_part_slow, prompt_ids, tiny_model
 
 # -- against the references -----------------------------------------------------------------------------
 
@@ -34,7 +34,7 @@ def test_cached_block_diffusion_matches_uncached_block_diffusion(any_model, bloc
         assert decoded == naive_block_diffusion(any_model, prompt, 27, block_size, threshold, sub_block_size)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
 @pytest.mark.parametrize("block_size", [1, 4, 7])
 @pytest.mark.parametrize("shift", [0, 1])
 def test_block_causal_checkpoints_on_an_absolute_grid_match_naive_decoding(family, block_size, shift):

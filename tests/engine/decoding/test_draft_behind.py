@@ -11,7 +11,7 @@ from nbdiff_engine.trace.events import Finish, Prefill, Reason, Verify
 from nbdiff_engine.trace.trace_file import Canvas, Trace
 from tests.draft_adapters import tiny_drafter
 from tests.engine.answers import PROMPTS, ids
-from tests.tiny import FAMILIES, FUSED, tiny_model
+from tests.tiny import FAMILIES, FUSED, in_part_slow, tiny_model
 
 LAYOUTS = ("auto", "separate", "behind_last", "behind_each")
 SAMPLINGS = ({}, {"temperature": 1.0, "seed": 3}, {"repetition_penalty": 1.3, "presence_penalty": 0.5})
@@ -23,14 +23,7 @@ def drafting(layout: str, **settings) -> dict:
     return {"strategy": "self_speculative", "draft_layout": layout, "max_new_tokens": 30, **settings}
 
 
-QUICK = ("llama", "gemma", "llama fused")
-PAIRS = [
-    pytest.param(each, marks=() if each in QUICK else pytest.mark.slow)
-    for each in (*FAMILIES, *(f"{family} fused" for family in FUSED))
-]
-
-
-@pytest.fixture(scope="module", params=PAIRS)
+@pytest.fixture(scope="module", params=in_part_slow([*FAMILIES, *(f"{family} fused" for family in FUSED)]))
 def pair(request: pytest.FixtureRequest) -> tuple[BlockModel, BlockModel]:
     """A base, and the same with a random adapter that changes little, so that some of its drafts are right."""
     family, *fused = request.param.split()

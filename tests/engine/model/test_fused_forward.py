@@ -24,6 +24,7 @@ def prompts() -> list[str]:
     return [problem.prompt for domain in ("math", "code", "knowledge", "story") for problem in held_out(domain, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_bundled_model_fixes_the_same_tokens_at_the_same_steps_as_the_plain_forward(dtype, prompts):
     plain, fused = (nb.load("nano", dtype=dtype, fused=choice) for choice in (False, True))

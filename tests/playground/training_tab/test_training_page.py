@@ -98,6 +98,7 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
         assert page.evaluate("window.hacked") is None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server) -> None:
     with opened(browser, server) as page:
         start(page, "to be raced")

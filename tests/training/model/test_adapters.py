@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import nbdiff_engine as nb
 from nbdiff_engine.model import checkpoints
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, in_part_slow
 from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.packs import answer, packed
 from tests.training.runs import losses, small_data, small_recipe
@@ -77,7 +77,7 @@ def all_have_gradients(network):
 # -- what is trained --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
 def test_only_adapters_and_the_mask_row_are_trained(tmp_path, family):
     model, _ = adapted(write_base(tmp_path, family))
     perturb(model.network)
@@ -118,7 +118,7 @@ def test_rank_alpha_dropout_and_targets_are_those_of_the_recipe(tmp_path):
         assert layer.lora_dropout["default"].p == 0.25
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
 def test_a_tied_head_computes_the_logits_of_mask_apart_with_pefts_losses_and_gradients(tmp_path, family, monkeypatch):
     folder = write_base(tmp_path, family, tie_word_embeddings=True)
     found = []
@@ -166,7 +166,7 @@ def test_quantisation_without_lora_raises_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
 def test_a_merged_network_has_the_logits_of_the_adapted_one(tmp_path, family, tied):
     folder = write_base(tmp_path / "base", family, tie_word_embeddings=tied)
     model, adapters = adapted(folder)

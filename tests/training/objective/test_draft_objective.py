@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nbdiff_engine.model.attention import PADDING, additive
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, in_part_slow
 from tests.training.objective.drafting import draft_batch, draft_objective
 from tests.training.packs import answer, packed
 from training.data.documents import Document
@@ -97,11 +97,7 @@ def adapted(objective, inputs, states, anchor, noise):
     return objective.head(hidden[0, -noise:])
 
 
-QUICK = ("llama", "gemma")
-SOME_SLOW = [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in FAMILIES]
-
-
-@pytest.mark.parametrize("family", SOME_SLOW)
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("plans", [False, True])
 def test_the_noise_pass_equals_a_forward_over_the_true_prefix_and_the_group(family, causal, plans, cut):

@@ -130,6 +130,7 @@ def test_a_quantised_base_trains_and_its_adapter_names_the_unquantised_one(tmp_p
     assert all(line["loss"] > 0 for line in read_lines(tmp_path / "run" / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_accumulation(sources, tmp_path):
     recipe = draft_recipe(*sources, optimisation={"rows": 1, "max_steps": 4})
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training", "adapt"]
