@@ -45,6 +45,7 @@ def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_la
 ) -> None:
     with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
         page = browser.new_page()
+        page.set_default_timeout(MINUTES)
         page.goto(server.url)
         page.get_by_role("tab", name="Training").click()
         # Few steps: a CPU without bfloat16 instructions takes half a minute for each.
@@ -60,6 +61,7 @@ def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_la
     assert job["state"] in ("running", "finished")
     with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
         page = browser.new_page()
+        page.set_default_timeout(MINUTES)
         page.goto(server.url)
         page.get_by_role("tab", name="Training").click()
         page.get_by_role("tab", name="Jobs").click()
