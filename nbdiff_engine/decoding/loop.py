@@ -131,7 +131,12 @@ def _predict(
     if plan.sampler.penalties.read_prefixes:
         prefixes = [part for row, each in zip(rows, passes) if each.wanted for part in row.prefixes(each)]
     needs = () if plan.policy is None else plan.policy.needs
-    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes)
+    candidates = plan.settings.draft_candidates or 0
+    drafting: list[int] = []
+    if candidates:
+        drafts = (index >= each.first_noise for each in passes for index in each.wanted)
+        drafting = [at for at, is_draft in enumerate(drafts) if is_draft]
+    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes, candidates, drafting)
     if plan.settings.trace:
         clock.pause()
         whole = replace(whole, alternatives=plan.sampler.alternatives(logits, whole))

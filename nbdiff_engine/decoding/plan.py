@@ -13,6 +13,8 @@ from nbdiff_engine.token_choice.penalties import Penalties
 from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
 
+_MOST_CANDIDATES = 8  # of a forward, if the settings name no number and the draft layout is auto
+
 
 @dataclass(frozen=True, slots=True)
 class BeyondTraining:
@@ -107,10 +109,14 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
         # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
-    cost = None
+    cost = candidates = None
     if strategy == "self_speculative":
         chosen["draft_layout"] = layout = _draft_layout(model, settings)
         cost = width_cost(model) if layout == "auto" else None
+        candidates = settings.draft_candidates
+        if candidates is None:
+            candidates = _MOST_CANDIDATES if layout == "auto" else 0
+    chosen["draft_candidates"] = candidates
     filled = settings.model_copy(update=chosen)
     policy = None if filled.unmasking is None else POLICIES[filled.unmasking]
     return DecodePlan(
