@@ -88,8 +88,11 @@ def decode(
     session = model.open(len(live), room, cache, [_reach(row) for row, _ in live])
     session.noise_seed = plan.settings.seed
     while live:
+        begun = clock.now()
         logits = session.run(passes)
         predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
+        if plan.times is not None and len(passes) == 1:
+            plan.times.observe(len(passes[0].tokens), clock.now() - begun)
         asked: list[Pass] = []
         kept: list[int] = []
         now = clock.now()

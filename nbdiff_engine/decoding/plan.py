@@ -8,7 +8,7 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
-from nbdiff_engine.model.width_cost import WidthCost, width_cost
+from nbdiff_engine.model.width_cost import ForwardTimes, WidthCost, forward_times, width_cost
 from nbdiff_engine.token_choice.penalties import Penalties
 from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
@@ -50,6 +50,7 @@ class DecodePlan:
     texts: TokenTexts | None  # None without a tokenizer
     gated: bool = False  # a draft adapter acts at noise rows, and the base alone at others
     cost: WidthCost | None = None  # of the forwards, for the draft layout auto
+    times: ForwardTimes | None = None  # where they are timed, if this cost was measured
     notes: tuple[Note, ...] = ()
 
     @property
@@ -143,6 +144,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, filled.stop_token_ids),
         gated=model.draft is not None,
         cost=cost,
+        times=None if cost is None else forward_times(model),
         notes=tuple(notes),
     )
 
