@@ -10,12 +10,14 @@ clock; with one thread they are the same on an idle machine. The last line is JS
 
 import json
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 import typer
 
 from training.data.packing import Cursor
+from training.model.base import TrainedModel
 from training.recipe.recipe import Recipe
 from training.run.launch import load_network, make_objective, make_trainable, open_documents
 from training.run.optimizers import make_optimizers
@@ -24,24 +26,32 @@ from training.run.step_reader import StepReader
 _AR_WEIGHT = 0.5
 
 
-def seconds_of(recipe: Recipe, repeats: int) -> tuple[list[float], int]:
-    """CPU seconds of each step, and its clean tokens. The first, untimed step allocates memory."""
-    model, adapters = make_trainable(recipe, load_network(recipe, "benchmark", torch.device("cpu")))
-    objective = make_objective(recipe, model, adapters, "cpu")
+def seconds_of(
+    recipe: Recipe, base: TrainedModel, repeats: int, clock: Callable[[], float] = time.process_time
+) -> tuple[list[float], int]:
+    """Seconds of each step by a clock, by default CPU seconds, and its clean tokens. The first, untimed step allocates
+    memory. base: on the device of the steps; it gets the adapters of the recipe."""
+    device = base.network.device
+    model, adapters = make_trainable(recipe, base)
+    objective = make_objective(recipe, model, adapters, device.type)
     train, held_out = open_documents(recipe, model)
-    reader = StepReader(recipe, model, train, held_out, processes=1, multiple=1)
+    reader = StepReader(
+        recipe, model, train, held_out, processes=1, multiple=128 if device.type == "cuda" else 1
+    )  # as in a run: FlexAttention has tiles
     with reader:
         step = reader.take(0, Cursor())
     optimizers = make_optimizers(recipe.optimisation, objective.trained())
     found = []
     for _ in range(repeats + 1):
-        started = time.process_time()
+        started = clock()
         for batch in step.batches:
-            (objective(batch).total(_AR_WEIGHT) / step.target_count).backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                loss = objective(batch.to(device)).total(_AR_WEIGHT)
+            (loss / step.target_count).backward()
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        found.append(time.process_time() - started)
+        found.append(clock() - started)
     return found[1:], step.tokens
 
 
@@ -71,7 +81,8 @@ def main(
             kinds[f"draft, {number} group(s), {name}"] = {"lora": {"rank": rank, "mode": "draft_only"}, "draft": draft}
     found = {}
     for name, sections in kinds.items():
-        seconds, tokens = seconds_of(Recipe.model_validate({**common, **sections}), repeats)
+        recipe = Recipe.model_validate({**common, **sections})
+        seconds, tokens = seconds_of(recipe, load_network(recipe, "benchmark", torch.device("cpu")), repeats)
         found[name] = min(seconds)
         print(
             f"{name:32} {found[name]:8.3f} s  {found[name] / found['LoRA']:5.2f} x LoRA  {tokens} clean tokens",

@@ -21,10 +21,12 @@ class ForwardWork:
     flops: int  # two per multiply-add; only products, which are nearly all operations
 
 
-def work_of(model: nb.BlockModel, width: int, context: int, head_positions: int | None = None) -> ForwardWork:
-    """The work of a forward of `width` tokens over `context` committed tokens.
+def work_of(
+    model: nb.BlockModel, width: int, context: int, head_positions: int | None = None, rows: int = 1
+) -> ForwardWork:
+    """The work of a forward of `width` tokens over `context` committed tokens, in each of `rows` rows.
 
-    head_positions: positions whose logits are computed; default: all.
+    head_positions: positions of a row whose logits are computed; default: all.
 
     Every matrix of the layers is read once and multiplied with every token. Of the embedding only single rows are
     read, which are not counted. The head is stored and multiplied in float32, whatever the dtype of the layers is
@@ -38,11 +40,11 @@ def work_of(model: nb.BlockModel, width: int, context: int, head_positions: int 
     head = model.vocab_size * config.hidden_size
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     keys = context + width
-    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * size * keys
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * size * keys * rows
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * size * width * keys
     return ForwardWork(
         bytes=sum(each.nbytes for each in matrices) + 4 * head + cache * model.dtype.itemsize,
-        flops=2 * weights * width + 2 * head * head_positions + attention,
+        flops=rows * (2 * weights * width + 2 * head * head_positions + attention),
     )
 
 

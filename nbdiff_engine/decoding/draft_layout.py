@@ -10,6 +10,11 @@ the point that is reached, the next forward has no drafts to verify.
   them (TiDAR, arXiv 2511.08923).
 - `behind_each`: all are verified, and noise stands behind every point (the quadratic layout, arXiv 2507.11851).
 - `auto`: `AdaptiveLayout`, from the measured cost of a forward's width and the drafts accepted so far.
+
+A forward can also verify candidates: other tokens that the drafter found likely at the place of a draft (tree
+verification, arXiv 2609.04010). The tree is the chain of drafts with leaves: a candidate at draft j sees the drafts
+before j. If AR's token there is the candidate, one more token is settled, the one behind it. A deeper tree would need
+drafts that were made behind the candidate; the drafter makes all of them at once, so it has none.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,19 +36,28 @@ _HOPELESS = 0.02  # drafts less likely to be accepted are not verified
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A token that noise rows drafted. distance: from 1, of its noise row from the anchor."""
+    """A token that noise rows drafted. distance: from 1, of its noise row from the anchor. others: the drafter's
+    next-best tokens, each with its share: the probability that it is right if `token` is not."""
 
     token: int
     confidence: float
     distance: int
+    others: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order."""
+    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order.
+    leaves: the candidates, as (distance from the settled token, token): from 1 to `verified` + 1."""
 
     verified: int = 0
     points: tuple[tuple[int, int], ...] = ()
+    leaves: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def reach(self) -> int:
+        """How many positions behind the settled token have a draft or a candidate that is verified."""
+        return max([self.verified, *(at for at, _ in self.leaves)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +82,14 @@ class Layout(Protocol):
     def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
         """The choice for the next forward. room: how many tokens the answer can still have, at least 1."""
 
-    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
-        """Note which drafts were right: those that AR has accepted, and the first that it has not."""
+    def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
+        """Note AR's tokens at the places of drafts: of those that AR has accepted, and of the first that it has not."""
 
 
-def within(points: Collection[int], verified: int, shape: Shape, most: int, room: int) -> tuple[tuple[int, int], ...]:
+def within(points: Collection[int], width: int, shape: Shape, most: int, room: int) -> tuple[tuple[int, int], ...]:
     """Noise behind each of `points`, the most important first: at most `most` drafts each, no more than the answer has
-    room for behind AR's token there, and as many points as the widest pass holds."""
-    left = _WIDEST - 1 - verified
+    room for behind AR's token there, and as many points as the widest pass holds. width: its other tokens."""
+    left = _WIDEST - width
     found = []
     for point in points:
         count = min(most, room - point - 1)
@@ -85,28 +99,67 @@ def within(points: Collection[int], verified: int, shape: Shape, most: int, room
     return tuple(sorted(found))
 
 
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A candidate. chance: that AR accepts the drafts before it, and that its token is AR's at its place. drafted:
+    whether it is the draft of its place, which is a candidate only where it is not verified as a draft."""
+
+    chance: float
+    distance: int
+    token: int
+    drafted: bool
+
+    def fits(self, verified: int) -> bool:
+        return self.distance <= verified + 1 and not (self.drafted and self.distance <= verified)
+
+
+def likely_leaves(drafts: Sequence[Draft], chances: Sequence[float], room: int, ratio: float = 1.0) -> list[Leaf]:
+    """The candidates of drafts, the most likely first. chances: for each number of drafts from 1, that at least so many
+    are accepted. room: tokens that the answer can still have. ratio: by which the drafter's shares are multiplied."""
+    found = []
+    reached = 1.0
+    for distance, (draft, chance) in enumerate(zip(drafts[: max(0, room - 1)], chances), start=1):
+        found.append(Leaf(chance, distance, draft.token, True))
+        for token, share in draft.others:
+            found.append(Leaf((reached - chance) * min(_SURE, ratio * share), distance, token, False))
+        reached = chance
+    return sorted((each for each in found if each.chance > _HOPELESS), key=lambda leaf: -leaf.chance)
+
+
 class FixedLayout:
     """The same layout in every forward."""
 
-    def __init__(self, name: str, shape: Shape, least_confidence: float):
-        """name: `separate`, `behind_last` or `behind_each`. least_confidence: of `behind_last`."""
+    def __init__(self, name: str, shape: Shape, least_confidence: float, candidates: int = 0):
+        """name: `separate`, `behind_last` or `behind_each`. least_confidence: of `behind_last`. candidates: of a
+        forward with drafts."""
         self._name = name
         self._shape = shape
         self._least = least_confidence
+        self._candidates = candidates
 
     def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
         verified = min(len(drafts), room - 1)
         if self._name == "behind_last":
             verified = min(verified, _above([each.confidence for each in drafts], self._least))
+        leaves = self.leaves(drafts, verified, room)
         ends = any(each.token in end_token_ids for each in drafts[:verified])
         points: Sequence[int] = (verified,)
         if self._name == "behind_each":
             points = range(verified + 1)
         if ends or (self._name == "separate" and verified):
             points = ()
-        return Choice(verified, within(points, verified, self._shape, self._shape.most, room))
+        width = 1 + verified + len(leaves)
+        return Choice(verified, within(points, width, self._shape, self._shape.most, room), leaves)
 
-    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
+    def leaves(self, drafts: Sequence[Draft], verified: int, room: int) -> tuple[tuple[int, int], ...]:
+        """The candidates of a forward that verifies so many of the drafts, as in `Choice`."""
+        if not self._candidates:
+            return ()
+        most = min(self._candidates, _WIDEST - 1 - verified)
+        found = likely_leaves(drafts, list(accumulate((each.confidence for each in drafts), mul)), room)
+        return tuple((each.distance, each.token) for each in found if each.fits(verified))[:most]
+
+    def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
         pass
 
 
@@ -118,20 +171,24 @@ def _above(confidences: Sequence[float], least: float) -> int:
 
 class Acceptance:
     """The share of right drafts so far, by distance, among those whose earlier drafts were right; and how it compares
-    with their confidence. A distance that was seldom reached is assumed to have the share of all of them."""
+    with their confidence. A distance that was seldom reached is assumed to have the share of all of them. Likewise, how
+    the candidates that were AR's tokens, where the draft was not, compare with their shares."""
 
     def __init__(self, most: int):
         self._right = [0.0] * most
         self._tested = [0.0] * most
         self._all_right, self._all_tested = _PRIOR * _PRIOR_WEIGHT, _PRIOR_WEIGHT
         self._accepted = self._expected = 2 * _PRIOR_WEIGHT
+        self._found = self._offered = _PRIOR_WEIGHT
         self.tested = False  # any draft
 
     def assume(self, drafts: Sequence[Draft]) -> None:
         """Take the mean confidence of the first drafts for the share of right ones, until some are tested."""
         self._all_right = _PRIOR_WEIGHT * sum(each.confidence for each in drafts) / len(drafts)
 
-    def observe(self, draft: Draft, right: bool) -> None:
+    def observe(self, draft: Draft, token: int) -> None:
+        """Note AR's token at the place of a draft."""
+        right = draft.token == token
         self.tested = True
         at = draft.distance - 1
         self._right[at] = _FORGET * self._right[at] + right
@@ -140,6 +197,9 @@ class Acceptance:
         self._all_tested = _FORGET * self._all_tested + 1
         self._accepted = _FORGET * self._accepted + right
         self._expected = _FORGET * self._expected + draft.confidence
+        if draft.others and not right:
+            self._found = _FORGET * self._found + any(other == token for other, _ in draft.others)
+            self._offered = _FORGET * self._offered + sum(share for _, share in draft.others)
 
     def forget(self) -> None:
         """Count all that was seen as little as the first assumption, so that the next draft decides."""
@@ -160,6 +220,10 @@ class Acceptance:
         ratio = self._accepted / self._expected
         return list(accumulate((min(_SURE, ratio * each.confidence) for each in drafts), mul))
 
+    @property
+    def share_ratio(self) -> float:
+        return self._found / self._offered
+
 
 class WidthCost(Protocol):
     """The seconds of a forward by its tokens, relative to a forward of one token."""
@@ -175,17 +239,21 @@ class AdaptiveLayout:
     e - rate * c; one that leaves drafts for the next forward saves that a forward of its own, which would settle one
     token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
 
+    A candidate settles one more token if it is right. Behind a point with noise it does so only if the first draft made
+    there is wrong: the others were made at the same time, and the next forward would have accepted a right one anyway.
+
     One draft is tried in any case. If the rate is below AR's, AR decodes for a while, then one is tried again; the
     pause doubles with each trial that does not pay. Drafts that are not verified are also compared with AR's tokens,
     which costs nothing.
     """
 
-    def __init__(self, shape: Shape, cost: WidthCost, rows: int, backoff: bool):
-        """rows: of the batch. backoff: whether AR decodes while drafts do not pay."""
+    def __init__(self, shape: Shape, cost: WidthCost, rows: int, backoff: bool, candidates: int = 0):
+        """rows: of the batch. backoff: whether AR decodes while drafts do not pay. candidates: at most, per forward."""
         one = cost(rows)
         self._costs = [0.0] + [cost(width * rows) / one for width in range(1, _WIDEST + 1)]  # by width
         self._shape = shape
         self._backoff = backoff
+        self._candidates = candidates
         self._acceptance = Acceptance(shape.most)
         self._counts = sorted({*(n for n in (1, 2, 3, 5, 7, 11, 15, 23) if n < shape.most), shape.most} - {0})
         self._pause, self._left, self._trial = _FIRST_PAUSE, 0, True
@@ -213,11 +281,11 @@ class AdaptiveLayout:
             return Choice()
         count = self._trial_count if self._trial else self._count  # a trial is long: it shows the share by distance
         self._trial = False
-        return Choice(0, within((0,), 0, self._shape, count, room))
+        return Choice(0, within((0,), 1, self._shape, count, room))
 
-    def observe(self, tested: Sequence[tuple[Draft, bool]]) -> None:
-        for draft, right in tested:
-            self._acceptance.observe(draft, right)
+    def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
+        for draft, token in tested:
+            self._acceptance.observe(draft, token)
         if tested:
             self._settle()
             if self._rate > 1.05:
@@ -246,7 +314,11 @@ class AdaptiveLayout:
         return max(best, (2 + accepted) / (self._cost(1 + count) + draft))
 
     def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
-        chances = [each for each in self._acceptance.chances(drafts) if each > _HOPELESS]
+        all_chances = self._acceptance.chances(drafts)
+        chances = [each for each in all_chances if each > _HOPELESS]
+        leaves = []
+        if self._candidates:
+            leaves = likely_leaves(drafts, all_chances, room, self._acceptance.share_ratio)
         best, worth, expected = Choice(), float("-inf"), 1.0
         for verified in range(len(chances) + 1):
             expected += chances[verified - 1] if verified else 0.0
@@ -256,8 +328,9 @@ class AdaptiveLayout:
             order = [] if ends else sorted(range(verified + 1), key=lambda point: -stops[point])
             width, points = 1 + verified, []
             own = expected - self._rate * self._cost(width)
-            if own > worth:
-                best, worth = Choice(verified), own
+            found, gain = self._leaves(leaves, verified, width, ())
+            if own + gain > worth:
+                best, worth = Choice(verified, (), found), own + gain
             for point in order:
                 count = min(self._count, room - point - 1)
                 rows = self._shape.rows(count)
@@ -266,6 +339,27 @@ class AdaptiveLayout:
                     break
                 points.append((point, count))
                 width, own = width + rows, own + gain
-            if own > worth:
-                best, worth = Choice(verified, tuple(sorted(points))), own
+            if points:
+                found, gain = self._leaves(leaves, verified, width, [point for point, _ in points])
+                if own + gain > worth:
+                    best, worth = Choice(verified, tuple(sorted(points)), found), own + gain
         return best
+
+    def _leaves(
+        self, leaves: Sequence[Leaf], verified: int, width: int, points: Collection[int]
+    ) -> tuple[tuple[tuple[int, int], ...], float]:
+        """The candidates that pay in a forward of `width` tokens with noise behind `points`, and their worth."""
+        missed = 1 - self._acceptance.shares[0]  # the first draft behind a point
+        gains = [
+            (leaf.chance * (missed if leaf.distance - 1 in points else 1), leaf)
+            for leaf in leaves
+            if leaf.fits(verified)
+        ]
+        found, worth = [], 0.0
+        for gain, leaf in sorted(gains, key=lambda pair: -pair[0])[: self._candidates]:
+            gain -= self._rate * (self._cost(width + 1) - self._cost(width))
+            if gain <= 0 or width >= _WIDEST:
+                break
+            found.append((leaf.distance, leaf.token))
+            width, worth = width + 1, worth + gain
+        return tuple(found), worth

@@ -88,8 +88,11 @@ def decode(
     session = model.open(len(live), room, cache, [_reach(row) for row, _ in live])
     session.noise_seed = plan.settings.seed
     while live:
+        begun = clock.now()
         logits = session.run(passes)
         predictions = _predict(plan, logits, [row for row, _ in live], passes, clock)
+        if plan.times is not None and len(passes) == 1:
+            plan.times.observe(len(passes[0].tokens), clock.now() - begun)
         asked: list[Pass] = []
         kept: list[int] = []
         now = clock.now()
@@ -131,7 +134,12 @@ def _predict(
     if plan.sampler.penalties.read_prefixes:
         prefixes = [part for row, each in zip(rows, passes) if each.wanted for part in row.prefixes(each)]
     needs = () if plan.policy is None else plan.policy.needs
-    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes)
+    candidates = plan.settings.draft_candidates or 0
+    drafting: list[int] = []
+    if candidates:
+        drafts = (index >= each.first_noise for each in passes for index in each.wanted)
+        drafting = [at for at, is_draft in enumerate(drafts) if is_draft]
+    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes, candidates, drafting)
     if plan.settings.trace:
         clock.pause()
         whole = replace(whole, alternatives=plan.sampler.alternatives(logits, whole))

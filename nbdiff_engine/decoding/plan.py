@@ -8,10 +8,12 @@ from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.spec import DiffusionSpec
-from nbdiff_engine.model.width_cost import WidthCost, width_cost
+from nbdiff_engine.model.width_cost import ForwardTimes, WidthCost, forward_times, width_cost
 from nbdiff_engine.token_choice.penalties import Penalties
 from nbdiff_engine.token_choice.sampling import Prediction, Sampler
 from nbdiff_engine.token_choice.unmasking import POLICIES, Selection, UnmaskingPolicy
+
+_MOST_CANDIDATES = 8  # of a forward, if the settings name no number and the draft layout is auto
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class DecodePlan:
     texts: TokenTexts | None  # None without a tokenizer
     gated: bool = False  # a draft adapter acts at noise rows, and the base alone at others
     cost: WidthCost | None = None  # of the forwards, for the draft layout auto
+    times: ForwardTimes | None = None  # where they are timed, if this cost was measured
     notes: tuple[Note, ...] = ()
 
     @property
@@ -107,10 +110,14 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
             raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
         # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
-    cost = None
+    cost = candidates = None
     if strategy == "self_speculative":
         chosen["draft_layout"] = layout = _draft_layout(model, settings)
         cost = width_cost(model) if layout == "auto" else None
+        candidates = settings.draft_candidates
+        if candidates is None:
+            candidates = _MOST_CANDIDATES if layout == "auto" else 0
+    chosen["draft_candidates"] = candidates
     filled = settings.model_copy(update=chosen)
     policy = None if filled.unmasking is None else POLICIES[filled.unmasking]
     return DecodePlan(
@@ -137,6 +144,7 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         texts=None if model.tokenizer is None else TokenTexts(model.tokenizer, filled.stop_token_ids),
         gated=model.draft is not None,
         cost=cost,
+        times=None if cost is None else forward_times(model),
         notes=tuple(notes),
     )
 

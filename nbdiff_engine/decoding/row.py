@@ -101,7 +101,7 @@ class AnswerRow:
 
     def prefixes(self, each: Pass) -> list[Prefixes]:
         """The prefixes of the positions that a pass of this row predicts: what the penalties read. First those of its
-        clean tokens, or of its noised block, then those of each group, whose noise rows follow clean tokens."""
+        clean tokens, or of its noised block, then those of each group, whose tokens follow clean tokens."""
         counts = self._counts
         if counts.length > each.start:
             counts = PrefixCounts(len(self.prompt))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nbdiff_engine.decoding.setting_fields import SettingForm, integers_from, pairs_from, read_fields
 from nbdiff_engine.errors import SettingError, brief, first_problem, is_text
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
+from nbdiff_engine.token_choice.sampling import MAX_CANDIDATES
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
 
 Strategy = Literal["ar", "block_diffusion", "self_speculative"]
@@ -126,6 +127,16 @@ class DecodeSettings(BaseModel):
         ),
         SettingForm("Draft confidence", "Blocks", ("self_speculative",), step=0.05),
     ] = 0.5
+    draft_candidates: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_CANDIDATES,
+            description="self_speculative: next-best tokens that a forward verifies beside the drafts; with the draft "
+            "layout auto, at most so many. Default: 0, and 8 with auto",
+        ),
+        SettingForm("Draft candidates", "Blocks", ("self_speculative",), step=1),
+    ] = None
     max_new_tokens: Annotated[
         int,
         Field(ge=1, description="maximum length of the answer, in tokens"),

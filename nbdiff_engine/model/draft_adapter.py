@@ -121,7 +121,7 @@ class DraftAdapter:
             if not each.groups:
                 continue
             offsets = each.offsets
-            for index in range(each.clean, len(own)):
+            for index in range(each.first_noise, len(own)):
                 rows.append(number * width + index)
                 if own[index] != self.mask_token_id:
                     continue

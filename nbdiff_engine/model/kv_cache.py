@@ -10,7 +10,7 @@ previous pass, a rollback only assigns a length, and tensors are never concatena
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,6 +38,11 @@ class KVCache(Protocol):
 
     def keep(self, kept: list[int], rows: range) -> None:
         """After the forward: row rows[i] keeps the first kept[i] of its tokens."""
+
+    def move(self, rows: Sequence[int], sources: Sequence[int], targets: Sequence[int]) -> None:
+        """After the forward and `keep`, each of `rows` keeps one more of its tokens: the one that the forward wrote at
+        position sources[i], as the token at position targets[i], which is at most the row's length. What the row keeps
+        ends with this token."""
 
     def select(self, rows: list[int]) -> None:
         """Keep only these rows, in this order."""
@@ -129,6 +134,14 @@ class SlotCache:
     def keep(self, kept: list[int], rows: range) -> None:
         for row, count in zip(rows, kept, strict=True):
             self.lengths[row] += count
+
+    def move(self, rows: Sequence[int], sources: Sequence[int], targets: Sequence[int]) -> None:
+        row, source, target = torch.tensor([rows, sources, targets], device=self.device)
+        for layer in self.network_cache.layers:
+            layer.keys[row, :, target] = layer.keys[row, :, source]
+            layer.values[row, :, target] = layer.values[row, :, source]
+        for each, last in zip(rows, targets):
+            self.lengths[each] = last + 1
 
     def select(self, rows: list[int]) -> None:
         self.lengths = [self.lengths[row] for row in rows]

@@ -24,8 +24,12 @@ class Pass:
 
     groups: (offset, count) of each group of noise rows. The tokens are then clean ones from `start` on, and behind them
     the tokens of the groups, in their order. A group's tokens are at the positions from start + offset on; they see the
-    clean tokens before these, committed or of this pass, and each other. Groups may overlap in positions, and no two
-    have the same offset. No clean token sees a noise row, and the cache keeps none.
+    clean tokens before these, committed or of this pass, and each other. Groups may overlap in positions. No other
+    token sees them, and the cache keeps none.
+
+    leaves: how many of the first groups are leaves of a tree of drafts (tree verification, as in arXiv 2609.04010): one
+    token each, which a draft adapter leaves to the base, as it does the clean ones. moved_from: the position in the
+    cache at which the forward before wrote a leaf; it is kept now, as the token before `start`.
     """
 
     tokens: Sequence[int]
@@ -34,6 +38,8 @@ class Pass:
     block_size: int
     wanted: Sequence[int]
     groups: tuple[tuple[int, int], ...] = ()
+    leaves: int = 0
+    moved_from: int | None = None
 
     @property
     def clean(self) -> int:
@@ -41,6 +47,11 @@ class Pass:
         if not self.groups:
             return 0 if self.noised else len(self.tokens)
         return len(self.tokens) - sum(count for _, count in self.groups)
+
+    @property
+    def first_noise(self) -> int:
+        """The number of its tokens before the first noise row: the clean ones and the leaves."""
+        return self.clean + self.leaves
 
     @property
     def kept(self) -> int:
@@ -92,11 +103,18 @@ class Pass:
 
     @classmethod
     def mixed(
-        cls, clean: Sequence[int], start: int, groups: Sequence[tuple[int, Sequence[int]]], wanted: Sequence[int]
+        cls,
+        clean: Sequence[int],
+        start: int,
+        groups: Sequence[tuple[int, Sequence[int]]],
+        wanted: Sequence[int],
+        leaves: Sequence[tuple[int, int]] = (),
     ) -> Self:
-        """Read clean tokens causally and keep them, and run groups of noise rows behind them: (offset, tokens) each."""
-        behind = [token for _, tokens in groups for token in tokens]
-        return cls([*clean, *behind], start, False, 1, wanted, tuple((at, len(tokens)) for at, tokens in groups))
+        """Read clean tokens causally and keep them; behind them, run leaves, (offset, token) each, and groups of noise
+        rows, (offset, tokens) each."""
+        tokens = [*clean, *(token for _, token in leaves), *(token for _, own in groups for token in own)]
+        spans = (*((at, 1) for at, _ in leaves), *((at, len(own)) for at, own in groups))
+        return cls(tokens, start, False, 1, wanted, spans, len(leaves))
 
 
 def shared_forwards(widths: Sequence[int]) -> list[range]:

@@ -3,8 +3,8 @@
 Every forward of every strategy is one `Pass` per row. A pass gives the tokens and their positions, whether they are
 noised or clean, and the tokens whose logits are wanted. A denoise pass is noised: it is bidirectional inside its
 block and does not change the cache. Prefill and commit passes are clean: the cache keeps their tokens. A mixed pass has
-clean tokens, and groups of noise rows behind them. Rows may be at different positions and in different phases: one row
-can denoise while another commits in the same forward.
+clean tokens, and groups of noise rows or single candidates behind them. Rows may be at different positions and in
+different phases: one row can denoise while another commits in the same forward.
 
 With a draft adapter, the noise rows of a forward go through base and LoRA, and all others through the base alone. The
 first token of a denoise pass is then a clean row (`draft_spec`).
@@ -114,6 +114,11 @@ class Session:
         """
         if self.model.draft is not None:
             passes = [each.behind_first_token() for each in passes]
+        moved = [
+            (row, each.moved_from, each.start - 1) for row, each in enumerate(passes) if each.moved_from is not None
+        ]
+        if moved:
+            self.cache.move(*zip(*moved))
         runs = [range(len(passes))]
         if self.cache.divisible:
             runs = shared_forwards([len(each.tokens) for each in passes])
@@ -220,10 +225,14 @@ class Session:
         for row, each in enumerate(passes):
             if each.groups:
                 clean, own = each.clean, slice(each.clean, len(each.tokens))
-                firsts = [offset for offset, length in each.groups for _ in range(length)]
-                behind = torch.tensor([each.offsets[clean:], firsts], device=self.model.device).long() + each.start
-                position[row, own], block[row, own] = behind
-                block[row, :clean] = position[row, :clean]  # causal
+                # To the mask, a leaf is a noised block of one token. Groups at the same position are different blocks,
+                # each after the clean tokens before this position, and not after the one at it.
+                numbers = 1 + len(each.groups)  # of blocks for each position
+                block[row] = position[row] * numbers
+                groups = enumerate(each.groups)
+                blocks = [(each.start + at) * numbers - group for group, (at, length) in groups for _ in range(length)]
+                block[row, own] = torch.tensor(blocks, device=self.model.device)
+                position[row, own] = torch.tensor(each.offsets[clean:], device=self.model.device) + each.start
                 noised[row] = real[row] & (index[0] >= clean)
                 last[row] = position[row, : len(each.tokens)].max()
         query = Tokens(noised=noised, position=position, block=block, document=torch.zeros_like(start))

@@ -1,4 +1,8 @@
-"""The cost of a forward by its width: measured once per model and machine, and kept in the user's cache."""
+"""The cost of a forward by its width: measured once per model and machine, and kept in the user's cache.
+
+A measurement on a busy machine can be wrong. So the forwards of later answers are timed, and if those of different
+widths contradict it, the next answer measures again.
+"""
 
 import hashlib
 import json
@@ -7,8 +11,10 @@ import os
 import platform
 import time
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,10 +26,13 @@ from nbdiff_engine.model.passes import Pass
 logger = logging.getLogger(__name__)
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-_FORMAT = 1  # of the measurement; a new number makes all be measured again
+_FORMAT = 2  # of the measurement; a new number makes all be measured again
 _CONTEXT = 128  # committed tokens before the passes
-_ROUNDS = (3, 40)  # at least, at most
+_ROUNDS = (5, 40)  # at least, at most
 _SECONDS = 1.0  # no further round begins after them
+_WINDOW, _LONGEST_WINDOW = 128, 8192  # forwards that are compared with a measurement
+_ENOUGH = 4  # of them, of one width
+_CONTRADICTION = 1.5  # the ratio of two widths' costs, as timed and as measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +49,70 @@ class WidthCost:
         return self.relative[at - 1] + share * (self.relative[at] - self.relative[at - 1])
 
 
+class ForwardTimes:
+    """The seconds of a model's last forwards of one row each, to compare with the measured cost.
+
+    After a measurement that they contradicted, twice as many are compared: if the forwards differ from a measurement
+    for another reason, such as long contexts, it is seldom made again.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[int, float]] = deque(maxlen=_WINDOW)  # tokens, seconds
+        self._window, self._count = _WINDOW, 0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Note a forward of one row, with the probabilities of all its tokens."""
+        if tokens <= WIDTHS[-1]:
+            self._last.append((tokens, seconds))
+            self._count += 1
+
+    def contradict(self, cost: WidthCost) -> bool:
+        """Whether the forwards of two widths differ from this cost by more than a half."""
+        if self._count < self._window:
+            return False
+        units: dict[int, list[float]] = {}  # seconds of a forward of one token, by the next measured width
+        for tokens, seconds in self._last:
+            units.setdefault(bisect_left(WIDTHS, tokens), []).append(seconds / cost(tokens))
+        typical = [median(own) for own in units.values() if len(own) >= _ENOUGH]
+        return len(typical) > 1 and max(typical) > _CONTRADICTION * min(typical)
+
+    def restart(self) -> None:
+        self._last.clear()
+        self._window, self._count = min(2 * self._window, _LONGEST_WINDOW), 0
+
+
 _known: WeakKeyDictionary[BlockModel, WidthCost] = WeakKeyDictionary()
+_times: WeakKeyDictionary[BlockModel, ForwardTimes] = WeakKeyDictionary()
 
 
 def set_width_cost(model: BlockModel, cost: WidthCost) -> None:
     """Use this cost for a model in this process, instead of a measured one."""
     _known[model] = cost
+    _times.pop(model, None)
+
+
+def forward_times(model: BlockModel) -> ForwardTimes | None:
+    """Where the times of a model's forwards are noted; None if its cost is not a measured one."""
+    return _times.get(model)
 
 
 def width_cost(model: BlockModel) -> WidthCost:
-    """The cost of a model's forwards on this machine. The first call on a machine measures it: for a second or less."""
-    found = _known.get(model)
-    if found is None:
-        file = cache_home() / "width-cost" / f"{_key(model)}.json"
-        found = _read(file)
-        if found is None:
-            found = _measured(model)
-            _write(file, found)
-        _known[model] = found
-    return found
+    """The cost of a model's forwards on this machine. The first call on a machine measures it, in a second or two; so
+    does a call after forwards that contradict the measurement."""
+    found, times = _known.get(model), _times.get(model)
+    if found is not None and (times is None or not times.contradict(found)):
+        return found
+    file = cache_home() / "width-cost" / f"{_key(model)}.json"
+    known = _read(file) if found is None else None
+    if times is None:
+        times = _times[model] = ForwardTimes()
+    else:
+        times.restart()
+    if known is None:
+        known = _measured(model)
+        _write(file, known)
+    _known[model] = known
+    return known
 
 
 def _key(model: BlockModel) -> str:
@@ -111,16 +165,16 @@ def _measured(model: BlockModel) -> WidthCost:
         logits.softmax(dim=-1).amax(dim=-1).tolist()  # as a prediction; waits for the device
         return time.perf_counter() - asked
 
-    best = {width: seconds(width) for width in WIDTHS}  # and a warm-up
+    for width in WIDTHS:  # a warm-up
+        seconds(width)
     least, most = _ROUNDS
     begun = time.perf_counter()
-    for number in range(most):
-        if number >= least and time.perf_counter() - begun > _SECONDS:
-            break
-        for width in WIDTHS:  # alternating, so that other load on the machine slows all
-            best[width] = min(best[width], seconds(width))
-    # A wider forward is never cheaper: a smaller figure is chance.
+    rounds: list[list[float]] = []
+    while len(rounds) < least or (len(rounds) < most and time.perf_counter() - begun < _SECONDS):
+        rounds.append([seconds(width) for width in WIDTHS])
+    # Ratios within a round, so that other load on the machine slows both; the median, as it may come and go.
     relative: list[float] = []
-    for width in WIDTHS:
-        relative.append(max([best[width] / best[1], *relative]))
+    for number in range(len(WIDTHS)):
+        ratio = median(each[number] / each[0] for each in rounds)
+        relative.append(max([ratio, *relative]))  # a wider forward is never cheaper: a smaller figure is chance
     return WidthCost(tuple(relative))

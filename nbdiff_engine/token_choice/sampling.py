@@ -22,6 +22,7 @@ from nbdiff_engine.token_choice.penalties import NO_PENALTIES, Penalties, Prefix
 from nbdiff_engine.trace.events import TokenLogprobs
 
 ALTERNATIVES = 4
+MAX_CANDIDATES = 15  # of a position
 _FIRST_CANDIDATES = 256  # first try for a nucleus; a peaked distribution needs no more
 
 
@@ -35,6 +36,7 @@ class Prediction:
     margin: list[float] | None = None  # probability of the best token minus that of the second best
     alternatives: list[tuple[tuple[int, float], ...]] | None = None
     logprobs: list[TokenLogprobs] | None = None
+    candidates: list[tuple[tuple[int, float], ...]] | None = None  # next-best tokens, see `Sampler.predict`
 
     def part(self, first: int, last: int) -> "Prediction":
         """Positions first..last-1: one row's part of a batch."""
@@ -45,6 +47,7 @@ class Prediction:
             self.margin and self.margin[first:last],
             self.alternatives and self.alternatives[first:last],
             self.logprobs and self.logprobs[first:last],
+            self.candidates and self.candidates[first:last],
         )
 
 
@@ -73,24 +76,30 @@ class Sampler:
         positions: Sequence[int],
         needs: Collection[str] = (),
         prefixes: Sequence[Prefixes] = (),
+        candidates: int = 0,
+        drafting: Sequence[int] = (),
     ) -> Prediction:
         """Token and confidence for N positions, position i of row rows[i] at output index positions[i].
 
         needs: the other measures that an unmasking policy needs, of "entropy" and "margin". Both are of the plain
         softmax, independent of the sampled token. prefixes: of the rows with positions, in their order, if
         `penalties.read_prefixes`. Overwrites the forbidden entries of `logits_NV` with -inf, in place.
+
+        candidates, drafting: for the positions with these indices, the prediction also has that many next-best tokens
+        in the order of the choice itself (of a sampled token: with its noise), best first, each with its share: the
+        probability that it is the right one if the predicted token is not, among MAX_CANDIDATES of them.
         """
         if len(logits_NV) == 0:
             return Prediction([], [], *([] if name in needs else None for name in ("entropy", "margin")))
         for token in self.forbidden:
             logits_NV[:, token] = -torch.inf
         changed_NV = self.penalties.changed(logits_NV, prefixes) if self.penalties.change_logits else logits_NV
-        candidates = None
+        chosen_from: tuple[Tensor, Tensor | None] = changed_NV, None
         if self.temperature == 0:
             tokens_N = changed_NV.argmax(dim=-1)
         else:
-            candidates = self._candidates(changed_NV if self.temperature == 1 else changed_NV / self.temperature)
-            tokens_N = self._sample(*candidates, rows, positions)
+            chosen_from = self._candidates(changed_NV if self.temperature == 1 else changed_NV / self.temperature)
+            tokens_N = self._sample(*chosen_from, rows, positions)
         p_NV = logits_NV.softmax(dim=-1)
         confidence_N = p_NV.gather(1, tokens_N[:, None])[:, 0]
         entropy = margin = logprobs = None
@@ -100,8 +109,17 @@ class Sampler:
             best_N2 = p_NV.topk(2, dim=-1).values
             margin = (best_N2[:, 0] - best_N2[:, 1]).tolist()
         if self.logprobs is not None:
-            logprobs = self._logprobs(tokens_N, logits_NV, *(candidates or (changed_NV, None)))
-        return Prediction(tokens_N.tolist(), confidence_N.tolist(), entropy, margin, logprobs=logprobs)
+            logprobs = self._logprobs(tokens_N, logits_NV, *chosen_from)
+        following = None
+        if candidates and drafting:
+            keys = [noise_key(self.seed, rows[index], positions[index]) for index in drafting]
+            own = self._following(tokens_N, *chosen_from, list(drafting), keys, candidates)
+            following = [()] * len(logits_NV)
+            for index, each in zip(drafting, own, strict=True):
+                following[index] = each
+        return Prediction(
+            tokens_N.tolist(), confidence_N.tolist(), entropy, margin, logprobs=logprobs, candidates=following
+        )
 
     @torch.inference_mode()
     def alternatives(self, logits_NV: Tensor, prediction: Prediction) -> list[tuple[tuple[int, float], ...]]:
@@ -154,6 +172,31 @@ class Sampler:
             least_N1 = values.amax(dim=-1, keepdim=True) + math.log(self.min_p)
             values = values.masked_fill(values < least_N1, -torch.inf)
         return values, ids
+
+    def _following(
+        self,
+        tokens_N: Tensor,
+        values_NC: Tensor,
+        ids_NC: Tensor | None,
+        drafting: list[int],
+        keys: Sequence[int],
+        count: int,
+    ) -> list[tuple[tuple[int, float], ...]]:
+        """The next-best tokens of the positions `drafting`, with their shares. values, ids: as from `_candidates`.
+
+        Only tokens with a large weight are looked at: with noise, one with a small weight is seldom the next best.
+        """
+        top = values_NC[drafting].topk(min(MAX_CANDIDATES + 1, values_NC.shape[1]), dim=-1)
+        ids = top.indices if ids_NC is None else ids_NC[drafting].gather(1, top.indices)
+        values, ids = top.values.cpu(), ids.cpu()
+        if self.temperature:
+            values = values + gumbel(torch.tensor(keys)[:, None], ids)
+        values = values.masked_fill(ids == tokens_N[drafting, None].cpu(), -torch.inf)
+        best = values.softmax(dim=-1).topk(min(count, values.shape[1]), dim=-1)
+        return [
+            tuple((token, share) for token, share in zip(tokens, shares) if share > 0)
+            for tokens, shares in zip(ids.gather(1, best.indices).tolist(), best.values.tolist())
+        ]
 
     def _logprobs(
         self, tokens_N: Tensor, logits_NV: Tensor, values_NC: Tensor, ids_NC: Tensor | None

@@ -128,11 +128,15 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Verify:
     """The drafted block at [start, stop) was read causally: its first token and the `accepted` drafts after
-    it are context now. The later drafts are rejected and rolled back, or are after the end of the answer.
+    it are context now. The later drafts are rejected and rolled back, or are after the end of the answer. The last of
+    the accepted ones may be a candidate, and not the draft that the canvas had there.
 
     fixed: the accepted drafts, with AR's probability of each, then AR's own token for the next position,
     unless the answer ended before it; then, with the reason DRAFT, the tokens that are drafted behind it now: by noise
     rows of this same forward, or left from an earlier one.
+
+    candidates: (position, token) of each other token of the drafter that was verified beside the drafts, the most
+    likely first. `accepted_candidate` is the one that AR accepted; the others are rejected.
     """
 
     row: int
@@ -142,6 +146,14 @@ class Verify:
     stop: int
     accepted: int
     fixed: tuple[Fixed, ...] = ()
+    candidates: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def accepted_candidate(self) -> tuple[int, int] | None:
+        """The candidate that was accepted: it stands at the last accepted position, and its token is the one there."""
+        last = next((each for each in self.fixed if each.position == self.start + self.accepted), None)
+        found = None if last is None or not self.accepted else (last.position, last.token)
+        return found if found in self.candidates else None
 
     @property
     def rejected(self) -> tuple[int, ...]:

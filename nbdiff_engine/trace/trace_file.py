@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,6 +142,12 @@ class Trace:
             "bytes": {str(token): each.hex() for token, each in self.partial_bytes.items()},
             "answer_pieces": list(self.answer_pieces),
             "events": [pack(event) for event in self.events],
+            "candidates": [
+                [number, position, token]
+                for number, event in enumerate(self.events)
+                if isinstance(event, Verify)
+                for position, token in event.candidates
+            ],
         }
 
     @classmethod
@@ -162,7 +168,7 @@ class Trace:
                 mask_token_id=None if data["mask_token_id"] is None else _integer(data["mask_token_id"]),
                 prompt=None if data["prompt"] is None else str(data["prompt"]),
                 prompt_ids=tuple(_integer(token) for token in data["prompt_ids"]),
-                events=tuple(_unpack(packed) for packed in data["events"]),
+                events=_with_candidates([_unpack(packed) for packed in data["events"]], data.get("candidates", ())),
                 pieces={int(token): str(text) for token, text in data["pieces"].items()},
                 partial_bytes={int(token): bytes.fromhex(each) for token, each in data.get("bytes", {}).items()},
                 answer_pieces=tuple(str(text) for text in data.get("answer_pieces", ())),
@@ -217,6 +223,8 @@ def token_ids_of(events: Iterable[DecodeEvent]) -> set[int]:
                 ids.update(token for token, _ in (*fixed.logprobs.top, *fixed.logprobs.top_processed))
         if isinstance(event, Denoise):
             ids.update(each.token for each in event.pending)
+        if isinstance(event, Verify):
+            ids.update(token for _, token in event.candidates)
     return ids
 
 
@@ -264,6 +272,21 @@ def _unpack(packed: Sequence[Any]) -> DecodeEvent:
         case "finish", [reason, token_ids]:
             return Finish(row, time, FinishReason(reason), tuple(_integer(token) for token in token_ids))
     raise ValueError(f"an event of kind {kind!r} with {len(rest)} fields")
+
+
+def _with_candidates(events: Sequence[DecodeEvent], packed: Iterable[Sequence[Any]]) -> tuple[DecodeEvent, ...]:
+    """The events with the candidates of a file, each [number of the event, position, token]."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for entry in packed:
+        number, position, token = map(_integer, entry)
+        event = events[number] if 0 <= number < len(events) else None
+        if not isinstance(event, Verify) or not event.start < position < event.stop:
+            raise ValueError(f"a candidate at {position} that event {number} has not verified")
+        found.setdefault(number, []).append((position, token))
+    return tuple(
+        replace(event, candidates=tuple(found[number])) if number in found else event
+        for number, event in enumerate(events)
+    )
 
 
 def _pack_fixed(fixed: Iterable[Fixed]) -> list[Any]:

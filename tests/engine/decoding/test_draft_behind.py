@@ -39,7 +39,9 @@ def test_ar_with_the_adapter_loaded_and_self_speculation_are_the_bases_ar(pair, 
     assert ids(drafter, PROMPTS, strategy="ar", max_new_tokens=30, **sampling) == expected
     for layout in LAYOUTS:
         assert ids(drafter, PROMPTS, **drafting(layout, **sampling)) == expected, layout
-    assert ids(drafter, PROMPTS, **drafting("separate", draft_steps=2, **sampling)) == expected
+        if layout != "auto":  # which has candidates
+            assert ids(drafter, PROMPTS, **drafting(layout, draft_candidates=4, **sampling)) == expected, layout
+    assert ids(drafter, PROMPTS, **drafting("separate", draft_steps=2, draft_candidates=2, **sampling)) == expected
 
 
 @pytest.mark.parametrize("options", [{"noise": "uniform"}, {"noise_attention": "causal"}, {"block_size": 2}], ids=str)
@@ -48,17 +50,19 @@ def test_every_kind_of_noise_and_the_smallest_block(options, layout):
     base, drafter = tiny_drafter("llama", fused=True, **options)
     set_width_cost(drafter, CHEAP)
     expected = ids(base, PROMPTS, strategy="ar", max_new_tokens=30)
-    assert ids(drafter, PROMPTS, **drafting(layout)) == expected
+    assert ids(drafter, PROMPTS, **drafting(layout, draft_candidates=3)) == expected
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+@pytest.mark.parametrize("candidates", [0, 4])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_checkpoint_of_the_papers_way_too(golden_model, golden_cases, layout, sampling):
+def test_a_checkpoint_of_the_papers_way_too(golden_model, golden_cases, layout, candidates, sampling):
     set_width_cost(golden_model, CHEAP)
     prompts = [case["prompt_ids"] for case in golden_cases[:6]]
     how = {"max_new_tokens": 48, **sampling}
     expected = ids(golden_model, prompts, strategy="ar", **how)
-    assert ids(golden_model, prompts, strategy="self_speculative", draft_layout=layout, block_size=8, **how) == expected
+    how |= {"strategy": "self_speculative", "draft_layout": layout, "draft_candidates": candidates}
+    assert ids(golden_model, prompts, block_size=8, **how) == expected
 
 
 def test_one_forward_that_does_both_takes_fewer_of_them(golden_model, golden_cases):
@@ -71,6 +75,39 @@ def test_one_forward_that_does_both_takes_fewer_of_them(golden_model, golden_cas
         )
 
     assert forwards("behind_each") < forwards("behind_last") < forwards("separate")
+
+
+@pytest.mark.parametrize("layout", ["separate", "behind_last"])
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_candidates_save_forwards_and_the_trace_tells_accepted_from_rejected(
+    golden_model, golden_cases, layout, temperature
+):
+    prompts = [case["prompt_ids"] for case in golden_cases[:12]]
+    how = {"strategy": "self_speculative", "draft_layout": layout, "block_size": 8, "max_new_tokens": 64}
+    how |= {"temperature": temperature, "draft_backoff": False, "draft_confidence": 0.2}
+    plain, candidates = (nb.generate(golden_model, prompts, draft_candidates=count, **how) for count in (0, 3))
+    assert [each.token_ids for each in candidates] == [each.token_ids for each in plain]
+    forwards = [sum(each.metrics.decode_forwards for each in outputs) for outputs in (plain, candidates)]
+    assert forwards[1] < forwards[0]
+    accepted = 0
+    for output in candidates:
+        read = Trace.from_json(output.trace.to_json())
+        assert read.to_json() == output.trace.to_json()
+        for event in read.events:
+            if not isinstance(event, Verify):
+                continue
+            assert len(event.candidates) <= 3
+            texts = {each.position: each for each in event.fixed}
+            for at, token in event.candidates:
+                assert event.start < at < event.stop
+                right = at == event.start + event.accepted and texts[at].token == token
+                assert right == ((at, token) == event.accepted_candidate)
+                if right:
+                    assert texts[at].reason is Reason.ACCEPTED_DRAFT
+                    accepted += 1
+                elif at <= event.start + event.accepted:
+                    assert output.token_ids[at] != token  # AR has been there, and chose another one
+    assert accepted >= 3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,7 +139,7 @@ def test_useless_drafts_cost_at_most_a_tenth_more_than_ar(monkeypatch, cost):
         widths.clear()
         output = nb.generate(drafter, prompt, **{**drafting("auto"), "max_new_tokens": 64})
         spent = sum(cost(width) / cost(1) for width in widths[1:])  # without the prefill
-        assert output.metrics.accepted <= 6  # they are useless
+        assert output.metrics.accepted <= 12  # they are useless, and of 48 tokens a candidate is right now and then
         assert spent <= 1.1 * (output.metrics.output_tokens - 1)
 
 

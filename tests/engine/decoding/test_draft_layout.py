@@ -2,10 +2,11 @@
 
 import pytest
 
-from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Shape, within
+from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Shape, likely_leaves, within
 
 SHAPE = Shape.of(8, adapter=True)
 ROOM = 100
+WRONG = 99
 
 
 def drafts(*confidences: float) -> list[Draft]:
@@ -28,10 +29,10 @@ def test_rows_of_drafts():
 
 
 def test_noise_fits_into_the_answer_and_into_the_pass():
-    assert within((0, 3), 3, SHAPE, 7, ROOM) == ((0, 7), (3, 7))
-    assert within((3, 0), 3, SHAPE, 7, 6) == ((0, 5), (3, 2))  # AR's token, then the room that is left
-    assert within((3,), 3, SHAPE, 7, 4) == ()
-    assert len(within(range(20), 19, SHAPE, 7, ROOM)) == 6  # 1 + 19 + 6 * 7 of 64
+    assert within((0, 3), 4, SHAPE, 7, ROOM) == ((0, 7), (3, 7))
+    assert within((3, 0), 4, SHAPE, 7, 6) == ((0, 5), (3, 2))  # AR's token, then the room that is left
+    assert within((3,), 4, SHAPE, 7, 4) == ()
+    assert len(within(range(20), 20, SHAPE, 7, ROOM)) == 6  # 20 + 6 * 7 of 64
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, fl
             seen += right
             good = seen >= 1
             seen -= good
-            tested.append((draft, good))
+            tested.append((draft, draft.token if good else WRONG))
             if not good:
                 break
             agreed += len(tested) <= choice.verified
@@ -116,7 +117,7 @@ def test_a_batch_makes_width_dearer():
 def test_without_backoff_every_forward_without_drafts_makes_some():
     layout = AdaptiveLayout(SHAPE, dear, 1, False)
     assert layout.choose([], ROOM, ()).points
-    layout.observe([(drafts(0.9)[0], False)] * 20)
+    layout.observe([(drafts(0.9)[0], WRONG)] * 20)
     assert layout.choose([], ROOM, ()).points
 
 
@@ -126,3 +127,95 @@ def test_drafts_that_hold_an_eos_are_verified_without_noise_behind_them():
     assert layout.choose(own, ROOM, ()).points
     choice = layout.choose(own, ROOM, {own[0].token})
     assert choice.verified == 0 or not choice.points
+
+
+# -- candidates -----------------------------------------------------------------------------------------
+
+
+def with_others(*confidences: float) -> list[Draft]:
+    """Drafts that are right if AR's token is 10 + distance, each with two other tokens."""
+    return [Draft(10 + at, each, at, ((20 + at, 0.6), (30 + at, 0.3))) for at, each in enumerate(confidences, start=1)]
+
+
+def test_candidates_stand_in_the_order_of_their_joint_probability():
+    own = with_others(0.5, 0.8)
+    found = [(leaf.distance, leaf.token) for leaf in likely_leaves(own, [0.5, 0.4], ROOM)]
+    # As candidates the drafts have 0.5 and 0.4; others 0.5 * 0.6, 0.5 * 0.3 and 0.1 * 0.6, 0.1 * 0.3.
+    assert found == [(1, 11), (2, 12), (1, 21), (1, 31), (2, 22), (2, 32)]
+    chances = [leaf.chance for leaf in likely_leaves(own, [0.5, 0.4], ROOM)]
+    assert chances == pytest.approx([0.5, 0.4, 0.3, 0.15, 0.06, 0.03])
+    assert all(leaf.distance == 1 for leaf in likely_leaves(own, [0.5, 0.4], 2))  # AR's token follows
+    assert likely_leaves(own, [0.5, 0.4], 1) == []
+
+
+def test_a_fixed_layout_verifies_the_most_likely_candidates():
+    own = with_others(0.9, 0.8, 0.6, 0.9)
+    separate = FixedLayout("separate", SHAPE, 0.5, 3).choose(own, ROOM, ())
+    # Wrong at 1: 0.1, at 2: 0.18, at 3: 0.288, at 4: 0.043; no draft is a candidate, as all are verified.
+    assert separate == Choice(4, (), ((3, 23), (2, 22), (3, 33)))
+    behind = FixedLayout("behind_last", SHAPE, 0.5, 3).choose(own, ROOM, ())
+    assert behind == Choice(2, ((2, 7),), ((3, 13), (3, 23), (2, 22)))  # the third draft is one
+    assert (separate.reach, behind.reach, Choice(2).reach) == (4, 3, 2)
+    assert FixedLayout("separate", SHAPE, 0.5).choose(own, ROOM, ()).leaves == ()
+    narrow = FixedLayout("behind_each", SHAPE, 0.5, 15).choose(with_others(*[0.5] * 7), ROOM, ())
+    assert 1 + narrow.verified + len(narrow.leaves) + sum(count for _, count in narrow.points) <= 64
+
+
+def settled_with(cost, candidates: int, found: float, tokens: int = 400) -> tuple[float, AdaptiveLayout]:
+    """Tokens per cost of drafts that are right every second time; else AR's token is the first candidate with an even
+    rate. Behind an accepted candidate there is no draft."""
+    layout = AdaptiveLayout(SHAPE, cost, 1, True, candidates)
+    held: list[Draft] = []
+    settled, spent, seen, turn = 0, 0.0, 0.0, 0
+    while settled < tokens:
+        choice = layout.choose(held, ROOM, ())
+        width = 1 + choice.verified + len(choice.leaves) + sum(count for _, count in choice.points)
+        spent += cost(width) / cost(1)
+        agreed, tested, hit = 0, [], False
+        for draft in held[: choice.verified + 1]:
+            turn += 1
+            if turn % 2:
+                tested.append((draft, draft.token))
+                agreed += len(tested) <= choice.verified
+                continue
+            seen += found
+            token = draft.others[0][0] if seen >= 1 else WRONG
+            seen -= seen >= 1
+            tested.append((draft, token))
+            hit = (draft.distance, token) in choice.leaves
+            break
+        layout.observe(tested)
+        held = with_others(*[0.5] * dict(choice.points).get(agreed, 0)) if not hit else []
+        settled += 1 + agreed + hit
+    return settled / spent, layout
+
+
+def test_auto_verifies_candidates_where_they_pay():
+    def flat(tokens: int) -> float:
+        return 1 + 0.004 * tokens
+
+    def steep(tokens: int) -> float:
+        return 1 + 0.1 * tokens
+
+    def used(layout: AdaptiveLayout) -> int:
+        return len(layout.choose(with_others(0.5, 0.5, 0.5), ROOM, ()).leaves)
+
+    rate, often = settled_with(flat, 8, 0.8)
+    assert used(often) > 0
+    assert rate >= settled_with(flat, 0, 0.8)[0]
+    assert used(settled_with(flat, 1, 0.8)[1]) <= 1
+    assert used(settled_with(steep, 8, 0.8)[1]) < used(often)
+    assert used(settled_with(steep, 8, 0.0)[1]) == 0  # none of them was ever right
+
+
+@pytest.mark.parametrize("cost", [cheap, dear, lambda tokens: 1 + 0.04 * tokens])
+def test_useless_drafts_and_candidates_are_given_up(cost):
+    layout = AdaptiveLayout(SHAPE, cost, 1, True, 8)
+    held: list[Draft] = []
+    spent = 0.0
+    for _ in range(128):  # each forward settles AR's token only
+        choice = layout.choose(held, ROOM, ())
+        spent += cost(1 + choice.verified + len(choice.leaves) + sum(n for _, n in choice.points)) / cost(1)
+        layout.observe([(draft, WRONG) for draft in held[:1]])
+        held = with_others(*[0.6] * dict(choice.points).get(0, 0))
+    assert spent <= 1.1 * 128

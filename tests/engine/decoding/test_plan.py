@@ -37,6 +37,19 @@ def test_the_spec_fills_in_missing_settings():
     assert (chosen.unmasking, chosen.block_size, chosen.sub_block_size, chosen.threshold) == ("top_k", 4, 2, 0.5)
 
 
+def test_candidates_are_verified_only_where_they_are_asked_for_or_chosen_by_cost(llama):
+    def count(**settings):
+        return planned(llama, **settings).settings.draft_candidates
+
+    assert count(strategy="self_speculative") == 0
+    assert count(strategy="self_speculative", draft_layout="auto") == 8
+    assert count(strategy="self_speculative", draft_layout="auto", draft_candidates=0) == 0
+    assert count(strategy="self_speculative", draft_candidates=3) == 3
+    assert count(strategy="block_diffusion", draft_candidates=3) is None
+    with pytest.raises(nb.SettingError, match="draft_candidates"):
+        planned(llama, strategy="self_speculative", draft_candidates=16)
+
+
 def test_ar_has_neither_blocks_nor_a_policy(llama):
     plan = planned(llama, strategy="ar", block_size=4, unmasking="top_k")
     assert (plan.settings.block_size, plan.settings.unmasking, plan.policy, plan.notes) == (1, None, None, ())

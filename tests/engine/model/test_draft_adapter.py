@@ -1,6 +1,7 @@
 """Gated passes: the adapter acts at noise rows alone, and clean rows are the base's, bit by bit."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,25 @@ def test_a_pass_with_several_groups_equals_its_parts(pair):
     torch.testing.assert_close(whole, torch.cat([clean, one, last]), rtol=0, atol=1e-5)
 
 
+def test_a_leaf_is_a_clean_row_that_sees_what_is_before_its_place(pair):
+    """Two candidates at one place and one behind the clean tokens, with noise that begins at the same places."""
+    base, drafter = pair
+    leaves, groups = [(1, 20), (1, 21), (3, 22)], [(1, [UNKNOWN] * 2), (3, [UNKNOWN])]
+    session = after(drafter, CONTEXT)
+    whole = session.run([Pass.mixed(CLEAN, 9, groups, range(9), leaves)])
+    for row, (at, token) in enumerate(leaves, start=3):
+        alone = after(base, CONTEXT + CLEAN[:at]).commit([[token]])[0, 0]
+        torch.testing.assert_close(whole[row], alone, rtol=0, atol=5e-5)
+    without = after(drafter, CONTEXT).run([Pass.mixed(CLEAN, 9, groups, range(6))])
+    torch.testing.assert_close(whole[[0, 1, 2, 6, 7, 8]], without, rtol=0, atol=5e-5)
+    assert session.lengths == [12]
+    # The second candidate is accepted: the next pass has it as context, and not the clean tokens from its place on.
+    kept = session.run([replace(Pass.commit([23, 24], 11, range(2)), moved_from=9 + 3 + 1)])
+    expected = after(base, [*CONTEXT, CLEAN[0], 21]).commit([[23, 24]])[0]
+    torch.testing.assert_close(kept, expected, rtol=0, atol=5e-5)
+    assert session.lengths == [13]
+
+
 def test_noise_rows_equal_those_of_the_merged_network_over_the_bases_context(pair):
     """Written with transformers' own cache and peft's arithmetic: keys of the base, then a network with the sum of
     weights."""
@@ -106,21 +126,23 @@ def test_a_denoise_pass_reads_its_first_token_through_the_base(pair):
 
 
 def test_rows_of_different_phases_and_lengths_share_a_forward(pair):
-    """A row that drafts behind two anchors, one that denoises, one that commits, one that waits, and a short one."""
+    """A row that drafts behind two anchors, one that denoises, one that commits, one that waits, a short one, and one
+    with candidates."""
     _, drafter = pair
-    contexts = [prompt_ids(length, seed=length) for length in (9, 4, 13, 6, 2)]
+    contexts = [prompt_ids(length, seed=length) for length in (9, 4, 13, 6, 2, 7)]
     passes = [
         mixed(9),
         Pass.denoise([5, UNKNOWN, UNKNOWN], 4, range(3)),
         Pass.commit([7, 8], 13),
         Pass.nothing(6),
         Pass.mixed([3], 2, [(1, [UNKNOWN])], [1]),
+        Pass.mixed([3, 4], 7, [(1, [UNKNOWN])], range(5), [(1, 9), (2, 10)]),
     ]
     together = after(drafter, *contexts)
     rows = together.run(passes)
     alone = [after(drafter, context).run([each]) for context, each in zip(contexts, passes) if each.tokens]
     torch.testing.assert_close(rows, torch.cat(alone), rtol=0, atol=1e-5)
-    assert together.lengths == [12, 4, 15, 6, 3]
+    assert together.lengths == [12, 4, 15, 6, 3, 9]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma"])

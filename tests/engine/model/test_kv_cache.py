@@ -70,6 +70,22 @@ def test_a_forward_may_be_of_a_part_of_the_rows(cache):
     assert cache.lengths == [4, 5]
 
 
+@torch.inference_mode()
+def test_a_token_can_be_moved_to_the_end_of_what_is_kept():
+    """Of two rows of different lengths, each keeps another token of the forward than the first ones."""
+    model = tiny_model("llama")
+    session = model.open(2, 32)
+    session.prefill([prompt_ids(4), prompt_ids(7)])
+    session.commit([[5, 6, 7], [8, 9, 10]])
+    layer = session.cache.network_cache.layers[1]
+    wanted = [layer.keys[0, :, 6].clone(), layer.values[1, :, 9].clone()]
+    session.cache.lengths = [5, 9]
+    session.cache.move([0, 1], [6, 9], [5, 8])
+    assert torch.equal(layer.keys[0, :, 5], wanted[0])
+    assert torch.equal(layer.values[1, :, 8], wanted[1])
+    assert session.lengths == [6, 9]
+
+
 def test_the_buffer_grows_in_steps_and_keeps_its_content():
     model = tiny_model("llama", max_position_embeddings=2048)
     session = model.open(1, 2048)

@@ -123,6 +123,49 @@ def test_alternatives_are_the_best_other_tokens_in_order():
         assert [p for _, p in others] == pytest.approx(logits[row].softmax(-1)[order[:ALTERNATIVES]].tolist(), abs=1e-6)
 
 
+def test_candidates_are_the_next_best_of_a_greedy_choice():
+    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(9)) * 4
+    bias = Penalties(bias=((7, 50.0),))
+    made = Sampler(forbidden=(3,), penalties=bias).predict(
+        logits.clone(), [0] * 5, list(range(5)), candidates=4, drafting=[1, 3]
+    )
+    assert [len(each) for each in made.candidates] == [0, 4, 0, 4, 0]
+    assert made.tokens == [7] * 5
+    left = logits.clone()
+    left[:, [3, 7]] = -torch.inf
+    for row in (1, 3):
+        order = left[row].argsort(descending=True)[:4]
+        assert [token for token, _ in made.candidates[row]] == order.tolist()
+        shares = left[row].softmax(-1)[order].tolist()  # of the tokens without the predicted one
+        assert [share for _, share in made.candidates[row]] == pytest.approx(shares, rel=0.02)
+    assert made.part(3, 5).candidates == made.candidates[3:]
+
+
+@pytest.mark.parametrize("restricted", [{}, {"top_k": 5}, {"top_p": 0.8}])
+def test_candidates_of_a_sample_are_the_next_best_under_the_same_noise(restricted):
+    """What would be sampled if the tokens before were not there. With few tokens, all of them are looked at."""
+    logits = torch.randn(40, 12, generator=torch.Generator().manual_seed(2))
+    sampler = Sampler(temperature=0.8, seed=6, **restricted)
+
+    def made(changed):
+        return sampler.predict(changed, [2] * 40, list(range(40)), candidates=2, drafting=range(40))
+
+    first = made(logits.clone())
+    for row in range(40):
+        if restricted:
+            allowed = {token for token, _ in first.candidates[row]} | {first.tokens[row]}
+            assert len(allowed) <= 3
+            continue
+        left = logits.clone()
+        for token, _ in first.candidates[row]:
+            left[row, first.tokens[row]] = -torch.inf
+            assert made(left.clone()).tokens[row] == token
+            left[row, token] = -torch.inf
+    alone = Sampler(temperature=1.0, top_k=1)
+    assert alone.predict(logits.clone(), [0] * 40, list(range(40)), candidates=2, drafting=[0]).candidates[0] == ()
+    assert sampler.predict(logits, [0] * 40, list(range(40))).candidates is None
+
+
 @pytest.mark.parametrize("min_p", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("others", [{}, {"top_k": 12}, {"top_p": 0.9}])
 def test_min_p_samples_among_the_tokens_that_transformers_keeps(min_p, others):

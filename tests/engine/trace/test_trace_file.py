@@ -116,6 +116,25 @@ def test_impossible_events_are_refused(golden_model, events):
         nb.Trace.from_json({**data, "events": events})
 
 
+@pytest.mark.parametrize(
+    "candidates", [[[0, 1, 5]], [[99, 1, 5]], [[1, 9, 5]], [[1, 0, 5]], [[1, 1]], [[1, 1, None]], 3]
+)
+def test_candidates_that_no_forward_can_have_verified_are_refused(golden_model, candidates):
+    data = nb.generate(golden_model, "What is the capital of Peru?").trace.to_json()
+    fixed = [[1, 6, 0.5, "accepted_draft", []], [2, 7, 0.5, "ar", []]]
+    events = [
+        ["prefill", 0, 0.0, 4, []],
+        ["verify", 0, 0.0, 0, 0, 3, 1, fixed],
+        ["finish", 0, 0.0, "length", [4, 6, 7]],
+    ]
+    data |= {"events": events, "answer_pieces": []}
+    read = nb.Trace.from_json({**data, "candidates": [[1, 1, 5], [1, 1, 6]]})
+    assert read.events[1].candidates == ((1, 5), (1, 6))
+    assert read.events[1].accepted_candidate == (1, 6)
+    with pytest.raises(nb.TraceError, match="is damaged"):
+        nb.Trace.from_json({**data, "candidates": candidates})
+
+
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"format": ' + "9" * 5000 + "}"])
 def test_json_that_would_break_the_parser_is_refused(tmp_path, content):
     path = tmp_path / "bad.json"

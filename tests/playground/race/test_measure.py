@@ -22,7 +22,7 @@ PROMPT = "Tell a short story about Max, a mouse and a green key."
 SETTINGS = {
     "AR": {"strategy": "ar"},
     "Block diffusion": {"strategy": "block_diffusion", "block_size": 16},
-    "Self-speculation": {"strategy": "self_speculative", "block_size": 16},
+    "Self-speculation": {"strategy": "self_speculative", "block_size": 16, "draft_candidates": 8, "temperature": 0.8},
 }
 
 
