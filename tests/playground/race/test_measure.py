@@ -1,4 +1,4 @@
-"""The figures that the player computes from events equal those of nbdiff_engine.trace.metrics."""
+"""The figures that the player computes from events are those of nbdiff_engine.trace.metrics; it shows candidates."""
 
 import dataclasses
 import json
@@ -14,8 +14,9 @@ from nbdiff_engine.trace.metrics import measure
 from nbdiff_engine.trace.trace_file import Trace
 from playground.race.frames import lane_frames, race_of
 from playground.server.worker import Logged
-from tests.playground.replaying import BROWSER_TEST, Browser, launched, opened
+from tests.playground.replaying import BROWSER_TEST, Browser, launched, move_to, opened, small_race, sync_api, tokens
 
+expect = sync_api.expect
 pytestmark = BROWSER_TEST
 
 PROMPT = "Tell a short story about Max, a mouse and a green key."
@@ -73,3 +74,19 @@ def test_the_page_shows_the_figures_that_python_sent(browser: Browser, tmp_path:
             for label, value in (("Output tokens/s", "1,234"), ("Tokens per forward", "5.50")):
                 pair = region.locator("dl > div", has=page.get_by_text(label, exact=True))
                 assert pair.locator("dd").text_content() == value
+
+
+def test_an_accepted_candidate_is_shown_as_an_accepted_draft(browser: Browser, tmp_path: Path) -> None:
+    """At position 2 the draft was another token than the candidate that the AR pass accepted."""
+    race = small_race()
+    trace = race["lanes"][1]["trace"]
+    prefill, drafted, _, _ = trace["events"]
+    accepted = [[1, 1, 0.99, "accepted_draft", []], [2, 2, 0.8, "accepted_draft", []], [3, 0, 0.9, "ar", []]]
+    verified = ["verify", 0, 0.035, 0, 0, 4, 2, accepted]
+    trace["events"] = [prefill, drafted, verified, ["finish", 0, 0.05, "length", [0, 1, 2, 0]]]
+    trace["candidates"] = [[2, 2, 2], [2, 2, 0], [2, 1, 5]]
+    with opened(browser, tmp_path, race) as page:
+        move_to(page, 0.035)
+        expect(tokens(page, "Self-speculation", ".accepted")).to_have_text(["two", "three"])
+        expect(tokens(page, "Self-speculation", ".rejected")).to_have_count(0)
+        expect(tokens(page, "Self-speculation")).to_have_text(["one", "two", "three", "one"])

@@ -101,22 +101,6 @@ def test_every_state_of_a_token_has_its_class(browser: Browser, tmp_path: Path) 
         expect(tokens(page, "Self-speculation")).to_have_count(3)
 
 
-def test_an_accepted_candidate_is_shown_as_an_accepted_draft(browser: Browser, tmp_path: Path) -> None:
-    """At position 2 the draft was another token than the candidate that the AR pass accepted."""
-    race = small_race()
-    trace = race["lanes"][1]["trace"]
-    prefill, drafted, _, _ = trace["events"]
-    accepted = [[1, 1, 0.99, "accepted_draft", []], [2, 2, 0.8, "accepted_draft", []], [3, 0, 0.9, "ar", []]]
-    verified = ["verify", 0, 0.035, 0, 0, 4, 2, accepted]
-    trace["events"] = [prefill, drafted, verified, ["finish", 0, 0.05, "length", [0, 1, 2, 0]]]
-    trace["candidates"] = [[2, 2, 2], [2, 2, 0], [2, 1, 5]]
-    with opened(browser, tmp_path, race) as page:
-        move_to(page, 0.035)
-        expect(tokens(page, "Self-speculation", ".accepted")).to_have_text(["two", "three"])
-        expect(tokens(page, "Self-speculation", ".rejected")).to_have_count(0)
-        expect(tokens(page, "Self-speculation")).to_have_text(["one", "two", "three", "one"])
-
-
 def test_the_views_show_order_and_step_numbers_on_tokens(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path, small_race()) as page:
         marks = "nodes => nodes.map(node => node.dataset.mark ?? '')"
