@@ -83,6 +83,7 @@ class Playground:
                 prevent_thread_lock=True,
                 app_kwargs={"middleware": [Middleware(ShareCard)]},
             )
+            _rest_while_idle(self.blocks)
             print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -209,6 +210,12 @@ def _theme() -> gr.Theme:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
     )
+
+
+def _rest_while_idle(blocks: gr.Blocks) -> None:
+    """Let Gradio's queue look for events 20 times a second: it looks 1,000 times, which costs 0.08 of a core without a
+    visitor. Only slow events, such as loading a model, go through this queue."""
+    blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.05
 
 
 def _reach_loopback_directly() -> None:

@@ -31,10 +31,9 @@ from playground.sweep.sweep_figures import (
 from playground.sweep.sweep_frames import SweepAnswer
 from playground.sweep.sweep_rows import TableRow, table, to_csv
 from playground.sweep.sweep_table import (
-    ANSWER_HEADERS,
     HEADERS,
     UnderWay,
-    answers_value,
+    answers_of,
     how_little,
     lane_of,
     name_of,
@@ -84,11 +83,11 @@ class BlockSizesTab:
         names = list(self.loaded.names())
         sources = _sources()
         gr.Markdown(_INTRO, elem_id="sweep-intro")
-        with gr.Row():
+        with gr.Row(elem_classes="asking"):
             self.model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
             self.source = gr.Dropdown(sources, value=sources[1][1], label="Prompts", min_width=180)
             self.upload = gr.UploadButton(
-                "Upload problems", file_types=[".jsonl"], size="md", min_width=130, scale=0, elem_id="sweep-upload"
+                "Upload problems", file_types=[".jsonl"], size="md", min_width=180, elem_id="sweep-upload"
             )
             most = self.options.max_problems
             self.problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
@@ -140,25 +139,20 @@ class BlockSizesTab:
         self.legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
         self.little = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="sweep-little")
         with gr.Column(visible=False, elem_id="sweep-plots") as self.plots:
-            gr.Markdown("Click a point to see its answers.")
+            gr.Markdown("Click a point to see its answers alone, below the figures.")
             with gr.Row():
                 self.accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
                 self.per_forward = gr.Plot(label="Tokens per forward", min_width=320)
             with gr.Row():
                 self.agreement = gr.Plot(label="Agreement with AR", min_width=320)
                 self.speed = gr.Plot(label="Speed", min_width=320)
-        self.points = gr.HTML(js_on_load=read("sweep_points.js"), apply_default_css=False, elem_id="sweep-points")
-        self.answers = gr.Dataframe(
-            headers=list(ANSWER_HEADERS),
-            datatype="str",
-            interactive=False,
-            label="Answers: click one to open it in Decode",
+        self.answers = gr.HTML(
+            value={"answers": []},
+            html_template=read("sweep_answers.html"),
+            css_template=read("sweep_answers.css"),
+            js_on_load=read("sweep_answers.js"),
+            apply_default_css=False,
             elem_id="sweep-outputs",
-            visible=False,
-            wrap=True,
-            max_height=480,
-            column_widths=["14%", "30%", "34%", "8%", "8%", "3%", "3%"],
-            buttons=[],
         )
         self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
@@ -182,9 +176,9 @@ class BlockSizesTab:
         self.stop_button.click(self.stop, self.under_way, None, **PRIVATE)
         self.timer.tick(self.tick, self.under_way, [*progress, *results], **PRIVATE)
         self.upload.upload(self.uploaded, self.upload, [self.source, self.problems, self.status], **PRIVATE)
-        self.points.picked(self.show_answers, self.under_way, self.answers, **PRIVATE)
+        self.answers.picked(self.show_answers, self.under_way, self.answers, **PRIVATE)
         # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
-        self.answers.select(self.open_answer, self.under_way, self.opened, **{**PRIVATE, "queue": True})
+        self.answers.opened(self.open_answer, self.under_way, self.opened, **{**PRIVATE, "queue": True})
         by_source = {self.prompt: True, self.problems: False}
         self.source.change(
             lambda chosen: {
@@ -281,11 +275,11 @@ class BlockSizesTab:
         row = event._data.get("row") if isinstance(event._data, dict) else None
         if under_way is None or not isinstance(row, int) or not 0 <= row < len(numbers):
             return gr.skip()
-        return gr.update(value=answers_value(log, under_way.prompts, numbers[row]), visible=True)
+        return {"answers": answers_of(log, under_way.prompts, numbers[row])}
 
-    def open_answer(self, under_way: UnderWay | None, event: gr.SelectData) -> Any:
-        """Open an answer of the table in the Decode tab."""
-        return gr.skip() if under_way is None else opened_answer(under_way, event.row_value) or gr.skip()
+    def open_answer(self, under_way: UnderWay | None, event: gr.EventData) -> Any:
+        """Open an answer in the Decode tab."""
+        return gr.skip() if under_way is None else opened_answer(under_way, event._data) or gr.skip()
 
     def _log_of(self, under_way: UnderWay | None) -> list[Frame]:
         """The frames of a sweep, also of one that ended long ago."""
@@ -334,7 +328,7 @@ class BlockSizesTab:
         return {
             self.plots: gr.update(visible=True),
             self.little: f'<p class="said" role="status">{little}</p>' if little else "",
-            self.answers: gr.update(value=answers_value(log, under_way.prompts), visible=True),
+            self.answers: {"answers": answers_of(log, under_way.prompts)},
             self.speed: speed_against_block_size(rows),
             self.per_forward: tokens_per_forward_against_block_size(rows),
             self.agreement: agreement_against_block_size(rows),

@@ -1,7 +1,6 @@
 """An answer of a sweep that is opened in the Decode tab."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +18,16 @@ class OpenedAnswer:
     serial: str
 
 
-def opened_answer(under_way: UnderWay, cells: Sequence[Any] | None) -> OpenedAnswer | None:
-    """The prompt of an answer, with a lane for its setting beside one for AR. cells: its row, as the page sends it;
-    the last two are the numbers of the setting and of the problem. None for a row that is none of this sweep."""
-    try:
-        setting, problem = (int(cell) for cell in cells[-2:])
-        lane, prompt = under_way.lanes[setting], under_way.prompts[problem]
-    except (IndexError, TypeError, ValueError):
+def opened_answer(under_way: UnderWay, chosen: Any) -> OpenedAnswer | None:
+    """The prompt of an answer, with a lane for its setting beside one for AR. chosen: {setting, problem}, the numbers
+    of both, as the page sends them. None for an answer that is none of this sweep."""
+    found = [chosen.get(name) for name in ("setting", "problem")] if isinstance(chosen, dict) else []
+    if len(found) != 2 or not all(isinstance(each, int) and each >= 0 for each in found):
         return None
+    setting, problem = found
+    if setting >= len(under_way.lanes) or problem >= len(under_way.prompts):
+        return None
+    lane, prompt = under_way.lanes[setting], under_way.prompts[problem]
     ar = next((each for each in under_way.lanes if each.strategy == "ar" and each.model == lane.model), None)
     lanes = (lane,) if ar in (None, lane) else (ar, lane)
     return OpenedAnswer(text_of(prompt), lanes, under_way.max_new_tokens, secrets.token_hex(4))

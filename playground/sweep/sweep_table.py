@@ -12,7 +12,6 @@ from playground.sweep.sweep_frames import At, SweepAnswer
 from playground.sweep.sweep_rows import TableRow
 
 MANY = 100  # problems from which on no warning is shown
-ANSWER_HEADERS = ("Block size", "Prompt", "Answer", "Checked", "Tokens per forward", "Setting", "Problem")
 _PROMPT_CHARS = 300
 HEADERS = [
     "Block size",
@@ -134,21 +133,21 @@ def text_of(prompt: str | list[dict[str, str]]) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 
-def answers_value(frames: Iterable[Frame], prompts: Sequence[Any], setting: int | None = None) -> dict[str, Any]:
-    """The answers of a sweep, of one setting or of all, for a table. The last two cells are the numbers of the setting
-    and of the problem."""
-    rows = []
-    for each in frames:
-        if not isinstance(each, SweepAnswer) or setting not in (None, each.setting):
-            continue
-        prompt = prompts[each.problem] if each.problem < len(prompts) else ""
-        asked = text_of(prompt)
-        right = "-" if each.correct is None else "right" if each.correct else "wrong"
-        tpf = each.metrics.tokens_per_forward
-        name = ", ".join(part for part in (each.label, each.series) if part)
-        cells = [name, asked[:_PROMPT_CHARS], each.output, right, "-" if tpf is None else f"{tpf:.2f}"]
-        rows.append([*cells, str(each.setting), str(each.problem)])
-    return {"headers": list(ANSWER_HEADERS), "data": rows}
+def answers_of(frames: Iterable[Frame], prompts: Sequence[Any], setting: int | None = None) -> list[dict[str, Any]]:
+    """The answers of a sweep, of one setting or of all, as sweep_answers.js shows them."""
+    return [
+        {
+            "name": f"Block size {', '.join(part for part in (each.label, each.series) if part)}",
+            "prompt": text_of(prompts[each.problem])[:_PROMPT_CHARS] if each.problem < len(prompts) else "",
+            "text": each.output,
+            "checked": {None: "", True: "right", False: "wrong"}[each.correct],
+            "tpf": each.metrics.tokens_per_forward,
+            "setting": each.setting,
+            "problem": each.problem,
+        }
+        for each in frames
+        if isinstance(each, SweepAnswer) and setting in (None, each.setting)
+    ]
 
 
 def _or_dash(value: float | None, spec: str) -> str:

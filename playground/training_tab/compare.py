@@ -39,7 +39,7 @@ class Compare:
             interactive=False,
             label="Runs: click one to compare it",
             show_search="search",
-            wrap=True,
+            column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 90],
             max_height=340,
             buttons=[],
             elem_id="compare-table-of-runs",

@@ -134,11 +134,11 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
     assert len(lines) == 8
     assert lines[0].startswith("model,series,setting,block_size")
     # A point leads to its answers, and an answer to the Decode tab.
-    answers = page.locator("#sweep-outputs")
-    expect(answers.locator("tbody tr")).to_have_count(14)
+    answers = page.locator("#sweep-outputs li")
+    expect(answers).to_have_count(14)
     plots.nth(1).locator(".scatterlayer .point").last.click(force=True)
-    expect(answers.locator("tbody tr")).to_have_count(2)
-    answers.locator("tbody tr").first.locator("td").nth(1).click()
+    expect(answers).to_have_count(2)
+    answers.first.get_by_role("button", name="Open in Decode").click()
     expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
     until_finished(page)
     expect(page.locator("[data-lanes] h2")).to_have_count(2)

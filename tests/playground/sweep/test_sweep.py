@@ -23,7 +23,7 @@ from playground.sweep.own_problems import OwnProblems
 from playground.sweep.sweep import SweepSpec, check_sweep
 from playground.sweep.sweep_frames import At, SweepAnswer
 from playground.sweep.sweep_rows import series_of, table, to_csv
-from playground.sweep.sweep_table import UnderWay, answers_value, how_little, lane_of, progress_html, table_value
+from playground.sweep.sweep_table import UnderWay, answers_of, how_little, lane_of, progress_html, table_value
 from tests.playground.server.test_worker import PATIENCE, until
 
 OPTIONS = ServerOptions()
@@ -227,14 +227,15 @@ def test_an_answer_opens_as_a_lane_beside_ar(maths: list[Frame], loaded: OneMode
     checked = check_sweep(loaded, spec, OPTIONS)
     lanes = tuple(map(lane_of, checked.settings))
     under_way = UnderWay("run", "me", 4, "", ("", ""), lanes, tuple(checked.prompts), 32)
-    listed = answers_value(maths, under_way.prompts, setting=1)["data"]
-    assert len(listed) == 2
-    assert listed[0][1] == held_out("math", 1)[0].prompt
+    listed = answers_of(maths, under_way.prompts, setting=1)
+    assert [each["problem"] for each in listed] == [0, 1]
+    assert listed[0]["prompt"] == held_out("math", 1)[0].prompt
+    assert listed[0]["checked"] in ("right", "wrong")
     opened = opened_answer(under_way, listed[0])
-    assert opened.prompt == listed[0][1]
+    assert opened.prompt == listed[0]["prompt"]
     assert [(lane.strategy, lane.block_size) for lane in opened.lanes] == [("ar", None), ("block_diffusion", 4)]
-    for cells in (None, [], ["x", "y"], ["9", "0"]):
-        assert opened_answer(under_way, cells) is None
+    for chosen in (None, [], {}, {"setting": 9, "problem": 0}, {"setting": -1, "problem": 0}, {"setting": "0"}):
+        assert opened_answer(under_way, chosen) is None
 
 
 def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> None:
