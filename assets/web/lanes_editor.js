@@ -129,7 +129,10 @@ function onlyAr(lane) {
   const note = make("div", { class: "only-ar" }, `${why} Block diffusion and self-speculation need an adapted model.`);
   if (props.value.trains) {
     const adapt = make("button", { type: "button" }, `Adapt ${lane.model}`);
-    adapt.addEventListener("click", () => trigger("adapting", { model: lane.model }));
+    adapt.addEventListener("click", () => {
+      trigger("adapting", { model: lane.model });
+      scrollTo(0, 0); // the other tab is shown from its beginning
+    });
     note.append(" ", adapt);
   }
   const shownDisabled = settings.filter((each) => each.name === "block_size" || each.name === "unmasking");

@@ -22,7 +22,10 @@ function answerOf(answer) {
   const open = make("button", "", "Open in Decode");
   open.type = "button";
   open.setAttribute("aria-label", `Open in Decode: ${name}, problem ${problem + 1}`);
-  open.addEventListener("click", () => trigger("opened", { setting, problem }));
+  open.addEventListener("click", () => {
+    trigger("opened", { setting, problem });
+    scrollTo(0, 0); // the other tab is shown from its beginning
+  });
   node.append(title, make("p", "prompt", prompt), make("p", "", text), open);
   return node;
 }

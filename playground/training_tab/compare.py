@@ -32,13 +32,16 @@ class Compare:
 
     def build(self) -> None:
         """Lay out the table of runs, the figures, and the settings that differ."""
+        # The search of gr.Dataframe has no label for screen readers.
+        self.search = gr.Textbox(
+            label="Search runs", placeholder="name, recipe, base, state", max_lines=1, elem_id="compare-search"
+        )
         # Datatype str: names from visitors are shown as text, not as markup.
         self.runs = gr.Dataframe(
             headers=list(HEADERS),
             datatype="str",
             interactive=False,
             label="Runs: click one to compare it",
-            show_search="search",
             column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 90],
             max_height=340,
             buttons=[],
@@ -80,6 +83,7 @@ class Compare:
         outputs = [self.said, self.shown, *self.figures, *self.held_out, self.table]
         inputs = [self.chosen, self.log_scale]
         gr.on([self.chosen.input, self.log_scale.input], self.compared, inputs, outputs, **QUIET)
+        self.search.input(self.refreshed, self.search, self.lists, trigger_mode="always_last", **QUIET)
         self.runs.select(self.added, self.chosen, self.chosen, **QUIET).then(self.compared, inputs, outputs, **QUIET)
 
     @property
@@ -87,11 +91,13 @@ class Compare:
         """The components that `refreshed` changes."""
         return [self.runs, self.chosen]
 
-    def refreshed(self) -> Updates:
-        """The jobs that have started, as a table and as choices."""
+    def refreshed(self, search: Any = "") -> Updates:
+        """The jobs that have started, as choices and as a table. search: words that a row of the table must contain."""
         started = [job for job in self.jobs.list() if (job.run / "recipe.yaml").is_file()]
         listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in started]
-        rows = {"headers": list(HEADERS), "data": self.run_table.rows(started)}
+        wanted = search.lower().split() if isinstance(search, str) else []
+        found = [row for row in self.run_table.rows(started) if all(word in " ".join(row).lower() for word in wanted)]
+        rows = {"headers": list(HEADERS), "data": found}
         return {self.chosen: gr.update(choices=listed), self.runs: gr.update(value=rows, visible=bool(started))}
 
     def added(self, chosen: Any, event: gr.SelectData) -> Any:

@@ -89,7 +89,7 @@ class TrainingTab:
             other.select(lambda: {self.timer: gr.Timer(active=False)}, None, self.timer, **QUIET)
             other.select(None, None, None, js=_LEAVE, api_visibility="private")
         self.watch_tab.select(watch.tick, watch.inputs, watch.outputs, **QUIET)
-        self.compare_tab.select(self.compare.refreshed, None, self.compare.lists, **QUIET)
+        self.compare_tab.select(self.compare.refreshed, self.compare.search, self.compare.lists, **QUIET)
         address = gr.Textbox(visible=False)
         blocks.load(
             self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **QUIET

@@ -235,6 +235,8 @@ def test_two_runs_are_compared(form: JobForm, jobs: Jobs) -> None:
     )
     assert (first["Tokens per forward"], first["Accuracy"], first["Job"]) == ("2.00", "50%", two.id)
     assert news[compare.table]["value"]["data"] == [["seed", "0", "7"]]
+    assert len(compare.refreshed("smoke FINISHED")[compare.runs]["value"]["data"]) == 2
+    assert [row[-1] for row in compare.refreshed(one.id)[compare.runs]["value"]["data"]] == [one.id]
     assert "at least 2" in compare.compared([one.id], False)[compare.said]
     assert differing({"a": {"x": 1, "y": None}, "b": {"x": 1}}) == []
 
