@@ -11,7 +11,7 @@ from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from playground.training_tab import curves, estimates
-from playground.training_tab.access import Access
+from playground.training_tab.access import OWN_DATA, Access
 from playground.training_tab.asked import (
     QUANTIZATIONS,
     Asked,
@@ -25,7 +25,6 @@ from playground.training_tab.events import QUEUED, QUIET, SAVE_FILE, Updates
 from playground.training_tab.fields import Field, groups
 from playground.training_tab.own_data import OwnData
 from playground.training_tab.words import about, refused, say
-from training.data.data_settings import SELF
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
 
@@ -218,8 +217,8 @@ class JobForm:
         recipe = preset_of(asked.preset)
         source = self.access.data(data)
         settings = dict(asked.settings)
-        # The recipe's settings for documents that the base writes say nothing about other data.
-        if source not in (None, SELF):
+        # The recipe's settings for documents that the base writes say nothing about a person's own.
+        if source is not None and source not in OWN_DATA:
             settings = {name: value for name, value in settings.items() if not name.startswith("data.self_data.")}
         prompts = settings.get("data.self_data.prompts")
         if prompts and prompts != "corpus":

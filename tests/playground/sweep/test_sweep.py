@@ -109,7 +109,7 @@ def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fie
         denoise_forwards=forwards,
         commit_forwards=0,
         tokens_per_forward=None,
-        tokens_per_second=None,
+        tokens_per_second=(tokens - 1) / seconds,
         seconds_to_first_token=0.0,
         seconds_to_first_block=0.0,
     )
