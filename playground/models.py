@@ -1,138 +1,220 @@
-"""The Models tab: list the loaded models, and load or unload models within the operator's limits."""
+"""The Models tab: the models on this machine as cards, which load, unload, go into a lane, or start a training job."""
 
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from nbdiff_engine import NBDiffError
+from nbdiff_engine import NBDiffError, SettingError
+from playground.model_cards import cards
 from playground.options import ServerOptions
 from playground.race.lanes import guarded_warm_up
-from playground.server.following import outcome
-from playground.server.loaded_models import QUANTIZATIONS, LoadedModels, ModelFacts
-from playground.server.loading_frames import Loaded, Refused
+from playground.server.following import replies
+from playground.server.found_models import FoundModels
+from playground.server.loaded_models import QUANTIZATIONS, LoadedModels
+from playground.server.loading_frames import Loaded, Loading, Refused
+from playground.server.web_files import read
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
 
-HEADERS = ["Name", "Source", "Parameters", "Blocks", "Precision", "Memory", "Context", "Device"]
 PRIVATE = {"api_visibility": "private"}
+Load = Callable[[], str]  # loads a model; returns its name on this server
+
+BY_NAME = ""  # the card of a message about a model that was named in the form
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A model that the visitor has chosen for a lane or for a training job. serial: differs each time, so that Gradio
+    notices the same model again."""
+
+    name: str
+    serial: str
+
+    @classmethod
+    def of(cls, name: str) -> "Chosen":
+        return cls(name, secrets.token_hex(4))
 
 
 class ModelsTab:
-    """`build` lays it out in the Blocks being built."""
+    """`build` lays it out in the Blocks being built.
 
-    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+    Other tabs use three states. changed: has another value when a model was loaded or unloaded. for_lane: a Chosen with
+    the name of a loaded model. to_adapt: a Chosen with the id of a model that a training job starts from.
+    """
+
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions, found: FoundModels):
         self.loaded = loaded
         self.worker = worker
         self.options = options
+        self.found = found
 
-    def build(self, blocks: gr.Blocks) -> gr.State:
-        """Lay it out. Returns a state whose value changes when this page has loaded or unloaded a model."""
-        self.changed = gr.State("")
+    def build(self, blocks: gr.Blocks) -> None:
+        """Lay it out."""
+        self.changed, self.for_lane, self.to_adapt = gr.State(""), gr.State(None), gr.State(None)
         gr.Markdown(self._rules(), elem_id="model-rules")
-        self.table = gr.Dataframe(
-            self._rows(),
-            headers=HEADERS,
-            column_widths=["13%", "13%", "9%", "33%", "9%", "8%", "10%", "5%"],
-            interactive=False,
-            show_label=False,
-            wrap=True,
+        self.list = gr.HTML(
+            value=self._value(),
+            html_template=read("models.html"),
+            css_template=read("models.css"),
+            js_on_load=read("models.js"),
+            apply_default_css=False,
             elem_id="models",
         )
         with gr.Row(elem_classes="asking"):
             name = gr.Textbox(
-                label="Load a model",
-                placeholder="bundled name, folder, GGUF file or hub id",
+                label="Load another model",
+                placeholder="folder, GGUF file or hub id",
                 scale=3,
                 min_width=220,
                 max_lines=1,
             )
             how = gr.Radio(list(QUANTIZATIONS), value="As stored", label="Weights", scale=2, min_width=220)
             load = gr.Button("Load", variant="primary", scale=1, min_width=110, elem_id="load")
-        with gr.Row(elem_classes="asking"):
-            self.which = gr.Dropdown(self.loaded.names(), label="Unload a model", scale=3, min_width=220)
-            unload = gr.Button("Unload", scale=1, min_width=110, elem_id="unload")
-        self.message = gr.Markdown("", elem_id="model-news")
-        self.lists = [self.table, self.which]
-        outputs = [self.message, *self.lists, self.changed]
+        self.message = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="model-news")
+        outputs = [self.list, self.message, self.changed, self.for_lane]
+        hidden = {"show_progress": "hidden", **PRIVATE}
         # The worker also loads models. It does one run at a time, so no lane is timed meanwhile.
-        gr.on(
-            [load.click, name.submit],
-            self.load,
-            [name, how],
-            outputs,
-            show_progress="minimal",
-            show_progress_on=self.message,
-            concurrency_limit=4,
-            **PRIVATE,
-        )
-        unload.click(self.unload, self.which, outputs, queue=False, **PRIVATE)
-        blocks.load(self.refreshed, None, self.lists, queue=False, show_progress="hidden", **PRIVATE)
-        return self.changed
+        gr.on([load.click, name.submit], self.load_named, [name, how], outputs, concurrency_limit=4, **hidden)
+        self.list.loading(self.load_found, None, outputs, concurrency_limit=4, **hidden)
+        self.list.used(self.use, None, outputs, concurrency_limit=4, **hidden)
+        # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
+        self.list.unloading(self.unload, None, outputs, **hidden)
+        self.list.adapting(self.adapt, None, [self.list, self.to_adapt], **hidden)
+        blocks.load(self.refreshed, None, self.list, queue=False, **hidden)
 
-    def load(self, name: str, how: str) -> dict[Any, Any]:
-        """Load a model by name, and show the result in one sentence."""
+    @property
+    def said(self) -> list[Any]:
+        """The components that show a message."""
+        return [self.list, self.message]
+
+    # -- requests of visitors ----------------------------------------------------------------------------
+
+    def load_named(self, name: str, how: str) -> Iterator[dict[Any, Any]]:
+        """Load a model that the visitor has named, and say how it goes below the form."""
+        yield from self._load(BY_NAME, lambda: self.loaded.load(name, QUANTIZATIONS.get(how, how)))
+
+    def load_found(self, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """Load the model of a card."""
+        yield from self._load(_sent(event, "id"), self._loader(_sent(event, "id")))
+
+    def use(self, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """Put a model into a lane; load it first unless it is loaded."""
+        card, name = _sent(event, "id"), _sent(event, "name")
+        if name in self.loaded.names():
+            yield {self.for_lane: Chosen.of(name)}
+            return
+        yield from self._load(card, self._loader(card), for_lane=True)
+
+    def _loader(self, card: str) -> Load:
+        def load() -> str:
+            model = self.found.get(card)
+            if model.outline.problem:
+                raise SettingError(f"{model.name} cannot be loaded: {model.outline.problem}")
+            return self.loaded.load_known(model.source, model.name, model.place)
+
+        return load
+
+    def _load(self, card: str, load: Load, for_lane: bool = False) -> Iterator[dict[Any, Any]]:
+        """Load a model on the worker's thread; the progress and the result appear in the card."""
         try:
-            run_id = self.worker.submit([RunPart("load", lambda: self._frames(name, how))])
+            run_id = self.worker.submit([RunPart("load", lambda: self._frames(load))])
         except QueueFullError as error:
-            return {self.message: _plain(str(error))}
-        reply = outcome(self.worker, run_id)
-        frames = [each.frame for each in reply.frames]
-        refused = next((frame for frame in frames if isinstance(frame, Refused)), None)
-        got = next((frame for frame in frames if isinstance(frame, Loaded)), None)
-        if refused or not got:
-            return {self.message: _plain(refused.sentence if refused else reply.message)}
-        return self._done(f"{got.name} is loaded.")
+            yield self._say(card, str(error), error=True)
+            return
+        began, said, name, refused, reply = time.monotonic(), "", "", "", None
+        for reply in replies(self.worker, run_id):
+            frames = [each.frame for each in reply.frames]
+            name = next((frame.name for frame in frames if isinstance(frame, Loaded)), name)
+            refused = next((frame.sentence for frame in frames if isinstance(frame, Refused)), refused)
+            seconds = int(time.monotonic() - began)
+            if reply.state == "queued":
+                words = f"Waiting for {reply.ahead} runs before it."
+            else:
+                words = "Decoding a first answer" if name else "Reading the weights"
+                words += f", {seconds} s." if seconds else "."
+            if words != said and reply.state in ("queued", "running"):
+                said = words
+                yield self._say(card, words, busy=True)
+        if refused or not name:
+            yield self._say(card, refused or (reply.message if reply else "") or "It was not loaded.", error=True)
+            return
+        done = {**self._say(card, f"{name} is loaded."), self.changed: secrets.token_hex(4)}
+        yield {**done, self.for_lane: Chosen.of(name)} if for_lane else done
 
-    def _frames(self, name: str, how: str) -> Iterator[Frame]:
+    def _frames(self, load: Load) -> Iterator[Frame]:
         """Load and warm up a model. An error becomes a frame."""
         try:
-            got = self.loaded.load(name, QUANTIZATIONS.get(how, how))
-            yield Loaded(got)
-            guarded_warm_up(self.loaded, got)
+            yield Loading()
+            name = load()
+            yield Loaded(name)
+            guarded_warm_up(self.loaded, name)
         except NBDiffError as error:
             yield Refused(str(error))
 
-    def unload(self, name: str) -> dict[Any, Any]:
+    def unload(self, event: gr.EventData) -> dict[Any, Any]:
         """Unload a model and free its memory."""
+        card, name = _sent(event, "id"), _sent(event, "name")
         try:
             self.loaded.unload(name)
         except NBDiffError as error:
-            return {self.message: _plain(str(error))}
-        return self._done(f"{name} is unloaded.")
+            return self._say(card, str(error), error=True)
+        return {**self._say(card, f"{name} is unloaded."), self.changed: secrets.token_hex(4)}
 
-    def _done(self, sentence: str) -> dict[Any, Any]:
-        """The sentence and the current lists. The new value of `changed` updates the other tabs."""
-        return {self.message: _plain(sentence), **self.refreshed(), self.changed: secrets.token_hex(4)}
+    def adapt(self, event: gr.EventData) -> dict[Any, Any]:
+        """Start a training job's form from the model of a card."""
+        return {self.to_adapt: Chosen.of(_sent(event, "id"))}
+
+    def refuse(self, name: str, why: str) -> dict[Any, Any]:
+        """Say in the card of a loaded model why it cannot be used."""
+        listed = cards(self.found.models(), self.loaded.facts(), self.options.trains)
+        card = next((each.id for each in listed for own in each.loaded if own.name == name), BY_NAME)
+        return self._say(card, why, error=True)
 
     def refreshed(self) -> dict[Any, Any]:
-        """The current table and list."""
-        return {self.table: self._rows(), self.which: gr.update(choices=self.loaded.names(), value=None)}
+        """The list as it is now."""
+        return {self.list: self._value()}
 
-    def _rows(self) -> list[list[str]]:
-        return [_cells(each) for each in self.loaded.facts()]
+    # -- what is shown -----------------------------------------------------------------------------------
+
+    def _say(self, card: str, text: str, error: bool = False, busy: bool = False) -> dict[Any, Any]:
+        """Show a sentence in a card, or below the form, and the list as it is now."""
+        news = {"card": card, "text": text, "error": error, "busy": busy}
+        if card == BY_NAME:
+            role = "alert" if error else "status"
+            below = f'<p class="said{" error" if error else ""}" role="{role}">{_escaped(text)}</p>'
+            return {self.list: self._value(), self.message: below}
+        return {self.list: self._value(news), self.message: ""}
+
+    def _value(self, news: dict[str, Any] | None = None) -> dict[str, Any]:
+        listed = cards(self.found.models(), self.loaded.facts(), self.options.trains)
+        return {"cards": [card.to_json() for card in listed], "news": news}
 
     def _rules(self) -> str:
         options = self.options
         where = ["bundled models"]
         if options.model_roots:
-            where.append(f"folders inside {len(options.model_roots)} allowed root(s)")
+            count = len(options.model_roots)
+            where.append(f"what is in {'one allowed folder' if count == 1 else f'{count} allowed folders'}")
         if options.hub:
             where.append("models from the hub")
+        elif options.is_local:
+            where.append("models that this machine has in its cache")
         return (
             f"This server loads {', '.join(where)}; at most {options.max_models} at a time, each of at most "
-            f"{options.max_model_gb:g} GB, only from safetensors files, and never runs code from a checkpoint."
+            f"{options.max_model_gb:g} GB, only from safetensors and GGUF files, and never runs code from a checkpoint."
         )
 
 
-def _cells(of: ModelFacts) -> list[str]:
-    size = of.parameters
-    parameters = f"{size / 1e9:.2f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"
-    memory = f"{of.memory / 1e9:.2f} GB" if of.memory >= 1e9 else f"{of.memory / 1e6:.0f} MB"
-    context = f"{of.context_length:,} tokens"
-    return [of.name, of.origin, parameters, of.about_blocks, of.dtype, memory, context, of.device]
+def _sent(event: gr.EventData, key: str) -> str:
+    """A text of an event's payload; "" if the page has sent none."""
+    data = event._data if isinstance(event._data, dict) else {}
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
 
 
-def _plain(text: str) -> str:
-    """A sentence as Markdown that shows it as plain text: it may contain text from a visitor."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~$&:" else letter for letter in text)
+def _escaped(text: str) -> str:
+    """A sentence as HTML text: it may contain what a visitor has typed."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -9,13 +10,14 @@ from starlette.middleware import Middleware
 from nbdiff_engine import NBDiffError
 from playground import address, api
 from playground.header import TITLE, header
-from playground.models import ModelsTab
+from playground.models import Chosen, ModelsTab
 from playground.options import ServerOptions, StartError
 from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
 from playground.race.lanes_editor import EditorValue
 from playground.server import web_files
+from playground.server.found_models import FoundModels
 from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.worker import Limits, Worker
 from playground.share_card import ShareCard
@@ -30,6 +32,9 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "A
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 POLL_SECONDS = 0.01  # of the queue of events
+
+
+QUIETLY = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class Playground:
@@ -83,6 +88,7 @@ class Playground:
                 prevent_thread_lock=True,
                 app_kwargs={"middleware": [Middleware(ShareCard)]},
             )
+            _rest_while_idle(self.blocks)
             print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -101,14 +107,15 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         gr.HTML(header(model), js_on_load=None, apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
-                editor = DecodeTab(loaded, model, worker, options).build(blocks)
+                decoding = DecodeTab(loaded, model, worker, options)
+                editor = decoding.build(blocks)
             with gr.Tab("Block sizes", id="block-sizes") as block_sizes:
                 sizes = BlockSizesTab(loaded, worker, options)
                 sizes.build(blocks)
-            with gr.Tab("Models", id="models") as models:
-                models_tab = ModelsTab(loaded, worker, options)
-                changed = models_tab.build(blocks)
             jobs = Jobs() if options.trains else None
+            with gr.Tab("Models", id="models") as models:
+                models_tab = ModelsTab(loaded, worker, options, FoundModels(options, jobs))
+                models_tab.build(blocks)
             if jobs is not None:
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
@@ -116,15 +123,66 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
                     training.build(opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
-            _open_in_decode_tab(opened, loaded, options, editor, tabs, changed)
+            _open_in_decode_tab(opened, loaded, options, editor, tabs, models_tab.changed)
+            _adapt_in_training_tab(training, models_tab, editor, tabs)
+        _use_in_decode_tab(models_tab, loaded, options, editor, tabs)
+        decoding.opens(sizes.opened, tabs)
         # The other tabs must list the models that one tab has loaded or unloaded.
-        quietly = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **quietly)
-        changed.change(sizes.refreshed, sizes.lists, sizes.lists, **quietly)
-        changed.change(models_tab.refreshed, None, models_tab.lists, **quietly)
+        changed = models_tab.changed
+        changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **QUIETLY)
+        changed.change(sizes.refreshed, sizes.lists, sizes.lists, **QUIETLY)
+        models.select(models_tab.refreshed, None, models_tab.list, **QUIETLY)
         api.build(loaded, worker, options)
         sweep_api.build(loaded, worker, options)
     return blocks
+
+
+def _use_in_decode_tab(
+    models_tab: ModelsTab, loaded: LoadedModels, options: ServerOptions, editor: gr.HTML, tabs: gr.Tabs
+) -> None:
+    """When the Models tab names a model for a lane, add that lane and show the Decode tab."""
+
+    def shown(chosen: Chosen | None, lanes: Any) -> dict:
+        if chosen is None:
+            return gr.skip()
+        try:
+            added = lanes_editor.with_model(loaded, options, lanes, chosen.name)
+        except NBDiffError as error:
+            return models_tab.refuse(chosen.name, str(error))
+        return {editor: added, tabs: gr.update(selected="decode")}
+
+    outputs = [editor, tabs, *models_tab.said]
+    models_tab.for_lane.change(shown, [models_tab.for_lane, editor], outputs, **QUIETLY)
+
+
+def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:
+    """When a card of the Models tab or a lane names a model to adapt, fill the training form and show it."""
+
+    def filled(chosen: Chosen | None) -> dict:
+        if chosen is None:
+            return gr.skip()
+        return {
+            **training.adapt(chosen.name),
+            tabs: gr.update(selected="training"),
+            training.timer: gr.Timer(active=True),
+        }
+
+    def of_lane(event: gr.EventData) -> dict:
+        name = event._data.get("model") if isinstance(event._data, dict) else None
+        try:
+            return {models_tab.to_adapt: Chosen.of(training.form.access.id_of_loaded(str(name)))}
+        except NBDiffError:
+            return gr.skip()
+
+    # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
+    editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIETLY, "queue": True})
+    outputs = [*training.form.outputs, training.tabs, tabs, training.timer]
+    models_tab.to_adapt.change(filled, models_tab.to_adapt, outputs, **QUIETLY).then(
+        training.form.described_quietly,
+        training.form.parts.all(),
+        [training.form.growth, training.form.command],
+        **QUIETLY,
+    )
 
 
 def _open_in_decode_tab(
@@ -141,7 +199,7 @@ def _open_in_decode_tab(
             changed: checkpoint.serial,
         }
 
-    opened.change(shown, opened, [editor, tabs, changed], queue=False, show_progress="hidden", api_visibility="private")
+    opened.change(shown, opened, [editor, tabs, changed], **QUIETLY)
 
 
 def _theme() -> gr.Theme:
@@ -157,6 +215,12 @@ def _theme() -> gr.Theme:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
     )
+
+
+def _rest_while_idle(blocks: gr.Blocks) -> None:
+    """Let Gradio's queue look for events 20 times a second: it looks 1,000 times, which costs 0.08 of a core without a
+    visitor. Only slow events, such as loading a model, go through this queue."""
+    blocks._queue.sleep_when_free = blocks._queue.progress_update_sleep_when_free = 0.05
 
 
 def _reach_loopback_directly() -> None:

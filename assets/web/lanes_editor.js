@@ -24,8 +24,10 @@ function fill(select, pairs, chosen) {
 
 const labelOf = (strategy) => strategies.find((each) => each.name === strategy)?.label ?? strategy;
 
+const modelOf = (name) => props.value.models.find((each) => each.name === name);
+
 function strategiesOf(model) {
-  return props.value.models.find((each) => each.name === model)?.strategies ?? strategies.map((each) => each.name);
+  return modelOf(model)?.strategies ?? strategies.map((each) => each.name);
 }
 
 function policyOf(lane) {
@@ -91,7 +93,11 @@ function control(setting, lane) {
   let node = null;
   if (name === "strategy") {
     node = named(make("select"), name, "");
-    fill(node, strategiesOf(lane.model).map((each) => [each, labelOf(each)]), lane.strategy);
+    const possible = strategiesOf(lane.model);
+    // A model that decodes AR only keeps the other strategies in view, disabled.
+    const shown = modelOf(lane.model)?.why_only_ar ? strategies.map((each) => each.name) : possible;
+    fill(node, shown.map((each) => [each, labelOf(each)]), lane.strategy);
+    for (const option of node.options) option.disabled = !possible.includes(option.value);
   } else if (name === "unmasking") {
     node = named(make("select"), name, "");
     fill(node, policies.map((each) => [each.name, each.label]), policyOf(lane).name);
@@ -116,6 +122,30 @@ function parameterControl(lane) {
   return make("label", { title: rule }, name, " ", numberInput("parameter", { least, most, step }, lane[setting]));
 }
 
+// Why this model decodes AR only, and the way to change that.
+function onlyAr(lane) {
+  const why = modelOf(lane.model)?.why_only_ar;
+  if (!why) return [];
+  const note = make("div", { class: "only-ar" }, `${why} Block diffusion and self-speculation need an adapted model.`);
+  if (props.value.trains) {
+    const adapt = make("button", { type: "button" }, `Adapt ${lane.model}`);
+    adapt.addEventListener("click", () => {
+      trigger("adapting", { model: lane.model });
+      scrollTo(0, 0); // the other tab is shown from its beginning
+    });
+    note.append(" ", adapt);
+  }
+  const shownDisabled = settings.filter((each) => each.name === "block_size" || each.name === "unmasking");
+  const disabled = shownDisabled.map((setting) => {
+    const label = control(setting, { ...lane, strategy: "block_diffusion" });
+    const input = label.querySelector("select, input");
+    input.disabled = true;
+    delete input.dataset.field; // it is no field of this lane
+    return label;
+  });
+  return [...disabled, note];
+}
+
 function row(lane, index) {
   const node = element.querySelector("template").content.firstElementChild.cloneNode(true);
   node.querySelector("[data-title]").textContent = `Lane ${index + 1}`;
@@ -129,6 +159,7 @@ function row(lane, index) {
     if (!isRead(setting, lane.strategy) || parameters.has(setting.name)) continue;
     remove.before(control(setting, lane));
     if (setting.name === "unmasking") remove.before(parameterControl(lane));
+    if (setting.name === "strategy") remove.before(...onlyAr(lane));
   }
   for (const input of node.querySelectorAll("[data-field]")) {
     const { field } = input.dataset;

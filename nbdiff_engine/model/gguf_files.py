@@ -6,6 +6,7 @@ or float16. The tokenizer and its chat template come from the file too.
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from nbdiff_engine.model.transformers_calls import quiet_transformers
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # of the converted folder; a new number makes all files be converted again
+_SOURCE = "gguf_source.json"  # in a converted folder: the file that it was made from
 _SPARE = 1.05  # room for tokenizer and config, over that of the weights
 
 
@@ -61,6 +63,19 @@ def converted(file: Path, label: str) -> Path:
             "NBDIFF_HOME to a folder on another disk."
         ) from error
     return folder
+
+
+def conversions() -> dict[Path, Path]:
+    """The GGUF files that have been converted and are still there, each with the folder of its conversion."""
+    found = {}
+    for folder in sorted(gguf_home().glob("*-*")):
+        try:
+            file = Path(json.loads((folder / _SOURCE).read_text(encoding="utf-8"))["file"])
+        except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged
+            continue
+        if file.is_file():
+            found[file] = folder
+    return found
 
 
 def converted_bytes(file: Path, label: str) -> int:
@@ -145,3 +160,4 @@ def _write(file: Path, begun: Path, dtype: torch.dtype, label: str) -> None:
     with quiet_transformers():
         network.save_pretrained(begun)
         tokenizer.save_pretrained(begun)
+    (begun / _SOURCE).write_text(json.dumps({"file": str(file)}) + "\n", encoding="utf-8")

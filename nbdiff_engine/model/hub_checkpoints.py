@@ -90,6 +90,30 @@ def from_hub(name: HubName) -> Path:
         raise CheckpointError(f"{not_here}, and its download failed: {type(error).__name__}. Try again.") from error
 
 
+def cached_checkpoints() -> dict[str, Path]:
+    """The complete checkpoints of the local hub cache: hub id, or owner/name/file.gguf, to its folder or file. Does not
+    connect to the hub."""
+    found: dict[str, Path] = {}
+    for place in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+        hub_id = place.name.removeprefix("models--").replace("--", "/", 1)
+        if not HUB_ID.fullmatch(hub_id) or (folder := _newest_snapshot(place)) is None:
+            continue
+        if is_download_complete(folder):
+            found[hub_id] = folder
+        else:
+            found |= {f"{hub_id}/{file.name}": file for file in sorted(folder.glob("*.gguf")) if file.is_file()}
+    return found
+
+
+def _newest_snapshot(place: Path) -> Path | None:
+    """The snapshot of the main branch in a repository's folder of the cache."""
+    try:
+        folder = place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return folder if folder.is_dir() else None
+
+
 def _snapshot(name: HubName, local: bool = False) -> Path:
     return Path(
         huggingface_hub.snapshot_download(

@@ -184,6 +184,20 @@ class DecodeTab:
             **PRIVATE,
         ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **PRIVATE)
 
+    def opens(self, asked: gr.State, tabs: gr.Tabs) -> None:
+        """When another tab asks for a prompt with lanes, fill the form, show this tab and run.
+
+        asked: has the fields prompt, lanes, max_new_tokens.
+        """
+        filled = [self.prompt, self.editor, self.limit, self.switches, tabs]
+        form = [self.stage, self.prompt, self.editor, self.limit, self.switches, self.chat.turns]
+        asked.change(self.fill, asked, filled, **PRIVATE).then(
+            lambda asked, *form: gr.skip() if asked is None else self.start(*form),
+            [asked, *form],
+            [self.stage, self.stop_button, self.run_prompt],
+            **PRIVATE,
+        )
+
     # -- requests of visitors ----------------------------------------------------------------------------
 
     def start(self, shown: Any, prompt: Any, *fields: Any) -> dict[Any, Any]:
@@ -251,6 +265,13 @@ class DecodeTab:
         except (NBDiffError, AttributeError) as error:
             return {self.stage: _refused(shown, error)}
         return {self.on_stage: read, **self._drawn(read)}
+
+    def fill(self, asked: Any) -> Any:
+        """Fill the form with what another tab asks for, and show this tab."""
+        if asked is None:
+            return gr.skip()
+        values = [asked.prompt, self._edited(asked.lanes, chosen=True), asked.max_new_tokens, []]
+        return [*values, gr.update(selected="decode")]
 
     def choose(self, name: str) -> dict[Any, Any]:
         """Fill the lane form from a preset."""

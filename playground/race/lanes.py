@@ -37,6 +37,22 @@ def strategies(model: BlockModel) -> list[str]:
     return list(STRATEGIES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
+def why_only_ar(model: BlockModel) -> str:
+    """Why a checkpoint cannot decode blocks, as a sentence; "" if it can."""
+    if model.spec is not None:
+        return ""
+    return f"{model.name} decodes one token per forward: it was not trained to fill in blocks of tokens."
+
+
+def lane_for(model: BlockModel) -> LaneSpec:
+    """A lane for a checkpoint, with the strategy that shows what it was trained for."""
+    if model.spec is None:
+        return LaneSpec(model=model.name, strategy="ar")
+    if model.draft is not None:
+        return LaneSpec(model=model.name, strategy="self_speculative")
+    return LaneSpec(model=model.name, strategy="block_diffusion", block_size=model.spec.block_size, skip_after_eos=True)
+
+
 def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
     """Check a run against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)

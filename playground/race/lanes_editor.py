@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import gradio as gr
 
+from nbdiff_engine import SettingError
 from playground.options import ServerOptions
-from playground.race.lanes import strategies
+from playground.race.lanes import lane_for, strategies, why_only_ar
 from playground.race.run_spec import LaneSpec
 from playground.server.loaded_models import LoadedModels
 from playground.server.tables import form_tables
@@ -17,27 +18,32 @@ from playground.server.web_files import read
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A loaded model and the strategies that can decode it."""
+    """A loaded model and the strategies that can decode it. why_only_ar: why that is AR alone, or ""."""
 
     name: str
     strategies: Sequence[str]
+    why_only_ar: str
 
 
 @dataclass(frozen=True, slots=True)
 class EditorValue:
-    """The content of the form. most: the largest number of lanes in a run. chosen: whether the visitor has chosen the
-    lanes, so that the browser remembers them."""
+    """The content of the form. most: the largest number of lanes in a run. trains: whether the page has a training
+    form. chosen: whether the visitor has chosen the lanes, so that the browser remembers them."""
 
     lanes: Sequence[LaneSpec]
     models: Sequence[ModelChoice]
     most: int
+    trains: bool
     chosen: bool = False
 
     @classmethod
     def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec], chosen: bool = False) -> Self:
         """The form with these lanes and the models that are loaded now."""
-        models = [ModelChoice(name, strategies(loaded.get(name))) for name in loaded.names()]
-        return cls(lanes, models, options.max_lanes, chosen)
+        models = [
+            ModelChoice(name, strategies(model), why_only_ar(model))
+            for name, model in ((name, loaded.get(name)) for name in loaded.names())
+        ]
+        return cls(lanes, models, options.max_lanes, options.trains, chosen)
 
     def to_json(self) -> dict[str, Any]:
         """The component's value. A new `serial` tells the page that the server, not the visitor, changed the value."""
@@ -45,6 +51,7 @@ class EditorValue:
             "lanes": [lane.model_dump(mode="json", exclude_none=True) for lane in self.lanes],
             "models": [asdict(model) for model in self.models],
             "most": self.most,
+            "trains": self.trains,
             "chosen": self.chosen,
             "tables": form_tables(),
             "serial": secrets.token_hex(4),
@@ -66,6 +73,18 @@ def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec
 def lanes_of(shown: Any) -> Any:
     """The lanes in the form's value from the page, unchecked; RunSpec checks them."""
     return shown.get("lanes") if isinstance(shown, dict) else None
+
+
+def with_model(loaded: LoadedModels, options: ServerOptions, shown: Any, name: str) -> Any:
+    """The form with one more lane, for a loaded model. Raises SettingError if a run can have no more lanes."""
+    lanes = lanes_of(shown)
+    lanes = lanes if isinstance(lanes, list) else []
+    if len(lanes) >= options.max_lanes:
+        raise SettingError(
+            f"There are {len(lanes)} lanes, the most that this server allows; remove one in the Decode tab first."
+        )
+    new = lane_for(loaded.get(name)).model_dump(mode="json", exclude_none=True)
+    return {**EditorValue.of(loaded, options, (), chosen=True).to_json(), "lanes": [*lanes, new]}
 
 
 def refreshed(loaded: LoadedModels, options: ServerOptions, shown: Any) -> Any:

@@ -46,10 +46,13 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Facts about a loaded model. memory: bytes of its weights; block_size: None for an AR model."""
+    """Facts about a loaded model. source: its folder, file or hub id; origin: the same in words. memory: bytes of its
+    weights; block_size: None for an AR model."""
 
     name: str
+    source: str
     origin: str
+    quantization: str | None
     parameters: int
     dtype: str
     memory: int
@@ -135,9 +138,10 @@ class LoadedModels:
             name = f"{name} ({quantization})"
         return self._loaded(where, name, origin, asked, quantization)
 
-    def load_trained(self, folder: Path, name: str, origin: str) -> str:
-        """Load a checkpoint that this server has trained; it may lie outside the roots. Returns its name."""
-        return self._loaded(folder, name, origin, name, None)
+    def load_known(self, source: Path | str, name: str, origin: str) -> str:
+        """Load a checkpoint that the server itself has found or trained; it may lie outside the roots. Returns its
+        name on this server."""
+        return self._loaded(source, name, origin, name, None)
 
     def _loaded(self, where: Path | str, name: str, origin: str, asked: str, quantization: str | None) -> str:
         with self._lock:
@@ -274,9 +278,13 @@ def _facts(name: str, entry: _Entry) -> ModelFacts:
         about = f"blocks of {spec.block_size}, {spec.context.replace('_', '-')} context, {spec.unmasking}"
         about += f", threshold {spec.threshold:g}" if spec.threshold is not None else ""
         about += ", commits like AR" if spec.commits_as_ar else ""
+        if model.draft is not None:
+            about = f"drafts blocks of {spec.block_size}, and the base verifies them"
     return ModelFacts(
         name=name,
+        source=entry.source,
         origin=entry.origin,
+        quantization=entry.quantization,
         parameters=model.parameters,
         dtype=kinds.get(entry.quantization, dtype),
         memory=sum(each.numel() * each.element_size() for each in tensors),

@@ -5,6 +5,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """The weights are being read. The worker stops a run at a frame, so this one also ends a load that was stopped."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "loading"}
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model was loaded. name: its name on this server."""
 

@@ -1,12 +1,10 @@
-"""The Block sizes tab: decodes a prompt or held-out problems with several settings; a table, figures and a CSV file."""
+"""The Block sizes tab: decodes a prompt or problems with several settings; a table, figures, answers and a CSV file."""
 
 import dataclasses
-import html
 import secrets
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +17,34 @@ from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.server.loaded_models import LoadedModels
 from playground.server.tables import STRATEGY_NAMES
-from playground.server.worker import RELOAD_SECONDS, Frame, QueueFullError, Reply, Worker
-from playground.sweep.sweep import (
-    BLOCK_SIZES,
-    POLICY_CHOICES,
-    SELF_SPECULATION,
-    SweepSetting,
-    SweepSpec,
-    TableRow,
-    check_sweep,
-    table,
-    to_csv,
+from playground.server.web_files import read
+from playground.server.worker import RELOAD_SECONDS, Frame, QueueFullError, Worker
+from playground.sweep.opened_answer import opened_answer
+from playground.sweep.own_problems import OwnProblems
+from playground.sweep.sweep import BLOCK_SIZES, POLICY_CHOICES, SELF_SPECULATION, SweepSpec, check_sweep
+from playground.sweep.sweep_figures import (
+    accuracy_against_tpf,
+    agreement_against_block_size,
+    speed_against_block_size,
+    tokens_per_forward_against_block_size,
 )
-from playground.sweep.sweep_figures import accuracy_against_tpf, agreement_against_block_size, speed_against_block_size
-from playground.sweep.sweep_frames import At, SweepAnswer
+from playground.sweep.sweep_frames import SweepAnswer
+from playground.sweep.sweep_rows import TableRow, table, to_csv
+from playground.sweep.sweep_table import (
+    HEADERS,
+    UnderWay,
+    answers_of,
+    how_little,
+    lane_of,
+    name_of,
+    progress_html,
+    status_line,
+    table_value,
+)
 
 POLL_SECONDS = 0.6
 MOST_FILES = 32  # CSV files that are kept for download
-PROMPT_SOURCE = "My prompt"
+PROMPT_SOURCE, HELD_OUT = "My prompt", "Held-out "
 ALONE, THRESHOLDS, POLICIES, MODELS = "Block size only", "Thresholds", "Policies", "Models"
 POLICY_LABELS = [
     (STRATEGY_NAMES[name] if name == SELF_SPECULATION else UNMASKING_POLICIES[name].label, name)
@@ -48,38 +56,13 @@ _INTRO = (
     "**Block size 1 is AR**: the same weights, one token per forward. Larger blocks decode more tokens per forward, "
     "but a block that is too large makes the text worse. AR always runs; it is the baseline."
 )
-_HEADERS = [
-    "Block size",
-    "Tokens per forward",
-    "Tokens/s",
-    "Speed-up",
-    "Same text as AR",
-    "Accuracy",
-    "Mean length",
-    "Answers",
-]
-_BAR = (
-    '<div role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}" '
-    'style="height:6px;margin-bottom:6px;border-radius:3px;overflow:hidden;background:var(--border-color-primary)">'
-    '<div style="height:100%;width:{percent:.1f}%;background:var(--color-accent)"></div></div>'
-)
 _KEEP = "(run) => { try { localStorage.setItem('nbdiff.sweep', run); } catch {} }"
 _RECALL = "() => { try { return [localStorage.getItem('nbdiff.sweep') ?? '']; } catch { return ['']; } }"
 _LEGEND = (
-    "Speed-up: tokens/s divided by those of AR. Same text as AR: share of answers with the same tokens as AR. "
-    "Accuracy: share of correct answers. Mean length: tokens per answer."
+    "Speed-up: tokens/s divided by those of AR, which is measured in the same turns. Same text as AR: share of answers "
+    "with the same tokens as AR. Accuracy: share of correct answers, with its 95 % interval. Mean length: tokens per "
+    "answer. Bars in the figure of the speed: the middle half of the answers."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """The sweep that a page shows. total: the number of answers at the end; names: of the settings, in their order."""
-
-    run: str
-    viewer: str
-    total: int
-    note: str
-    names: tuple[str, ...]
 
 
 class BlockSizesTab:
@@ -89,6 +72,7 @@ class BlockSizesTab:
         self.loaded = loaded
         self.worker = worker
         self.options = options
+        self.own = OwnProblems()
         self._kept: OrderedDict[str, tuple[UnderWay, list[Frame]]] = OrderedDict()  # the last sweeps, by their runs
         self._folder = tempfile.TemporaryDirectory(prefix="nbdiff-sweeps-")  # deleted when the server stops
 
@@ -97,11 +81,14 @@ class BlockSizesTab:
     def build(self, blocks: gr.Blocks) -> None:
         """Lay out the tab in `blocks`."""
         names = list(self.loaded.names())
-        sources = [PROMPT_SOURCE, *(f"Held-out {domain}" for domain in DOMAINS)]
+        sources = _sources()
         gr.Markdown(_INTRO, elem_id="sweep-intro")
-        with gr.Row():
+        with gr.Row(elem_classes="asking"):
             self.model = gr.Dropdown(names, value=names[0] if names else None, label="Model", min_width=180)
-            self.source = gr.Dropdown(sources, value=sources[1], label="Prompts", min_width=180)
+            self.source = gr.Dropdown(sources, value=sources[1][1], label="Prompts", min_width=180)
+            self.upload = gr.UploadButton(
+                "Upload problems", file_types=[".jsonl"], size="md", min_width=180, elem_id="sweep-upload"
+            )
             most = self.options.max_problems
             self.problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
             most = self.options.max_new_tokens
@@ -111,6 +98,9 @@ class BlockSizesTab:
         self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Write a prompt.")
         choices = [("1 = AR" if size == 1 else str(size), size) for size in BLOCK_SIZES]
         self.sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
+        self.drafted = gr.Checkbox(
+            True, label="Self-speculation as a series too", container=False, elem_id="sweep-drafted"
+        )
         self.vary = gr.Radio([ALONE, THRESHOLDS, POLICIES, MODELS], value=ALONE, label="Compare")
         self.thresholds = gr.CheckboxGroup(
             [(f"{each:g}", each) for each in (0.5, 0.7, 0.8, 0.9, 0.95)],
@@ -131,10 +121,12 @@ class BlockSizesTab:
         self._wire(blocks)
 
     def _build_results(self) -> None:
-        self.status = gr.HTML(_line("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said")
+        self.status = gr.HTML(
+            status_line("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said"
+        )
         # Datatype str shows the texts, some of them from a model, as plain text, not as markup.
         self.table = gr.Dataframe(
-            headers=_HEADERS,
+            headers=HEADERS,
             datatype="str",
             interactive=False,
             label="Figures",
@@ -145,31 +137,35 @@ class BlockSizesTab:
             buttons=[],
         )
         self.legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
-        self.answers = gr.Dataframe(
-            headers=["Block size", "Answer"],
-            datatype="str",
-            interactive=False,
-            label="Answers",
+        self.little = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="sweep-little")
+        with gr.Column(visible=False, elem_id="sweep-plots") as self.plots:
+            gr.Markdown("Click a point to see its answers alone, below the figures.")
+            with gr.Row():
+                self.accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
+                self.per_forward = gr.Plot(label="Tokens per forward", min_width=320)
+            with gr.Row():
+                self.agreement = gr.Plot(label="Agreement with AR", min_width=320)
+                self.speed = gr.Plot(label="Speed", min_width=320)
+        self.answers = gr.HTML(
+            value={"answers": []},
+            html_template=read("sweep_answers.html"),
+            css_template=read("sweep_answers.css"),
+            js_on_load=read("sweep_answers.js"),
+            apply_default_css=False,
             elem_id="sweep-outputs",
-            visible=False,
-            wrap=True,
-            column_widths=["30%", "70%"],
-            buttons=[],
         )
-        with gr.Row(visible=False) as self.plots:
-            self.speed = gr.Plot(label="Speed", min_width=320)
-            self.agreement = gr.Plot(label="Agreement with AR", min_width=320)
-            self.accuracy = gr.Plot(label="Accuracy against tokens per forward", min_width=320)
         self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
         self.under_way = gr.State(None)  # an UnderWay after the first Run
+        self.opened = gr.State(None)  # an OpenedAnswer after a click on an answer
         self.shown_run = gr.Textbox(visible=False)  # its run, which the browser remembers
 
     def _wire(self, blocks: gr.Blocks) -> None:
         question = [self.model, self.source, self.problems, self.limit, self.prompt, self.sizes]
-        form = [*question, self.vary, self.thresholds, self.policies, self.models]
-        progress = [self.status, self.table, self.legend, self.answers, self.stop_button, self.timer]
-        results = [self.plots, self.speed, self.agreement, self.accuracy, self.download]
+        form = [*question, self.vary, self.thresholds, self.policies, self.models, self.drafted]
+        progress = [self.status, self.table, self.legend, self.little, self.answers, self.stop_button, self.timer]
+        figures = [self.speed, self.per_forward, self.agreement, self.accuracy]
+        results = [self.plots, *figures, self.download]
         self.run_button.click(
             self.start,
             [self.under_way, *form],
@@ -179,6 +175,10 @@ class BlockSizesTab:
         blocks.load(self.resume, self.shown_run, [self.under_way, self.timer], js=_RECALL, **PRIVATE)
         self.stop_button.click(self.stop, self.under_way, None, **PRIVATE)
         self.timer.tick(self.tick, self.under_way, [*progress, *results], **PRIVATE)
+        self.upload.upload(self.uploaded, self.upload, [self.source, self.problems, self.status], **PRIVATE)
+        self.answers.picked(self.show_answers, self.under_way, self.answers, **PRIVATE)
+        # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
+        self.answers.opened(self.open_answer, self.under_way, self.opened, **{**PRIVATE, "queue": True})
         by_source = {self.prompt: True, self.problems: False}
         self.source.change(
             lambda chosen: {
@@ -220,19 +220,29 @@ class BlockSizesTab:
     def start(self, before: UnderWay | None, *form: Any) -> dict[Any, Any]:
         """Put a sweep into the queue. After an error, which is shown in one sentence, a running sweep continues."""
         try:
-            checked = check_sweep(self.loaded, _spec(*form), self.options)
+            own = self.own.get(form[1])
+            spec = _spec(*form)
+            checked = check_sweep(self.loaded, spec, self.options, own)
             run_id = self.worker.submit(checked.parts)
         except (NBDiffError, QueueFullError) as error:
-            return {self.status: _line(in_page_words(error), error=True)}
+            return {self.status: status_line(in_page_words(error), error=True)}
         if before is not None:
             self.worker.stop(before.run)
-        names = tuple(map(_name_of, checked.settings))
-        under_way = UnderWay(run_id, secrets.token_hex(8), checked.total, checked.note, names)
+        under_way = UnderWay(
+            run_id,
+            secrets.token_hex(8),
+            checked.total,
+            checked.note,
+            names=tuple(map(name_of, checked.settings)),
+            lanes=tuple(map(lane_of, checked.settings)),
+            prompts=tuple(checked.prompts),
+            max_new_tokens=spec.max_new_tokens,
+        )
         self._keep(under_way, [])
         return {
             self.under_way: under_way,
             self.shown_run: run_id,
-            self.status: _line("Queued.", 0, checked.total, checked.note),
+            self.status: status_line("Queued.", 0, checked.total, checked.note),
             self.stop_button: gr.update(interactive=True),
             self.timer: gr.Timer(active=True),
         }
@@ -243,6 +253,40 @@ class BlockSizesTab:
             return {self.under_way: None}
         under_way = dataclasses.replace(self._kept[run][0], viewer=secrets.token_hex(8))
         return {self.under_way: under_way, self.timer: gr.Timer(active=True)}
+
+    def uploaded(self, path: Any) -> dict[Any, Any]:
+        """Choose the problems of an upload, as many of them as a sweep may have."""
+        if not path:
+            return gr.skip()
+        try:
+            key, label, count = self.own.read(path)
+        except NBDiffError as error:
+            return {self.status: status_line(str(error), error=True)}
+        return {
+            self.source: gr.update(choices=[*_sources(), (label, key)], value=key),
+            self.problems: min(count, self.options.max_problems),
+            self.status: status_line(f"{label} can be run."),
+        }
+
+    def show_answers(self, under_way: UnderWay | None, event: gr.EventData) -> Any:
+        """The answers of the point that was clicked. Its row is among those with answers, in their order."""
+        log = self._log_of(under_way)
+        numbers = sorted({frame.setting for frame in log if isinstance(frame, SweepAnswer)})
+        row = event._data.get("row") if isinstance(event._data, dict) else None
+        if under_way is None or not isinstance(row, int) or not 0 <= row < len(numbers):
+            return gr.skip()
+        return {"answers": answers_of(log, under_way.prompts, numbers[row])}
+
+    def open_answer(self, under_way: UnderWay | None, event: gr.EventData) -> Any:
+        """Open an answer in the Decode tab."""
+        return gr.skip() if under_way is None else opened_answer(under_way, event._data) or gr.skip()
+
+    def _log_of(self, under_way: UnderWay | None) -> list[Frame]:
+        """The frames of a sweep, also of one that ended long ago."""
+        if under_way is None:
+            return []
+        log = [each.frame for each in self.worker.log(under_way.run)]
+        return log or self._kept.get(under_way.run, (None, []))[1]
 
     def _keep(self, under_way: UnderWay, log: list[Frame]) -> None:
         self._kept[under_way.run] = (under_way, log)
@@ -268,24 +312,25 @@ class BlockSizesTab:
         over = reply.state not in ("queued", "running")
         if over:
             self._keep(under_way, log)
-        own = bool(rows) and rows[0].output is not None
-        answers = [[_setting_of(each), each.output] for each in rows] if own else []
         update = {
             self.status: progress_html(reply, log, under_way),
             self.table: gr.update(value=table_value(rows), visible=bool(rows)),
             self.legend: gr.update(visible=bool(rows)),
-            self.answers: gr.update(value=answers, visible=own),
             self.stop_button: gr.update(interactive=not over),
             self.timer: gr.Timer(active=not over),
         }
-        return {**update, **self._results(rows)} if over and rows else update
+        return {**update, **self._results(rows, log, under_way)} if over and rows else update
 
-    def _results(self, rows: Sequence[TableRow]) -> dict[Any, Any]:
-        """The figures and the CSV file of a sweep that has ended."""
+    def _results(self, rows: Sequence[TableRow], log: Sequence[Frame], under_way: UnderWay) -> dict[Any, Any]:
+        """The figures, the answers and the CSV file of a sweep that has ended."""
+        little = how_little(rows)
         judged = any(each.accuracy is not None for each in rows)
         return {
             self.plots: gr.update(visible=True),
+            self.little: f'<p class="said" role="status">{little}</p>' if little else "",
+            self.answers: {"answers": answers_of(log, under_way.prompts)},
             self.speed: speed_against_block_size(rows),
+            self.per_forward: tokens_per_forward_against_block_size(rows),
             self.agreement: agreement_against_block_size(rows),
             self.accuracy: gr.update(value=accuracy_against_tpf(rows) if judged else None, visible=judged),
             self.download: gr.update(value=self._file(rows), interactive=True),
@@ -314,75 +359,22 @@ def _spec(
     thresholds: Any,
     policies: Any,
     models: Any,
+    drafted: Any = False,
 ) -> SweepSpec:
-    own = source == PROMPT_SOURCE
+    held_out = str(source).removeprefix(HELD_OUT) if str(source).startswith(HELD_OUT) else None
     return SweepSpec.of(
         models=models if vary == MODELS else [model] if model else [],
         block_sizes=sizes,
         thresholds=thresholds if vary == THRESHOLDS else (),
         policies=policies if vary == POLICIES else (),
+        self_speculation=bool(drafted) and vary != POLICIES,
         prompt=prompt or "",
-        domain=None if own else str(source).removeprefix("Held-out "),
+        domain=held_out,
         problems=problems,
         max_new_tokens=limit,
     )
 
 
-def _name_of(setting: SweepSetting) -> str:
-    size = f"block size {setting.label}"
-    return f"{setting.series}, {size}" if setting.series else size
-
-
-def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> str:
-    done = sum(isinstance(frame, SweepAnswer) for frame in log)
-    total, note = under_way.total, under_way.note
-    if reply.state == "queued":
-        return _line(f"Queued: {reply.ahead} runs before this one.", 0, total, note)
-    if reply.state == "running":
-        words = f"{done} of {total} answers"
-        if log:
-            newest = log[-1]
-            warming = isinstance(newest, At) and newest.warm_up
-            words = f"Warming up: {words}" if warming else f"{words}; now {under_way.names[newest.setting]}"
-        return _line(words, done, total, note)
-    if reply.state == "finished":
-        return _line(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
-    message = f"{reply.message} {done} of {total} answers are in the table." if done else reply.message
-    return _line(message, done, total, note, error=reply.state == "failed")
-
-
-def _line(words: str, done: int = 0, total: int = 0, note: str = "", error: bool = False) -> str:
-    """The status line under the buttons, as HTML; its text is escaped."""
-    bar = _BAR.format(done=done, total=total, percent=100 * done / total) if total else ""
-    colour = "color:var(--error-text-color, #b91c1c);" if error else ""
-    note = f'<p style="margin:4px 0 0;opacity:.8">{html.escape(note)}</p>' if note else ""
-    words = f'<p style="margin:0">{html.escape(words)}</p>'
-    role = "alert" if error else "status"
-    return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
-
-
-def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The table for the page. It has a column with the series if there are several."""
-    lines = {each.series for each in rows if each.strategy != "ar"}
-    several = len(lines) > 1 or len({each.model for each in rows}) > 1
-    cells = []
-    for each in rows:
-        figures = [
-            _or_dash(each.tpf, ".2f"),
-            _or_dash(each.tokens_per_second, ".0f"),
-            _or_dash(each.speed, ".2f"),
-            _or_dash(each.same_as_ar, ".0%"),
-            _or_dash(each.accuracy, ".0%"),
-            _or_dash(each.mean_tokens, ".1f"),
-            str(each.n),
-        ]
-        cells.append([each.setting, *([each.series] if several else []), *figures])
-    return {"headers": [_HEADERS[0], *(["Series"] if several else []), *_HEADERS[1:]], "data": cells}
-
-
-def _setting_of(row: TableRow) -> str:
-    return ", ".join(part for part in (row.setting, row.series) if part)
-
-
-def _or_dash(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
+def _sources() -> list[tuple[str, str]]:
+    names = [PROMPT_SOURCE, *(f"{HELD_OUT}{domain}" for domain in DOMAINS)]
+    return [(name, name) for name in names]

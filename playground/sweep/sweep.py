@@ -5,13 +5,11 @@ problem, all settings decode one after the other. Each problem starts with anoth
 affects all settings equally. Answers are checked outside the measured time.
 """
 
-import csv
 import hashlib
-import io
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -26,7 +24,6 @@ from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
-from nbdiff_engine.trace.metrics import pooled
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from playground.server.tables import STRATEGY_NAMES
@@ -41,6 +38,7 @@ POLICY_CHOICES = (*POLICIES, SELF_SPECULATION)
 _AT_SECONDS = 0.2  # at least this long between two At frames
 _WARM_TOKENS = 8
 _OUTPUT_CHARS = 2000  # of an answer on the page
+_JUDGED_CHARS = 400  # of one of many answers
 
 Whole = Annotated[int, Field(strict=True)]
 
@@ -49,7 +47,7 @@ class SweepSpec(BaseModel):
     """A request for a sweep. domain: of the held-out problems; None: the prompt is decoded.
 
     There is one series for each model and each threshold or policy; without these, one for each model, with the
-    checkpoint's policy.
+    checkpoint's policy. self_speculation: whether that is a series too, beside block diffusion.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +56,7 @@ class SweepSpec(BaseModel):
     block_sizes: tuple[Whole, ...] = BLOCK_SIZES
     thresholds: tuple[float, ...] = ()
     policies: tuple[str, ...] = ()
+    self_speculation: bool = False
     prompt: str = ""
     domain: str | None = None
     problems: Whole = 8
@@ -97,25 +96,34 @@ class SweepSetting:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A checked sweep, one part for each model. total: the number of answers; note: for the visitor, or ""."""
+    """A checked sweep, one part for each model. prompts: one for each problem; total: the number of answers; note: for
+    the visitor, or ""."""
 
     parts: Sequence[RunPart]
     settings: Sequence[SweepSetting]
+    prompts: Sequence[str | list[dict[str, str]]]
     total: int
     note: str
 
 
-def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -> Sweep:
-    """Check a sweep against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
-    _check_limits(spec, options)
-    problems: list[Problem] | None = None
-    if spec.domain is not None:
+def check_sweep(
+    loaded: LoadedModels, spec: SweepSpec, options: ServerOptions, own: Sequence[Problem] | None = None
+) -> Sweep:
+    """Check a sweep against the limits of the server and the checkpoints. Raises NBDiffError, one sentence.
+
+    own: problems of the visitor; the first `spec.problems` of them replace the held-out ones.
+    """
+    _check_limits(spec, options, has_own=own is not None)
+    problems: Sequence[Problem] | None = None
+    if own is not None:
+        problems = own[: spec.problems]
+    elif spec.domain is not None:
         problems = held_out(spec.domain, spec.problems)
+    questions = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
     models = [loaded.get(name) for name in dict.fromkeys(spec.models)]
     parts, settings, notes = [], [], []
     for model in models:
         own = _settings(model, spec, several=len(models) > 1)
-        questions = [spec.prompt] if problems is None else [problem.prompt for problem in problems]
         prompts = [encode(model, each)[1] for each in questions]
         jobs = [prepare(model, prompts[0], **setting.decode_settings.model_dump(exclude_unset=True)) for setting in own]
         for note in [each for job in jobs for each in job.plan.notes][:1]:
@@ -129,10 +137,10 @@ def check_sweep(loaded: LoadedModels, spec: SweepSpec, options: ServerOptions) -
     if len(settings) > MOST_SETTINGS:
         raise SettingError(f"{len(settings)} settings are requested; a sweep has at most {MOST_SETTINGS}.")
     count = 1 if problems is None else len(problems)
-    return Sweep(parts, settings, count * len(settings), " ".join(notes))
+    return Sweep(parts, settings, questions, count * len(settings), " ".join(notes))
 
 
-def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
+def _check_limits(spec: SweepSpec, options: ServerOptions, has_own: bool) -> None:
     """Check the limits that do not depend on a checkpoint. Raises NBDiffError, one sentence."""
     if not spec.models:
         raise SettingError("No model is chosen; choose at least one.")
@@ -147,7 +155,7 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
     for policy in spec.policies:
         if policy not in POLICY_CHOICES:
             raise SettingError(f"The policy is {brief(policy)}; choose one of {', '.join(POLICY_CHOICES)}.")
-    if spec.domain is None:
+    if spec.domain is None and not has_own:
         if not spec.prompt.strip():
             raise PromptError("The prompt is empty; write one, or choose held-out problems.")
         if len(spec.prompt) > options.max_prompt_chars:
@@ -155,7 +163,7 @@ def _check_limits(spec: SweepSpec, options: ServerOptions) -> None:
                 f"The prompt is {len(spec.prompt):,} characters long; this server takes at most "
                 f"{options.max_prompt_chars:,}."
             )
-    elif spec.domain not in DOMAINS:
+    elif not has_own and spec.domain not in DOMAINS:
         raise SettingError(f"There are no problems of domain {brief(spec.domain)}; there are {', '.join(DOMAINS)}.")
     elif not 1 <= spec.problems <= options.max_problems:
         raise SettingError(
@@ -177,19 +185,22 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
         settings.append(SweepSetting(model, name, 1, "ar", DecodeSettings.of(strategy="ar", **common)))
     if model.spec is None:
         return settings
+    drafted = (STRATEGY_NAMES[SELF_SPECULATION].lower(), SELF_SPECULATION, {})
     kinds: list[tuple[str, str, dict[str, Any]]] = [("", "block_diffusion", {})]
-    if spec.thresholds:
+    if model.draft is not None and not spec.policies:  # made for that alone
+        kinds = [drafted]
+    elif spec.thresholds:
         kinds = [
             (f"threshold {each:g}", "block_diffusion", {"unmasking": "confidence", "threshold": each})
             for each in dict.fromkeys(spec.thresholds)
         ]
     elif spec.policies:
         kinds = [
-            (STRATEGY_NAMES[SELF_SPECULATION].lower(), SELF_SPECULATION, {})
-            if each == SELF_SPECULATION
-            else (each.replace("_", " "), "block_diffusion", {"unmasking": each})
+            drafted if each == SELF_SPECULATION else (each.replace("_", " "), "block_diffusion", {"unmasking": each})
             for each in dict.fromkeys(spec.policies)
         ]
+    if spec.self_speculation and has_ar and drafted not in kinds:
+        kinds = [(kind or STRATEGY_NAMES["block_diffusion"].lower(), *rest) for kind, *rest in kinds] + [drafted]
     for kind, strategy, keywords in kinds:
         series = ", ".join(part for part in (name, kind) if part)
         for size in sorted(set(spec.block_sizes)):
@@ -236,14 +247,11 @@ def _frames(
                 if known not in verdicts:
                     verdicts[known] = check(problems[each.batch], output.text, run_code=run_code)
                 correct = verdicts[known].correct
-            text = None if problems is not None else output.text[:_OUTPUT_CHARS]
-            yield _answer(settings[each.setting], number, each.batch, output, correct, text)
+            yield _answer(settings[each.setting], number, each.batch, output, correct)
             reported = time.monotonic()
 
 
-def _answer(
-    setting: SweepSetting, number: int, problem: int, output: Output, correct: bool | None, text: str | None
-) -> SweepAnswer:
+def _answer(setting: SweepSetting, number: int, problem: int, output: Output, correct: bool | None) -> SweepAnswer:
     return SweepAnswer(
         setting=number,
         problem=problem,
@@ -255,110 +263,5 @@ def _answer(
         metrics=output.metrics,
         correct=correct,
         digest=hashlib.blake2b(repr(output.token_ids).encode(), digest_size=8).hexdigest(),
-        output=text,
+        output=output.text[: _OUTPUT_CHARS if correct is None else _JUDGED_CHARS],
     )
-
-
-# -- results ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """The figures of one setting. setting: "1 = AR" or the block size. n: the number of answers.
-
-    accuracy: share of correct answers. tpf, tokens_per_second: by `pooled` of trace.metrics. same_as_ar: share of
-    answers with the same tokens as AR. speed: tokens per second divided by those of AR, over the problems that both
-    have answered. All are None if the divisor is 0. output: the answer to the visitor's prompt, None for held-out
-    problems.
-    """
-
-    model: str
-    series: str
-    setting: str
-    block_size: int
-    strategy: str
-    n: int
-    accuracy: float | None
-    tpf: float | None
-    tokens_per_second: float | None
-    mean_tokens: float
-    same_as_ar: float | None
-    speed: float | None
-    output: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A row of the endpoint and of the CSV file."""
-        fields = asdict(self)
-        if self.output is None:
-            del fields["output"]
-        return fields
-
-
-def table(frames: Iterable[Frame]) -> list[TableRow]:
-    """The figures of each setting, in their order, from the frames of a sweep. Frames of other types are skipped."""
-    by_setting: dict[int, dict[int, SweepAnswer]] = {}
-    baselines: dict[str, dict[int, SweepAnswer]] = {}
-    for each in frames:
-        if not isinstance(each, SweepAnswer):
-            continue
-        by_setting.setdefault(each.setting, {})[each.problem] = each
-        if each.strategy == "ar":
-            baselines.setdefault(each.model, {})[each.problem] = each
-    return [
-        _row(list(own.values()), baselines.get(next(iter(own.values())).model, {}))
-        for _, own in sorted(by_setting.items())
-    ]
-
-
-def _row(answers: Sequence[SweepAnswer], ar: dict[int, SweepAnswer]) -> TableRow:
-    first = answers[0]
-    judged = [each.correct for each in answers if each.correct is not None]
-    both = [(each, ar[each.problem]) for each in answers if each.problem in ar]
-    rates = pooled(each.metrics for each in answers)
-    own = pooled(each.metrics for each, _ in both).tokens_per_second
-    of_ar = pooled(other.metrics for _, other in both).tokens_per_second
-    return TableRow(
-        model=first.model,
-        series=first.series,
-        setting=first.label,
-        block_size=first.block_size,
-        strategy=first.strategy,
-        n=len(answers),
-        accuracy=sum(judged) / len(judged) if judged else None,
-        tpf=rates.tokens_per_forward,
-        tokens_per_second=rates.tokens_per_second,
-        mean_tokens=rates.output_tokens / rates.answers,
-        same_as_ar=sum(each.digest == other.digest for each, other in both) / len(both) if both else None,
-        speed=own / of_ar if own is not None and of_ar else None,
-        output=first.output,
-    )
-
-
-def series_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
-    """The rows of each series, sorted by block size. The first point of each series is AR of the same model."""
-    ar = {row.model: row for row in rows if row.strategy == "ar"}
-    lines: dict[str, list[TableRow]] = {}
-    for row in rows:
-        if row.strategy != "ar":
-            start = [ar[row.model]] if row.model in ar else []
-            lines.setdefault(row.series, start).append(row)
-    alone = {model for model in ar if all(row.model != model for line in lines.values() for row in line)}
-    lines |= {ar[model].series: [ar[model]] for model in ar if model in alone}
-    return {name: sorted(line, key=lambda row: row.block_size) for name, line in lines.items()}
-
-
-def to_csv(rows: Sequence[TableRow]) -> str:
-    """The table as CSV, with full precision; None is empty. A ' before a text stops a spreadsheet from running it."""
-    if not rows:
-        return ""
-    out = io.StringIO(newline="")
-    cells = [row.to_json() for row in rows]
-    writer = csv.DictWriter(out, fieldnames=list(cells[0]), lineterminator="\n")
-    writer.writeheader()
-    for each in cells:
-        writer.writerow({name: _cell(value) for name, value in each.items()})
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -8,7 +8,8 @@ from playground.options import ServerOptions
 from playground.server.following import outcome
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import QueueFullError, Worker
-from playground.sweep.sweep import BLOCK_SIZES, SweepSpec, check_sweep, table
+from playground.sweep.sweep import BLOCK_SIZES, SweepSpec, check_sweep
+from playground.sweep.sweep_rows import table
 
 
 def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:

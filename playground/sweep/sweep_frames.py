@@ -24,7 +24,7 @@ class SweepAnswer:
     """One answer. setting, problem: their numbers. label, series, block_size: the setting as in the table.
 
     correct: None if the answer was not checked. digest: equal for equal token ids; the ids would be too large for the
-    log of a long sweep. output: the text, only for the visitor's prompt.
+    log of a long sweep. output: the beginning of the text.
     """
 
     setting: int
@@ -37,13 +37,11 @@ class SweepAnswer:
     metrics: Metrics
     correct: bool | None
     digest: str
-    output: str | None = None
+    output: str = ""
 
     def to_json(self) -> dict[str, Any]:
         fields = asdict(self)
         del fields["metrics"]
-        if self.output is None:
-            del fields["output"]
         figures = {
             "tokens": self.metrics.output_tokens,
             "forwards": self.metrics.decode_forwards,

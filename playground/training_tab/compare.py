@@ -1,4 +1,4 @@
-"""Compare 2 to 4 runs: one figure for each quantity with all runs, and a table of the settings that differ."""
+"""All runs in a table that can be searched; 2 to 4 of them beside each other: their curves and what differs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +8,11 @@ import gradio as gr
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves
 from playground.training_tab.events import QUIET, Updates
+from playground.training_tab.run_table import HEADERS, RunTable
 from playground.training_tab.words import say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
+from training.run.log_lines import Evaluation
 from training.run.run_folder import flat
 
 FEWEST, MOST = 2, 4
@@ -26,16 +28,32 @@ class Compare:
 
     def __init__(self, jobs: Jobs):
         self.jobs = jobs
+        self.run_table = RunTable(jobs)
 
     def build(self) -> None:
-        """Lay out the list of runs, the figures, and the table."""
+        """Lay out the table of runs, the figures, and the settings that differ."""
+        # The search of gr.Dataframe has no label for screen readers.
+        self.search = gr.Textbox(
+            label="Search runs", placeholder="name, recipe, base, state", max_lines=1, elem_id="compare-search"
+        )
+        # Datatype str: names from visitors are shown as text, not as markup.
+        self.runs = gr.Dataframe(
+            headers=list(HEADERS),
+            datatype="str",
+            interactive=False,
+            label="Runs: click one to compare it",
+            column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 90],
+            max_height=340,
+            buttons=[],
+            elem_id="compare-table-of-runs",
+        )
         with gr.Row(elem_classes="asking"):
             self.chosen = gr.Dropdown(
                 [],
                 multiselect=True,
                 max_choices=MOST,
                 allow_custom_value=True,  # a job may be deleted meanwhile; then `compared` shows an error
-                label=f"Runs ({FEWEST} to {MOST})",
+                label=f"Compared runs ({FEWEST} to {MOST})",
                 min_width=280,
                 scale=4,
                 elem_id="compare-runs",
@@ -43,13 +61,16 @@ class Compare:
             self.log_scale = gr.Checkbox(label="Logarithmic", min_width=120, scale=1, elem_id="compare-log-scale")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="compare-said")
         with gr.Column(visible=False, elem_id="compared") as self.shown:
-            self.figures = []
+            self.figures, self.held_out = [], []
             with gr.Row():
                 for _, title, _ in _CURVES:
                     with gr.Column(min_width=320):
                         gr.Markdown(f"#### {title}")
                         self.figures.append(gr.Plot(show_label=False, container=False))
-            # Datatype str: names from visitors are shown as text, not as markup.
+                for title, _, _ in _HELD_OUT:
+                    with gr.Column(min_width=320):
+                        gr.Markdown(f"#### {title}")
+                        self.held_out.append(gr.Plot(show_label=False, container=False))
             self.table = gr.Dataframe(
                 headers=["Setting"],
                 datatype="str",
@@ -59,14 +80,35 @@ class Compare:
                 buttons=[],
                 elem_id="compare-table",
             )
-        outputs = [self.said, self.shown, *self.figures, self.table]
-        gr.on([self.chosen.input, self.log_scale.input], self.compared, [self.chosen, self.log_scale], outputs, **QUIET)
+        outputs = [self.said, self.shown, *self.figures, *self.held_out, self.table]
+        inputs = [self.chosen, self.log_scale]
+        gr.on([self.chosen.input, self.log_scale.input], self.compared, inputs, outputs, **QUIET)
+        self.search.input(self.refreshed, self.search, self.lists, trigger_mode="always_last", **QUIET)
+        self.runs.select(self.added, self.chosen, self.chosen, **QUIET).then(self.compared, inputs, outputs, **QUIET)
 
-    def choices(self) -> Updates:
-        """The list of the jobs that have started."""
+    @property
+    def lists(self) -> list[Any]:
+        """The components that `refreshed` changes."""
+        return [self.runs, self.chosen]
+
+    def refreshed(self, search: Any = "") -> Updates:
+        """The jobs that have started, as choices and as a table. search: words that a row of the table must contain."""
         started = [job for job in self.jobs.list() if (job.run / "recipe.yaml").is_file()]
         listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in started]
-        return {self.chosen: gr.update(choices=listed)}
+        wanted = search.lower().split() if isinstance(search, str) else []
+        found = [row for row in self.run_table.rows(started) if all(word in " ".join(row).lower() for word in wanted)]
+        rows = {"headers": list(HEADERS), "data": found}
+        return {self.chosen: gr.update(choices=listed), self.runs: gr.update(value=rows, visible=bool(started))}
+
+    def added(self, chosen: Any, event: gr.SelectData) -> Any:
+        """Compare a run of the table too; a second click leaves it out again."""
+        row = event.row_value
+        so_far = list(chosen) if isinstance(chosen, list) else []
+        if not isinstance(row, list) or not row:
+            return gr.skip()
+        if row[-1] in so_far:
+            return [each for each in so_far if each != row[-1]]
+        return [*so_far, row[-1]][-MOST:]
 
     def compared(self, chosen: Any, log_scale: Any) -> Updates:
         """The figures and the table of the chosen runs."""
@@ -78,6 +120,7 @@ class Compare:
             jobs = [self.jobs.get(str(name)) for name in names[:MOST]]
             runs = dict(zip(labels(jobs), jobs))
             metrics = {label: self.jobs.metrics(job.id) for label, job in runs.items()}
+            evaluations = {label: self.jobs.evaluations(job.id) for label, job in runs.items()}
             settings = {label: settings_of(job) for label, job in runs.items()}
         except NBDiffError as error:
             return {self.said: say(str(error), error=True), **hidden}
@@ -90,7 +133,40 @@ class Compare:
                 figure: curves.overlaid(metrics, key, title, bool(log_scale) and key != "block_size")
                 for figure, (key, _, title) in zip(self.figures, _CURVES)
             },
+            **{
+                figure: curves.overlaid_points({name: points(lines) for name, lines in evaluations.items()}, title)
+                for figure, (_, title, points) in zip(self.held_out, _HELD_OUT)
+            },
         }
+
+
+def held_out_points(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
+    """(step, held-out loss at the largest block size); for blocks of one token, the AR loss."""
+    found = []
+    for line in evaluations:
+        if not line.losses:
+            continue
+        size = max(line.losses)
+        loss = line.losses[size].loss_ar if size == 1 else line.losses[size].loss_mdm
+        if loss is not None:
+            found.append((line.step, loss))
+    return found
+
+
+def accepted_points(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
+    """(step, drafts in a row that are right): of a draft adapter, or else of self-speculation."""
+    found = [
+        (line.step, line.accepted_drafts if line.acceptance is None else line.acceptance.accepted_run)
+        for line in evaluations
+    ]
+    return [(step, run) for step, run in found if run is not None]
+
+
+# title, title of the axis, points of a run
+_HELD_OUT = (
+    ("Held-out loss, at the last block size", "Nats per token", held_out_points),
+    ("Accepted run", "Right drafts in a row", accepted_points),
+)
 
 
 def labels(jobs: Sequence[TrainingJob]) -> list[str]:

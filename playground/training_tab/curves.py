@@ -1,4 +1,4 @@
-"""The figures of training: losses, learning rate, block size, held-out losses and probes, of one run or of several.
+"""The figures of training: losses, learning rate, held-out losses and probes, of one run or of several.
 
 Pure functions of the logs of a run. A long run is reduced to MOST_POINTS points, always with the last step.
 """
@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import plotly.graph_objects as go
 
 from playground.drawing import INK, add_line, blank
+from playground.training_tab.x_axis import STEPS, XAxis
 from training.recipe.block_schedule import BlockGrowth
 from training.run.log_lines import Evaluation, Probe, StepFigures
 
@@ -18,6 +19,8 @@ Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
 MOST_POINTS = 400  # per line of a figure
 _HEIGHT = 260  # pixels
 _NATS = "nats per token"
+_MOST_PHASES = 40  # more would be a grey surface
+_RIGHT = {"overlaying": "y", "side": "right", "showgrid": False, "zeroline": False}  # a second y axis
 _SHARES = 10_000  # steps of a run whose shares are shown
 
 
@@ -47,87 +50,77 @@ def growth(blocks: BlockGrowth | None, max_steps: int | None) -> go.Figure:
     return figure
 
 
-def losses(metrics: Sequence[StepFigures], log: bool = False) -> go.Figure:
-    """The MDM loss and the AR loss of each step."""
-    figure = _figure("Step", f"Loss ({_NATS})")
+def losses(metrics: Sequence[StepFigures], log: bool = False, x: XAxis = STEPS, smooth: bool = False) -> go.Figure:
+    """The MDM loss and the AR loss of each step, over the phases of the block growth. smooth: as running means."""
+    figure = _figure(x.title, f"Loss ({_NATS})")
     shown = thinned(metrics)
     # With blocks of one token no token is masked. The log then has an MDM loss of 0, which is not a measured loss.
-    mdm = [(line.step, line.loss_mdm) for line in shown if line.loss_mdm]
-    ar = [(line.step, line.loss_ar) for line in shown if line.loss_ar is not None]
+    mdm = [(x.at(line.step), line.loss_mdm) for line in shown if line.loss_mdm]
+    ar = [(x.at(line.step), line.loss_ar) for line in shown if line.loss_ar is not None]
     for number, (name, points) in enumerate((("Masked tokens (MDM)", mdm), ("Next tokens (AR)", ar))):
         if points:
-            add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
+            places, values = zip(*points)
+            add_line(figure, number, name, places, smoothed(values) if smooth else values, f"%{{y:.3f}} {x.hover}")
             figure.data[-1].mode = "lines"
-    return _logged(figure, log)
+    return _phased(_logged(figure, log), metrics, x)
 
 
-def rate(metrics: Sequence[StepFigures]) -> go.Figure:
-    """The learning rate of each step."""
-    figure = _figure("Step", "Learning rate", 200)
+def rate(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
+    """The learning rate and the norm of the gradient of each step."""
+    figure = _figure(x.title, "Learning rate", 200)
     shown = thinned(metrics)
     if shown:
-        steps, rates = [line.step for line in shown], [line.lr for line in shown]
-        add_line(figure, 0, "Learning rate", steps, rates, "%{y:.3g} at step %{x}")
+        places, rates = [x.at(line.step) for line in shown], [line.lr for line in shown]
+        add_line(figure, 0, "Learning rate", places, rates, f"%{{y:.3g}} {x.hover}")
         figure.data[-1].mode = "lines"
+    norms = [(x.at(line.step), line.gradient_norm) for line in shown if line.gradient_norm is not None]
     figure.update_yaxes(tickformat=".1e", rangemode="tozero")
-    figure.update_layout(showlegend=False)
+    if norms:
+        add_line(figure, 1, "Gradient norm", *zip(*norms), f"%{{y:.3g}} {x.hover}")
+        figure.data[-1].update(mode="lines", yaxis="y2")
+        figure.update_layout(yaxis2={**_RIGHT, "title": "Gradient norm", "rangemode": "tozero"})
     return figure
 
 
-def block_size(metrics: Sequence[StepFigures]) -> go.Figure:
-    """The block size of each step."""
-    figure = _figure("Step", "Block size (tokens)", 200)
-    shown = [line for line in thinned(metrics) if line.block_size is not None]
-    sizes = [line.block_size for line in shown]
-    if shown:
-        add_line(figure, 2, "Block size", [line.step for line in shown], sizes, "%{y} at step %{x}", shape="hv")
-        figure.data[-1].update(mode="lines", line_dash="solid")
-    _sized(figure, sizes)
-    figure.update_layout(showlegend=False)
-    return figure
-
-
-def held_out(evaluations: Sequence[Evaluation]) -> go.Figure:
+def held_out(evaluations: Sequence[Evaluation], metrics: Sequence[StepFigures] = (), x: XAxis = STEPS) -> go.Figure:
     """The held-out MDM loss, one line for each block size; at block size 1, the AR loss. For a draft adapter, its
-    acceptance."""
+    acceptance. metrics: of the run, whose phases are shaded."""
     if any(line.acceptance is not None for line in evaluations):
-        return acceptance(evaluations)
-    figure = _figure("Step", f"Loss ({_NATS})")
+        return _phased(acceptance(evaluations, x), metrics, x)
+    figure = _figure(x.title, f"Loss ({_NATS})")
     shown = thinned(evaluations)
     sizes = sorted({size for line in evaluations for size in line.losses})
     for number, size in enumerate(sizes):
-        found = [(line.step, line.losses[size]) for line in shown if size in line.losses]
-        points = [(step, each.loss_ar if size == 1 else each.loss_mdm) for step, each in found]
-        points = [(step, loss) for step, loss in points if loss is not None]
+        found = [(x.at(line.step), line.losses[size]) for line in shown if size in line.losses]
+        points = [(place, each.loss_ar if size == 1 else each.loss_mdm) for place, each in found]
+        points = [(place, loss) for place, loss in points if loss is not None]
         if points:
             name = "1 = AR" if size == 1 else f"blocks of {size}"
-            add_line(figure, number, name, *zip(*points), "%{y:.3f} at step %{x}")
+            add_line(figure, number, name, *zip(*points), f"%{{y:.3f}} {x.hover}")
             figure.data[-1].mode = "lines+markers"
-    return figure
+    return _phased(figure, metrics, x)
 
 
-def acceptance(evaluations: Sequence[Evaluation]) -> go.Figure:
+def acceptance(evaluations: Sequence[Evaluation], x: XAxis = STEPS) -> go.Figure:
     """The share of right drafts of a draft adapter, one line for each offset, and the mean accepted run."""
-    figure = _figure("Step", "Right drafts")
+    figure = _figure(x.title, "Right drafts")
     shown = thinned([line for line in evaluations if line.acceptance is not None])
     for k in range(1, max((len(line.acceptance.by_offset) for line in shown), default=0) + 1):
-        points = [(line.step, line.acceptance.by_offset[k - 1]) for line in shown]
-        points = [(step, 100 * share) for step, share in points if share is not None]
+        points = [(x.at(line.step), line.acceptance.by_offset[k - 1]) for line in shown]
+        points = [(place, 100 * share) for place, share in points if share is not None]
         if points:
-            add_line(figure, k, f"draft {k}", *zip(*points), "%{y:.0f} % at step %{x}")
+            add_line(figure, k, f"draft {k}", *zip(*points), f"%{{y:.0f}} % {x.hover}")
     figure.update_yaxes(ticksuffix=" %", rangemode="tozero")
     add_line(
         figure,
         0,
         "Accepted run",
-        [line.step for line in shown],
+        [x.at(line.step) for line in shown],
         [line.acceptance.accepted_run for line in shown],
-        "%{y:.2f} drafts at step %{x}",
+        f"%{{y:.2f}} drafts {x.hover}",
     )
     figure.data[-1].yaxis = "y2"
-    figure.update_layout(
-        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "title": "Accepted run"}
-    )
+    figure.update_layout(yaxis2={**_RIGHT, "rangemode": "tozero", "title": "Accepted run"})
     for trace in figure.data:
         trace.mode = "lines+markers"
     return figure
@@ -144,16 +137,7 @@ def probed(probes: Sequence[Probe], at: int | None = None) -> go.Figure:
         values = [100 * probe.accuracy for probe in judged]
         add_line(figure, 1, "Accuracy", [probe.step for probe in judged], values, "%{y:.0f} % at step %{x}")
         figure.data[-1].yaxis = "y2"
-        figure.update_layout(
-            yaxis2={
-                "overlaying": "y",
-                "side": "right",
-                "range": [-3, 103],
-                "ticksuffix": " %",
-                "showgrid": False,
-                "zeroline": False,
-            }
-        )
+        figure.update_layout(yaxis2={**_RIGHT, "range": [-3, 103], "ticksuffix": " %"})
     for trace in figure.data:
         trace.mode = "lines+markers"
     figure.update_yaxes(rangemode="tozero", selector={"overlaying": None})
@@ -172,6 +156,59 @@ def overlaid(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: st
             figure.data[-1].mode = "lines"
             figure.data[-1].line.shape = "hv" if key == "block_size" else "linear"
     return _logged(figure, log)
+
+
+def overlaid_points(runs: Mapping[str, Sequence[tuple[int, float]]], title: str) -> go.Figure:
+    """One figure of several runs with few points, (step, value). runs: by name; a run without points has no line."""
+    figure = _figure("Step", title)
+    for number, (name, points) in enumerate(runs.items()):
+        if points:
+            add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
+            figure.data[-1].mode = "lines+markers"
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Running means in which a value's weight falls by a tenth with each later one, without the pull to zero at the
+    start that a plain exponential mean has."""
+    found, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = 0.9 * total + value, 0.9 * weight + 1
+        found.append(total / weight)
+    return found
+
+
+def phases(metrics: Sequence[StepFigures]) -> list[tuple[int, int, int]]:
+    """(first step, last step, block size) of each phase of the block growth."""
+    found: list[tuple[int, int, int]] = []
+    for line in metrics:
+        if line.block_size is None:
+            continue
+        if found and found[-1][2] == line.block_size:
+            found[-1] = (found[-1][0], line.step, line.block_size)
+        else:
+            found.append((line.step, line.step, line.block_size))
+    return found
+
+
+def _phased(figure: go.Figure, metrics: Sequence[StepFigures], x: XAxis) -> go.Figure:
+    """Shade every other phase of the block growth, and write its block size at the top."""
+    found = phases(metrics)
+    if len(found) < 2 or len(found) > _MOST_PHASES:
+        return figure
+    shapes, labels = [], []
+    for number, (first, last, size) in enumerate(found):
+        end = found[number + 1][0] if number + 1 < len(found) else last
+        left, right = x.at(first if number else 0), x.at(end)
+        if number % 2:
+            shape = {"type": "rect", "xref": "x", "yref": "paper", "x0": left, "x1": right, "y0": 0, "y1": 1}
+            shapes.append({**shape, "fillcolor": "rgba(128, 138, 150, 0.13)", "line": {"width": 0}, "layer": "below"})
+        text = f"block size {size}" if number == 0 and (right - left) > 0.2 * x.at(found[-1][1]) else str(size)
+        place = {"x": left, "y": 1, "xref": "x", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+        labels.append({**place, "text": text, "showarrow": False, "font": {"size": 10}})
+    figure.update_layout(shapes=shapes, annotations=labels)
+    return figure
 
 
 def thinned(lines: Sequence[Line]) -> list[Line]:

@@ -118,7 +118,7 @@ class Field:
     def shown(self, value: Any) -> Any:
         """Convert a value of the recipe to the value of the component."""
         if self.kind == "yaml" or isinstance(value, list):
-            return _to_yaml(value)
+            return to_yaml(value)
         if self.kind == "choice":
             return "" if value is None else _YES_OR_NO.get(value, value)
         if self.kind == "number" and isinstance(value, int | float):
@@ -167,7 +167,7 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings in the format of the command line's --set."""
-    return [f"{name}={_to_yaml(value) or 'null'}" for name, value in settings.items()]
+    return [f"{name}={to_yaml(value) or 'null'}" for name, value in settings.items()]
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Any:
@@ -236,7 +236,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _to_yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
+    """A value of a recipe as the form shows it, on one line."""
     if value is None:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)

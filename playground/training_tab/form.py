@@ -1,10 +1,8 @@
 """The form of a new job: preset, base, data and all settings; beside them, the block schedule and the command."""
 
-import html
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,7 +11,7 @@ from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
 from playground.server.loaded_models import LoadedModels
 from playground.training_tab import curves, estimates
-from playground.training_tab.access import OWN_DATA, UPLOADS, Access
+from playground.training_tab.access import OWN_DATA, Access
 from playground.training_tab.asked import (
     QUANTIZATIONS,
     Asked,
@@ -23,22 +21,23 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
-from playground.training_tab.events import QUEUED, QUIET, Updates
+from playground.training_tab.events import QUEUED, QUIET, SAVE_FILE, Updates
 from playground.training_tab.fields import Field, groups
-from playground.training_tab.words import say
+from playground.training_tab.own_data import OwnData
+from playground.training_tab.words import about, refused, say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
 
 FIRST = "smoke"
+ANY_MODEL = "lora"
+# The recipes that most people want, in words; the others have their names.
+RECIPE_LABELS = {
+    FIRST: "Try it: nano-ar in a minute",
+    ANY_MODEL: "LoRA, any model",
+    "draft-adapter": "Draft adapter, any model",
+    "chat-sft": "All weights, any chat model",
+}
 PREVIEWED = 3  # documents in the preview
-_DOWNLOAD = """(text, name) => {
-    if (!text) return;
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "application/yaml" }));
-    link.download = (name || "recipe").replace(/[^\\w.-]+/g, "-") + ".yaml";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}"""
 
 
 @dataclass(slots=True)
@@ -77,6 +76,7 @@ class JobForm:
         self.jobs = jobs
         self.options = options
         self.access = Access(loaded, options, jobs)
+        self.own_data = OwnData(self.access)
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -94,34 +94,24 @@ class JobForm:
         self._wire()
 
     def _build_main(self, recipe: Recipe) -> None:
+        gr.Markdown("### 1 Model", elem_classes="step")
         names = sorted(bundled_recipes(), key=_order)
-        preset = gr.Dropdown(names, value=FIRST, label="Recipe", info=recipe.about, elem_id="job-preset")
-        with gr.Row():
-            base = gr.Dropdown(
-                self.access.bases(),
-                value=recipe.base,
-                label="Base model",
-                info="an AR checkpoint or an adapted one",
-                allow_custom_value=True,
-                min_width=220,
-                elem_id="job-base",
-            )
-            data = gr.Dropdown(
-                _own_data(),
-                value=recipe.data.source,
-                label="Data",
-                info="the corpus, an upload, a path in an allowed folder, or a hub id",
-                allow_custom_value=True,
-                min_width=220,
-                elem_id="job-data",
-            )
-        with gr.Row(elem_classes="asking"):
-            name = gr.Textbox(label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name")
-            steps = gr.Number(_steps(recipe), label="Steps", precision=0, minimum=1, min_width=120, elem_id="job-steps")
-            epochs = gr.Number(recipe.optimisation.epochs, label="or epochs", min_width=120, elem_id="job-epochs")
-            self.upload = gr.UploadButton(
-                "Upload data", file_types=list(UPLOADS), size="md", min_width=130, elem_id="job-upload"
-            )
+        preset = gr.Dropdown(
+            [(RECIPE_LABELS.get(name, name), name) for name in names],
+            value=FIRST,
+            label="Recipe",
+            info=about(recipe),
+            elem_id="job-preset",
+        )
+        base = gr.Dropdown(
+            self.access.bases(),
+            value=recipe.base,
+            label="Base model",
+            info="a model of the Models tab, a path in an allowed folder, or a hub id",
+            allow_custom_value=True,
+            min_width=220,
+            elem_id="job-base",
+        )
         with gr.Row():
             lora = gr.Checkbox(
                 value=recipe.lora is not None,
@@ -138,6 +128,18 @@ class JobForm:
                 min_width=240,
                 elem_id="job-bits",
             )
+        gr.Markdown("### 2 Data", elem_classes="step")
+        data = self.own_data.build(recipe.data.source)
+        # The length and the name belong to the last step, which the other column shows.
+        name = gr.Textbox(
+            label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name", render=False
+        )
+        steps = gr.Number(
+            _steps(recipe), label="Steps", precision=0, minimum=1, min_width=110, elem_id="job-steps", render=False
+        )
+        epochs = gr.Number(
+            recipe.optimisation.epochs, label="or epochs", min_width=110, elem_id="job-epochs", render=False
+        )
         self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 
     def _build_fields(self, recipe: Recipe) -> None:
@@ -154,19 +156,25 @@ class JobForm:
         self.parts.values = [inputs[each.name] for each in form_fields()]
 
     def _build_actions(self, recipe: Recipe) -> None:
-        gr.Markdown("#### Block size in the run")
+        gr.Markdown("### 3 Check", elem_classes="step")
+        with gr.Row():
+            self.estimate = gr.Button("Estimate", size="md", min_width=110, elem_id="job-estimate")
+            self.preview = gr.Button("Preview data", size="md", min_width=130, elem_id="job-preview-button")
+        self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
+        gr.Markdown("Block size in the run", elem_classes="plot-title")
         self.growth = gr.Plot(
             _growth(recipe),
             show_label=False,
             container=False,
             elem_id="job-growth",
         )
+        gr.Markdown("### 4 Train", elem_classes="step")
+        with gr.Row(elem_classes="asking"):
+            for part in (self.parts.name, self.parts.max_steps, self.parts.epochs):
+                part.render()
         with gr.Row():
             self.start = gr.Button("Start", size="md", variant="primary", min_width=110, elem_id="job-start")
-            self.estimate = gr.Button("Estimate", size="md", min_width=110, elem_id="job-estimate")
-            self.preview = gr.Button("Preview data", size="md", min_width=140, elem_id="job-preview-button")
             self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
-        self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         self.command = gr.Code(
             # No language: its syntax colours have too little contrast. Wrapped: scrolling would need a mouse.
             "",
@@ -177,7 +185,7 @@ class JobForm:
             wrap_lines=True,
             elem_id="job-command",
         )
-        self._yaml = gr.Textbox(visible=False)
+        self._yaml, self._file_name = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
     def _wire(self) -> None:
         parts = self.parts
@@ -189,16 +197,15 @@ class JobForm:
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
         edited = [each.input for each in form if each not in own]
         gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **QUIET)
-        parts.preset.input(self.choose, parts.preset, [*form, self.growth, self.said], **QUIET).then(
-            self.described, form, described, **QUIET
-        )
-        self.upload.upload(self.uploaded, self.upload, [parts.data, self.said], **QUIET).then(
-            self._described_quietly, form, [self.growth, self.command], **QUIET
-        )
+        parts.preset.input(
+            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **QUIET
+        ).then(self.described, form, described, **QUIET)
+        columns = parts.values[[each.name for each in form_fields()].index("data.columns")]
+        self.own_data.wire(columns, self.described_quietly, form, [self.growth, self.command])
         self.estimate.click(self.estimated, form, self.said, show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
-        self.download.click(self.as_yaml, form, [self._yaml, self.said], **QUIET).then(
-            None, [self._yaml, parts.name], None, js=_DOWNLOAD, api_visibility="private"
+        self.download.click(self.as_yaml, form, [self._yaml, self._file_name, self.said], **QUIET).then(
+            None, [self._yaml, self._file_name], None, js=SAVE_FILE, api_visibility="private"
         )
 
     # -- handlers ----------------------------------------------------------------------------------------
@@ -208,14 +215,18 @@ class JobForm:
         preset, base, data, _, max_steps, epochs, lora, quantization, *values = form
         asked = Asked.of(preset, None, None, max_steps, epochs, lora, quantization, values)
         recipe = preset_of(asked.preset)
-        prompts = asked.settings.get("data.self_data.prompts")
+        source = self.access.data(data)
         settings = dict(asked.settings)
+        # The recipe's settings for documents that the base writes say nothing about a person's own.
+        if source is not None and source not in OWN_DATA:
+            settings = {name: value for name, value in settings.items() if not name.startswith("data.self_data.")}
+        prompts = settings.get("data.self_data.prompts")
         if prompts and prompts != "corpus":
             settings["data.self_data.prompts"] = self.access.data(prompts)
         return Asked(
             asked.preset,
             self.access.base(base) if recipe.kind == "adapt" else None,
-            self.access.data(data),
+            source,
             asked.max_steps,
             settings,
         )
@@ -227,23 +238,24 @@ class JobForm:
             growth = _growth(asked.recipe())
             command = shlex.join(self.jobs.command(asked.spec()))
         except NBDiffError as error:
-            return {self.growth: self._growth_only(form), self.command: "", self.said: say(str(error), error=True)}
+            return {self.growth: self._growth_only(form), self.command: "", self.said: refused(error)}
         return {self.growth: growth, self.command: command, self.said: ""}
 
-    def _described_quietly(self, *form: Any) -> Updates:
+    def described_quietly(self, *form: Any) -> Updates:
         """The same, but the sentence beside the buttons stays."""
         return {part: updates for part, updates in self.described(*form).items() if part is not self.said}
 
-    def choose(self, preset: Any) -> Updates:
-        """Fill the form with the values of a preset."""
+    def choose(self, preset: Any, base: Any = None, data: Any = None) -> Updates:
+        """Fill the form with the values of a preset. base, data: as they are in the form; they stay where the preset
+        names none."""
         try:
             recipe = preset_of(str(preset))
         except NBDiffError as error:
-            return {self.said: say(str(error), error=True)}
+            return {self.said: refused(error)}
         return {
-            self.parts.preset: gr.update(info=recipe.about),
+            self.parts.preset: gr.update(info=about(recipe)),
             self.parts.name: gr.update(placeholder=str(preset)),
-            **self._filled(recipe),
+            **self._filled(recipe, recipe.base or base, recipe.data.source or data),
             self.growth: _growth(recipe),
             self.said: "",
         }
@@ -252,15 +264,36 @@ class JobForm:
         """Fill the form with the settings of an existing run. base, data: values of the form."""
         preset = preset_for(recipe, preset)
         return {
-            self.parts.preset: gr.update(value=preset, info=preset_of(preset).about),
+            self.parts.preset: gr.update(value=preset, info=about(preset_of(preset))),
             self.parts.name: gr.update(value=name),
             **self._filled(recipe, base, data),
         }
 
+    def fill_for_base(self, base: str) -> Updates:
+        """Fill the form for a job that starts from a model, with the first recipe that is made for it."""
+        self.access.base(base)  # raises NBDiffError for one that cannot be trained from
+        preset = FIRST if preset_of(FIRST).base == base else ANY_MODEL
+        recipe = preset_of(preset)
+        words = "The form is filled for this model. " + (
+            "Choose your data, then Start." if recipe.data.source is None else "Start it, or change the data."
+        )
+        return {
+            self.parts.preset: gr.update(value=preset, info=about(recipe)),
+            self.parts.name: gr.update(value="", placeholder=preset),
+            **self._filled(recipe, base),
+            self.parts.base: gr.update(choices=self.access.bases(), value=base, interactive=True),
+            self.said: say(words),
+        }
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The components that `fill_for_base` changes."""
+        return [*self.parts.all(), self.said]
+
     def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> Updates:
         parts = self.parts
         return {
-            parts.base: gr.update(value=base or recipe.base, interactive=recipe.kind == "adapt"),
+            parts.base: gr.update(value=base or recipe.base or None, interactive=recipe.kind == "adapt"),
             parts.data: gr.update(value=data or recipe.data.source),
             parts.max_steps: _steps(recipe),
             parts.epochs: recipe.optimisation.epochs,
@@ -269,46 +302,34 @@ class JobForm:
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
         }
 
-    def uploaded(self, path: Any) -> Updates:
-        """Store an uploaded file and select it as the data."""
-        if not path:
-            return gr.skip()
-        try:
-            value, name = self.access.upload(path)
-        except (NBDiffError, OSError) as error:
-            return {self.said: say(str(error), error=True)}
-        size = Path(str(path)).stat().st_size
-        choices = [*_own_data(), (f"{name} (uploaded)", value)]
-        return {
-            self.parts.data: gr.update(choices=choices, value=value),
-            self.said: say(f"{name} is uploaded ({size / 1e6:.2g} MB)."),
-        }
-
     def estimated(self, *form: Any) -> Updates:
         """Estimate the memory and time of the run."""
         try:
             return {self.said: say(estimates.estimated(self.asked(*form).recipe()).in_words())}
         except NBDiffError as error:
-            return {self.said: say(str(error), error=True)}
+            return {self.said: refused(error)}
 
     def previewed(self, *form: Any) -> Updates:
         """Show what the run would read: documents, noised copies, and the attention mask."""
-        from training.planning.preview import preview  # imports torch, which is slow; not needed to build the page
+        # These import torch and datasets, which is slow; not needed to build the page.
+        from playground.training_tab.preview_html import preview_html
+        from training.planning.preview_picture import picture
 
         try:
-            text = preview(self.asked(*form).recipe(), PREVIEWED)
+            shown = preview_html(picture(self.asked(*form).recipe(), PREVIEWED))
         except NBDiffError as error:
             hidden = gr.update(value="", visible=False)
-            return {self.preview_shown: hidden, self.said: say(str(error), error=True)}
-        shown = f'<pre tabindex="0" aria-label="Preview of the data">{html.escape(text)}</pre>'
-        return {self.preview_shown: gr.update(value=shown, visible=True), self.said: ""}
+            return {self.preview_shown: hidden, self.said: refused(error)}
+        return {self.preview_shown: gr.update(value=shown, visible=True), self.said: say("The preview is below.")}
 
     def as_yaml(self, *form: Any) -> Updates:
         """The complete recipe as YAML, for a file."""
         try:
-            return {self._yaml: self.asked(*form).recipe().to_yaml(), self.said: ""}
+            asked = self.asked(*form)
+            name = checked_name(form[3], asked.preset)
+            return {self._yaml: asked.recipe().to_yaml(), self._file_name: f"{name}.yaml", self.said: ""}
         except NBDiffError as error:
-            return {self._yaml: "", self.said: say(str(error), error=True)}
+            return {self._yaml: "", self._file_name: "", self.said: refused(error)}
 
     def submit(self, *form: Any) -> TrainingJob:
         """Submit the form as a job; returns the job. Raises NBDiffError, one sentence."""
@@ -363,10 +384,7 @@ def _quantization(recipe: Recipe) -> str:
     return next(name for name, value in QUANTIZATIONS.items() if value == recipe.quantization)
 
 
-def _own_data() -> list[tuple[str, str]]:
-    return [(words, name) for name, words in OWN_DATA.items()]
-
-
-def _order(name: str) -> tuple[bool, bool, str]:
-    """Sort key: the recipes for a small machine come first."""
-    return name != FIRST, not name.startswith("nano"), name
+def _order(name: str) -> tuple[int, bool, str]:
+    """Sort key: the recipes with a label come first, in that order."""
+    known = list(RECIPE_LABELS)
+    return known.index(name) if name in known else len(known), not name.startswith("nano"), name

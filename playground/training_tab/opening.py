@@ -77,10 +77,10 @@ class Opening:
         from training.run.exporting import export, final_of, newest_or  # imports torch, which is slow
 
         if which == FINAL:
-            return self.loaded.load_trained(final_of(job.run), job.name, f"job {job.name}")
+            return self.loaded.load_known(final_of(job.run), job.name, f"job {job.name}")
         checkpoint = newest_or(self.jobs.checkpoints(job.id), which)
         folder = export(job.run, checkpoint, job.folder / "opened")
-        return self.loaded.load_trained(folder, f"{job.name}, step {checkpoint.step}", f"job {job.name}")
+        return self.loaded.load_known(folder, f"{job.name}, step {checkpoint.step}", f"job {job.name}")
 
     def _lanes(self, job: TrainingJob, adapted: str) -> list[LaneSpec]:
         """A lane for the base and one for the adapted model. Without a base, the adapted model decodes AR."""
@@ -106,6 +106,6 @@ class Opening:
                     return known
             # The access rules were checked when the job was started.
             folder = Path(name)
-            return self.loaded.load_trained(folder, folder.name, "base of a job") if folder.is_dir() else None
+            return self.loaded.load_known(folder, folder.name, "base of a job") if folder.is_dir() else None
         except NBDiffError:
             return None

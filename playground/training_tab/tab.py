@@ -13,8 +13,8 @@ from playground.training_tab.compare import Compare
 from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
 from playground.training_tab.opening import Opening
-from playground.training_tab.watch import KEEP_ADDRESS, TICK_SECONDS, Watch
-from playground.training_tab.words import choice, say
+from playground.training_tab.watch import KEEP_ADDRESS, Watch
+from playground.training_tab.words import choice, refused, say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 
@@ -47,12 +47,11 @@ class TrainingTab:
         with gr.Tabs(elem_id="training-tabs") as self.tabs:
             with gr.Tab("New job", id=NEW):
                 self.form.build()
-            with gr.Tab("Jobs", id=WATCH):
+            with gr.Tab("Jobs", id=WATCH) as self.watch_tab:
                 self.watch.build()
-            with gr.Tab("Compare", id=COMPARE):
+            with gr.Tab("Compare", id=COMPARE) as self.compare_tab:
                 self.compare.build()
-        self.timer = gr.Timer(TICK_SECONDS, active=False)
-        self.timer.tick(self.watch.tick, self.watch.inputs, self.watch.outputs, **QUIET)
+        self.timer = self.watch.timer
         self._wire_jobs()
 
     def _wire_jobs(self) -> None:
@@ -83,13 +82,14 @@ class TrainingTab:
         form, watch = self.form, self.watch
         self.outer_tabs = tabs
         own.select(None, watch.chosen, None, js=KEEP_ADDRESS, api_visibility="private")
-        own.select(self._entered, form.parts.base, [self.timer, form.parts.base, self.compare.chosen], **QUIET).then(
+        own.select(self._entered, form.parts.base, [self.timer, form.parts.base], **QUIET).then(
             watch.tick, watch.inputs, watch.outputs, **QUIET
         )
         for other in others:
             other.select(lambda: {self.timer: gr.Timer(active=False)}, None, self.timer, **QUIET)
             other.select(None, None, None, js=_LEAVE, api_visibility="private")
-        self.tabs.select(self.compare.choices, None, self.compare.chosen, **QUIET)
+        self.watch_tab.select(watch.tick, watch.inputs, watch.outputs, **QUIET)
+        self.compare_tab.select(self.compare.refreshed, self.compare.search, self.compare.lists, **QUIET)
         address = gr.Textbox(visible=False)
         blocks.load(
             self.restored, address, [tabs, self.tabs, watch.list, watch.chosen, self.timer], js=_READ_ADDRESS, **QUIET
@@ -104,7 +104,7 @@ class TrainingTab:
         try:
             job = self.form.submit(*form)
         except NBDiffError as error:
-            return {form_said: say(str(error), error=True)}
+            return {form_said: refused(error)}
         return {
             form_said: "",
             watch.list: self._listed(job.id),
@@ -122,15 +122,23 @@ class TrainingTab:
             base, data = self.form.access.named(recipe.base), self.form.access.named(recipe.data.source)
             filled = self.form.fill(recipe, job.spec.recipe, f"{job.name} copy"[:LONGEST_NAME], base, data)
         except NBDiffError as error:
-            return {self.watch.said: say(str(error), error=True)}
+            return {self.watch.said: refused(error)}
         return {**filled, self.tabs: gr.update(selected=NEW), self.watch.said: ""}
+
+    def adapt(self, base: str) -> Updates:
+        """Fill the form for a job that starts from a model. base: its value in the form."""
+        try:
+            filled = self.form.fill_for_base(base)
+        except NBDiffError as error:
+            return {self.form.said: refused(error), self.tabs: gr.update(selected=NEW)}
+        return {**filled, self.tabs: gr.update(selected=NEW)}
 
     def open(self, job_id: Any, which: Any) -> Updates:
         """Open a checkpoint in the Decode tab."""
         try:
             opened = self.opening.open(job_id, which)
         except NBDiffError as error:
-            return {self.watch.said: say(str(error), error=True)}
+            return {self.watch.said: refused(error)}
         return {self.opened: opened, self.watch.said: say("Opened in the Decode tab.")}
 
     def restored(self, address: Any) -> Updates:
@@ -149,7 +157,7 @@ class TrainingTab:
         }
 
     def _entered(self, base: Any) -> Updates:
-        return {self.timer: gr.Timer(active=True), **self.form.bases(base), **self.compare.choices()}
+        return {self.timer: gr.Timer(active=True), **self.form.bases(base)}
 
     def _listed(self, job_id: str | None) -> Any:
         choices = self._choices()

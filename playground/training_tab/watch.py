@@ -5,6 +5,7 @@ parts that have changed.
 """
 
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.training_tab import curves, estimates, words
-from playground.training_tab.events import QUIET, Updates
+from playground.training_tab.events import QUIET, SAVE_FILE, Updates
+from playground.training_tab.metrics_csv import metrics_csv
 from playground.training_tab.opening import FINAL
+from playground.training_tab.pace import LIVE_SECONDS, redraw_seconds, tick_seconds
 from playground.training_tab.probes import Probes
+from playground.training_tab.x_axis import STEP, X_AXES, x_axis
 from training.jobs import Jobs, TrainingJob, states
 
-TICK_SECONDS = 1.0
 LOG_LINES = 14  # the newest lines, as many as the box shows
 MOST_LISTED = 300
 _NONE_YET = "There is no job yet. Start one under **New job**."
@@ -33,20 +36,44 @@ KEEP_ADDRESS = """(id) => {
     return id;
 }"""
 
+# The inputs of a tick, with whether the panel can be seen: what cannot be seen is not drawn.
+_SEEN = "(...all) => [...all.slice(0, -1), document.getElementById('watch')?.offsetParent != null]"
 
 Stamp = tuple[int, int] | None  # time and size of a file
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """How the figures are shown. x: one of X_AXES."""
+
+    x: str = STEP
+    log: bool = False
+    smooth: bool = False
+
+    @classmethod
+    def of(cls, x: Any, scale: Any) -> "View":
+        """From the values of the form."""
+        ticked = scale if isinstance(scale, list) else []
+        return cls(x if x in X_AXES else STEP, LOG in ticked, SMOOTH in ticked)
+
+
+LOG, SMOOTH = SCALES = ("Logarithmic", "Smoothed")
+
+
+@dataclass(frozen=True, slots=True)
 class SeenPanel:
-    """What a page shows in the panel. For each part, a value that differs if the part must be drawn again."""
+    """What a page shows in the panel. For each part, a value that differs if the part must be drawn again.
+
+    drawn: when the curves were drawn, on this server's clock.
+    """
 
     job: str
     head: tuple[Any, ...]
     curves: tuple[Any, ...]
+    drawn: float
     buttons: tuple[Any, ...]
     checkpoints: tuple[tuple[str, str], ...]
-    held_out: Stamp
+    held_out: tuple[Any, ...]
     log: str
     settings: Stamp
     probes: Stamp
@@ -54,9 +81,11 @@ class SeenPanel:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a page shows now; a tick sends the differences. gone: the selected job does not exist any more."""
+    """What a page shows now; a tick sends the differences. gone: the selected job does not exist any more. pause:
+    seconds between two ticks."""
 
     listed: tuple[tuple[str, str], ...]
+    pause: float
     gone: bool
     panel: SeenPanel | None
 
@@ -64,8 +93,9 @@ class Seen:
 class Watch:
     """The list and the panel. `build` lays them out; `tick` returns the changes."""
 
-    def __init__(self, jobs: Jobs):
+    def __init__(self, jobs: Jobs, clock: Callable[[], float] = time.monotonic):
         self.jobs = jobs
+        self._clock = clock
         self.probes = Probes()
 
     # -- layout ------------------------------------------------------------------------------------------
@@ -81,6 +111,9 @@ class Watch:
                 with gr.Column(visible=False, elem_id="job") as self.panel:
                     self._build_panel()
         self.seen = gr.State(None)
+        self.timer = gr.Timer(LIVE_SECONDS, active=False)
+        self.can_be_seen = gr.Checkbox(True, visible=False)
+        self._csv, self._file_name = gr.Textbox(visible=False), gr.Textbox(visible=False)
         # The selected id for the handlers. Gradio raises an error for a value that is not in the choices of the list.
         self.chosen = gr.Textbox(visible=False)
         self._wire()
@@ -112,24 +145,20 @@ class Watch:
                 allow_custom_value=True,  # a checkpoint may be deleted meanwhile; then `open` shows an error
             )
             self.open = gr.Button("Open in Decode tab", variant="primary", min_width=170, scale=1, elem_id="job-open")
+        with gr.Row(elem_classes="asking", elem_id="job-view"):
+            self.x = gr.Radio(list(X_AXES), value=STEP, label="Horizontal axis", min_width=220, elem_id="job-x")
+            self.scale = gr.CheckboxGroup(list(SCALES), label="Training loss", min_width=220, elem_id="job-scale")
+            self.csv = gr.Button("Metrics as CSV", size="sm", min_width=130, scale=0, elem_id="job-csv")
         with gr.Row():
             with gr.Column(min_width=320):
-                gr.Markdown("#### Training loss")
+                gr.Markdown("#### Training loss, and the block size in it")
                 self.losses = gr.Plot(show_label=False, container=False, elem_id="job-losses")
-                self.log_scale = gr.Checkbox(
-                    label="Logarithmic", container=False, min_width=120, elem_id="job-log-scale"
-                )
             with gr.Column(min_width=320):
                 gr.Markdown("#### Held-out documents")
                 self.held_out = gr.Plot(show_label=False, container=False, elem_id="job-held-out")
-        with gr.Row():
-            with gr.Column(min_width=320):
-                gr.Markdown("#### Block size")
-                self.block_size = gr.Plot(show_label=False, container=False, elem_id="job-block-size")
-            with gr.Column(min_width=320):
-                gr.Markdown("#### Learning rate")
-                self.rate = gr.Plot(show_label=False, container=False, elem_id="job-rate")
         self.probes.build()
+        with gr.Accordion("Learning rate and gradient", open=False):
+            self.rate = gr.Plot(show_label=False, container=False, elem_id="job-rate")
         with gr.Accordion("Log", open=True):
             self.log = gr.Textbox(
                 show_label=False,
@@ -148,6 +177,7 @@ class Watch:
         """The components that `tick` changes."""
         return [
             self.seen,
+            self.timer,
             self.list,
             self.none_yet,
             self.panel,
@@ -160,7 +190,6 @@ class Watch:
             self.delete,
             self.checkpoint,
             self.losses,
-            self.block_size,
             self.rate,
             self.held_out,
             self.log,
@@ -172,7 +201,7 @@ class Watch:
     @property
     def inputs(self) -> list[Any]:
         """The inputs of `tick`."""
-        return [self.chosen, self.seen, self.log_scale]
+        return [self.chosen, self.seen, self.x, self.scale, self.can_be_seen]
 
     def _wire(self) -> None:
         def on_click(button: gr.Button, act: Callable[[str], object]) -> None:
@@ -192,7 +221,11 @@ class Watch:
             self.tick, self.inputs, self.outputs, **QUIET
         )
         self.list.input(lambda: self._said(""), None, [self.said, self.confirmation], **QUIET)
-        self.log_scale.input(self.tick, self.inputs, self.outputs, **QUIET)
+        gr.on([self.x.input, self.scale.input], self.tick, self.inputs, self.outputs, **QUIET)
+        self.timer.tick(self.tick, self.inputs, self.outputs, js=_SEEN, **QUIET)
+        self.csv.click(self.as_csv, self.chosen, [self._csv, self._file_name, self.said], **QUIET).then(
+            None, [self._csv, self._file_name], None, js=SAVE_FILE, api_visibility="private"
+        )
         self.probes.wire()
 
     # -- requests of visitors ----------------------------------------------------------------------------
@@ -209,6 +242,16 @@ class Watch:
 
         return handler
 
+    def as_csv(self, job_id: Any) -> Updates:
+        """The metrics of the selected job as CSV, for a file."""
+        try:
+            job = self.jobs.get(str(job_id))
+            text = metrics_csv(self.jobs.metrics(job.id))
+        except NBDiffError as error:
+            return {self._csv: "", self._file_name: "", self.said: words.say(str(error), error=True)}
+        said = "" if text else words.say("There are no metrics yet.")
+        return {self._csv: text, self._file_name: f"{job.name}.csv", self.said: said}
+
     def _said(self, sentence: str) -> Updates:
         """Show a sentence above the panel and hide the confirmation of Delete."""
         return {self.said: sentence, self.confirmation: gr.update(visible=False)}
@@ -220,16 +263,22 @@ class Watch:
 
     # -- updates -----------------------------------------------------------------------------------------
 
-    def tick(self, chosen: Any, seen: Seen | None, log_scale: Any) -> Updates:
-        """The changes since `seen`, for `outputs`."""
+    def tick(self, chosen: Any, seen: Seen | None, x: Any = STEP, scale: Any = (), can_be_seen: Any = True) -> Updates:
+        """The changes since `seen`, for `outputs`; none while the panel cannot be seen."""
+        if not can_be_seen:
+            return gr.skip()
         jobs = self.jobs.list()[:MOST_LISTED]
         job = next((job for job in jobs if job.id == chosen), None)
-        panel = None if job is None else self._panel_state(job, jobs, bool(log_scale))
+        view = View.of(x, scale)
+        before = seen.panel if seen and seen.panel and job and seen.panel.job == job.id else None
+        panel = None if job is None else self._panel_state(job, jobs, view, before)
         listed = tuple((words.choice(each), each.id) for each in jobs)
-        now = Seen(listed, gone=job is None and bool(chosen), panel=panel)
+        now = Seen(listed, tick_seconds(jobs), gone=job is None and bool(chosen), panel=panel)
         if now == seen:
             return gr.skip()
         updates: Updates = {self.seen: now}
+        if seen is None or seen.pause != now.pause:
+            updates[self.timer] = gr.update(value=now.pause)
         if seen is None or (now.listed, now.gone) != (seen.listed, seen.gone):
             # The visitor may have selected another job since this tick was sent: reset only a job that is gone.
             changed = {"value": None} if now.gone else {}
@@ -239,45 +288,53 @@ class Watch:
             updates[self.none_yet] = gr.update(visible=not listed)
         if job is None:
             return updates | {self.panel: gr.update(visible=False)}
-        before = seen.panel if seen and seen.panel and seen.panel.job == job.id else None
         if before is None:
             updates[self.panel] = gr.update(visible=True)
-        return updates | self._panel_changes(job, before, panel, bool(log_scale))
+        return updates | self._panel_changes(job, before, panel, view)
 
-    def _panel_state(self, job: TrainingJob, jobs: Sequence[TrainingJob], log_scale: bool) -> SeenPanel:
+    def _panel_state(
+        self, job: TrainingJob, jobs: Sequence[TrainingJob], view: View, before: SeenPanel | None
+    ) -> SeenPanel:
         metrics = _stamp(job.run / "metrics.jsonl")
         estimate = _stamp(job.folder / estimates.FILE)
+        drawn, wanted = self._clock(), (metrics, view, job.state in states.LIVE)
+        if before is not None and before.curves[1:] == wanted[1:] and drawn - before.drawn < redraw_seconds(job):
+            drawn, wanted = before.drawn, before.curves
+        elif before is not None and before.curves == wanted:
+            drawn = before.drawn
         return SeenPanel(
             job=job.id,
             head=(metrics, estimate, job.state, job.reason, job.step, job.max_steps),
-            curves=(metrics, log_scale),
+            curves=wanted,
+            drawn=drawn,
             buttons=(job.state, job.queue_place, sum(each.state == states.QUEUED for each in jobs)),
             checkpoints=self._checkpoints(job),
-            held_out=_stamp(job.run / "evaluations.jsonl"),
+            held_out=(_stamp(job.run / "evaluations.jsonl"), view.x),
             log=self.jobs.log_tail(job.id, LOG_LINES),
             settings=_stamp(job.run / "recipe.yaml"),
             probes=_stamp(job.run / "probes.jsonl"),
         )
 
-    def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, log_scale: bool) -> Updates:
+    def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, view: View) -> Updates:
         def new(part: str) -> bool:
             return before is None or getattr(before, part) != getattr(now, part)
 
         updates: Updates = {}
-        metrics = self.jobs.metrics(job.id) if new("curves") or new("head") else []
         if new("head"):
-            updates[self.head] = words.head(job, metrics, estimates.load(job.folder))
+            updates[self.head] = words.head(job, self.jobs.newest_metrics(job.id), estimates.load(job.folder))
+        if new("curves") or new("held_out"):
+            metrics = self.jobs.metrics(job.id)
+            along = x_axis(view.x, metrics)
         if new("curves"):
-            updates[self.losses] = curves.losses(metrics, log_scale)
-            updates[self.block_size] = curves.block_size(metrics)
-            updates[self.rate] = curves.rate(metrics)
+            updates[self.losses] = curves.losses(metrics, view.log, along, view.smooth)
+            updates[self.rate] = curves.rate(metrics, along)
+        if new("held_out"):
+            updates[self.held_out] = curves.held_out(self.jobs.evaluations(job.id), metrics, along)
         if new("buttons"):
             updates |= self._buttons(*now.buttons)
         if new("checkpoints"):
             first = now.checkpoints[0][1] if now.checkpoints else None
             updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
-        if new("held_out"):
-            updates[self.held_out] = curves.held_out(self.jobs.evaluations(job.id))
         if new("log"):
             updates[self.log] = now.log
         if new("settings"):

@@ -1,16 +1,19 @@
 """Sentences and figures about a job as text and HTML. Names and reasons are escaped."""
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from playground.training_tab.estimates import RunEstimate
 from playground.training_tab.quantities import duration, memory
 from training.jobs import TrainingJob, states
+from training.recipe.recipe import Recipe
 from training.run.log_lines import StepFigures
 
 # CSS classes of the badge by state of the job.
 _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad", "lost": "bad", "stopping": "wait"}
+_FIELDS = {"--base": "a base model", "--data": "data", "--max-steps": "a number of steps"}
 _RECENT = 20  # log lines to measure the speed
 
 
@@ -34,6 +37,19 @@ def say(words: str, error: bool = False) -> str:
         return ""
     role = "alert" if error else "status"
     return f'<p class="said{" error" if error else ""}" role="{role}">{html.escape(words)}</p>'
+
+
+def refused(error: Exception) -> str:
+    """An error of a form as HTML, with the fields of the form where a command line has options."""
+    text = str(error)
+    for option, field in _FIELDS.items():
+        text = text.replace(option, field)
+    return say(text, error=True)
+
+
+def about(recipe: Recipe) -> str:
+    """What a recipe is for, without what a command line must give."""
+    return re.sub(r"[,;] give --\w+( and --\w+)?", "", recipe.about)
 
 
 def choice(job: TrainingJob) -> str:

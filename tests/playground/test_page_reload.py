@@ -64,11 +64,11 @@ def test_the_tab_and_the_last_sweep_survive(page: Page) -> None:
         page.get_by_label(size, exact=True).filter(visible=True).uncheck()
     page.get_by_role("spinbutton", name=re.compile("Problems")).fill("1")
     page.locator("#sweep-run").click()
-    expect(page.locator("#sweep-said")).to_contain_text("Done: 2 answers.")
+    expect(page.locator("#sweep-said")).to_contain_text("Done: 3 answers.")
     reload(page)
     expect(page.get_by_role("tab", name="Block sizes")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#sweep-table")).to_contain_text("1 = AR")
-    expect(page.locator(".js-plotly-plot:visible")).to_have_count(3)
+    expect(page.locator("#sweep-plots .js-plotly-plot:visible")).to_have_count(4)
 
 
 def test_a_reload_in_the_middle_of_a_run_returns_to_it(held_page: Page, gate: Gate) -> None:

@@ -122,17 +122,29 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
     page.get_by_label("32", exact=True).uncheck()
     page.get_by_role("spinbutton", name=re.compile("Problems")).fill("2")
     page.locator("#sweep-run").click()
-    expect(page.locator("#sweep-said")).to_contain_text("Done: 8 answers.", timeout=PATIENCE)
+    expect(page.locator("#sweep-said")).to_contain_text("Done: 14 answers.", timeout=PATIENCE)
+    expect(page.locator("#sweep-little")).to_contain_text("2 problems say little")
     table = page.locator("#sweep-table")
     expect(table).to_contain_text("1 = AR")
     expect(table).to_contain_text("16")
-    expect(page.locator(".js-plotly-plot:visible")).to_have_count(3)
+    plots = page.locator("#sweep-plots .js-plotly-plot:visible")
+    expect(plots).to_have_count(4)
+    expect(plots.first.locator(".legend")).to_contain_text("self-speculation")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download as CSV").click()
     waiting.value.save_as(tmp_path / "sweep.csv")
     lines = (tmp_path / "sweep.csv").read_text().splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 8
     assert lines[0].startswith("model,series,setting,block_size")
+    # A point leads to its answers, and an answer to the Decode tab.
+    answers = page.locator("#sweep-outputs li")
+    expect(answers).to_have_count(14)
+    plots.nth(1).locator(".scatterlayer .point").last.click(force=True)
+    expect(answers).to_have_count(2)
+    answers.first.get_by_role("button", name="Open in Decode").click()
+    expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
+    until_finished(page)
+    expect(page.locator("[data-lanes] h2")).to_have_count(2)
 
 
 def test_a_sweep_of_one_prompt_shows_its_answers_and_refuses_an_empty_prompt(page: Page) -> None:
@@ -149,16 +161,39 @@ def test_a_sweep_of_one_prompt_shows_its_answers_and_refuses_an_empty_prompt(pag
 # -- models ------------------------------------------------------------------------------------------------
 
 
-def test_the_models_tab_lists_the_loaded_models_and_loads_more(page: Page) -> None:
+def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page: Page) -> None:
     page.get_by_role("tab", name="Models").click()
-    table = page.locator("#models")
-    expect(table).to_contain_text("nano-ar")
-    expect(table).to_contain_text("blocks of 32, token-causal context")
-    page.get_by_label("Load a model", exact=True).fill("nano")
+    listed = page.locator("#models")
+    expect(listed).to_contain_text("blocks of 32, token-causal context")
+    card = listed.locator("li", has=page.get_by_role("heading", name="nano-ar"))
+    expect(card).to_contain_text("AR only")
+    page.get_by_role("button", name="Unload: nano-ar").click()
+    expect(card.get_by_role("status")).to_have_text("nano-ar is unloaded.")  # where one looks
+    page.get_by_role("button", name="Use in a lane: nano-ar").click()  # loads it first
+    expect(page.locator("#lanes fieldset")).to_have_count(4)
+    expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
+    # An AR model keeps its diffusion options in view, with the reason and the way to change it.
+    lane = lane_form(page, 3)
+    assert lane.locator("[data-field=model]").input_value() == "nano-ar"
+    expect(lane.locator("[data-field=strategy] option[value=block_diffusion]")).to_be_disabled()
+    expect(lane.get_by_role("spinbutton", name="Block size")).to_be_disabled()
+    expect(lane).to_contain_text("nano-ar decodes one token per forward")
+    lane.get_by_role("button", name="Adapt nano-ar").click()
+    expect(page.get_by_role("tab", name="Training")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#job-said")).to_contain_text("The form is filled for this model.")
+    page.get_by_role("tab", name="Models").click()
+    page.get_by_role("button", name="Adapt: nano", exact=True).click()
+    expect(page.locator("#job-preset input")).to_have_value("LoRA, any model")
+    expect(page.locator("#job-base input")).to_have_value("nano")
+
+
+def test_a_model_is_loaded_by_its_name_or_refused_in_a_sentence(page: Page) -> None:
+    page.get_by_role("tab", name="Models").click()
+    page.get_by_label("Load another model", exact=True).fill("nano")
     page.get_by_label("8 bit").check()
     page.get_by_role("button", name="Load", exact=True).click()
     expect(page.locator("#model-news")).to_have_text("nano (8bit) is loaded.")
-    expect(table).to_contain_text("nano (8bit)")
+    expect(page.locator("#models")).to_contain_text("Loaded as nano (8bit)")
     page.get_by_role("tab", name="Decode").click()
     assert "nano (8bit)" in lane_form(page, 0).locator("[data-field=model]").inner_text()
     page.get_by_role("tab", name="Block sizes").click()
@@ -166,6 +201,6 @@ def test_the_models_tab_lists_the_loaded_models_and_loads_more(page: Page) -> No
     expect(page.get_by_role("option", name="nano (8bit)")).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_role("tab", name="Models").click()
-    page.get_by_label("Load a model", exact=True).fill("../<b>etc</b>")
+    page.get_by_label("Load another model", exact=True).fill("../<b>etc</b>")
     page.get_by_role("button", name="Load", exact=True).click()
     expect(page.locator("#model-news")).to_contain_text("'../<b>etc</b>' is no bundled model")

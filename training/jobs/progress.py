@@ -21,6 +21,11 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     return [found for line in text.split("\n") if (found := _json_object(line)) is not None]
 
 
+def last_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The newest JSON objects of a log, those in its last 64 KiB."""
+    return [found for line in _end_of(path).split("\n") if (found := _json_object(line)) is not None]
+
+
 def last_step(metrics: Path) -> int:
     """The step in the last complete line of metrics.jsonl; 0 before the first line."""
     for line in reversed(_end_of(metrics, _FEW_LINES).split("\n")):

@@ -18,7 +18,7 @@ from training.jobs import places, states
 from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
 from training.jobs.processes import threads_each
-from training.jobs.progress import json_lines, last_step, log_lines, steps_of
+from training.jobs.progress import json_lines, last_json_lines, last_step, log_lines, steps_of
 from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
 from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
@@ -104,6 +104,11 @@ class Jobs:
     def metrics(self, id: str) -> list[StepFigures]:
         """The lines of the run's metrics.jsonl. An incomplete line is skipped, as in the other logs."""
         return self._log(id, "metrics.jsonl", StepFigures.read)
+
+    def newest_metrics(self, id: str) -> list[StepFigures]:
+        """The newest lines of the run's metrics.jsonl, without reading the rest of a long log."""
+        lines = last_json_lines(places.run_of(self._folder(id)) / "metrics.jsonl")
+        return [found for line in lines if (found := StepFigures.read(line)) is not None]
 
     def evaluations(self, id: str) -> list[Evaluation]:
         """The lines of the run's evaluations.jsonl."""

@@ -33,7 +33,7 @@ _COUNTED = 500  # documents that are counted
 _FEWEST_WRITTEN = 4  # documents that the base writes for a preview
 _ROWS = 64  # packed rows that are counted
 _CONTEXT, _ANSWER = 3, 12  # tokens in the drawn mask: before the answer, and of the answer in each half
-_DRAWN_BLOCK = 4  # so that the drawing contains several blocks
+DRAWN_BLOCK = 4  # so that the drawing contains several blocks
 _WIDTH = 110
 
 
@@ -91,12 +91,17 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
     shown = Preview.of(recipe, size)
     if recipe.drafts:
         return "\n\n".join([*_drafts(shown, count), growth(recipe), figures(shown)])
-    head = (
-        f"{recipe.kind} {shown.model.name} on {shown.source.name}: packed length {shown.packer.length}, "
-        f"block size {size}, {recipe.objective.context} context\n{shown.about_mask}\n{LEGEND}"
-    )
-    drawn = attention(shown, block_size or min(size, _DRAWN_BLOCK))
+    drawn = attention(shown, block_size or min(size, DRAWN_BLOCK))
+    head = f"{head_of(shown, size)}\n{shown.about_mask}\n{LEGEND}"
     return "\n\n".join([head, *documents(shown, count), drawn, growth(recipe), figures(shown)])
+
+
+def head_of(shown: Preview, block_size: int) -> str:
+    """The run in one line."""
+    return (
+        f"{shown.recipe.kind} {shown.model.name} on {shown.source.name}: packed length {shown.packer.length}, "
+        f"block size {block_size}, {shown.recipe.objective.context} context"
+    )
 
 
 def _drafts(shown: Preview, count: int) -> list[str]:
@@ -122,34 +127,35 @@ def write_first_documents(recipe: Recipe, count: int) -> None:
 
 def documents(shown: Preview, count: int) -> list[str]:
     """The first `count` packed documents, each with its noised copy."""
-    packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
-    batch = shown.noised(packed)
-    places = [(row, n) for row in range(len(packed.ids)) for n in range(int(packed.document[row].max()) + 1)]
+    packed, batch, places = first_documents(shown, count)
     return [
         f"document {label}: " + _document(shown, packed, batch, row, number)
-        for label, (row, number) in enumerate(places[:count], start=1)
+        for label, (row, number) in enumerate(places, start=1)
     ]
 
 
+def first_documents(shown: Preview, count: int) -> tuple[Packed, Batch, list[tuple[int, int]]]:
+    """Packed rows, their noised copy, and (row, number) of the first `count` documents in them."""
+    packed, _ = shown.packer.batch(Cursor(), min(shown.recipe.optimisation.rows, count))
+    places = [(row, n) for row in range(len(packed.ids)) for n in range(int(packed.document[row].max()) + 1)]
+    return packed, shown.noised(packed), places[:count]
+
+
 def _document(shown: Preview, packed: Packed, batch: Batch, row: int, number: int) -> str:
-    here = (packed.document[row] == number).nonzero()[:, 0]
-    ids, starts = packed.ids[row, here].tolist(), packed.start[row, here].tolist()
-    runs, at = [], 0  # (start, ids) of each run of context and of answer
-    for start, group in groupby(starts):
-        size = len(list(group))
-        runs.append((start, ids[at : at + size]))
-        at += size
+    runs = runs_of(packed, row, number)
+    size = sum(len(each) for _, each in runs)
     answers = [each for start, each in runs if start >= 0]
     answered = sum(map(len, answers))
-    lines = [f"{len(ids)} tokens, {answered} of them in answers"]
+    lines = [f"{size} tokens, {answered} of them in answers"]
     for start, part in runs:
         lines += _wrapped("answer" if start >= 0 else "context", shown.text(part))
+    here = packed.document[row] == number
     next_tokens = int((batch.ar_targets[row, here] != IGNORED).sum())
     if not batch.mdm_targets.shape[1]:
         lines.append(f"  scored   L_AR {next_tokens} next tokens; with blocks of one token nothing is masked")
         return "\n".join(lines)
-    noised = (batch.tokens.document[row, : batch.mdm_targets.shape[1]] == number).nonzero()[:, 0]
-    lines += _wrapped("noised", _noised_text(shown, batch, row, noised.tolist(), answers))
+    noised = noised_columns(batch, row, number)
+    lines += _wrapped("noised", _noised_text(shown, noised_answers(shown, batch, row, noised, answers), answers))
     masked = int((batch.mdm_targets[row, noised] != IGNORED).sum())
     lines.append(
         f"  scored   L_AR {next_tokens} next tokens; L_MDM {masked} masked of {len(noised)} noised tokens "
@@ -158,30 +164,59 @@ def _document(shown: Preview, packed: Packed, batch: Batch, row: int, number: in
     return "\n".join(lines)
 
 
-def _noised_text(shown: Preview, batch: Batch, row: int, columns: list[int], answers: list[list[int]]) -> str:
-    """The noised tokens of a document with marks, its answers in order."""
-    how, lines = shown.noising, []
+def runs_of(packed: Packed, row: int, number: int) -> list[tuple[int, list[int]]]:
+    """The runs of context and of answers of a packed document: (start of the answer or -1, token ids)."""
+    here = (packed.document[row] == number).nonzero()[:, 0]
+    ids, starts = packed.ids[row, here].tolist(), packed.start[row, here].tolist()
+    runs, at = [], 0
+    for start, group in groupby(starts):
+        size = len(list(group))
+        runs.append((start, ids[at : at + size]))
+        at += size
+    return runs
+
+
+def noised_columns(batch: Batch, row: int, number: int) -> list[int]:
+    """The places of a document in the noised half of its row."""
+    noised = batch.mdm_targets.shape[1]
+    return (batch.tokens.document[row, :noised] == number).nonzero()[:, 0].tolist()
+
+
+def noised_answers(
+    shown: Preview, batch: Batch, row: int, columns: Sequence[int], answers: Sequence[Sequence[int]]
+) -> list[list[tuple[int, str]]]:
+    """The noised tokens of a document, its answers in order: (token id, MASK, FILL or "").
+
+    columns: of `noised_columns`. answers: their clean tokens.
+    """
+    how, found = shown.noising, []
     for answer in answers:
         ended = answer[-1] in how.ending_ids
         width = -(-len(answer) // how.block_size) * how.block_size if ended else len(answer)
         mine, columns = columns[:width], columns[width:]
-        marked = [
-            (
-                BORDER * (place % how.block_size == 0) + (END if place == len(answer) else ""),
-                MASK if token == how.mask_token_id else FILL if place >= len(answer) else None,
-                token,
-            )
-            for place, token in enumerate(batch.ids[row, mine].tolist())
-        ]
+        found.append(
+            [
+                (token, MASK if token == how.mask_token_id else FILL if place >= len(answer) else "")
+                for place, token in enumerate(batch.ids[row, mine].tolist())
+            ]
+        )
+    return found
+
+
+def _noised_text(shown: Preview, noised: Sequence[Sequence[tuple[int, str]]], answers: Sequence[Sequence[int]]) -> str:
+    """The noised tokens of a document with marks, its answers in order."""
+    size, lines = shown.noising.block_size, []
+    for answer, tokens in zip(answers, noised, strict=True):
         text, plain = "", []
-        for before, mark, token in marked:
+        for place, (token, mark) in enumerate(tokens):
+            before = BORDER * (place % size == 0) + (END if place == len(answer) else "")
             if before or mark:
                 text, plain = text + shown.text(plain) + before, []
             if mark:
                 text += mark
             else:
                 plain.append(token)
-        lines.append(text + shown.text(plain) + (END if width == len(answer) else "") + BORDER)
+        lines.append(text + shown.text(plain) + (END if len(tokens) == len(answer) else "") + BORDER)
     return " ".join(lines)
 
 
@@ -193,8 +228,22 @@ def _wrapped(label: str, text: str) -> list[str]:
 # -- the attention mask -----------------------------------------------------------------------------------------
 
 
-def attention(shown: Preview, block_size: int) -> str:
-    """The attention mask that training uses for a short document, drawn for its first tokens."""
+@dataclass(frozen=True, slots=True)
+class MaskRow:
+    """A row of the drawn attention mask: one token. sees: whether it attends to each of the drawn tokens.
+
+    noised: whether it is in the noised half. target: the token that its output is trained to predict, None for none.
+    """
+
+    noised: bool
+    position: int
+    token: str
+    sees: tuple[bool, ...]
+    target: str | None
+
+
+def drawn_mask(shown: Preview, block_size: int) -> list[MaskRow]:
+    """The attention mask that training uses for a short document, for its first tokens."""
     packed, _ = shown.packer.batch(Cursor(), 4)
     row, number = _shortest(packed)
     packed = packed.rows(row, row + 1)
@@ -209,16 +258,29 @@ def attention(shown: Preview, block_size: int) -> str:
     ]
     mask = dense_mask(batch.tokens, batch.tokens, shown.recipe.objective.context)[0, 0]
     targets = torch.cat([batch.mdm_targets[0], batch.ar_targets[0]])
+    return [
+        MaskRow(
+            noised=query < noised,
+            position=int(batch.tokens.position[0, query]),
+            token=_token(shown, int(batch.ids[0, query])),
+            sees=tuple(bool(mask[query, key]) for key in chosen),
+            target=None if (scored := int(targets[query])) == IGNORED else _token(shown, scored),
+        )
+        for query in chosen
+    ]
+
+
+def attention(shown: Preview, block_size: int) -> str:
+    """`drawn_mask` as text."""
     lines = [
         f"who attends to whom, blocks of {block_size} (a row's token attends to #; x_t noised, x clean; right: the",
         "target of its output, of L_MDM in the noised half and of L_AR in the clean half)",
     ]
-    for query in chosen:
-        half, scored = "x_t" if query < noised else "x", int(targets[query])
-        cells = "".join("#" if mask[query, key] else "." for key in chosen)
-        target = "" if scored == IGNORED else f"{'L_MDM' if query < noised else 'L_AR':5} {_token(shown, scored)}"
-        label = f"{half:3} {int(batch.tokens.position[0, query]):>4} {_token(shown, int(batch.ids[0, query])):12}"
-        lines.append(f"  {label} {cells}  {target}".rstrip())
+    for each in drawn_mask(shown, block_size):
+        cells = "".join("#" if sees else "." for sees in each.sees)
+        target = "" if each.target is None else f"{'L_MDM' if each.noised else 'L_AR':5} {each.target}"
+        half = "x_t" if each.noised else "x"
+        lines.append(f"  {half:3} {each.position:>4} {each.token:12} {cells}  {target}".rstrip())
     return "\n".join(lines)
 
 

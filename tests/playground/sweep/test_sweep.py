@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from nbdiff_engine.trace.metrics import Metrics
 from playground.options import ServerOptions
 from playground.server.worker import Frame, Limits, Reply, RunPart, Worker
 from playground.sweep import sweep, sweep_figures
-from playground.sweep.block_sizes_tab import UnderWay, progress_html, table_value
-from playground.sweep.sweep import SweepSpec, check_sweep, series_of, table, to_csv
+from playground.sweep.opened_answer import opened_answer
+from playground.sweep.own_problems import OwnProblems
+from playground.sweep.sweep import SweepSpec, check_sweep
 from playground.sweep.sweep_frames import At, SweepAnswer
+from playground.sweep.sweep_rows import series_of, table, to_csv
+from playground.sweep.sweep_table import UnderWay, answers_of, how_little, lane_of, progress_html, table_value
 from tests.playground.server.test_worker import PATIENCE, until
 
 OPTIONS = ServerOptions()
@@ -105,7 +109,7 @@ def answer(setting: int, tokens: int, forwards: int, seconds: float = 1.0, **fie
         denoise_forwards=forwards,
         commit_forwards=0,
         tokens_per_forward=None,
-        tokens_per_second=None,
+        tokens_per_second=(tokens - 1) / seconds,
         seconds_to_first_token=0.0,
         seconds_to_first_block=0.0,
     )
@@ -139,6 +143,7 @@ def test_csv_round_trip(maths: list[Frame]) -> None:
     assert [float(row["tpf"]) for row in read] == [record.tpf for record in records]
     assert list(read[0]) == list(records[0].to_json())
     assert to_csv([]) == ""
+    assert [row["accuracy_low"] for row in read] == [str(record.accuracy_low) for record in records]
     hostile = replace(records[0], output='=HYPERLINK("x")\n,')
     assert next(csv.DictReader(io.StringIO(to_csv([hostile]))))["output"] == '\'=HYPERLINK("x")\n,'
 
@@ -171,6 +176,66 @@ def test_every_series_of_a_figure_starts_with_ar(maths: list[Frame]) -> None:
     assert list(agreement.data[1].y) == [100, 100]
     for figure in (accuracy, speed, agreement):
         assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_accuracies_have_intervals_and_speeds_have_the_middle_half() -> None:
+    rows = table(
+        answer(setting=0, problem=number, tokens=11, forwards=10, seconds=seconds, correct=number < 3)
+        for number, seconds in enumerate((0.5, 1.0, 2.0, 4.0))
+    )
+    assert (rows[0].accuracy_low, rows[0].accuracy_high) == pytest.approx((0.3006, 0.9544), abs=1e-3)
+    figure = sweep_figures.accuracy_against_tpf(rows)
+    assert figure.data[0].error_y.array[0] == pytest.approx(20.44, abs=0.1)
+    assert figure.data[0].error_y.arrayminus[0] == pytest.approx(44.94, abs=0.1)
+    assert (rows[0].slowest_quarter, rows[0].fastest_quarter) == (4.375, 12.5)
+    assert list(figure.data[0].customdata) == [0]
+    assert table_value(rows)["data"][0][5] == "75% (30 to 95)"
+    assert how_little(rows).startswith("4 problems say little: 3 of 4 right means an accuracy between 30% and 95%")
+    assert how_little([replace(rows[0], n=500)]) == ""
+
+
+def test_self_speculation_is_a_series_beside_block_diffusion(loaded: OneModel) -> None:
+    spec = SweepSpec.of(models=["nano"], block_sizes=[1, 4], self_speculation=True, domain="math", problems=1)
+    settings = check_sweep(loaded, spec, OPTIONS).settings
+    assert [(each.series, each.block_size) for each in settings] == [
+        ("", 1),
+        ("block diffusion", 4),
+        ("self-speculation", 4),
+    ]
+
+
+def test_own_problems_are_read_kept_and_decoded(loaded: OneModel, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "What is 2 + 3?", "answer": "5"}\n{"prompt": "What is 1 + 1?", "answer": "2"}\n')
+    own = OwnProblems()
+    key, label, count = own.read(file)
+    assert (label, count) == ("mine.jsonl (2 problems)", 2)
+    assert own.get("Held-out math") is None
+    spec = SweepSpec.of(models=["nano"], block_sizes=[1], problems=1, max_new_tokens=8)
+    checked = check_sweep(loaded, spec, OPTIONS, own.get(key))
+    assert (checked.prompts, checked.total) == (["What is 2 + 3?"], 1)
+    assert table(frames_of(checked.parts))[0].accuracy in (0, 1)
+    file.write_text("no json")
+    with pytest.raises(NBDiffError, match=r"^mine\.jsonl, line 1"):
+        own.read(file)
+    with pytest.raises(NBDiffError, match="upload the file again"):
+        own.get("own:gone")
+
+
+def test_an_answer_opens_as_a_lane_beside_ar(maths: list[Frame], loaded: OneModel) -> None:
+    spec = SweepSpec.of(models=["nano"], block_sizes=[1, 4], domain="math", problems=2, max_new_tokens=32)
+    checked = check_sweep(loaded, spec, OPTIONS)
+    lanes = tuple(map(lane_of, checked.settings))
+    under_way = UnderWay("run", "me", 4, "", ("", ""), lanes, tuple(checked.prompts), 32)
+    listed = answers_of(maths, under_way.prompts, setting=1)
+    assert [each["problem"] for each in listed] == [0, 1]
+    assert listed[0]["prompt"] == held_out("math", 1)[0].prompt
+    assert listed[0]["checked"] in ("right", "wrong")
+    opened = opened_answer(under_way, listed[0])
+    assert opened.prompt == listed[0]["prompt"]
+    assert [(lane.strategy, lane.block_size) for lane in opened.lanes] == [("ar", None), ("block_diffusion", 4)]
+    for chosen in (None, [], {}, {"setting": 9, "problem": 0}, {"setting": -1, "problem": 0}, {"setting": "0"}):
+        assert opened_answer(under_way, chosen) is None
 
 
 def test_a_prompt_shows_its_outputs_and_has_no_accuracy(loaded: OneModel) -> None:

@@ -95,6 +95,14 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
         page.locator("#job-resume").click()
         until_finished(page)
         expect(page.locator("#probe-text")).to_contain_text("5 <script>")
+        expect(page.locator("#job-losses")).to_contain_text("block size 1")  # the phases of its growth
+        with page.expect_download() as waiting:
+            page.locator("#job-csv").click()
+        assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
+        page.get_by_role("tab", name="Compare").click()
+        expect(page.locator("#compare-table-of-runs")).to_contain_text(name)
+        page.get_by_label("Search runs").fill("no such run")
+        expect(page.locator("#compare-table-of-runs")).not_to_contain_text(name)
         assert page.evaluate("window.hacked") is None
 
 
@@ -109,6 +117,28 @@ def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server
         assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
+
+
+def test_own_data_is_looked_at_and_previewed(browser: Browser, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"frage": "What is <b>it</b>?", "antwort": "It is a word."}\n' * 20)
+    with opened(browser, server) as page:
+        with page.expect_file_chooser() as chooser:
+            page.locator("#job-upload").click()
+        chooser.value.set_files(file)
+        expect(page.locator("#data-said")).to_have_text(
+            "own.jsonl: 20 rows with the columns frage, antwort. Choose which of them to read."
+        )
+        for column, name in (("prompt", "frage"), ("answer", "antwort")):
+            page.locator(f"#data-{column} input").click()
+            page.get_by_role("option", name=name).click()
+        expect(page.locator("#data-said")).to_contain_text("20 rows of prompts with answers")
+        expect(page.locator("#job-command")).to_contain_text("data.columns=")
+        page.locator("#job-preview-button").click()
+        preview = page.locator("#job-preview")
+        expect(preview).to_contain_text("What is <b>it</b>?")
+        expect(preview.locator(".masked").first).to_be_visible()
+        expect(preview.get_by_role("img", name="Training mask of one document")).to_be_visible()
 
 
 def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job_is_deleted(

@@ -1,11 +1,9 @@
 """The training tab without a browser: the form, its jobs, and the views of a job's folder."""
 
-import dataclasses
 import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,72 +14,20 @@ from nbdiff_engine import NBDiffError, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
-from playground.training_tab import curves, quantities, words
+from playground.training_tab import curves
 from playground.training_tab.asked import Asked, checked_name, form_fields, shown_values
 from playground.training_tab.compare import Compare, differing
 from playground.training_tab.fields import flat
 from playground.training_tab.form import JobForm
-from playground.training_tab.probes import shown
 from playground.training_tab.tab import TrainingTab
 from playground.training_tab.watch import Watch
-from tests.playground import recordings
-from tests.training.jobs.conftest import STAND_IN, end_all, in_state, until
+from tests.playground.training_tab.forms import filled
+from tests.training.jobs.conftest import hold_jobs, in_state, release, until
 from training.errors import RecipeError
-from training.jobs import Jobs, JobSpec, TrainingJob
+from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
-from training.run.log_lines import Probe, StepFigures
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return recordings.write(tmp_path_factory.mktemp("recording") / "run")
-
-
-@pytest.fixture
-def jobs(tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
-    """The real queue. Its trainers replay a recorded run."""
-    monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
-    monkeypatch.setenv("NBDIFF_STAND_IN_RECORDING", str(recording))
-    yield Jobs(tmp_path)
-    end_all(tmp_path)
-
-
-@pytest.fixture
-def loaded() -> LoadedModels:
-    return LoadedModels(ServerOptions())
-
-
-@pytest.fixture
-def form(loaded: LoadedModels, jobs: Jobs) -> JobForm:
-    form = JobForm(loaded, ServerOptions(), jobs)
-    with gr.Blocks():
-        form.build()
-    return form
-
-
-def filled(**changed: Any) -> list[Any]:
-    """The form's values when the page opens, with changes. Keys are those of a recipe, with __ for the dot."""
-    preset = changed.pop("preset", "smoke")
-    recipe = Recipe.read(preset)
-    first = {
-        "preset": preset,
-        "base": recipe.base,
-        "data": recipe.data.source,
-        "name": "",
-        "max_steps": recipe.optimisation.max_steps,
-        "epochs": None,
-        "lora": recipe.lora is not None,
-        "quantization": "As stored",
-    }
-    values = dict(zip((field.name for field in form_fields()), shown_values(recipe)))
-    for key, value in changed.items():
-        target = first if key in first else values
-        name = key if key in first else key.replace("__", ".")
-        assert name in target
-        target[name] = value
-    return [*first.values(), *values.values()]
 
 
 def finished(jobs: Jobs, form: JobForm, **changed: Any) -> TrainingJob:
@@ -183,10 +129,11 @@ def test_the_figure_of_block_growth_follows_the_form(form: JobForm) -> None:
 def test_the_data_preview_of_a_form_is_escaped(form: JobForm) -> None:
     news = form.previewed(*filled())
     text = news[form.preview_shown]["value"]
-    assert news[form.said] == ""
+    assert 'role="status"' in news[form.said]
     assert "&lt;user&gt;" in text
     assert "<user>" not in text
-    assert "who attends to whom" in text
+    assert "Who attends to whom" in text
+    assert text.count('class="t masked"') > 5
 
 
 def test_memory_and_time_are_estimated(form: JobForm) -> None:
@@ -198,13 +145,14 @@ def test_memory_and_time_are_estimated(form: JobForm) -> None:
 def test_an_upload_is_stored_under_a_name_that_the_server_makes(form: JobForm, tmp_path: Path) -> None:
     file = tmp_path / "my $(data).jsonl"
     file.write_text('{"text": "hello"}\n')
-    news = form.uploaded(str(file))
-    assert "my $(data).jsonl is uploaded" in news[form.said]
+    own = form.own_data
+    news = own.uploaded(str(file))
+    assert "my___data_.jsonl: 1 row of plain text, read from the column text." in news[own.said]
     path = Path(form.asked(*filled(data=news[form.parts.data]["value"])).recipe().data.source)
     assert path.is_relative_to(tmp_path / "uploads")
     assert path.name == "my___data_.jsonl"
-    wrong = form.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
-    assert "cannot be read as data" in wrong[form.said]
+    wrong = own.uploaded(str(shutil.copy(file, tmp_path / "x.exe")))
+    assert "cannot be read as data" in wrong[own.said]
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------
@@ -275,8 +223,20 @@ def test_two_runs_are_compared(form: JobForm, jobs: Jobs) -> None:
     assert news[compare.said] == ""
     assert news[compare.shown]["visible"]
     assert len(compare.figures) == 3
-    assert all(len(news[figure].data) == 2 for figure in compare.figures)
+    assert all(len(news[figure].data) == 2 for figure in [*compare.figures, compare.held_out[0]])
+    assert len(news[compare.held_out[1]].data) == 0  # no drafts in these runs
+    listed = compare.refreshed()[compare.runs]["value"]
+    first = dict(zip(listed["headers"], listed["data"][0], strict=True))
+    assert (first["Base"], first["Steps"], first["MDM loss"], first["Held-out loss"]) == (
+        "nano-ar",
+        "40",
+        "0.075",
+        "0.025",
+    )
+    assert (first["Tokens per forward"], first["Accuracy"], first["Job"]) == ("2.00", "50%", two.id)
     assert news[compare.table]["value"]["data"] == [["seed", "0", "7"]]
+    assert len(compare.refreshed("smoke FINISHED")[compare.runs]["value"]["data"]) == 2
+    assert [row[-1] for row in compare.refreshed(one.id)[compare.runs]["value"]["data"]] == [one.id]
     assert "at least 2" in compare.compared([one.id], False)[compare.said]
     assert differing({"a": {"x": 1, "y": None}, "b": {"x": 1}}) == []
 
@@ -307,43 +267,27 @@ def test_an_opened_checkpoint_becomes_a_lane_next_to_its_base(form: JobForm, job
 # -- views ---------------------------------------------------------------------------------------------------
 
 
-def test_model_output_is_escaped(recording: Path) -> None:
-    line = json.loads((recording / "probes.jsonl").read_text().splitlines()[0])
-    text = shown(Probe.read(line), 0, 2)
-    assert "5" in text
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
-    assert "<b>2" not in text
-
-
-def test_the_figure_of_a_long_run_has_fewer_points_and_the_last_step() -> None:
-    lines = [StepFigures(step, loss_mdm=1.0, loss_ar=1.0) for step in range(1, 100_001)]
-    figure = curves.losses(lines)
-    assert len(figure.data[0].x) == curves.MOST_POINTS
-    assert figure.data[0].x[-1] == 100_000
-
-
-def test_the_remaining_time_is_estimated_while_a_job_runs() -> None:
-    job = TrainingJob(
-        id="0123abcd",
-        name="a",
-        state="running",
-        reason="",
-        pid=1234,
-        step=10,
-        max_steps=20,
-        folder=Path("a"),
-        run=Path("a/run"),
-        spec=JobSpec.of(recipe="smoke"),
-        created="2026-01-01T00:00:00.000+00:00",
-        started="2026-01-01T00:00:00.000+00:00",
-        finished=None,
-        queue_place=None,
-    )
-    metrics = [StepFigures(step, seconds=2.0 * step, tokens_per_second=5.0) for step in range(1, 11)]
-    assert words.remaining(job, metrics) == pytest.approx(20.0)
-    assert words.remaining(dataclasses.replace(job, state="stopped"), metrics) is None
-    assert [quantities.duration(each) for each in (0.2, 90, 3000, 10_000)] == ["under 1 s", "90 s", "50 min", "2.78 h"]
+def test_the_figures_of_a_running_job_are_not_drawn_at_each_tick(form: JobForm, jobs: Jobs, tmp_path: Path) -> None:
+    hold_jobs(tmp_path, 20)
+    job = form.submit(*filled())
+    try:
+        until(lambda: jobs.get(job.id).step == 20)
+        clock = [0.0]
+        watch = Watch(jobs, clock=lambda: clock[0])
+        with gr.Blocks():
+            watch.build()
+        seen = watch.tick(job.id, None)[watch.seen]
+        (job.run / "metrics.jsonl").open("a").write('{"step": 21, "loss_mdm": 1.0, "block_size": 8}\n')
+        news = watch.tick(job.id, seen)
+        assert watch.head in news
+        assert watch.losses not in news
+        assert watch.tick(job.id, seen, can_be_seen=False) == gr.skip()
+        clock[0] = 40.0
+        later = watch.tick(job.id, news[watch.seen])
+        assert watch.losses in later
+        assert watch.tick(job.id, later[watch.seen]) == gr.skip()
+    finally:
+        release(tmp_path)
 
 
 def test_a_run_in_epochs(form: JobForm, tmp_path: Path) -> None:
