@@ -31,8 +31,6 @@ from training.jobs import Jobs
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
-POLL_SECONDS = 0.01  # of the queue of events
-
 
 QUIETLY = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -58,9 +56,6 @@ class Playground:
             warm_up=lambda: guarded_warm_up(self.loaded, name),
         )
         self.blocks = _page(self.loaded, self.worker, options)
-        # Gradio looks for events a thousand times a second, which costs a core that decodes up to a tenth of its time.
-        self.blocks._queue.sleep_when_free = POLL_SECONDS
-        self.blocks._queue.progress_update_sleep_when_free = 5 * POLL_SECONDS
 
     def launch(self) -> None:
         """Serve the page, print its address, and return after Ctrl+C."""
