@@ -83,7 +83,7 @@ class Compare:
         outputs = [self.said, self.shown, *self.figures, *self.held_out, self.table]
         inputs = [self.chosen, self.log_scale]
         gr.on([self.chosen.input, self.log_scale.input], self.compared, inputs, outputs, **QUIET)
-        self.search.input(self.refreshed, self.search, self.lists, trigger_mode="always_last", **QUIET)
+        self.search.change(self.refreshed, self.search, self.lists, trigger_mode="always_last", **QUIET)
         self.runs.select(self.added, self.chosen, self.chosen, **QUIET).then(self.compared, inputs, outputs, **QUIET)
 
     @property
@@ -97,14 +97,16 @@ class Compare:
         listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in started]
         wanted = search.lower().split() if isinstance(search, str) else []
         found = [row for row in self.run_table.rows(started) if all(word in " ".join(row).lower() for word in wanted)]
-        rows = {"headers": list(HEADERS), "data": found}
+        # Gradio leaves the old rows in the table if there is none.
+        none = ["No run has these words.", *[""] * (len(HEADERS) - 1)]
+        rows = {"headers": list(HEADERS), "data": found or [none]}
         return {self.chosen: gr.update(choices=listed), self.runs: gr.update(value=rows, visible=bool(started))}
 
     def added(self, chosen: Any, event: gr.SelectData) -> Any:
         """Compare a run of the table too; a second click leaves it out again."""
         row = event.row_value
         so_far = list(chosen) if isinstance(chosen, list) else []
-        if not isinstance(row, list) or not row:
+        if not isinstance(row, list) or not row or not row[-1]:
             return gr.skip()
         if row[-1] in so_far:
             return [each for each in so_far if each != row[-1]]

@@ -102,6 +102,7 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
         page.get_by_role("tab", name="Compare").click()
         expect(page.locator("#compare-table-of-runs")).to_contain_text(name)
         page.get_by_label("Search runs").fill("no such run")
+        expect(page.locator("#compare-table-of-runs")).to_contain_text("No run has these words.")
         expect(page.locator("#compare-table-of-runs")).not_to_contain_text(name)
         assert page.evaluate("window.hacked") is None
 
