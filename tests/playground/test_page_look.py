@@ -150,7 +150,7 @@ def test_a_sweep_shows_its_progress(held_page: Page, gate: Gate) -> None:
     held_page.get_by_role("spinbutton", name="Problems").fill("1")
     held_page.locator("#sweep-run").click()
     progress = held_page.locator("#sweep-said")
-    expect(progress).to_contain_text(re.compile(r"Warming up: 0 of \d answers"))
+    expect(progress).to_contain_text(re.compile(r"Warming up: 0 of \d+ answers"))
     held_page.locator("#sweep-stop").click()
     expect(progress).to_contain_text("Stopped.")
 
