@@ -142,34 +142,22 @@ class BlockModel:
         row. near: the mask of sliding-window layers; None if it is `mask`. noise: the noise rows of a draft adapter.
         """
         with running(noise):
-            return self._hidden(ids_BQ, mask, position_BQ, cache, keys, near, noise)
-
-    def _hidden(
-        self,
-        ids_BQ: Tensor,
-        mask: Tensor | None,
-        position_BQ: Tensor,
-        cache: Cache,
-        keys: int,
-        near: Tensor | None,
-        noise: NoiseRows | None,
-    ) -> Tensor:
-        if self._fused is not None:
-            added = None if mask is None else additive(mask, self.dtype)
-            return self._fused(ids_BQ, added, position_BQ, cache, keys, noise)
-        if mask is None:  # transformers would use a causal mask
-            mask = torch.ones(1, 1, ids_BQ.shape[1], keys, dtype=torch.bool, device=self.device)
-        # Converted once to floats: SDPA would convert a bool mask in every layer, and eager attention adds the mask.
-        masks = {"full_attention": additive(mask, self.dtype)}
-        masks["sliding_attention"] = masks["full_attention"] if near is None else additive(near, self.dtype)
-        return self.body(
-            input_ids=ids_BQ,
-            # A network with a kind for each layer takes a mask for each kind; in the others all layers are alike.
-            attention_mask=masks if self._mixed else masks["sliding_attention"],
-            position_ids=position_BQ,
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state
+            if self._fused is not None:
+                added = None if mask is None else additive(mask, self.dtype)
+                return self._fused(ids_BQ, added, position_BQ, cache, keys, noise)
+            if mask is None:  # transformers would use a causal mask
+                mask = torch.ones(1, 1, ids_BQ.shape[1], keys, dtype=torch.bool, device=self.device)
+            # Converted once to floats: SDPA would convert a bool mask in every layer, eager attention adds the mask.
+            masks = {"full_attention": additive(mask, self.dtype)}
+            masks["sliding_attention"] = masks["full_attention"] if near is None else additive(near, self.dtype)
+            return self.body(
+                input_ids=ids_BQ,
+                # A network with a kind for each layer takes a mask for each kind; in the others all layers are alike.
+                attention_mask=masks if self._mixed else masks["sliding_attention"],
+                position_ids=position_BQ,
+                cache=cache,
+                use_cache=True,
+            ).last_hidden_state
 
     def position_offset(self, length: int) -> int:
         """What is added to the RoPE positions of a row that can reach `length` tokens (see `rope`)."""

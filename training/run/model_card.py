@@ -60,8 +60,7 @@ def model_card(
     the run's last step or its best. early: whether the run ended before its last step.
     """
     if recipe.drafts:
-        trained = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
-        what, use = draft_card.what(recipe, _base(recipe), trained), draft_card.use(_base(recipe))
+        what, use = draft_card.what(recipe, _base(recipe), _trained(model)), draft_card.use(_base(recipe))
         found = draft_card.acceptance(evaluation, progress.step)
     else:
         what, use = _what(recipe, model), _use(name, recipe, model)
@@ -107,12 +106,11 @@ def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
 
 def draft_adapter_card(recipe: Recipe, model: TrainedModel, step: int) -> str:
     """The README of an exported checkpoint of a draft adapter."""
-    trained = sum(each.numel() for each in model.network.parameters() if each.requires_grad)
     base = _base(recipe)
     parts = [
         _metadata(recipe, None, None),
         f"# Draft adapter after step {step} of {recipe.optimisation.max_steps}",
-        draft_card.what(recipe, base, trained),
+        draft_card.what(recipe, base, _trained(model)),
         draft_card.use(base, folder="."),
     ]
     return "\n\n".join(parts) + "\n"
@@ -123,6 +121,11 @@ def _base(recipe: Recipe) -> str:
     if recipe.base is None:
         return "a new network"
     return hub_id_of(recipe) or Path(recipe.base).name
+
+
+def _trained(model: TrainedModel) -> int:
+    """The number of trained parameters."""
+    return sum(each.numel() for each in model.network.parameters() if each.requires_grad)
 
 
 def _metadata(recipe: Recipe, data: DataFacts | None, base_licence: str | None) -> str:
