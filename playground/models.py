@@ -9,15 +9,16 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError, SettingError
-from playground.model_cards import cards
+from playground.model_cards import Card, cards
 from playground.options import ServerOptions
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import replies
-from playground.server.found_models import FoundModels
+from playground.server.found_models import FoundModel, FoundModels
 from playground.server.loaded_models import QUANTIZATIONS, LoadedModels
 from playground.server.loading_frames import Loaded, Loading, Refused
 from playground.server.web_files import read
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
+from playground.training_tab.words import say
 
 PRIVATE = {"api_visibility": "private"}
 Load = Callable[[], str]  # loads a model; returns its name on this server
@@ -125,6 +126,7 @@ class ModelsTab:
             yield self._say(card, str(error), error=True)
             return
         began, said, name, refused, reply = time.monotonic(), "", "", "", None
+        found = self.found.models()  # once, not for every second of the progress: it reads the headers of all files
         for reply in replies(self.worker, run_id):
             frames = [each.frame for each in reply.frames]
             name = next((frame.name for frame in frames if isinstance(frame, Loaded)), name)
@@ -137,7 +139,7 @@ class ModelsTab:
                 words += f", {seconds} s." if seconds else "."
             if words != said and reply.state in ("queued", "running"):
                 said = words
-                yield self._say(card, words, busy=True)
+                yield self._say(card, words, busy=True, found=found)
         if refused or not name:
             yield self._say(card, refused or (reply.message if reply else "") or "It was not loaded.", error=True)
             return
@@ -169,9 +171,9 @@ class ModelsTab:
 
     def refuse(self, name: str, why: str) -> dict[Any, Any]:
         """Say in the card of a loaded model why it cannot be used."""
-        listed = cards(self.found.models(), self.loaded.facts(), self.options.trains)
-        card = next((each.id for each in listed for own in each.loaded if own.name == name), BY_NAME)
-        return self._say(card, why, error=True)
+        found = self.found.models()
+        card = next((each.id for each in self._cards(found) for own in each.loaded if own.name == name), BY_NAME)
+        return self._say(card, why, error=True, found=found)
 
     def refreshed(self) -> dict[Any, Any]:
         """The list as it is now."""
@@ -179,18 +181,20 @@ class ModelsTab:
 
     # -- what is shown -----------------------------------------------------------------------------------
 
-    def _say(self, card: str, text: str, error: bool = False, busy: bool = False) -> dict[Any, Any]:
-        """Show a sentence in a card, or below the form, and the list as it is now."""
+    def _say(
+        self, card: str, text: str, error: bool = False, busy: bool = False, found: list[FoundModel] | None = None
+    ) -> dict[Any, Any]:
+        """Show a sentence in a card, or below the form, and the list. found: the models on this machine, if known."""
         news = {"card": card, "text": text, "error": error, "busy": busy}
         if card == BY_NAME:
-            role = "alert" if error else "status"
-            below = f'<p class="said{" error" if error else ""}" role="{role}">{_escaped(text)}</p>'
-            return {self.list: self._value(), self.message: below}
-        return {self.list: self._value(news), self.message: ""}
+            return {self.list: self._value(None, found), self.message: say(text, error)}
+        return {self.list: self._value(news, found), self.message: ""}
 
-    def _value(self, news: dict[str, Any] | None = None) -> dict[str, Any]:
-        listed = cards(self.found.models(), self.loaded.facts(), self.options.trains)
-        return {"cards": [card.to_json() for card in listed], "news": news}
+    def _value(self, news: dict[str, Any] | None = None, found: list[FoundModel] | None = None) -> dict[str, Any]:
+        return {"cards": [card.to_json() for card in self._cards(found)], "news": news}
+
+    def _cards(self, found: list[FoundModel] | None = None) -> list[Card]:
+        return cards(self.found.models() if found is None else found, self.loaded.facts(), self.options.trains)
 
     def _rules(self) -> str:
         options = self.options
@@ -213,8 +217,3 @@ def _sent(event: gr.EventData, key: str) -> str:
     data = event._data if isinstance(event._data, dict) else {}
     value = data.get(key)
     return value if isinstance(value, str) else ""
-
-
-def _escaped(text: str) -> str:
-    """A sentence as HTML text: it may contain what a visitor has typed."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
