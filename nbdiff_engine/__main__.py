@@ -162,10 +162,11 @@ def models(
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in found]))
         return
+    width = max(len(each.name) for each in found)
     for each in found:
-        kind = f"block size {each.block_size}" if each.block_size else "AR only"
         here = "" if each.origin is not None else f"  not installed: {each.how_to_install}"
-        print(f"{each.name:12} {each.parameters / 1e6:6.1f}M  {each.dtype:9} {kind:14} {each.architecture}{here}")
+        facts = f"{each.parameters / 1e6:6.1f}M  {each.dtype:9} {each.kind:18} {each.architecture}"
+        print(f"{each.name:{width}} {facts}{here}")
 
 
 cli.command("eval")(eval_command)

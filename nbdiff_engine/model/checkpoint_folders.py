@@ -19,11 +19,17 @@ from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 logger = logging.getLogger(__name__)
 
 BUNDLED_FOLDER = ASSETS / "models"
+_ADAPTER_FOLDER = ASSETS / "adapters"
 
 
 def bundled_models() -> dict[str, Path]:
     """Name and folder of every checkpoint that is part of the project."""
     return {path.parent.name: path.parent for path in sorted(BUNDLED_FOLDER.glob("*/config.json"))}
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """Name and folder of every draft adapter that is part of the project. The name is that of its base, and -drafts."""
+    return {f"{path.parent.name}-drafts": path.parent for path in sorted(_ADAPTER_FOLDER.glob(f"*/{ADAPTER_CONFIG}"))}
 
 
 def label_of(name: str | os.PathLike[str], folder: Path) -> str:
@@ -43,7 +49,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
         raise CheckpointError(f"The model is {brief(name)}; give a bundled name, a folder or a hub id.")
     if not text.strip():
         raise CheckpointError("The model name is empty; give a bundled name, a folder or a hub id.")
-    bundled = bundled_models()
+    bundled = bundled_models() | bundled_adapters()
     if text in bundled:
         return bundled[text]
     if text in PACKAGED_MODELS:

@@ -15,7 +15,13 @@ from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from nbdiff_engine.errors import CheckpointError, SettingError, brief
-from nbdiff_engine.model.checkpoint_folders import bundled_models, find_checkpoint, label_of, read_json
+from nbdiff_engine.model.checkpoint_folders import (
+    bundled_adapters,
+    bundled_models,
+    find_checkpoint,
+    label_of,
+    read_json,
+)
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
 from nbdiff_engine.model.hub_checkpoints import HubName
@@ -194,10 +200,18 @@ class NamedModel:
     dtype: str
     block_size: int | None  # None: an AR checkpoint
     how_to_install: str | None = None
+    drafts_for: str | None = None  # of a draft adapter: the name of its base
+
+    @property
+    def kind(self) -> str:
+        if self.drafts_for:
+            return f"drafts for {self.drafts_for}"
+        return "AR only" if self.block_size is None else f"block size {self.block_size}"
 
 
 def describe_named() -> list[NamedModel]:
-    """One NamedModel for each bundled checkpoint, then for each that a package brings. Converts and downloads none."""
+    """One NamedModel for each bundled checkpoint, for each that a package brings, and for each bundled draft adapter.
+    Converts and downloads none."""
     bundled = [
         NamedModel(
             name=name,
@@ -213,7 +227,12 @@ def describe_named() -> list[NamedModel]:
         NamedModel(name, each.origin, each.architecture, each.parameters, each.dtype, None, each.how_to_install)
         for name, each in PACKAGED_MODELS.items()
     ]
-    return bundled + packaged
+    known = {each.name: each for each in bundled + packaged}
+    adapted = [
+        replace(known[spec.base.name], name=name, block_size=spec.block_size, drafts_for=spec.base.name)
+        for name, spec in ((name, DraftSpec.read(folder, name)) for name, folder in bundled_adapters().items())
+    ]
+    return [*known.values(), *adapted]
 
 
 # -- single facts -------------------------------------------------------------------------------------------

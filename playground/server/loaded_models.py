@@ -15,7 +15,7 @@ import psutil
 
 from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load
 from nbdiff_engine.errors import brief
-from nbdiff_engine.model.checkpoint_folders import find_checkpoint
+from nbdiff_engine.model.checkpoint_folders import bundled_adapters, find_checkpoint
 from nbdiff_engine.model.gguf_files import converted_bytes
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.lora_folders import base_of_adapter
@@ -180,7 +180,7 @@ class LoadedModels:
         asked = asked.strip() if isinstance(asked, str) else ""
         if not asked or len(asked) > _LONGEST_NAME or not asked.isprintable():
             raise SettingError("Give the name of a model: a bundled name, a folder, a GGUF file, or a hub id.")
-        bundled = bundled_models()
+        bundled = bundled_models() | bundled_adapters()
         if asked in bundled:
             return bundled[asked], asked, "bundled"
         if asked in PACKAGED_MODELS:

