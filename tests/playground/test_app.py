@@ -79,6 +79,7 @@ def test_any_other_host_needs_a_login(host: str) -> None:
     assert "secret" not in repr(options)
 
 
+@pytest.mark.slow
 def test_a_space_needs_no_login(tmp_path: Path) -> None:
     assert ServerOptions(host="0.0.0.0", space=True).auth is None
     assert not ServerOptions(host="0.0.0.0", space=True).is_local

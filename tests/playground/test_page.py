@@ -64,6 +64,7 @@ def test_every_lane_shows_its_text_and_its_figures(used_page: Page) -> None:
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").text_content())
 
 
+@pytest.mark.slow
 def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
     with opened(browser, server, reduced_motion="no-preference") as page:
         page.locator("[data-play]").click()
@@ -126,6 +127,7 @@ def test_the_parameter_field_of_a_lane_depends_on_its_policy(page: Page) -> None
     expect(lanes(page)[1]).to_contain_text("4 steps a block")
 
 
+@pytest.mark.slow
 def test_lanes_are_switched_off_added_and_given_another_model(page: Page) -> None:
     form = lane_form(page, 2)
     form.get_by_role("checkbox", name="Lane 3").uncheck()
@@ -140,6 +142,7 @@ def test_lanes_are_switched_off_added_and_given_another_model(page: Page) -> Non
     expect(page.locator("[data-lanes]")).to_contain_text("nano-ar, one token per forward, temperature 0.5, seed 0")
 
 
+@pytest.mark.slow
 def test_a_preset_sets_the_lanes(page: Page) -> None:
     page.get_by_label("Preset").click()
     page.get_by_role("option", name="Policies").click()
@@ -150,6 +153,7 @@ def test_a_preset_sets_the_lanes(page: Page) -> None:
     assert any("entropy bound" in name for name in names)
 
 
+@pytest.mark.slow
 def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
     page.get_by_label("Ignore end-of-text").check()
     run(page, "What is the capital of Germany?", max_new_tokens="48")

@@ -32,6 +32,7 @@ def test_a_shared_link_has_our_card(server: Server) -> None:
     assert server.get("/share.png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_footer_leads_to_the_api(browser: Browser, server: Server) -> None:
     page = browser.new_page()  # not `opened`: the API page is Gradio's own, with console messages of its own
     page.goto(server.url)
@@ -41,6 +42,7 @@ def test_the_footer_leads_to_the_api(browser: Browser, server: Server) -> None:
     page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Python", "curl"])
 def test_the_run_of_the_form_is_copied_as_code_that_works(page: Page, tmp_path: Path, kind: str) -> None:
     page.get_by_role("textbox", name="Prompt", exact=True).fill("What's the capital of Peru?")

@@ -28,6 +28,7 @@ pytestmark = BROWSER_TEST
 # -- names, sizes, colours ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_headings_and_controls_have_their_names(page: Page) -> None:
     expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_be_editable()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
@@ -102,6 +103,7 @@ def test_tokens_have_enough_contrast_and_axe_finds_nothing_serious(
 # -- a model that a test controls, and that decodes script tags --------------------------------------------
 
 
+@pytest.mark.slow
 def test_lanes_fill_while_the_model_works_and_stop_ends_it(held_page: Page, gate: Gate) -> None:
     ask(held_page, STORY)
     stop = held_page.get_by_role("button", name="Stop", exact=True)

@@ -58,6 +58,7 @@ def test_a_preset_survives(page: Page) -> None:
     expect(page.locator("#lanes fieldset")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_the_tab_and_the_last_sweep_survive(page: Page) -> None:
     page.get_by_role("tab", name="Block sizes").click()
     for size in ("2", "8", "16", "32"):
@@ -71,6 +72,7 @@ def test_the_tab_and_the_last_sweep_survive(page: Page) -> None:
     expect(page.locator("#sweep-plots .js-plotly-plot:visible")).to_have_count(4)
 
 
+@pytest.mark.slow
 def test_a_reload_in_the_middle_of_a_run_returns_to_it(held_page: Page, gate: Gate) -> None:
     set_lane(held_page, 0, "temperature", "0")
     ask(held_page, "What is the capital of Germany?", max_new_tokens="12")

@@ -36,6 +36,7 @@ def test_the_figures_show_the_race_on_the_stage(used_page: Page) -> None:
         expect(figures.locator(".legend").first).to_contain_text(name)
 
 
+@pytest.mark.slow
 def test_a_link_restores_all_settings_of_a_run(browser: Browser, server: Server, page: Page) -> None:
     page.get_by_label("Ignore end-of-text").check()
     run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
@@ -116,6 +117,7 @@ def test_the_conversation_keeps_its_turns(page: Page) -> None:
 # -- block sizes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Block sizes").click()
     page.get_by_label("2", exact=True).uncheck()
@@ -187,6 +189,7 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
     expect(page.locator("#job-base input")).to_have_value("nano")
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_by_its_name_or_refused_in_a_sentence(page: Page) -> None:
     page.get_by_role("tab", name="Models").click()
     page.get_by_label("Load another model", exact=True).fill("nano")

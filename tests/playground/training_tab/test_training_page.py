@@ -77,6 +77,7 @@ def until_finished(page: Page) -> None:
     expect(state(page)).to_have_text("finished", timeout=4 * PATIENCE)  # a replay of 200 steps takes 24 seconds
 
 
+@pytest.mark.slow
 def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
     browser: Browser, server: Server, held: Path
 ) -> None:
