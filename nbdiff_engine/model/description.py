@@ -26,7 +26,7 @@ from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.families import FAMILIES, Family, why_not_decoded
 from nbdiff_engine.model.hub_checkpoints import HubName
 from nbdiff_engine.model.layer_kinds import context_length_of, full_attention_length_of
-from nbdiff_engine.model.lora_folders import base_of_adapter, spec_of_adapter
+from nbdiff_engine.model.lora_folders import base_of_adapter, beside_adapter, spec_of_adapter
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.tokenizer_files import end_of_turn, load_tokenizer, readable_files
@@ -145,7 +145,9 @@ def _describe_adapter(
     is_local: it is not from the hub. One from there may name a path, which is of another machine: never read here.
     """
     draft = DraftSpec.read(folder, label) if is_draft_adapter(folder) else None
-    named = base if base is not None else base_of_adapter(folder, label) if draft is None else draft.base.name
+    named = base
+    if base is None:
+        named = base_of_adapter(folder, label) if draft is None else beside_adapter(folder, draft.base.name)
     by_name = str(named) in bundled_models() or str(named) in PACKAGED_MODELS
     if base is None and not is_local and not by_name and (HubName.of(str(named)) is None or Path(named).exists()):
         raise CheckpointError(
@@ -155,8 +157,12 @@ def _describe_adapter(
     try:
         described = describe(named)
     except CheckpointError as error:
+        looked = ""
+        if base is None and not Path(named).is_absolute():
+            looked = f"As a path it is looked for in {folder} and in the working directory. "
         raise CheckpointError(
-            f"{label} is an adapter, and its base cannot be loaded: {error} Give the base's own place as base (--base)."
+            f"{label} is an adapter, and its base cannot be loaded: {error} {looked}Give the base's own place as base "
+            "(--base)."
         ) from error
     if described.adapter is not None:
         raise CheckpointError(

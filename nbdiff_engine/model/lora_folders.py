@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError, brief, brief_text
-from nbdiff_engine.model.checkpoint_folders import read_json
+from nbdiff_engine.model.checkpoint_folders import bundled_models, read_json
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.vocabulary_rows import add_rows
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -28,11 +29,26 @@ _NOT_READ = ("megatron_config", "auto_mapping", "eva_config", "corda_config", "l
 
 
 def base_of_adapter(folder: Path, label: str) -> str:
-    """The name of an adapter's base, as its config names it. Raises CheckpointError if it names none."""
+    """The name of an adapter's base, as its config names it, or its path if it is given relative to the adapter's
+    folder. Raises CheckpointError if it names none."""
     base = read_json(folder, ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():
         raise CheckpointError(f"{label} is an adapter whose {ADAPTER_CONFIG} names no base; give it as base (--base).")
-    return base
+    return beside_adapter(folder, base)
+
+
+def beside_adapter(folder: Path, base: str) -> str:
+    """The name of a base, or its absolute path if it names a place that exists relative to an adapter's folder.
+
+    That place is tried before the working directory, so that folders which are moved together stay a pair.
+    """
+    named = bundled_models() | PACKAGED_MODELS
+    try:
+        path = folder / base
+        relative = base not in named and not Path(base).is_absolute() and path.exists()
+    except (OSError, ValueError):  # a name that is too long, or with a NUL
+        return base
+    return str(path.resolve()) if relative else base
 
 
 def spec_of_adapter(folder: Path, label: str, vocabulary: int, eos_token_ids: frozenset[int]) -> DiffusionSpec | None:

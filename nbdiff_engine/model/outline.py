@@ -13,7 +13,7 @@ from nbdiff_engine.errors import CheckpointError
 from nbdiff_engine.model.checkpoint_folders import read_json
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.families import FAMILIES, NOT_DECODED, NOT_NATIVE
-from nbdiff_engine.model.lora_folders import ADAPTER_SPEC, base_of_adapter
+from nbdiff_engine.model.lora_folders import ADAPTER_SPEC, base_of_adapter, beside_adapter
 from nbdiff_engine.model.spec import CONFIG_KEY
 from nbdiff_engine.model.weight_files import ADAPTER_WEIGHTS, is_adapter, weight_files
 
@@ -54,7 +54,9 @@ def outline(place: Path) -> Outline | None:
         return Outline(0, place.stat().st_size) if place.suffix.lower() == ".gguf" else None
     if is_draft_adapter(place):
         spec = DraftSpec.read(place, place.name)
-        return Outline(*_size([place / ADAPTER_WEIGHTS]), spec.block_size, spec.base.name, drafts=True)
+        return Outline(
+            *_size([place / ADAPTER_WEIGHTS]), spec.block_size, beside_adapter(place, spec.base.name), drafts=True
+        )
     if is_adapter(place):
         blocks = read_json(place, ADAPTER_SPEC).get("block_size") if (place / ADAPTER_SPEC).is_file() else None
         return Outline(*_size([place / ADAPTER_WEIGHTS]), _whole(blocks), base_of_adapter(place, place.name))

@@ -22,25 +22,31 @@ _NATS = "nats per token"
 _MOST_PHASES = 40  # more would be a grey surface
 _RIGHT = {"overlaying": "y", "side": "right", "showgrid": False, "zeroline": False}  # a second y axis
 _SHARES = 10_000  # steps of a run whose shares are shown
+_BEYOND = 1.25  # how far the figure goes beyond the step where the last size begins, if the end is not known
 
 
 def growth(blocks: BlockGrowth | None, max_steps: int | None) -> go.Figure:
     """The planned block size over a run.
 
     blocks: None: an AR model, with blocks of one token. max_steps: None: not known before the run starts; the figure
-    then shows the share of the run.
+    then shows the share of the run, or the steps where the sizes begin if the recipe gives these.
     """
-    total = max_steps or _SHARES
-    stages = ((0, 1),) if blocks is None else blocks.over(total).stages
-    within = [(first, size) for first, size in stages if first <= total]
-    sizes = [size for _, size in within] + [within[-1][1]]
-    if max_steps is None:
-        figure = _figure("Share of the run (%)", "Block size (tokens)", 200)
-        ends = [100 * first / total for first, _ in within] + [100]
+    in_steps = blocks is not None and blocks.in_steps
+    shares = max_steps is None and not in_steps
+    if shares:
+        total, title = _SHARES, "Share of the run (%)"
+    elif max_steps is None:
+        total, title = int(_BEYOND * blocks.starts[-1]) + 1, "Step, of a run that ends after its epochs"
+    else:
+        total, title = max_steps, "Step"
+    phases = [(0, total, 1)] if blocks is None else blocks.over(total).phases(total)
+    sizes = [size for _, _, size in phases] + [phases[-1][2]]
+    figure = _figure(title, "Block size (tokens)", 200)
+    if shares:
+        ends = [100 * first / total for first, _, _ in phases] + [100]
         hover = "blocks of %{y} from %{x:.3g} % of the run"
     else:
-        figure = _figure("Step", "Block size (tokens)", 200)
-        ends = [first + 1 for first, _ in within] + [max_steps]
+        ends = [first + 1 for first, _, _ in phases] + [total]
         hover = "blocks of %{y} from step %{x}"
     add_line(figure, 0, "Block size", ends, sizes, hover, shape="hv")
     figure.data[-1].update(fill="tozeroy", fillcolor="rgba(31, 135, 204, 0.12)", mode="lines")

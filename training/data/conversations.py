@@ -11,16 +11,16 @@ from training.errors import DataError
 
 Message = Mapping[str, Any]  # {"role": ..., "content": ...}, and perhaps tool_calls, reasoning_content, ...
 
-# The values of ShareGPT's "from", and the usual roles.
-_SHAREGPT_ROLES = {
+# The values of ShareGPT's "from", which some data has as roles, and the usual roles.
+_ROLES = {
     "human": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
 }
-_SHAREGPT_ROLES |= {role: role for role in ("user", "assistant", "system", "tool")}
-_SHAREGPT_ROLES |= {"function_call": "assistant", "observation": "tool", "function_response": "tool"}
+_ROLES |= {role: role for role in ("user", "assistant", "system", "tool")}
+_ROLES |= {"function_call": "assistant", "observation": "tool", "function_response": "tool"}
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names for the thought before an answer
 
 
@@ -34,8 +34,9 @@ class Conversation:
 
     @property
     def answers(self) -> list[int]:
-        """The indices of the messages to train on."""
-        return [at for at, each in enumerate(self.messages) if at >= self.first and each["role"] == "assistant"]
+        """The indices of the messages to train on; a message with the weight 0 is context, as in OpenAI's format."""
+        later = enumerate(self.messages[self.first :], start=self.first)
+        return [at for at, each in later if each["role"] == "assistant" and each.get("weight") != 0]
 
     def up_to(self, end: int) -> "Conversation":
         """The conversation without the messages from index `end`."""
@@ -72,9 +73,11 @@ def read_messages(value: Any) -> list[dict[str, Any]]:
 
 def _message(given: Any) -> dict[str, Any]:
     known = without_none(given) if isinstance(given, Mapping) else {}
+    if isinstance(known.get("role"), str):
+        known["role"] = _ROLES.get(known["role"].lower(), known["role"])
     if "role" not in known and isinstance(known.get("from"), str):
         sender = known.pop("from")
-        known = {**known, "role": _SHAREGPT_ROLES.get(sender.lower()), "content": known.pop("value", None)}
+        known = {**known, "role": _ROLES.get(sender.lower()), "content": known.pop("value", None)}
         if sender == "function_call" and (calls := _function_calls(known["content"])):
             known = {**known, "content": "", "tool_calls": calls}
     try:

@@ -63,9 +63,9 @@ class DataSettings(BaseModel):
     source: Annotated[
         str | None,
         Field(
-            description="a .jsonl, .json, .parquet, .csv, .tsv or .txt file (also .gz, .zst), a folder of them, a hub "
-            "id (owner/name), "
-            '"corpus" (the problems of this project) or "self" (the checkpoint\'s own answers)'
+            description="a .jsonl, .json, .parquet, .csv, .tsv or .txt file (also .gz, .zst), a folder or .zip of "
+            'them, a hub id (owner/name), "corpus" (the problems of this project) or "self" (the checkpoint\'s own '
+            "answers)"
         ),
     ]
     format: Annotated[

@@ -101,9 +101,10 @@ class Encoder:
         """The number of documents of a conversation: 1, or one for each answer if the template changes earlier ones.
 
         Templates such as Qwen3's write the last answer differently, or drop the reasoning of earlier ones. Then no
-        single text holds every answer after the context that the engine reads.
+        single text holds every answer after the context that the engine reads. Raises DataError if there is no answer
+        that the template writes.
         """
-        answers = len(conversation.answers)
+        answers = len(self._answers_of(conversation))
         if answers < 2 or not self.has_template:
             return 1
         if self._answers_apart is None:
@@ -136,7 +137,7 @@ class Encoder:
                     "%d so far",
                     self.last_turn_only,
                 )
-        index = conversation.answers[-1 if answer is None else answer]
+        index = self._answers_of(conversation)[-1 if answer is None else answer]
         text, prompt = self._prompt(conversation.up_to(index))
         return self._one_turn(prompt, self._answer(conversation.up_to(index + 1), text, prompt))
 
@@ -150,6 +151,19 @@ class Encoder:
         template = self.tokenizer.get_chat_template(None, conversation.tools)
         return {name for name in names if not re.search(rf"\b{name}\b", template)}
 
+    def _answers_of(self, conversation: Conversation) -> list[int]:
+        """The indices of the answers, without those of which the template writes nothing: of tool calls alone.
+
+        Trained on, these would teach to answer with nothing. Raises DataError if no other is left.
+        """
+        answers = conversation.answers
+        silent = [at for at in answers if not conversation.messages[at]["content"].strip()]
+        if self.has_template and silent and "tool_calls" in self.unread(conversation):
+            answers = [at for at in answers if at not in silent]
+        if not answers:
+            raise DataError("Its only answers are tool calls, which the chat template does not write.")
+        return answers
+
     def _checked(self, conversation: Conversation) -> Conversation:
         """The conversation in marked form. Raises DataError for a message without text."""
         for message in conversation.messages:
@@ -162,7 +176,7 @@ class Encoder:
         """All answers as turns of one document; None if the template writes an earlier answer differently later."""
         ids: list[int] = []
         turns: list[tuple[int, int]] = []
-        for index in conversation.answers:
+        for index in self._answers_of(conversation):
             text, prompt = self._prompt(conversation.up_to(index))
             if prompt[: len(ids)] != ids:
                 return None

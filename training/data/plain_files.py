@@ -1,13 +1,13 @@
 """Files as `datasets` can read them: unpacked, and without the lines that it would refuse a whole file for.
 
-The copies lie in the cache of `datasets`, under a name that depends on the file, its size and its time.
+The copies lie in the cache of `datasets`, under a name that depends on the file, its size and its time. What a file
+unpacks to is limited, so that a small file cannot fill the disk.
 """
 
 import csv
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,20 +22,44 @@ from training.data.file_kinds import PACKED, reader_of
 from training.errors import DataError
 
 _DELIMITERS = ",;\t|"
+_ALWAYS_ALLOWED, _MOST_TIMES = 2**30, 100  # bytes, and times the packed size: text packs by a factor of 3 to 30
+_PIECE = 2**20
 
 
-def unpacked(path: Path) -> Path:
-    """The file, or an unpacked copy of a .gz or .zst file. Raises DataError if it cannot be unpacked."""
+class Allowance:
+    """How many bytes a packed file may still unpack to: 1 GiB, or 100 times its size if that is more."""
+
+    def __init__(self, path: Path, shown: Path):
+        self.shown = shown
+        self.most = self.left = max(_ALWAYS_ALLOWED, _MOST_TIMES * path.stat().st_size)
+
+    def copy(self, source: BinaryIO, target: BinaryIO) -> None:
+        """Copy a stream to its end. Raises DataError if it is longer than what is left."""
+        while piece := source.read(_PIECE):
+            self.left -= len(piece)
+            if self.left < 0:
+                raise DataError(
+                    f"{self.shown} unpacks to more than {self.most / 2**30:.3g} GiB, far more than text does; unpack "
+                    "it yourself, and give the file or folder."
+                )
+            target.write(piece)
+
+
+def unpacked(path: Path, shown: Path) -> Path:
+    """The file, or an unpacked copy of a .gz or .zst file. shown: its name in errors.
+
+    Raises DataError if it cannot be unpacked, or unpacks to too much.
+    """
     packing = PACKED.get(path.suffix.lower())
     if packing is None:
         return path
-    copy = _copy_of(path, Path(path.stem).suffix, "unpacked")
+    copy = place_of_copy(path, Path(path.stem).suffix, "unpacked")
     if not copy.exists():
         try:
             with pa.CompressedInputStream(pa.OSFile(str(path)), packing) as source, _written(copy) as target:
-                shutil.copyfileobj(source, target)
+                Allowance(path, shown).copy(source, target)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be unpacked: {brief_text(str(error), 160)}.") from error
+            raise DataError(f"{shown} cannot be unpacked: {brief_text(str(error), 160)}.") from error
     return copy
 
 
@@ -44,7 +68,7 @@ def without_bad_lines(path: Path, shown: Path, bad: BadRows) -> tuple[Path, int]
 
     shown: the name of the file in errors. Adds the rows that are left out to `bad`.
     """
-    copy = _copy_of(path, path.suffix, "readable")
+    copy = place_of_copy(path, path.suffix, "readable")
     rows = 0
     with _written(copy) as target:
         for line, problem in _csv_rows(path) if reader_of(path) == "csv" else _json_lines(path):
@@ -104,7 +128,8 @@ def delimiter_of(path: Path) -> str:
     return max(_DELIMITERS, key=first.count)
 
 
-def _copy_of(path: Path, suffix: str, what: str) -> Path:
+def place_of_copy(path: Path, suffix: str, what: str) -> Path:
+    """Where the copy of a file is, or will be. what: says which of its copies."""
     found = path.stat()
     name = hashlib.sha256(f"{path.resolve()} {found.st_size} {found.st_mtime_ns}".encode()).hexdigest()[:24]
     return Path(datasets.config.HF_DATASETS_CACHE) / f"nbdiff-{what}" / f"{name}{suffix}"

@@ -22,12 +22,14 @@ from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model.hub_checkpoints import HUB_ID, HUB_REPLY_SECONDS
 from training.data.bad_rows import BadRows
 from training.data.data_settings import CORPUS, SELF, DataSettings
-from training.data.file_kinds import PACKED, READERS, reader_of
+from training.data.file_kinds import PACKED, READERS, ZIP, ending_of, reader_of
 from training.data.plain_files import delimiter_of, unpacked, without_bad_lines
+from training.data.zip_files import SAVED, unzipped
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
 _KNOWN = f"{', '.join(READERS)} (also with {' or '.join(PACKED)})"
+_KNOWN_FILES = f"{_KNOWN}, or a {ZIP} of them"
 _NO_DATA = ("license", "licence", "readme", "notice", "copying", "changelog", "dataset_info", "dataset_infos")
 
 
@@ -41,17 +43,17 @@ def load_rows(settings: DataSettings) -> datasets.Dataset:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError):  # a path that is too long, of an unknown user, or with a NUL
         is_folder = is_file = False
-    if is_folder and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        rows = _from_saved(path, settings)
-    elif is_folder:
-        rows = _from_files(_files_of(path), source, settings)
+    if is_folder:
+        rows = _from_folder(path, path, settings)
+    elif is_file and path.suffix.lower() == ZIP:
+        rows = _from_folder(unzipped(path), path, settings)
     elif is_file:
         if reader_of(path) is None:
-            raise DataError(f"{source} is a file of an unsupported kind; give a file of {_KNOWN}.")
-        rows = _from_files([path], source, settings)
-    elif HUB_ID.fullmatch(source) and reader_of(Path(source)) is None:
+            raise DataError(f"{source} is a file of an unsupported kind; give a file of {_KNOWN_FILES}.")
+        rows = _from_files([path], [path], settings)
+    elif HUB_ID.fullmatch(source) and ending_of(source) is None:
         rows = _from_hub(settings)
-    elif reader_of(Path(source[-200:])) is not None:
+    elif ending_of(source[-200:]) is not None:
         raise DataError(f"There is no file {brief_text(source, 200)}.", FailureKind.MISSING_FILE)
     else:
         raise DataError(
@@ -64,7 +66,15 @@ def load_rows(settings: DataSettings) -> datasets.Dataset:
     return rows if settings.limit is None else rows.select(range(min(settings.limit, len(rows))))
 
 
-def _files_of(folder: Path) -> list[Path]:
+def _from_folder(folder: Path, shown: Path, settings: DataSettings) -> datasets.Dataset:
+    """The rows of a folder. shown: its name in errors, for the folder of a zip file the name of that file."""
+    if any((folder / name).is_file() for name in SAVED):
+        return _from_saved(folder, shown, settings)
+    files = _files_of(folder, shown)
+    return _from_files(files, [shown / path.relative_to(folder) for path in files], settings)
+
+
+def _files_of(folder: Path, shown: Path) -> list[Path]:
     """The files of a folder and its subfolders, sorted by path. Raises DataError unless all are of one kind."""
     files = [
         path
@@ -75,39 +85,41 @@ def _files_of(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
-        raise DataError(f"The folder {folder} contains no file of {_KNOWN}.")
+        raise DataError(f"{shown} contains no file of {_KNOWN}.")
     other = next((path for path in files if reader_of(path) != reader_of(files[0])), None)
     if other is not None:
         raise DataError(
-            f"The folder {folder} contains files of several kinds, such as {files[0].name} and {other.name}; "
+            f"{shown} contains files of several kinds, such as {files[0].name} and {other.name}; "
             "keep only one kind, or give a single file."
         )
     return files
 
 
-def _from_files(files: list[Path], source: str, settings: DataSettings) -> datasets.Dataset:
+def _from_files(files: list[Path], shown: list[Path], settings: DataSettings) -> datasets.Dataset:
+    """The rows of files. shown: their names in errors."""
+    source = settings.source
     if settings.subset is not None:
         raise DataError(f"subset is {brief(settings.subset)}, but {source} is on disk and has none; leave it out.")
     if re.split(r"[\[+]", settings.split)[0] != "train":
         raise DataError(f"split is {brief(settings.split)}, but {source} is on disk and has only 'train'.")
-    for path in files:
+    for path, name in zip(files, shown, strict=True):
         if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty.")
-    reader, plain = reader_of(files[0]), [unpacked(path) for path in files]
+            raise DataError(f"{name} is empty.")
+    reader, plain = reader_of(files[0]), list(map(unpacked, files, shown))
     try:
         if reader == "json":  # whose reader stores bytes without a check
-            for path, shown in zip(plain, files, strict=True):
-                if problem := _text_error(path, shown):
+            for path, name in zip(plain, shown, strict=True):
+                if problem := _text_error(path, name):
                     raise DataError(problem)
         return _loaded(reader, plain, settings)
     except Exception as error:  # the readers may raise any exception for a file of a user
-        readable = _without_bad_rows(reader, files, plain, settings)
+        readable = _without_bad_rows(reader, shown, plain, settings)
         if readable is None:
-            raise _load_error(files, plain, source, error) from error
+            raise _load_error(shown, plain, source, error) from error
     try:
         return _loaded(reader, readable, settings)
     except Exception as error:
-        raise _load_error(files, readable, source, error) from error
+        raise _load_error(shown, readable, source, error) from error
 
 
 def _loaded(reader: str, files: list[Path], settings: DataSettings) -> datasets.Dataset:
@@ -120,7 +132,7 @@ def _loaded(reader: str, files: list[Path], settings: DataSettings) -> datasets.
         )
 
 
-def _without_bad_rows(reader: str, files: list[Path], plain: list[Path], settings: DataSettings) -> list[Path] | None:
+def _without_bad_rows(reader: str, shown: list[Path], plain: list[Path], settings: DataSettings) -> list[Path] | None:
     """Copies of files of rows without those that cannot be read; None if no row is to blame, or the files have none.
 
     Raises DataError if there are too many.
@@ -128,8 +140,8 @@ def _without_bad_rows(reader: str, files: list[Path], plain: list[Path], setting
     if reader not in ("json", "csv") or (reader == "json" and any(_is_list(path) for path in plain)):
         return None
     bad, rows, copies = BadRows(settings.source, settings.bad_rows), 0, []
-    for path, shown in zip(plain, files, strict=True):
-        copy, found = without_bad_lines(path, shown, bad)
+    for path, name in zip(plain, shown, strict=True):
+        copy, found = without_bad_lines(path, name, bad)
         copies.append(copy)
         rows += found
     bad.check(rows)
@@ -142,15 +154,15 @@ def _is_list(path: Path) -> bool:
         return file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
-def _from_saved(folder: Path, settings: DataSettings) -> datasets.Dataset:
+def _from_saved(folder: Path, shown: Path, settings: DataSettings) -> datasets.Dataset:
     """The rows of a folder that `save_to_disk` wrote."""
     try:
         found = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library may raise any exception for a folder of a user
-        raise DataError(f"{folder} cannot be read as a saved data set: {_one_line(error)}") from error
+        raise DataError(f"{shown} cannot be read as a saved data set: {_one_line(error)}") from error
     if isinstance(found, datasets.DatasetDict):
         if settings.split not in found:
-            raise DataError(f"{folder} has no split {settings.split!r}; it has {', '.join(found)}.")
+            raise DataError(f"{shown} has no split {settings.split!r}; it has {', '.join(found)}.")
         found = found[settings.split]
     return found
 
@@ -171,12 +183,12 @@ def _reader_options(reader: str, files: list[Path]) -> dict[str, Any]:
     return {}
 
 
-def _load_error(files: list[Path], plain: list[Path], source: str, error: Exception) -> DataError:
+def _load_error(shown: list[Path], plain: list[Path], source: str, error: Exception) -> DataError:
     """The error for files that cannot be read, with the line if it is known. plain: the files, unpacked."""
-    for shown, path in zip(files, plain, strict=True):
-        problem = _text_error(path, shown) if reader_of(path) != "parquet" else None
+    for name, path in zip(shown, plain, strict=True):
+        problem = _text_error(path, name) if reader_of(path) != "parquet" else None
         if problem is None and reader_of(path) == "json":
-            problem = _json_error(path, shown)
+            problem = _json_error(path, name)
         if problem is not None:
             return DataError(problem, FailureKind.BAD_ROW)
     if isinstance(error, DatasetGenerationCastError):
@@ -184,7 +196,7 @@ def _load_error(files: list[Path], plain: list[Path], source: str, error: Except
     if "corresponds to no data" in str(error):
         return DataError(f"{source} contains no rows, so there is nothing to train on.")
     cause = error.__cause__ or error
-    return DataError(f"{source} cannot be read as {reader_of(files[0])}: {_one_line(cause)}")
+    return DataError(f"{source} cannot be read as {reader_of(plain[0])}: {_one_line(cause)}")
 
 
 def _text_error(path: Path, shown: Path) -> str | None:

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model import lora_folders
+from nbdiff_engine.model.checkpoint_folders import bundled_models
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from training.errors import RecipeError
 from training.model.base import TrainedModel, load_base, with_spec
 from training.recipe.recipe import Lora, Recipe
@@ -130,7 +132,7 @@ def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, fol
 
     # `save_embedding_layers` would otherwise ask the hub for the size of the base's vocabulary.
     adapters.save_pretrained(str(folder), save_embedding_layers=False)
-    changes = {"base_model_name_or_path": recipe.base}
+    changes = {"base_model_name_or_path": recorded_name(recipe.base)}
     if recipe.lora.init.startswith(_SUBTRACTING):
         plain = _plain_base(recipe)
         first = add_adapters(plain.network, recipe.lora, model.spec.mask_token_id, recipe.seed)
@@ -146,6 +148,14 @@ def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, fol
         scale = 2**0.5 if recipe.lora.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
         changes |= {"init_lora_weights": True, "r": 2 * recipe.lora.rank, "lora_alpha": scale * recipe.lora.alpha}
     rewrite_config(folder, **changes)
+
+
+def recorded_name(base: str) -> str:
+    """The name of a base in the files of an adapter: of a folder its absolute path, which holds in any directory."""
+    if base in bundled_models() or base in PACKAGED_MODELS:
+        return base
+    path = Path(base).expanduser()
+    return str(path.resolve()) if path.exists() else base
 
 
 def rewrite_config(folder: Path, **changes: Any) -> None:

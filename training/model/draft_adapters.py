@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from nbdiff_engine.model.draft_spec import MASK_EMBEDDING, NOISE_WEIGHTS, BaseIdentity, DraftSpec, fingerprint_of
 from training.errors import RecipeError
-from training.model.adapters import add_adapters, rewrite_config
+from training.model.adapters import add_adapters, recorded_name, rewrite_config
 from training.model.base import TrainedModel, load_base
 from training.recipe.recipe import Recipe
 
@@ -67,7 +67,7 @@ def save_draft_adapter(
     tensors = {name: each.detach().to("cpu", dtype).contiguous() for name, each in tensors.items()}
     adapter.peft.save_pretrained(str(folder), save_embedding_layers=False)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    rewrite_config(folder, base_model_name_or_path=recipe.base)
+    rewrite_config(folder, base_model_name_or_path=recorded_name(recipe.base))
     if adapter.mask_embedding is not None:
         embedding = adapter.mask_embedding.detach().to("cpu", dtype).contiguous()
         save_file({MASK_EMBEDDING: embedding}, folder / NOISE_WEIGHTS, metadata={"format": "pt"})
@@ -84,7 +84,7 @@ def save_draft_adapter(
 
 def _identity(recipe: Recipe, network: PreTrainedModel) -> BaseIdentity:
     return BaseIdentity(
-        name=recipe.base,
+        name=recorded_name(recipe.base),
         model_type=network.config.model_type,
         parameters=sum(each.numel() for each in network.parameters()),
         fingerprint=fingerprint_of(network),

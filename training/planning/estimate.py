@@ -8,7 +8,6 @@ bound: small networks on a CPU take much longer, large ones a little longer.
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -134,31 +133,33 @@ def estimate(
         _Sizes(recipe, shape, network, layer, trained, rows, row, held_out, replaced, processes, device)
         for row in (content.mean, content.fullest)
     )
-    stages = recipe.blocks.over(steps.max_steps).stages if adapts else ((0, 1),)
+    last = steps.max_steps
+    phases = recipe.blocks.over(last).phases(last) if adapts else [(0, last, 1)]
     writing = _tokens_to_write(recipe)
     speed = flops
     if flops is None:
         flops = measure_matmul(device, recipe.precision, layer, rows * (content.mean.clean + content.mean.noised))
     if writing and speed is None:  # products with few rows are slower
         speed = measure_matmul(device, recipe.precision, layer, min(BATCH, recipe.data.self_data.documents))
-    seconds = None if flops is None else [sizes.work(size).total / flops for _, size in stages]
-    lengths = [min(b, steps.max_steps) - min(a, steps.max_steps) for a, b in pairwise([*(s for s, _ in stages), 2**62])]
+    seconds = None if flops is None else [sizes.work(size).total / flops for _, _, size in phases]
     return Estimate(
         model=shape.name,
         parameters=parameters,
         trained_parameters=sum(each.numel() for each in trained.values()),
         rows=rows,
         clean_tokens=content.mean.clean,
-        noised_tokens=content.mean.noised if stages[-1][1] > 1 or not recipe.objective.token_shift else 0,
+        noised_tokens=content.mean.noised if phases[-1][2] > 1 or not recipe.objective.token_shift else 0,
         tokens_per_step=steps.rows * steps.accumulation * processes * content.mean.clean,
         max_steps=steps.max_steps,
-        memory=fullest.memory(max(size for _, size in stages)),
-        work_first=sizes.work(stages[0][1]),
-        work_last=sizes.work(stages[-1][1]),
+        memory=fullest.memory(max(size for _, _, size in phases)),
+        work_first=sizes.work(phases[0][2]),
+        work_last=sizes.work(phases[-1][2]),
         matmul_flops_per_second=flops,
         seconds_per_step_first=seconds[0] if seconds else None,
         seconds_per_step_last=seconds[-1] if seconds else None,
-        seconds=sum(n * each for n, each in zip(lengths, seconds, strict=True)) if seconds else None,
+        seconds=sum((end - first) * each for (first, end, _), each in zip(phases, seconds, strict=True))
+        if seconds
+        else None,
         seconds_evaluating=sizes.evaluations() / processes / flops if flops else None,
         seconds_writing=2 * parameters * writing / speed if speed else (None if writing else 0.0),
         about_data=content.about,

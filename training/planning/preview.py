@@ -6,7 +6,7 @@ weights.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import torch
 
@@ -90,10 +90,10 @@ def preview(recipe: Recipe, count: int = 2, block_size: int | None = None) -> st
         )
     shown = Preview.of(recipe, size)
     if recipe.drafts:
-        return "\n\n".join([*_drafts(shown, count), growth(recipe), figures(shown)])
+        return "\n\n".join([*_drafts(shown, count), growth(shown.recipe), figures(shown)])
     drawn = attention(shown, block_size or min(size, DRAWN_BLOCK))
     head = f"{head_of(shown, size)}\n{shown.about_mask}\n{LEGEND}"
-    return "\n\n".join([head, *documents(shown, count), drawn, growth(recipe), figures(shown)])
+    return "\n\n".join([head, *documents(shown, count), drawn, growth(shown.recipe), figures(shown)])
 
 
 def head_of(shown: Preview, block_size: int) -> str:
@@ -309,14 +309,13 @@ def growth(recipe: Recipe) -> str:
     total = recipe.optimisation.max_steps
     if recipe.kind == "pretrain":
         return f"block size over {total:,} steps: 1, as in every AR model"
-    stages = recipe.blocks.over(total).stages
+    schedule = recipe.blocks.over(total)
     lines = [f"block size over {total:,} steps"]
-    for (first, size), (end, _) in pairwise([*stages, (total, 0)]):
-        steps = max(0, min(end, total) - first)
-        if steps:
-            share = steps / total
-            span = f"{first + 1:,}-{first + steps:,}"
-            lines.append(f"  {size:4} steps {span:15} {100 * share:5.1f} %  {'█' * max(1, round(40 * share))}")
+    for first, end, size in schedule.phases(total):
+        share = (end - first) / total
+        span = f"{first + 1:,}-{end:,}"
+        lines.append(f"  {size:4} steps {span:15} {100 * share:5.1f} %  {'█' * max(1, round(40 * share))}")
+    lines += [f"  {size:4} from step {first + 1:,}: not reached" for first, size in schedule.stages if first >= total]
     return "\n".join(lines)
 
 

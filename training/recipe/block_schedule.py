@@ -31,7 +31,7 @@ class BlockGrowth(BaseModel):
     )
     sizes: tuple[BlockSize, ...] = Field(default=(), description="list: the block sizes in order")
     starts: tuple[float, ...] = Field(
-        default=(), description="list: where each size begins; below 1 a fraction of the run, otherwise a step number"
+        default=(), description="list: where each size begins, all as fractions of the run or all as step numbers"
     )
 
     @model_validator(mode="after")
@@ -45,9 +45,19 @@ class BlockGrowth(BaseModel):
                 )
             if self.starts[0] != 0 or any(a >= b for a, b in pairwise(self.starts)):
                 raise ValueError(f"starts is {list(self.starts)}; the values must begin at 0 and increase")
+            later = self.starts[1:]
+            if not (all(at < 1 for at in later) or all(at >= 1 and at.is_integer() for at in later)):
+                raise ValueError(
+                    f"starts is {list(self.starts)}; give all as fractions of the run, below 1, or all as step numbers"
+                )
             if self.sizes[-1] != self.b_max:
                 raise ValueError(f"the last of sizes is {self.sizes[-1]}, but b_max is {self.b_max}; make them equal")
         return self
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether the sizes begin at given steps, however long the run is."""
+        return self.kind == "list" and self.starts[-1] >= 1
 
     def over(self, max_steps: int) -> "BlockSchedule":
         """The schedule of a run of `max_steps` steps."""
@@ -77,3 +87,10 @@ class BlockSchedule:
     def at(self, step: int) -> int:
         """The block size of a step. If two stages begin at the same step of a very short run, the later is used."""
         return [size for first, size in self.stages if first <= step][-1]
+
+    def phases(self, max_steps: int) -> list[tuple[int, int, int]]:
+        """(first step, end, block size) of the sizes that a run of `max_steps` steps trains with; at the end, the next
+        one begins."""
+        ends = [first for first, _ in self.stages[1:]] + [max_steps]
+        found = [(first, min(end, max_steps), size) for (first, size), end in zip(self.stages, ends, strict=True)]
+        return [phase for phase in found if phase[0] < phase[1]]

@@ -207,8 +207,8 @@ def _training(
         f"| seed | {recipe.seed} |",
     ]
     if recipe.kind == "adapt":
-        stages = recipe.blocks.over(steps.max_steps).stages
-        rows.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, size in stages) + " |")
+        phases = recipe.blocks.over(steps.max_steps).phases(steps.max_steps)
+        rows.append("| block sizes | " + ", ".join(f"{size} from step {first}" for first, _, size in phases) + " |")
         if recipe.drafts:
             named = (("CE", recipe.draft.ce), ("KL", recipe.draft.kl), ("TV", recipe.draft.tv))
             weights = ", ".join(f"{name} {weight:g}" for name, weight in named if weight)

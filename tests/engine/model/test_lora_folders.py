@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import nbdiff_engine as nb
 import nbdiff_engine.model.checkpoint_folders as checkpoint_folders
+from nbdiff_engine.model.lora_folders import beside_adapter
+from nbdiff_engine.model.outline import outline
 from nbdiff_engine.model.vocabulary_rows import add_rows
 from tests.conftest import GOLDEN
 from tests.engine.model.refusals import refusal
@@ -96,8 +98,36 @@ def _of(adapter: Path) -> Path:
     return other
 
 
+@pytest.mark.parametrize("named", ["../base", "base", "./inner/base"])
+def test_a_relative_base_is_looked_for_beside_the_adapter_and_then_in_the_working_directory(
+    adapter, tmp_path, monkeypatch, named
+):
+    edit_config(adapter, base_model_name_or_path=named)
+    said = refusal(adapter)
+    assert f"looked for in {adapter} and in the working directory" in said
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    beside, here = (adapter / named).resolve(), (tmp_path / "work" / named).resolve()
+    shutil.copytree(BASE, here)
+    assert nb.describe(adapter).folder == here
+    if beside != here:
+        shutil.copytree(BASE, beside)
+    assert nb.describe(adapter).folder == beside
+    assert outline(adapter).base == str(beside)
+    assert nb.load(adapter).parameters > 0
+
+
+def test_a_bundled_name_of_a_base_is_no_path(adapter):
+    (adapter / "nano").mkdir()
+    assert beside_adapter(adapter, "nano") == "nano"
+    assert beside_adapter(adapter, "x" * 5000) == "x" * 5000
+
+
 def test_an_adapter_of_the_hub_does_not_make_a_local_path_be_read(adapter, monkeypatch):
     monkeypatch.setattr(checkpoint_folders, "from_hub", lambda name: adapter)
+    assert "is an adapter of the hub that names" in refusal("someone/their-lora")
+    edit_config(adapter, base_model_name_or_path="base")
+    shutil.copytree(BASE, adapter / "base")
     assert "is an adapter of the hub that names" in refusal("someone/their-lora")
     assert nb.load("someone/their-lora", base=BASE).parameters > 0
 

@@ -168,6 +168,27 @@ def test_what_the_template_does_not_write_is_counted_and_named(tmp_path, caplog)
     assert "first rows: 2, 4, 6" in caplog.text
 
 
+def test_a_tool_call_that_the_template_does_not_write_is_no_empty_answer(tmp_path, caplog):
+    encoder = encoder_with(CHATML)
+    source = written(tmp_path / "a.jsonl", [{"messages": CALLING}])
+    train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    assert turns_of(encoder, train[0]) == ["Two.<|im_end|>"]
+    assert "the tool_calls of 1 rows is not trained on" in caplog.text
+    source = written(tmp_path / "b.jsonl", [{"messages": CALLING[:2]}])
+    with pytest.raises(DataError, match="only answers are tool calls, which the chat template does not write"):
+        open_source(DataSettings.of(source=source, held_out=0), encoder)
+
+
+def test_roles_of_sharegpt_and_weights_of_openai_in_messages(tmp_path):
+    encoder = encoder_with(CHATML)
+    given = [{"role": "human", "content": "a"}, {"role": "bot", "content": "b", "weight": 0}]
+    given += [{"role": "human", "content": "c"}, {"role": "bot", "content": "d", "weight": 1}]
+    source = written(tmp_path / "a.jsonl", [{"messages": given}])
+    train, _ = open_source(DataSettings.of(source=source, held_out=0), encoder)
+    assert train[0].ids == encoder.encode_messages(conversation("a", "b", "c", "d")).ids
+    assert turns_of(encoder, train[0]) == ["d<|im_end|>"]
+
+
 def test_system_and_history_columns_message_lists_and_text_parts(tmp_path):
     encoder = encoder_with(CHATML)
     asked, answered = conversation("c", "d")

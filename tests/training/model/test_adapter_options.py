@@ -12,7 +12,7 @@ import nbdiff_engine as nb
 from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.runs import losses, small_base, small_data, small_recipe
 from training.errors import RecipeError
-from training.model.adapters import add_adapters, init_names
+from training.model.adapters import add_adapters, init_names, recorded_name
 from training.recipe.recipe import Lora
 from training.run.launch import start
 
@@ -50,6 +50,14 @@ def test_final_and_the_adapter_on_the_unchanged_base_are_the_same_model(options,
     assert (loaded - before).abs().max() > 1e-3
     names = load_file(adapter / "adapter_model.safetensors")
     assert any("magnitude" in name for name in names) == recipe.lora.use_dora
+
+
+def test_a_base_folder_is_recorded_by_a_path_that_holds_in_any_directory(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert recorded_name("./base") == recorded_name("base") == str(tmp_path.resolve() / "base")
+    assert [recorded_name(each) for each in ("nano", "smollm2", "owner/name")] == ["nano", "smollm2", "owner/name"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.runs import WORDS, small_base, small_data, small_recipe, written
 from training.planning.estimate import estimate
 from training.planning.estimate_table import table
+from training.recipe.block_schedule import BlockGrowth
 from training.recipe.recipe import Recipe, bundled_recipes
 from training.run.launch import make_trainer
 
@@ -156,6 +157,19 @@ def test_the_steps_of_epochs_are_counted_in_the_data(tmp_path, run):
     code, _, err = run("estimate", "--recipe", str(tmp_path / "recipe.yaml"), "--flops", "1e12")
     assert code == 2
     assert "optimisation.epochs is 2, whose steps are counted in the data; give --data" in err
+
+
+def test_a_block_size_that_the_run_does_not_reach_costs_nothing(tmp_path):
+    recipe = small_recipe(small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl", rows=30))
+    ends = {}
+    for last in (50, 5):
+        blocks = BlockGrowth(kind="list", sizes=(1, 2, 16), starts=(0, 2, last), b_max=16)
+        steps = recipe.optimisation.model_copy(update={"max_steps": 10})
+        changed = recipe.model_copy(update={"blocks": blocks, "optimisation": steps})
+        ends[last] = estimate(changed, flops=1e12)
+    at_2 = recipe.model_copy(update={"blocks": BlockGrowth(kind="fixed", b_max=2)})
+    assert ends[50].work_last == estimate(at_2, flops=1e12).work_last
+    assert ends[5].work_last.total > ends[50].work_last.total
 
 
 def test_options_out_of_range_raise_an_error():

@@ -92,6 +92,20 @@ def test_the_shares_of_the_block_sizes_sum_to_100_percent(recipe):
     assert sum(float(re.search(r"([\d.]+) %", line)[1]) for line in chart) == pytest.approx(100)
 
 
+def test_the_growth_over_epochs_is_that_of_the_steps_of_the_run(recipe, tmp_path):
+    data = tmp_path / "my.jsonl"
+    data.write_text("\n".join(f'{{"prompt": "number {number}", "completion": "{number}"}}' for number in range(30)))
+    blocks = {"kind": "list", "sizes": [1, 4, 32], "starts": [0, 2, 500], "b_max": 32}
+    fields = recipe.model_dump(mode="json") | {"blocks": blocks, "data": {"source": str(data)}}
+    fields["optimisation"] = {"epochs": 9, "packed_length": 128}
+    chart = preview(Recipe.model_validate(fields)).split("block size over ")[1].split("\n\n")[0].splitlines()
+    steps = int(chart[0].split()[0])
+    assert 3 < steps < 100
+    assert chart[1].split()[:3] == ["1", "steps", "1-2"]
+    assert chart[2].split()[:3] == ["4", "steps", f"3-{steps}"]
+    assert chart[3].split(maxsplit=1) == ["32", "from step 501: not reached"]
+
+
 def test_documents_that_do_not_fit_are_counted(recipe):
     short = recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"packed_length": 24})})
     assert "too long         0 of" in preview(recipe)

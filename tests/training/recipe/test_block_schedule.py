@@ -44,12 +44,25 @@ def test_a_list_accepts_fractions_and_step_numbers():
     assert fractions.stages == steps.stages == ((0, 1), (25, 8), (50, 32))
 
 
+def test_the_phases_of_a_run_are_the_sizes_of_its_steps():
+    steps = BlockGrowth(kind="list", sizes=(1, 8, 32), starts=(0, 25, 50), b_max=32)
+    assert steps.over(60).phases(60) == [(0, 25, 1), (25, 50, 8), (50, 60, 32)]
+    assert steps.over(50).phases(50) == [(0, 25, 1), (25, 50, 8)]  # the last size is not reached
+    assert steps.over(1).phases(1) == [(0, 1, 1)]
+    for total in (1, 2, 5, 40):
+        schedule = BlockGrowth().over(total)
+        sizes = [size for first, end, size in schedule.phases(total) for _ in range(first, end)]
+        assert sizes == [schedule.at(step) for step in range(total)]
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"b_0": 64}, "b_0 is 64, but b_max is 32"),
         ({"kind": "list", "sizes": (1, 2), "starts": (0,)}, "as many starts as sizes"),
         ({"kind": "list", "sizes": (1, 32), "starts": (0.5, 0.2)}, "begin at 0 and increase"),
+        ({"kind": "list", "sizes": (1, 8, 32), "starts": (0, 0.5, 100)}, "all as fractions of the run, below 1, or"),
+        ({"kind": "list", "sizes": (1, 32), "starts": (0, 1.5)}, "all as fractions of the run, below 1, or"),
         ({"kind": "list", "sizes": (1, 16), "starts": (0, 0.2)}, "last of sizes is 16, but b_max is 32"),
         ({"ratio": 1}, "greater than or equal to 2"),
         ({"interval": 0}, "greater than 0"),
