@@ -1,4 +1,4 @@
-"""Presets: named sets of lanes for a checkpoint."""
+"""Presets: named sets of lanes for a checkpoint, or for a draft adapter and its base."""
 
 from nbdiff_engine import BlockModel
 from playground.race.run_spec import LaneSpec
@@ -13,6 +13,8 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     ar_model: name of the AR checkpoint that it was adapted from, if that is loaded.
     """
     name, spec = model.name, model.spec
+    if model.draft is not None:
+        return draft_presets(name, spec.block_size)
     ar = LaneSpec(model=name, strategy="ar")
     if spec is None:
         return {"AR only": [ar]}
@@ -49,3 +51,20 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     if ar_model is not None:
         all_presets["Before and after adaptation"] = [LaneSpec(model=ar_model, strategy="ar"), *ar_if_any, diffusion()]
     return all_presets
+
+
+def draft_presets(name: str, block_size: int) -> dict[str, list[LaneSpec]]:
+    """The presets of a draft adapter: the base one token at a time, and with its drafts. They need no loaded model.
+
+    block_size: that the adapter was trained for.
+    """
+    ar = LaneSpec(model=name, strategy="ar")
+
+    def drafted(**settings: object) -> LaneSpec:
+        return LaneSpec(model=name, strategy="self_speculative", **settings)
+
+    return {
+        "Lossless": [ar, drafted()],
+        "Draft lengths": [ar, *(drafted(block_size=size) for size in (2, 4, 8) if size <= block_size)],
+        "Sampled, same seed": [each.model_copy(update={"temperature": 0.8, "seed": 1}) for each in (ar, drafted())],
+    }

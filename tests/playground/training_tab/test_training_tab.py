@@ -137,7 +137,7 @@ def test_the_data_preview_of_a_form_is_escaped(form: JobForm) -> None:
 
 
 def test_memory_and_time_are_estimated(form: JobForm) -> None:
-    message = form.estimated(*filled())[form.said]
+    message = form.estimated(*filled())[form.need]
     assert "Memory: about" in message
     assert "Time: at least" in message
 
@@ -300,7 +300,7 @@ def test_a_run_in_epochs(form: JobForm, tmp_path: Path) -> None:
     assert "optimisation.epochs=1.5" in news[form.command]
     assert news[form.growth].layout.xaxis.title.text == "Share of the run (%)"
     assert max(news[form.growth].data[0].x) == 100
-    assert "steps of" in form.estimated(*values)[form.said]
+    assert "steps of" in form.estimated(*values)[form.need]
     refused = form.estimated(*filled(max_steps=None, epochs=1.5))[form.said]
     assert "corpus is generated without an end" in refused
 
