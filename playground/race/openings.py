@@ -58,10 +58,10 @@ TOY_EXAMPLES = (
     Example("Another story", "Make up a story: Max has a silver kite and meets a horse on the farm."),
 )
 CHAT_EXAMPLES = (
-    Example("Advice", "Give three tips for better sleep."),
+    Example("Arithmetic", "A train travels 60 miles per hour for 3 hours. How far does it go?"),
     Example("A question", "Why is the sky blue?"),
     Example("Code", "Write a Python function that returns the larger of two numbers."),
-    Example("Arithmetic", "A train travels 60 miles per hour for 3 hours. How far does it go?"),
+    Example("Advice", "Give three tips for better sleep."),
     Example("A story", "Write a short story about a fox who finds a lantern."),
 )
 # What the bundled models were trained on: a visitor cannot guess it from their names.
