@@ -106,7 +106,7 @@ class Playground:
 
 def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
-        gr.HTML(header(), js_on_load=None, apply_default_css=False, elem_id="header")
+        top = gr.HTML(header(), js_on_load=None, apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
                 decoding = DecodeTab(loaded, worker, options)
@@ -137,7 +137,20 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         models.select(models_tab.refreshed, None, models_tab.list, **QUIETLY)
         api.build(loaded, worker, options)
         sweep_api.build(loaded, worker, options)
+    _copy_no_component_for_hidden_progress(blocks, top)
     return blocks
+
+
+def _copy_no_component_for_hidden_progress(blocks: gr.Blocks, small: gr.HTML) -> None:
+    """Name `small` as the place for the progress of each event that shows none.
+
+    At each event, the browser copies all properties of each component that has been such a place, and those of its
+    children (Gradio 6.31, update_state). By default the places are the outputs: the plots, and the tabs with the whole
+    page in them, which took half of the time to open the page.
+    """
+    for event in blocks.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [small]
 
 
 def _use_in_decode_tab(
