@@ -156,12 +156,14 @@ window.addEventListener("pageshow", (event) => {
   if (event.persisted && player.live) resume();
 });
 watch("value", () => {
-  if (!restored || !props.value?.recorded || props.value.error) return receive(props.value);
+  const isOpening = props.value?.recorded && props.value.serial === openingSerial && !props.value.error;
+  if (!restored || !isOpening) return receive(props.value);
   // Gradio sets the opening value once more after this script has run.
   if (following !== null) props.value = resumed;
 });
 window.addEventListener("pagehide", () => leave(true));
 rememberTab();
+const openingSerial = props.value?.serial; // a recorded race that the visitor chooses later has another one
 const restored = resume();
 if (!restored) receive(props.value);
 tellOfComingModel();

@@ -57,11 +57,12 @@ TOY_EXAMPLES = (
     Example("A fact", "Name the money of the country whose capital is Athens."),
     Example("Another story", "Make up a story: Max has a silver kite and meets a horse on the farm."),
 )
+# What a chat model of 135 million parameters does well enough: no arithmetic.
 CHAT_EXAMPLES = (
-    Example("Arithmetic", "A train travels 60 miles per hour for 3 hours. How far does it go?"),
+    Example("Advice", "Give three tips for better sleep."),
     Example("A question", "Why is the sky blue?"),
     Example("Code", "Write a Python function that returns the larger of two numbers."),
-    Example("Advice", "Give three tips for better sleep."),
+    Example("An email", "Write a polite email that asks for a day off."),
     Example("A story", "Write a short story about a fox who finds a lantern."),
 )
 # What the bundled models were trained on: a visitor cannot guess it from their names.
