@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nbdiff_engine import BlockModel
 from nbdiff_engine.model.attention import PADDING, additive
-from tests.tiny import FAMILIES, in_part_slow
-from tests.training.objective.drafting import draft_batch, draft_objective
+from nbdiff_engine.model.draft_adapter import DraftAdapter as DraftAdapterOfEngine
+from nbdiff_engine.model.draft_spec import DraftSpec
+from nbdiff_engine.model.passes import Pass
+from tests.tiny import FAMILIES, VOCABULARY, in_part_slow, tiny_model
+from tests.training.objective.drafting import draft_adapter, draft_batch, draft_objective, objective_of
 from tests.training.packs import answer, packed
+from tests.training.runs import small_recipe
 from training.data.documents import Document
+from training.model.draft_adapters import save_draft_adapter
 from training.objective import draft_attention
 from training.objective.draft_losses import Weights
 from training.objective.noising import IGNORED
@@ -117,6 +123,43 @@ def test_the_noise_pass_equals_a_forward_over_the_true_prefix_and_the_group(fami
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
             at += batch.group
     assert at == len(hidden) > 20
+
+
+@pytest.mark.parametrize("family", in_part_slow(FAMILIES))
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_engine_drafts_over_its_cache_with_the_logits_of_training(family, causal, tmp_path):
+    adapter = draft_adapter(family)
+    attention = "causal" if causal else "bidirectional"
+    recipe = small_recipe(
+        f"tiny-{family}",
+        tmp_path / "no data",
+        blocks={"kind": "fixed", "b_max": 4},
+        lora={"mode": "draft_only", "rank": 4, "alpha": 8},
+        draft={"noise_attention": attention},
+    )
+    save_draft_adapter(adapter, recipe, VOCABULARY, torch.float32, tmp_path)
+    spec = DraftSpec.read(tmp_path, "written").diffusion_spec(VOCABULARY)
+    network = tiny_model(family).network
+    draft = DraftAdapterOfEngine.read(network, tmp_path, spec.mask_token_id, "written")
+    engine = BlockModel(network, None, spec, "written", draft=draft)
+
+    data = packed(answer(7, 17, seed=1))
+    objective = objective_of(adapter, causal)
+    objective.network.eval()
+    batch = draft_batch(data, all_noise=0.5, groups=2, seed=3)
+    _, memory = objective._clean(batch)
+    with torch.no_grad():
+        trained = objective.head(objective._noise(batch, memory))
+    tokens = data.ids[0].tolist()
+    assert len(trained) > 20
+    for at in range(0, len(trained), batch.group):
+        rows = slice(at, at + batch.group)
+        anchor = int(batch.anchor[0, at])
+        ids = [spec.mask_token_id if mask else int(own) for own, mask in zip(batch.ids[0, rows], batch.mask[0, rows])]
+        session = engine.open(1, 64)
+        session.prefill([tokens[:anchor]])
+        drafted = session.run([Pass.mixed(tokens[anchor : anchor + 1], anchor, [(1, ids)], range(1, 1 + len(ids)))])
+        torch.testing.assert_close(drafted, trained[rows], rtol=1e-4, atol=1e-4)
 
 
 def test_the_losses_equal_those_of_full_logits():

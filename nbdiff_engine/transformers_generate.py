@@ -1,0 +1,185 @@
+"""`custom_generate`: this engine as the decoding loop of `generate` of transformers.
+
+    network = AutoModelForCausalLM.from_pretrained(folder)
+    network.generate(**inputs, max_new_tokens=64, custom_generate=nb.custom_generate, strategy="self_speculative")
+
+transformers prepares the inputs and the generation config, and calls `custom_generate` for the tokens. The network is
+used as it is: its layers are not rearranged, so `nbdiff_engine.load` decodes faster.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import GenerateDecoderOnlyOutput, LogitsProcessorList, StoppingCriteriaList
+
+from nbdiff_engine.decoding.checkpoint_defaults import generation_defaults_of
+from nbdiff_engine.decoding.settings import SETTING_FIELDS
+from nbdiff_engine.errors import SettingError
+from nbdiff_engine.generate import DecodeJob, prepare
+from nbdiff_engine.model.block_model import BlockModel
+from nbdiff_engine.model.network_check import check_network
+from nbdiff_engine.model.rope import fix_rope_per_row, original_length_of
+from nbdiff_engine.model.spec import DiffusionSpec
+from nbdiff_engine.trace.events import DecodeEvent, Finish
+from nbdiff_engine.trace.trace_file import Canvas
+
+# Settings whose names `generate` of transformers has itself (length, sampling, penalties, stop strings), or that change
+# no token of its result.
+_OF_TRANSFORMERS = {name for name in SETTING_FIELDS if hasattr(GenerationConfig(), name)}
+_NOT_HERE = {"settings", "trace", "logprobs", "stop", "stop_token_ids", "ignore_eos"}
+OPTIONS = tuple(name for name in SETTING_FIELDS if name not in _OF_TRANSFORMERS | _NOT_HERE)
+
+# What transformers makes of entries of the generation config that are read from the config itself.
+_KNOWN = {
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "MinPLogitsWarper",
+    "RepetitionPenaltyLogitsProcessor",
+    "MaxLengthCriteria",
+    "EosTokenCriteria",
+}
+_ATTRIBUTE = "_nbdiff_block_model"  # of a network: its BlockModel
+
+
+class Streamer(Protocol):
+    """A streamer of transformers. One with `put_draft`, such as TextDiffusionStreamer, also shows tokens that may still
+    change."""
+
+    def put(self, value: Tensor) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def custom_generate(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList | None = None,
+    stopping_criteria: StoppingCriteriaList | None = None,
+    generation_config: GenerationConfig | None = None,
+    stream_to: Streamer | None = None,
+    **options: Any,
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """Token ids [B, L + N] of prompts and answers, N of the longest answer; shorter ones are padded on the right.
+
+    input_ids: [B, L], padded on the left. options: OPTIONS, which are fields of DecodeSettings such as `strategy` and
+    `block_size`; what transformers passes beside them is not used. Without `seed`, the seed of sampling comes from
+    torch's random generator. stream_to: receives the prompt and then the answer of a single prompt. It is not named
+    `streamer`, because transformers 5.24 does not pass that to a callable.
+
+    Raises SettingError with one sentence for a request that this engine does not have, and for a network that it cannot
+    run.
+    """
+    config = generation_config or model.generation_config
+    own = _block_model(model)
+    _refuse_what_is_not_here(config, [*(logits_processor or ()), *(stopping_criteria or ())], input_ids, stream_to)
+    settings = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
+    defaults = generation_defaults_of(config)
+    if defaults.unsupported:
+        name, value = next(iter(defaults.unsupported.items()))
+        raise SettingError(f"{name} is {value!r}, which this engine does not have; leave it out.")
+    settings |= defaults.settings
+    if config.do_sample:
+        settings.setdefault("seed", int(torch.randint(2**31, ())))
+    ends = config.eos_token_id if config.eos_token_id is not None else []
+    job = prepare(
+        own,
+        _prompts(input_ids, options.get("attention_mask")),
+        max_new_tokens=config.max_length - input_ids.shape[1],
+        stop_token_ids=sorted({int(each) for each in torch.as_tensor(ends).flatten()} - own.eos_token_ids),
+        trace=False,
+        **settings,
+    )
+    answers = _streamed(job, stream_to) if stream_to is not None else [each.token_ids for each in job.outputs()]
+    sequences = torch.cat([input_ids, _padded(answers, config, input_ids)], dim=1)
+    return GenerateDecoderOnlyOutput(sequences=sequences) if config.return_dict_in_generate else sequences
+
+
+# transformers takes from its own arguments those that it finds in the signature of the callable.
+custom_generate.__signature__ = inspect.Signature(
+    [
+        *(each for each in inspect.signature(custom_generate).parameters.values() if each.name != "options"),
+        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in OPTIONS),
+        inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+def _block_model(network: PreTrainedModel) -> BlockModel:
+    """The network as a BlockModel, made once. Raises SettingError or CheckpointError for one that cannot be decoded."""
+    if hasattr(network, _ATTRIBUTE):
+        return getattr(network, _ATTRIBUTE)
+    name = network.config.name_or_path or type(network).__name__
+    attention = network.config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise SettingError(
+            f"The attention of {name} is {attention!r}, which takes no mask of blocks; "
+            "load the network with attn_implementation='sdpa'."
+        )
+    if original_length_of(network.config) is not None:
+        raise SettingError(f"{name} has LongRoPE, whose frequencies are fixed per row by nbdiff_engine.load; use that.")
+    fix_rope_per_row(network, name)  # raises for other frequencies that depend on the length
+    model = BlockModel(network, None, DiffusionSpec.from_config(network.config.to_dict(), name), name)
+    check_network(model)
+    setattr(network, _ATTRIBUTE, model)
+    return model
+
+
+def _refuse_what_is_not_here(
+    config: GenerationConfig, parts: Sequence[object], input_ids: Tensor, stream_to: Streamer | None
+) -> None:
+    if input_ids.shape[1] == 0:
+        raise SettingError("There are no input_ids, which this engine needs; inputs_embeds alone are not enough.")
+    for part in parts:
+        if type(part).__name__ not in _KNOWN:
+            raise SettingError(f"A {type(part).__name__} was given, which this engine cannot apply; leave it out.")
+    if config.num_return_sequences not in (None, 1):
+        raise SettingError(
+            f"num_return_sequences is {config.num_return_sequences}; call generate once for each, with another seed."
+        )
+    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
+        if getattr(config, name, None):
+            raise SettingError(f"{name} is set, which this engine does not return; leave it out.")
+    if stream_to is not None and len(input_ids) != 1:
+        raise SettingError(f"stream_to takes one prompt, but there are {len(input_ids)}; call generate for each.")
+
+
+def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+    """The tokens of each row without its padding."""
+    if attention_mask is None:
+        return input_ids.tolist()
+    return [row[kept].tolist() for row, kept in zip(input_ids, attention_mask.bool(), strict=True)]
+
+
+def _padded(answers: Sequence[Sequence[int]], config: GenerationConfig, like: Tensor) -> Tensor:
+    """[B, N]: the answers, with padding behind them."""
+    padding = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
+    padding = 0 if padding is None else int(torch.as_tensor(padding).flatten()[0])
+    longest = max(map(len, answers))
+    return like.new_tensor([[*each, *[padding] * (longest - len(each))] for each in answers])
+
+
+def _streamed(job: DecodeJob, to: Streamer) -> list[list[int]]:
+    """The answer of a single row, given to `to` as its tokens become final."""
+    to.put(torch.tensor(job.prompts[0]))
+    ends, limit = job.plan.end_token_ids, job.plan.answer_limit(len(job.prompts[0]))
+    canvas, put = Canvas(), 0
+    event: DecodeEvent | None = None
+    for event in job.events():
+        canvas.apply(event)
+        shown = canvas.tokens[:limit]
+        # A block may hold tokens after the one that ends the answer.
+        shown = shown[: next((at + 1 for at, token in enumerate(shown) if token in ends), limit)]
+        final, drafts = shown[put : canvas.final], [each for each in shown[canvas.final :] if each is not None]
+        if final:
+            to.put(torch.tensor(final))
+            put += len(final)
+        if drafts and hasattr(to, "put_draft"):
+            to.put_draft(torch.tensor(drafts))
+    to.end()
+    assert isinstance(event, Finish)
+    return [list(event.token_ids)]
