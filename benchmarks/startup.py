@@ -77,13 +77,15 @@ def measure_engine(model: str, strategy: str) -> dict[str, float]:
     return {**dict(zip(("import", "load", "first_token"), found, strict=True)), "all": done - begun}
 
 
-def measure_page() -> dict[str, float]:
+def measure_page(model: str) -> dict[str, float]:
     """Seconds of one new server and browser, by part. Raises SettingError if the server does not start."""
     from playwright.sync_api import sync_playwright
 
     begun = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "app.py"), "--port", str(PORT), "--model", model],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         address = next((line for line in server.stdout if "is on http" in line), None)
@@ -134,7 +136,9 @@ def main() -> None:
     options = BenchmarkParser(__doc__)
     options.add_argument("--engine", action="store_true", help="measure only the engine, which needs no browser")
     options.add_argument(
-        "--model", default="nano", help="bundled name, folder or hub id of the model that the engine loads"
+        "--model",
+        default="nano",
+        help="bundled name, folder or hub id of the model that is loaded",
     )
     options.add_argument(
         "--strategies", nargs="+", default=["ar", "block_diffusion"], help="strategies that decode the first token"
@@ -151,7 +155,7 @@ def main() -> None:
         figures["engine"][strategy] = seconds
         report.write("\n" + parts_table(f"engine, {given.model}, {strategy}", ENGINE_PARTS, seconds))
     if not given.engine:
-        figures["page"] = medians(measure_page, given.rounds, "page")
+        figures["page"] = medians(lambda: measure_page(given.model), given.rounds, "page")
         report.write("\n" + parts_table("page", PAGE_PARTS, figures["page"]))
     report.finish(figures)
 

@@ -42,7 +42,9 @@ def in_the_playground(tokens: int, rounds: int) -> dict[str, dict[str, float]]:
 
     chromium = shutil.which("chromium") or "/usr/bin/chromium"
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / "app.py"), "--port", str(PORT), "--model", "nano"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for line in server.stdout:

@@ -23,7 +23,9 @@ EXPLAINED = 9  # the token whose explanation is open
 
 def main() -> None:
     server = subprocess.Popen(
-        [sys.executable, str(DOCS.parent / "app.py"), "--port", str(PORT)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(DOCS.parent / "app.py"), "--port", str(PORT), "--model", "nano"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         next(line for line in server.stdout if "is on http" in line)

@@ -40,7 +40,6 @@ def parse(arguments: list[str]) -> ServerOptions:
         allow_abbrev=False,
     )
     for name, kind, text in (
-        ("model", str, "bundled name, folder, GGUF file, LoRA folder or hub id"),
         ("host", str, "address to bind"),
         ("port", int, "port to bind"),
         ("max-new-tokens", int, "largest number of tokens of an answer"),
@@ -56,6 +55,12 @@ def parse(arguments: list[str]) -> ServerOptions:
     ):
         value = getattr(default, name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=kind, default=value, metavar=name.upper(), help=f"{text} ({value})")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="bundled name, folder, GGUF file, LoRA folder or hub id (default: smollm2-drafts where the package of "
+        "smollm2 is installed, with nano beside it; else nano)",
+    )
     parser.add_argument(
         "--model-root",
         dest="model_roots",

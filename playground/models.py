@@ -11,6 +11,7 @@ import gradio as gr
 from nbdiff_engine import NBDiffError, SettingError
 from playground.model_cards import Card, cards
 from playground.options import ServerOptions
+from playground.page_words import say
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import replies
 from playground.server.found_models import FoundModel, FoundModels
@@ -18,7 +19,6 @@ from playground.server.loaded_models import QUANTIZATIONS, LoadedModels
 from playground.server.loading_frames import Loaded, Loading, Refused
 from playground.server.web_files import read
 from playground.server.worker import Frame, QueueFullError, RunPart, Worker
-from playground.training_tab.words import say
 
 PRIVATE = {"api_visibility": "private"}
 Load = Callable[[], str]  # loads a model; returns its name on this server
@@ -52,12 +52,12 @@ class ModelsTab:
         self.options = options
         self.found = found
 
-    def build(self, blocks: gr.Blocks) -> None:
-        """Lay it out."""
+    def build(self) -> None:
+        """Lay it out. `refreshed` must fill it when it is shown."""
         self.changed, self.for_lane, self.to_adapt = gr.State(""), gr.State(None), gr.State(None)
         gr.Markdown(self._rules(), elem_id="model-rules")
         self.list = gr.HTML(
-            value=self._value(),
+            value={"cards": [], "news": None},  # they are listed when the tab is shown
             html_template=read("models.html"),
             css_template=read("models.css"),
             js_on_load=read("models.js"),
@@ -84,7 +84,6 @@ class ModelsTab:
         # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
         self.list.unloading(self.unload, None, outputs, **hidden)
         self.list.adapting(self.adapt, None, [self.list, self.to_adapt], **hidden)
-        blocks.load(self.refreshed, None, self.list, queue=False, **hidden)
 
     @property
     def said(self) -> list[Any]:

@@ -17,7 +17,8 @@ class StartError(ValueError):
 class ServerOptions:
     """Checked on creation; raises StartError.
 
-    login: "name:password"; without it, the host must be a loopback address. space: the server is a published Space,
+    model: None: smollm2-drafts where it can be loaded, with nano beside it; else nano. login: "name:password"; without
+    it, the host must be a loopback address. space: the server is a published Space,
     which controls the access itself and needs no login. wall_seconds: the longest time of a run, all lanes together.
     lease_seconds: a run stops if no viewer has polled it for this time. trace_mb: of one run, as JSON. model_roots:
     visitors may load checkpoints inside these folders. hub: whether they may load from the hub. max_models: loaded at
@@ -25,7 +26,7 @@ class ServerOptions:
     other machine can connect.
     """
 
-    model: str = "nano"
+    model: str | None = None
     host: str = "127.0.0.1"
     port: int = 7860
     login: str | None = field(default=None, repr=False)  # must not appear in a log
@@ -40,7 +41,7 @@ class ServerOptions:
     lease_seconds: float = 5.0
     model_roots: tuple[Path, ...] = ()
     hub: bool = False
-    max_models: int = 4
+    max_models: int = 5
     max_model_gb: float = 20.0
     training: bool | None = None
 

@@ -1,6 +1,7 @@
 """The playground: the loaded models, the worker, the page with its tabs, and the server."""
 
 import os
+import secrets
 import threading
 from typing import Any
 
@@ -44,7 +45,6 @@ class Playground:
             self.loaded = first_models(options)
         except NBDiffError as error:
             raise StartError(str(error)) from error
-        name = self.loaded.names()[0]
         self.options = options
         self.worker = Worker(
             Limits(
@@ -53,9 +53,17 @@ class Playground:
                 lease_seconds=options.lease_seconds,
                 log_bytes=int(options.trace_mb * 1e6),
             ),
-            warm_up=lambda: guarded_warm_up(self.loaded, name),
+            warm_up=self._warm_up,
         )
         self.blocks = _page(self.loaded, self.worker, options)
+
+    def _warm_up(self) -> None:
+        """Load the model that is coming, or warm up the first one."""
+        coming = self.loaded.coming
+        if coming is None:
+            guarded_warm_up(self.loaded, self.loaded.names()[0])
+        else:
+            coming.load(self.loaded.load, lambda name: guarded_warm_up(self.loaded, name))
 
     def launch(self) -> None:
         """Serve the page, print its address, and return after Ctrl+C."""
@@ -97,12 +105,11 @@ class Playground:
 
 
 def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
-    model = loaded.get(loaded.names()[0])
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
-        top = gr.HTML(header(model), js_on_load=None, apply_default_css=False, elem_id="header")
+        top = gr.HTML(header(), js_on_load=None, apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
-                decoding = DecodeTab(loaded, model, worker, options)
+                decoding = DecodeTab(loaded, worker, options)
                 editor = decoding.build(blocks)
             with gr.Tab("Block sizes", id="block-sizes") as block_sizes:
                 sizes = BlockSizesTab(loaded, worker, options)
@@ -110,7 +117,7 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
             jobs = Jobs() if options.trains else None
             with gr.Tab("Models", id="models") as models:
                 models_tab = ModelsTab(loaded, worker, options, FoundModels(options, jobs))
-                models_tab.build(blocks)
+                models_tab.build()
             if jobs is not None:
                 with gr.Tab("Training", id="training") as own:
                     opened = gr.State(None)
@@ -124,6 +131,7 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         decoding.opens(sizes.opened, tabs)
         # The other tabs must list the models that one tab has loaded or unloaded.
         changed = models_tab.changed
+        decoding.stage.arrived(lambda: secrets.token_hex(4), None, changed, **{**QUIETLY, "queue": True})
         changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **QUIETLY)
         changed.change(sizes.refreshed, sizes.lists, sizes.lists, **QUIETLY)
         models.select(models_tab.refreshed, None, models_tab.list, **QUIETLY)

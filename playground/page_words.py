@@ -1,9 +1,10 @@
-"""Sentences of errors in the words of the page: the number of the lane, and the label of the field.
+"""Sentences of errors in the words of the page: the number of the lane, and the label of the field; a sentence as HTML.
 
 The engine names a setting as Python code does: "threshold is 2; it must be above 0 and at most 1." A visitor reads
 "Lane 2, Threshold: 2 is not allowed; it must be above 0 and at most 1."
 """
 
+import html
 import re
 
 from nbdiff_engine import SettingError
@@ -53,6 +54,14 @@ def in_page_words(error: Exception) -> str:
     # The value ends before the rule that it breaks.
     value, mark, rule = _split(rest)
     return f"{where}: {value} is not allowed{mark} {rule}" if mark else f"{where}: it is {rest}"
+
+
+def say(words: str, error: bool = False) -> str:
+    """A sentence beside the buttons as HTML; screen readers announce it. "" stays ""."""
+    if not words:
+        return ""
+    role = "alert" if error else "status"
+    return f'<p class="said{" error" if error else ""}" role="{role}">{html.escape(words)}</p>'
 
 
 def _split(rest: str) -> tuple[str, str, str]:

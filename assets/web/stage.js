@@ -53,6 +53,7 @@ function receive(value) {
   leave();
   remember(ofTab, KEPT.run, null);
   if (value.race) {
+    if (value.recorded) remember(lasting, KEPT.race, null); // the page was opened on it, or the visitor chose it
     status("Ready.");
     player.load(value.race, value.recorded ? "Recorded" : "");
     return;
@@ -85,6 +86,23 @@ function resume() {
   receive(resumed);
   trigger("resumed", { run, title });
   return true;
+}
+
+// The model that the page opens on may still be loading. A run waits for it; the recorded race does not.
+async function tellOfComingModel() {
+  for (let told = false; ; told = true) {
+    const coming = await callServer("coming", {});
+    if (!coming) {
+      if (told) {
+        player.say("note", props.value.note);
+        trigger("arrived"); // other tabs list it now
+      }
+      return;
+    }
+    if (coming.problem) return player.say("error", coming.problem);
+    player.say("note", coming.sentence);
+    await wait(1000);
+  }
 }
 
 async function follow(run, keep) {
@@ -138,11 +156,14 @@ window.addEventListener("pageshow", (event) => {
   if (event.persisted && player.live) resume();
 });
 watch("value", () => {
-  if (!restored || !props.value?.recorded || props.value.error) return receive(props.value);
+  const isOpening = props.value?.recorded && props.value.serial === openingSerial && !props.value.error;
+  if (!restored || !isOpening) return receive(props.value);
   // Gradio sets the opening value once more after this script has run.
   if (following !== null) props.value = resumed;
 });
 window.addEventListener("pagehide", () => leave(true));
 rememberTab();
+const openingSerial = props.value?.serial; // a recorded race that the visitor chooses later has another one
 const restored = resume();
 if (!restored) receive(props.value);
+tellOfComingModel();

@@ -6,9 +6,8 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nbdiff_engine import BlockModel, NBDiffError
+from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.race import conversation, lanes_editor
@@ -16,18 +15,18 @@ from playground.race import stage as race_stage
 from playground.race.as_code import ADDRESS, as_curl, as_python
 from playground.race.conversation import KeptTurn
 from playground.race.decode_figures import build_figures, figures_of, first_mapped
-from playground.race.examples import EXAMPLE_LABELS, EXAMPLES, MAX_NEW_TOKENS
 from playground.race.forks import check_fork
 from playground.race.frames import race_of
 from playground.race.imported_race import check_race
 from playground.race.kept_form import KEEP_FORM, READ_OPENING, kept_form
 from playground.race.lanes import CheckedRun, check
 from playground.race.lanes_editor import EditorValue
-from playground.race.presets import presets
+from playground.race.opening_choice import OpeningChoice
+from playground.race.openings import MAX_NEW_TOKENS, Opening, openings
 from playground.race.race_file import Race
 from playground.race.recorded_race import recorded_race
 from playground.race.run_spec import LaneSpec, RunSpec
-from playground.race.stage import LaneTitle, StageValue
+from playground.race.stage import refused, shown_on_stage, stage_message
 from playground.race.verdict import summary
 from playground.server.loaded_models import LoadedModels
 from playground.server.transport import transport
@@ -51,72 +50,55 @@ _COPY_CODE = f"""(code) => {{
 }}"""
 
 
-class Shown(BaseModel):
-    """The fields of the stage's value that describe what it shows now."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    run: str | None = Field(default=None, max_length=64)
-    keep: int = Field(default=0, ge=0, le=200)
-    lanes: list[LaneTitle] = Field(default_factory=list, max_length=200)
-
-
 class DecodeTab:
     """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, loaded: LoadedModels, model: BlockModel, worker: Worker, options: ServerOptions):
-        """model: the one that the server was started with; the presets use it."""
+    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
         self.loaded = loaded
         self.worker = worker
         self.options = options
-        ar_name = next((name for name in loaded.names() if name == f"{model.name}-ar"), None)
-        self.presets = presets(model, ar_name)
+        self.opening = OpeningChoice(openings(loaded))
 
     # -- layout ------------------------------------------------------------------------------------------
 
     def build(self, blocks: gr.Blocks) -> gr.HTML:
         """Lay out the tab in `blocks`. Returns the lane form; other tabs change its list of models."""
-        first = next(iter(self.presets))
-        recorded = recorded_race()
+        recorded = recorded_race(self.opening.first.model)
+        self.opening.build_choice()
         with gr.Row(elem_id="decode"):
             with gr.Column(min_width=280, elem_id="ask"):
-                self._build_form(first)
+                self._build_form()
             with gr.Column(min_width=280, elem_id="show"):
-                self.stage = race_stage.build(_message(race=recorded, recorded=True), transport(self.worker))
+                self.stage = race_stage.build(
+                    stage_message(race=recorded, recorded=True), transport(self.worker, self.loaded.coming)
+                )
         self.figures, self.map_lane = build_figures(recorded)
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
         self.run_prompt = gr.State("")  # the prompt of the current run
         self._wire(blocks)
         return self.editor
 
-    def _build_form(self, first: str) -> None:
-        """Lay out what a visitor asks for. first: the preset that is chosen."""
+    def _build_form(self) -> None:
+        """Lay out what a visitor asks for."""
         options = self.options
         self.chat = conversation.build()
         self.prompt = gr.Textbox(
             label="Prompt",
-            value=EXAMPLES[0],
+            value=self.opening.first.examples[0].prompt,
             lines=3,
             max_lines=10,
             placeholder="Write a prompt. Shift + Enter runs it.",
         )
-        # Buttons that fill in the prompt. Gradio neither runs nor caches these examples.
-        gr.Examples(
-            [[text] for text in EXAMPLES],
-            inputs=self.prompt,
-            label="Examples",
-            example_labels=list(EXAMPLE_LABELS),
-            api_visibility="private",
-        )
+        self.opening.build_examples(self.prompt)
         with gr.Row(elem_id="act"):
             self.run_button = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
             self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=80, elem_id="stop")
-        self.preset = gr.Dropdown(list(self.presets), value=first, label="Preset")
+        self.opening.build_presets()
         self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens")
         self.switches = gr.CheckboxGroup(
             list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
         )
-        self.editor = lanes_editor.build(self.loaded, options, self.presets[first])
+        self.editor = lanes_editor.build(self.loaded, options, self.opening.first.lanes)
         with gr.Row(elem_id="share"):
             self.link_button = gr.Button("Copy link", min_width=90, size="sm")
             self.code_buttons = {
@@ -142,7 +124,10 @@ class DecodeTab:
             **PRIVATE,
         )
         self.stop_button.click(self.stop, stage, None, **PRIVATE)
-        self.preset.input(self.choose, self.preset, self.editor, **PRIVATE)
+        opening = self.opening
+        opening.preset.input(self.choose, [opening.model, opening.preset], self.editor, **PRIVATE)
+        filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage, *drawn]
+        opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **PRIVATE)
         stage.ended(
             self.ended,
             [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
@@ -179,7 +164,7 @@ class DecodeTab:
         blocks.load(
             self.restore,
             address,
-            [stage, self.prompt, self.editor, self.limit, self.switches, self.opened],
+            [*filled, self.switches, self.opened],
             js=READ_OPENING,
             **PRIVATE,
         ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **PRIVATE)
@@ -206,12 +191,12 @@ class DecodeTab:
             request = check(self.loaded, _spec(prompt, *fields), self.options)
             value = self._submit(request, title=prompt)
         except (NBDiffError, QueueFullError) as error:
-            return {self.stage: _refused(shown, error)}
+            return {self.stage: refused(shown, error)}
         return {self.stage: value, self.stop_button: gr.update(interactive=True), self.run_prompt: prompt}
 
     def fork(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Continue a changed trace in a new lane beside those on the stage."""
-        stage = _shown(shown)
+        stage = shown_on_stage(shown)
         try:
             data = dict(event._data)
             request = check_fork(self.loaded, data, self.options)
@@ -219,23 +204,23 @@ class DecodeTab:
             keep = keep if isinstance(keep, int) and 0 <= keep < 200 else stage.keep + len(stage.lanes)
             value = self._submit(request, keep=keep)
         except (NBDiffError, QueueFullError, TypeError, ValueError) as error:
-            return {self.stage: _refused(shown, error)}
+            return {self.stage: refused(shown, error)}
         return {self.stage: value, self.stop_button: gr.update(interactive=True)}
 
     def _submit(self, run: CheckedRun, title: str = "", keep: int = 0) -> dict[str, Any]:
         run_id = self.worker.submit(run.parts, summary)
-        return _message(run=run_id, lanes=run.titles, note=run.note, title=title, keep=keep)
+        return stage_message(run=run_id, lanes=run.titles, note=run.note, title=title, keep=keep)
 
     def stop(self, shown: Any) -> None:
         """Stop the run on the stage."""
-        if (run_id := _shown(shown).run) is not None:
+        if (run_id := shown_on_stage(shown).run) is not None:
             self.worker.stop(run_id)
 
     def ended(
         self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn], typed: Any
     ) -> dict[Any, Any]:
         """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
-        stage = _shown(shown)
+        stage = shown_on_stage(shown)
         live = stage.run is not None and self.worker.is_live(stage.run)
         stop = {self.stop_button: gr.update(interactive=live)}
         if live:
@@ -263,7 +248,7 @@ class DecodeTab:
         try:
             read = check_race((event._data or {}).get("race"))
         except (NBDiffError, AttributeError) as error:
-            return {self.stage: _refused(shown, error)}
+            return {self.stage: refused(shown, error)}
         return {self.on_stage: read, **self._drawn(read)}
 
     def fill(self, asked: Any) -> Any:
@@ -273,9 +258,26 @@ class DecodeTab:
         values = [asked.prompt, self._edited(asked.lanes, chosen=True), asked.max_new_tokens, []]
         return [*values, gr.update(selected="decode")]
 
-    def choose(self, name: str) -> dict[Any, Any]:
-        """Fill the lane form from a preset."""
-        return {self.editor: self._edited(self.presets.get(name) or [], chosen=True)}
+    def choose(self, model: Any, name: str) -> dict[Any, Any]:
+        """Fill the lane form from a preset of the model that is on stage."""
+        return {self.editor: self._edited(self.opening.get(model).presets.get(name) or [], chosen=True)}
+
+    def open_on(self, model: Any, typed: Any) -> dict[Any, Any]:
+        """Show the recorded race of another model, its lanes, and its examples; keep a prompt that was typed."""
+        opening = self.opening.get(model)
+        return {
+            **self.opening.shown(opening),
+            self.prompt: self.opening.prompt_after(typed, opening),
+            self.editor: self._edited(opening.lanes, chosen=True),
+            self.limit: min(MAX_NEW_TOKENS, self.options.max_new_tokens),
+            self.stop_button: gr.update(interactive=False),
+            **self._recorded(opening),
+        }
+
+    def _recorded(self, opening: Opening) -> dict[Any, Any]:
+        """The recorded race of a model on the stage, with its figures."""
+        race = recorded_race(opening.model)
+        return {self.stage: stage_message(race=race, recorded=True), self.on_stage: race, **self._drawn(race)}
 
     def show_turn(self, so_far: list[KeptTurn], event: gr.EventData) -> Any:
         """Show the race of an earlier turn on the stage."""
@@ -283,7 +285,7 @@ class DecodeTab:
         if not isinstance(chosen, int) or not 0 <= chosen < len(so_far):
             return gr.skip()
         race = so_far[chosen].race
-        return {self.stage: _message(race=race), self.on_stage: race, **self.chat.shown(so_far, chosen)}
+        return {self.stage: stage_message(race=race), self.on_stage: race, **self.chat.shown(so_far, chosen)}
 
     def _edited(self, lanes: Sequence[LaneSpec], chosen: bool = False) -> dict[str, Any]:
         return EditorValue.of(self.loaded, self.options, lanes, chosen).to_json()
@@ -302,14 +304,14 @@ class DecodeTab:
         try:
             return {self.address: gr.update(value=_spec(*fields).to_link(), visible=True)}
         except NBDiffError as error:
-            return {self.stage: _refused(shown, error)}
+            return {self.stage: refused(shown, error)}
 
     def as_code(self, written: Callable[[RunSpec], str], shown: Any, *fields: Any) -> dict[Any, Any]:
         """Show the form as code."""
         try:
             return {self.code: gr.update(value=written(_spec(*fields)), visible=True)}
         except NBDiffError as error:
-            return {self.stage: _refused(shown, error), self.code: gr.update(value="", visible=False)}
+            return {self.stage: refused(shown, error), self.code: gr.update(value="", visible=False)}
 
     def restore(self, opening: str) -> dict[Any, Any]:
         """Fill the form from a link, or with what it held before a reload. See READ_OPENING."""
@@ -320,7 +322,9 @@ class DecodeTab:
             spec = RunSpec.from_link(content)
         except NBDiffError as error:
             return {
-                self.stage: _message(race=recorded_race(), recorded=True, error=in_page_words(error)),
+                self.stage: stage_message(
+                    race=recorded_race(self.opening.first.model), recorded=True, error=in_page_words(error)
+                ),
                 self.opened: False,
             }
         return {
@@ -329,32 +333,24 @@ class DecodeTab:
             self.limit: spec.max_new_tokens,
             self.switches: [name for name, is_on in ((RAW, spec.raw), (IGNORE_EOS, spec.ignore_eos)) if is_on],
             self.opened: True,
+            **self.opening.shown(self.opening.of_lanes(spec.lanes)),
         }
 
     def _restored(self, stored: str) -> dict[Any, Any]:
         """The form as the browser has stored it."""
         kept = kept_form(stored, self.options)
-        lanes = kept.lanes or next(iter(self.presets.values()))
+        opening = self.opening.of_lanes(kept.lanes)
         fields = {self.prompt: kept.prompt, self.limit: kept.max_new_tokens, self.switches: kept.switches}
         if kept.switches is not None:
             fields[self.switches] = _on(kept.switches)
         given = {field: value for field, value in fields.items() if value is not None}
-        return {self.editor: self._edited(lanes), **given}
+        given[self.editor] = self._edited(kept.lanes or opening.lanes)
+        recorded = {} if kept.has_race or opening is self.opening.first else self._recorded(opening)
+        return {**given, **self.opening.shown(opening), **recorded}
 
     def start_opened(self, opened: bool, *fields: Any) -> Any:
         """Run the form if a link has filled it."""
         return self.start(*fields) if opened else gr.skip()
-
-
-def _message(**fields: Any) -> dict[str, Any]:
-    """The JSON of a StageValue with these fields."""
-    return StageValue(**fields).to_json()
-
-
-def _refused(shown: Any, error: Exception) -> dict[str, Any]:
-    """The stage without a change, with the sentence of the error."""
-    stage = _shown(shown)
-    return _message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=in_page_words(error))
 
 
 def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = None) -> RunSpec:
@@ -372,11 +368,3 @@ def _spec(prompt: Any, editor: Any, limit: Any, switches: Any, so_far: Any = Non
 def _on(switches: Any) -> list[str]:
     """The switches that are on, from the page's value."""
     return [name for name in SWITCHES if name in switches] if isinstance(switches, list) else []
-
-
-def _shown(value: Any) -> Shown:
-    """What the stage shows, from the page's value; empty for an invalid value."""
-    try:
-        return Shown.model_validate(value)
-    except ValidationError:
-        return Shown()

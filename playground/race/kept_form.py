@@ -15,7 +15,8 @@ READ_OPENING = """() => {
     try {
         const form = JSON.parse(localStorage.getItem("nbdiff.form") ?? "{}");
         const lanes = JSON.parse(localStorage.getItem("nbdiff.lanes") ?? "null");
-        return ["form:" + JSON.stringify({ ...form, lanes })];
+        const has_race = localStorage.getItem("nbdiff.race") !== null;
+        return ["form:" + JSON.stringify({ ...form, lanes, has_race })];
     } catch { return [""]; }
 }"""
 KEEP_FORM = """(prompt, max_new_tokens, switches) => {
@@ -25,12 +26,13 @@ KEEP_FORM = """(prompt, max_new_tokens, switches) => {
 
 @dataclass(frozen=True, slots=True)
 class KeptForm:
-    """The fields that could be read; None for the others."""
+    """The fields that could be read; None for the others. has_race: whether the browser shows the last race."""
 
     prompt: str | None = None
     lanes: Sequence[LaneSpec] | None = None
     max_new_tokens: int | None = None
     switches: list | None = None
+    has_race: bool = False
 
 
 def kept_form(stored: str, options: ServerOptions) -> KeptForm:
@@ -50,4 +52,5 @@ def kept_form(stored: str, options: ServerOptions) -> KeptForm:
         lanes=lanes or None,
         max_new_tokens=limit if is_limit else None,
         switches=switches if isinstance(switches, list) else None,
+        has_race=form.get("has_race") is True,
     )

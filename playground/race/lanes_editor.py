@@ -8,6 +8,7 @@ from typing import Any, Self
 import gradio as gr
 
 from nbdiff_engine import SettingError
+from nbdiff_engine.decoding.settings import STRATEGIES
 from playground.options import ServerOptions
 from playground.race.lanes import lane_for, strategies, why_only_ar
 from playground.race.run_spec import LaneSpec
@@ -39,10 +40,14 @@ class EditorValue:
     @classmethod
     def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec], chosen: bool = False) -> Self:
         """The form with these lanes and the models that are loaded now."""
+        names = loaded.names()
         models = [
             ModelChoice(name, strategies(model), why_only_ar(model))
-            for name, model in ((name, loaded.get(name)) for name in loaded.names())
+            for name, model in ((name, loaded.get(name)) for name in names)
         ]
+        coming = loaded.coming
+        if coming is not None and coming.name not in names and coming.state() is not None:
+            models.insert(0, ModelChoice(coming.name, STRATEGIES, ""))  # a draft adapter
         return cls(lanes, models, options.max_lanes, options.trains, chosen)
 
     def to_json(self) -> dict[str, Any]:

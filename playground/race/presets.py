@@ -1,10 +1,11 @@
-"""Presets: named sets of lanes for a checkpoint."""
+"""Presets: named sets of lanes for a checkpoint, or for a draft adapter and its base."""
 
 from nbdiff_engine import BlockModel
 from playground.race.run_spec import LaneSpec
 
 FIRST = "All strategies"
 SMALL_BLOCK = 16
+_FEW_DRAFTS = 4  # a forward with noise behind each draft has the square of it as its width
 
 
 def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
@@ -13,6 +14,8 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     ar_model: name of the AR checkpoint that it was adapted from, if that is loaded.
     """
     name, spec = model.name, model.spec
+    if model.draft is not None:
+        return draft_presets(name, spec.block_size)
     ar = LaneSpec(model=name, strategy="ar")
     if spec is None:
         return {"AR only": [ar]}
@@ -49,3 +52,23 @@ def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[La
     if ar_model is not None:
         all_presets["Before and after adaptation"] = [LaneSpec(model=ar_model, strategy="ar"), *ar_if_any, diffusion()]
     return all_presets
+
+
+def draft_presets(name: str, block_size: int) -> dict[str, list[LaneSpec]]:
+    """The presets of a draft adapter: the base one token at a time, and with its drafts. They need no loaded model.
+
+    block_size: that the adapter was trained for.
+    """
+    ar = LaneSpec(model=name, strategy="ar")
+    few = min(_FEW_DRAFTS, block_size)
+
+    def drafted(size: int = few) -> LaneSpec:
+        # The layout auto drafts only where that costs no time on this machine: on a slow CPU, nowhere.
+        return LaneSpec(model=name, strategy="self_speculative", block_size=size, draft_layout="behind_each")
+
+    return {
+        "Fewer forwards": [ar, drafted()],
+        "Least time on this machine": [ar, LaneSpec(model=name, strategy="self_speculative")],
+        "Draft lengths": [ar, *(drafted(size) for size in (2, 4, 8) if size <= block_size)],
+        "Sampled, same seed": [each.model_copy(update={"temperature": 0.8, "seed": 1}) for each in (ar, drafted())],
+    }

@@ -1,4 +1,4 @@
-"""The stage: the component that shows a race with the race player, and its value."""
+"""The stage: the component that shows a race with the race player, and its value, to the page and from it."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from playground.page_words import in_page_words
 from playground.race.race_file import Race
 from playground.server.replay_file import script, styles
 from playground.server.tables import player_tables
@@ -52,6 +54,35 @@ class StageValue:
             "tables": player_tables(),
             "serial": secrets.token_hex(4),
         }
+
+
+class Shown(BaseModel):
+    """The fields of the stage's value from the page that describe what it shows now."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: str | None = Field(default=None, max_length=64)
+    keep: int = Field(default=0, ge=0, le=200)
+    lanes: list[LaneTitle] = Field(default_factory=list, max_length=200)
+
+
+def shown_on_stage(value: Any) -> Shown:
+    """What the stage shows, from the page's value; empty for an invalid value."""
+    try:
+        return Shown.model_validate(value)
+    except ValidationError:
+        return Shown()
+
+
+def stage_message(**fields: Any) -> dict[str, Any]:
+    """The JSON of a StageValue with these fields."""
+    return StageValue(**fields).to_json()
+
+
+def refused(shown: Any, error: Exception) -> dict[str, Any]:
+    """The stage without a change, with the sentence of the error. shown: the page's value."""
+    stage = shown_on_stage(shown)
+    return stage_message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=in_page_words(error))
 
 
 def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTML:

@@ -23,6 +23,7 @@ from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.weight_files import is_adapter, weight_files
 from nbdiff_engine.model.weight_options import resolve_device
 from playground.options import ServerOptions
+from playground.server.coming_model import OPENS_ON, ComingModel, can_be_loaded
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
 _BYTES_PER_WEIGHT = {"8bit": 1.1, "4bit": 0.7}  # on average, with the layers that stay in 16 bit
@@ -66,10 +67,12 @@ class ModelFacts:
 class LoadedModels:
     """The loaded models by name; the first one is the model that the server was started with. Thread-safe.
 
-    warm: names of models that have decoded once; their next run has no one-time costs.
+    warm: names of models that have decoded once; their next run has no one-time costs. coming: a model that is loaded
+    while the page is open; who asks for it waits.
     """
 
     options: ServerOptions
+    coming: ComingModel | None = None
     warm: set[str] = field(default_factory=set)
     _models: dict[str, _Entry] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -82,6 +85,7 @@ class LoadedModels:
 
     def get(self, name: str) -> BlockModel:
         """A loaded model. Raises SettingError if no model of this name is loaded."""
+        self._wait_for(name)
         with self._lock:
             if name not in self._models:
                 raise SettingError(
@@ -91,6 +95,7 @@ class LoadedModels:
 
     def source(self, name: str) -> str:
         """The folder or hub id from which a loaded model was read."""
+        self._wait_for(name)
         with self._lock:
             self.get(name)
             return self._models[name].source
@@ -102,6 +107,7 @@ class LoadedModels:
     @contextmanager
     def using(self, name: str) -> Iterator[BlockModel]:
         """Keep a model loaded while it decodes on the calling thread, and set the fastest number of threads for it."""
+        self._wait_for(name)
         with self._lock:
             model = self.get(name)
             entry = self._models[name]
@@ -112,6 +118,11 @@ class LoadedModels:
         finally:
             with self._lock:
                 entry.users -= 1
+
+    def _wait_for(self, name: str) -> None:
+        """Wait for the model that is coming. Never with the lock: the thread that loads it needs that."""
+        if self.coming is not None and name == self.coming.name and name not in self._models:
+            self.coming.wait()
 
     # -- changing ----------------------------------------------------------------------------------------
 
@@ -247,23 +258,27 @@ class LoadedModels:
 def first_models(options: ServerOptions) -> LoadedModels:
     """The models at the start of the server: the operator's; if that is a bundled one, the other bundled ones too.
 
+    If the operator names none: the bundled ones, and one that is coming where it can be loaded.
+
     Raises NBDiffError for a model that cannot be loaded or has no tokenizer. The limits of visitors do not apply to the
     model that the operator names.
     """
-    loaded = LoadedModels(options)
+    comes = options.model is None and options.max_models > 1 and can_be_loaded()
+    loaded = LoadedModels(options, ComingModel(OPENS_ON) if comes else None)
     bundled = bundled_models()
-    model = load(options.model)
+    asked = options.model or "nano"
+    model = load(asked)
     if model.tokenizer is None:
         raise CheckpointError(f"{model.name} has no tokenizer, so the page cannot send it a prompt.")
-    if options.model not in bundled and Path(options.model).exists():
-        model.name = Path(options.model).resolve().name
-    source = bundled.get(options.model, options.model)
-    if options.model in PACKAGED_MODELS:
-        source = PACKAGED_MODELS[options.model].gguf or PACKAGED_MODELS[options.model].hub_id
-    loaded.add(model, str(source), "bundled" if options.model in bundled else options.model)
-    if options.model in bundled:
+    if asked not in bundled and Path(asked).exists():
+        model.name = Path(asked).resolve().name
+    source = (bundled | bundled_adapters()).get(asked, asked)
+    if asked in PACKAGED_MODELS:
+        source = PACKAGED_MODELS[asked].gguf or PACKAGED_MODELS[asked].hub_id
+    loaded.add(model, str(source), "bundled" if asked in bundled else asked)
+    if asked in bundled:
         for name in bundled:
-            if name != options.model and len(loaded.names()) < options.max_models:
+            if name != asked and len(loaded.names()) + comes < options.max_models:
                 loaded.load(name)
     return loaded
 

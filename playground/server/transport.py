@@ -1,4 +1,4 @@
-"""The functions that stage.js calls on the server: poll, leave, and the sources of the replay page."""
+"""The functions that stage.js calls on the server: poll, leave, coming, and the sources of the replay page."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from playground.server import replay_file
+from playground.server.coming_model import ComingModel
 from playground.server.worker import RELOAD_SECONDS, UNKNOWN, Worker
 
 
@@ -21,8 +22,8 @@ class Poll(BaseModel):
     may_return: bool = False
 
 
-def transport(worker: Worker) -> tuple[Callable, ...]:
-    """The functions that stage.js calls as server.poll, server.leave and server.sources."""
+def transport(worker: Worker, coming_model: ComingModel | None = None) -> tuple[Callable, ...]:
+    """The functions that stage.js calls as server.poll, server.leave, server.sources and server.coming."""
 
     # These are coroutines, although they never wait: Gradio would run a plain function in a thread of its pool.
     async def poll(message: Any) -> dict[str, Any]:
@@ -45,4 +46,7 @@ def transport(worker: Worker) -> tuple[Callable, ...]:
     async def sources(message: Any = None) -> dict[str, str]:
         return replay_file.sources()
 
-    return poll, leave, sources
+    async def coming(message: Any = None) -> dict[str, str] | None:
+        return None if coming_model is None else coming_model.state()
+
+    return poll, leave, sources, coming

@@ -31,7 +31,6 @@ from playground.sweep.sweep_figures import (
 from playground.sweep.sweep_frames import SweepAnswer
 from playground.sweep.sweep_rows import TableRow, table, to_csv
 from playground.sweep.sweep_table import (
-    HEADERS,
     UnderWay,
     answers_of,
     how_little,
@@ -39,7 +38,7 @@ from playground.sweep.sweep_table import (
     name_of,
     progress_html,
     status_line,
-    table_value,
+    table_html,
 )
 
 POLL_SECONDS = 0.6
@@ -124,18 +123,7 @@ class BlockSizesTab:
         self.status = gr.HTML(
             status_line("No results yet."), js_on_load=None, apply_default_css=False, elem_id="sweep-said"
         )
-        # Datatype str shows the texts, some of them from a model, as plain text, not as markup.
-        self.table = gr.Dataframe(
-            headers=HEADERS,
-            datatype="str",
-            interactive=False,
-            label="Figures",
-            elem_id="sweep-table",
-            visible=False,
-            wrap=True,
-            max_height=1200,
-            buttons=[],
-        )
+        self.table = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="sweep-table", visible=False)
         self.legend = gr.Markdown(_LEGEND, elem_id="sweep-legend", visible=False)
         self.little = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="sweep-little")
         with gr.Column(visible=False, elem_id="sweep-plots") as self.plots:
@@ -314,7 +302,7 @@ class BlockSizesTab:
             self._keep(under_way, log)
         update = {
             self.status: progress_html(reply, log, under_way),
-            self.table: gr.update(value=table_value(rows), visible=bool(rows)),
+            self.table: gr.update(value=table_html(rows), visible=bool(rows)),
             self.legend: gr.update(visible=bool(rows)),
             self.stop_button: gr.update(interactive=not over),
             self.timer: gr.Timer(active=not over),

@@ -87,8 +87,23 @@ def status_line(words: str, done: int = 0, total: int = 0, note: str = "", error
     return f'<div role="{role}" style="font-size:14px;{colour}">{bar}{words}{note}</div>'
 
 
-def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The table for the page. It has a column with the series if there are several."""
+def table_html(rows: Sequence[TableRow]) -> str:
+    """The table for the page as HTML, escaped. On a phone each row becomes a card, with the header before each cell."""
+    headers, cells = columns_of(rows)
+    head = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in headers)
+    lines = (
+        "".join(
+            f'<td data-header="{html.escape(header)}">{html.escape(cell)}</td>'
+            for header, cell in zip(headers, line, strict=True)
+        )
+        for line in cells
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<table class="figures-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def columns_of(rows: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
+    """The headers and the cells of the table. It has a column with the series if there are several."""
     lines = {each.series for each in rows if each.strategy != "ar"}
     several = len(lines) > 1 or len({each.model for each in rows}) > 1
     cells = []
@@ -103,7 +118,7 @@ def table_value(rows: Sequence[TableRow]) -> dict[str, Any]:
             str(each.n),
         ]
         cells.append([each.setting, *([each.series] if several else []), *figures])
-    return {"headers": [HEADERS[0], *(["Series"] if several else []), *HEADERS[1:]], "data": cells}
+    return [HEADERS[0], *(["Series"] if several else []), *HEADERS[1:]], cells
 
 
 def _accuracy(row: TableRow) -> str:

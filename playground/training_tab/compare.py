@@ -6,10 +6,10 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.page_words import say
 from playground.training_tab import curves
 from playground.training_tab.events import QUIET, Updates
 from playground.training_tab.run_table import HEADERS, RunTable
-from playground.training_tab.words import say
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 from training.run.log_lines import Evaluation
@@ -34,7 +34,7 @@ class Compare:
         """Lay out the table of runs, the figures, and the settings that differ."""
         # The search of gr.Dataframe has no label for screen readers.
         self.search = gr.Textbox(
-            label="Search runs", placeholder="name, recipe, base, state", max_lines=1, elem_id="compare-search"
+            label="Search runs", placeholder="name, recipe, base, state, notes", max_lines=1, elem_id="compare-search"
         )
         # Datatype str: names from visitors are shown as text, not as markup.
         self.runs = gr.Dataframe(
@@ -42,7 +42,7 @@ class Compare:
             datatype="str",
             interactive=False,
             label="Runs: click one to compare it",
-            column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 90],
+            column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 260, 90],
             max_height=340,
             buttons=[],
             elem_id="compare-table-of-runs",
@@ -94,7 +94,7 @@ class Compare:
     def refreshed(self, search: Any = "") -> Updates:
         """The jobs that have started, as choices and as a table. search: words that a row of the table must contain."""
         started = [job for job in self.jobs.list() if (job.run / "recipe.yaml").is_file()]
-        listed = [(f"{job.name} · {job.state} · {job.step:,} steps", job.id) for job in started]
+        listed = [(label, job.id) for label, job in zip(labels(started), started, strict=True)]
         wanted = search.lower().split() if isinstance(search, str) else []
         found = [row for row in self.run_table.rows(started) if all(word in " ".join(row).lower() for word in wanted)]
         # Gradio leaves the old rows in the table if there is none.

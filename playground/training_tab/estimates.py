@@ -5,7 +5,10 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbdiff_engine import NBDiffError
+from nbdiff_engine import NBDiffError, bundled_models
+from nbdiff_engine.model.gguf_files import conversions
+from nbdiff_engine.model.hub_checkpoints import HubName, is_cached
+from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from playground.training_tab.quantities import duration, memory
 from training.recipe.recipe import Recipe
 
@@ -66,6 +69,29 @@ def estimated(recipe: Recipe) -> RunEstimate:
         machine_memory=memory_of_machine(device),
         seconds=found.seconds_in_all,
     )
+
+
+def at_once(recipe: Recipe) -> str:
+    """The estimate in words; what to press where it takes data, a download or a conversion."""
+    if recipe.optimisation.epochs is not None:
+        return "Memory and time: press Estimate, which counts the steps of an epoch in the data."
+    if not _shape_is_here(recipe.base):
+        return f"Memory and time: press Estimate, which reads the shape of {Path(recipe.base).name} first."
+    return estimated(recipe).in_words()
+
+
+def _shape_is_here(base: str | None) -> bool:
+    """Whether the shape of a base can be read at once: from a folder, the hub's cache or a table."""
+    from training.planning.shapes import PUBLISHED
+
+    if base is None or base in bundled_models():
+        return True
+    package = PACKAGED_MODELS.get(base)
+    gguf = package.gguf if package is not None else Path(base) if base.endswith(".gguf") else None
+    if gguf is not None:
+        return gguf.resolve() in conversions()
+    hub_name = HubName.of(base)
+    return Path(base).is_dir() or Path(base).name in PUBLISHED or (hub_name is not None and is_cached(hub_name))
 
 
 def save(recipe: Recipe, folder: Path) -> None:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
+from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
 from playground.training_tab import curves, estimates
 from playground.training_tab.access import OWN_DATA, Access
@@ -22,9 +23,10 @@ from playground.training_tab.asked import (
     shown_values,
 )
 from playground.training_tab.events import QUEUED, QUIET, SAVE_FILE, Updates
-from playground.training_tab.fields import Field, groups
 from playground.training_tab.own_data import OwnData
-from playground.training_tab.words import about, refused, say
+from playground.training_tab.setting_inputs import setting_inputs
+from playground.training_tab.trackers import TrackerTicks, require_trackers
+from playground.training_tab.words import about, refused
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe, bundled_recipes
 
@@ -77,6 +79,7 @@ class JobForm:
         self.options = options
         self.access = Access(loaded, options, jobs)
         self.own_data = OwnData(self.access)
+        self.trackers = TrackerTicks()
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ class JobForm:
             with gr.Column(scale=3, min_width=320):
                 self._build_main(recipe)
                 with gr.Accordion("All settings", open=False, elem_id="every-setting"):
-                    self._build_fields(recipe)
+                    self.parts.values = setting_inputs(recipe)
             with gr.Column(scale=2, min_width=320):
                 self._build_actions(recipe)
         self.preview_shown = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-preview", visible=False)
@@ -142,24 +145,12 @@ class JobForm:
         )
         self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 
-    def _build_fields(self, recipe: Recipe) -> None:
-        shown = dict(zip((each.name for each in form_fields()), shown_values(recipe)))
-        inputs: dict[str, Any] = {}
-        with gr.Tabs(overflow_behavior="wrap"):
-            for title, members in groups(list(form_fields())).items():
-                with gr.Tab(title):
-                    if title == "New network":
-                        gr.Markdown("Only a recipe that trains from scratch uses these settings.")
-                    with gr.Row(elem_classes="settings"):
-                        for each in members:
-                            inputs[each.name] = _component(each, shown[each.name])
-        self.parts.values = [inputs[each.name] for each in form_fields()]
-
     def _build_actions(self, recipe: Recipe) -> None:
         gr.Markdown("### 3 Check", elem_classes="step")
         with gr.Row():
             self.estimate = gr.Button("Estimate", size="md", min_width=110, elem_id="job-estimate")
             self.preview = gr.Button("Preview data", size="md", min_width=130, elem_id="job-preview-button")
+        self.need = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-need")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         gr.Markdown("Block size in the run", elem_classes="plot-title")
         self.growth = gr.Plot(
@@ -172,6 +163,7 @@ class JobForm:
         with gr.Row(elem_classes="asking"):
             for part in (self.parts.name, self.parts.max_steps, self.parts.epochs):
                 part.render()
+        self.trackers.build()
         with gr.Row():
             self.start = gr.Button("Start", size="md", variant="primary", min_width=110, elem_id="job-start")
             self.download = gr.Button("Recipe as YAML", size="md", min_width=150, elem_id="job-recipe")
@@ -191,18 +183,26 @@ class JobForm:
         parts = self.parts
         form = parts.all()
         described = [self.growth, self.command, self.said]
+        changes = []
         # The length is given in one way, so an entry in one field empties the other.
         for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
-            used.input(_emptied, used, other, **QUIET).then(self.described, form, described, **QUIET)
+            changes.append(used.input(_emptied, used, other, **QUIET).then(self.described, form, described, **QUIET))
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
         edited = [each.input for each in form if each not in own]
-        gr.on([*edited, parts.quantization.input], self.described, form, described, trigger_mode="always_last", **QUIET)
-        parts.preset.input(
+        last = {"trigger_mode": "always_last", **QUIET}
+        changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
+        chosen = parts.preset.input(
             self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **QUIET
-        ).then(self.described, form, described, **QUIET)
-        columns = parts.values[[each.name for each in form_fields()].index("data.columns")]
-        self.own_data.wire(columns, self.described_quietly, form, [self.growth, self.command])
-        self.estimate.click(self.estimated, form, self.said, show_progress_on=self.said, **QUEUED)
+        )
+        changes.append(chosen.then(self.described, form, described, **QUIET))
+        for change in changes:
+            change.then(self.needed, form, self.need, **QUIET)
+        quietly = [self.growth, self.command]
+        ticked = self.trackers.wire(self._field("saving.trackers"), self.said)
+        ticked.then(self.described_quietly, form, quietly, **QUIET)
+        columns = self._field("data.columns")
+        self.own_data.wire(columns, self.described_quietly, form, quietly)
+        self.estimate.click(self.estimated, form, [self.need, self.said], show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
         self.download.click(self.as_yaml, form, [self._yaml, self._file_name, self.said], **QUIET).then(
             None, [self._yaml, self._file_name], None, js=SAVE_FILE, api_visibility="private"
@@ -303,11 +303,19 @@ class JobForm:
         }
 
     def estimated(self, *form: Any) -> Updates:
-        """Estimate the memory and time of the run."""
+        """Estimate the memory and time of the run, also if data must be counted for it."""
         try:
-            return {self.said: say(estimates.estimated(self.asked(*form).recipe()).in_words())}
+            return {self.need: say(estimates.estimated(self.asked(*form).recipe()).in_words()), self.said: ""}
         except NBDiffError as error:
-            return {self.said: refused(error)}
+            return {self.need: "", self.said: refused(error)}
+
+    def needed(self, *form: Any) -> Updates:
+        """The estimate after a change, if it takes no data, no download and no conversion. An error is shown by
+        `described`."""
+        try:
+            return {self.need: say(estimates.at_once(self.asked(*form).recipe()))}
+        except NBDiffError:
+            return {self.need: ""}
 
     def previewed(self, *form: Any) -> Updates:
         """Show what the run would read: documents, noised copies, and the attention mask."""
@@ -336,6 +344,7 @@ class JobForm:
         asked = self.asked(*form)
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
+        require_trackers(recipe.saving.trackers)
         job = self.jobs.submit(asked.spec(), name)
         estimates.save(recipe, job.folder)
         return job
@@ -343,6 +352,10 @@ class JobForm:
     def bases(self, now: Any) -> Updates:
         """Update the list of bases. now: the selected base, which stays."""
         return {self.parts.base: gr.update(choices=self.access.bases(), value=now)}
+
+    def _field(self, name: str) -> Any:
+        """The component of a setting."""
+        return self.parts.values[[each.name for each in form_fields()].index(name)]
 
     def _growth_only(self, form: Sequence[Any]) -> Any:
         """The block schedule without base and data, which may be wrong. If a setting is wrong, the figure stays."""
@@ -356,19 +369,6 @@ class JobForm:
 def _emptied(given: Any) -> Any:
     """Empty the other field of the length, unless this one has just been emptied."""
     return gr.skip() if given is None or given == "" else None
-
-
-def _component(each: Field, value: Any) -> Any:
-    """The input component of a setting."""
-    common = {"label": each.label, "info": each.info, "min_width": 230, "elem_id": f"set-{each.name.replace('.', '-')}"}
-    if each.kind == "switch":
-        return gr.Checkbox(value=bool(value), **common)
-    if each.kind == "choice":
-        choices = [("none", ""), *each.choices] if each.empty else list(each.choices)
-        return gr.Dropdown(choices, value=value, **common)
-    if each.kind == "whole":
-        return gr.Number(value, precision=0, **common)
-    return gr.Textbox(value or "", max_lines=1, placeholder="empty" if each.empty else "", **common)
 
 
 def _growth(recipe: Recipe) -> Any:

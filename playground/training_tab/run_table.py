@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from playground.training_tab.seen import stamp
 from training.jobs import Jobs, TrainingJob
+from training.jobs.notes import read_note
 from training.recipe.recipe import Recipe
 from training.run.log_lines import Evaluation, Probe, StepFigures
 
 HEADERS = (
     *("Name", "Date", "State", "Recipe", "Base", "Steps", "MDM loss", "AR loss", "Held-out loss"),
-    *("Accepted run", "Tokens per forward", "Accuracy", "Job"),
+    *("Accepted run", "Tokens per forward", "Accuracy", "Notes", "Job"),
 )
 _LOGS = ("metrics.jsonl", "evaluations.jsonl", "probes.jsonl", "recipe.yaml")
 
@@ -24,14 +26,21 @@ class RunTable:
 
     def rows(self, jobs: Sequence[TrainingJob]) -> list[list[str]]:
         """One row for each job, in the order given."""
-        return [[job.name, _date(job.created), job.state, job.spec.label, *self._scores(job), job.id] for job in jobs]
+        return [
+            [
+                *(job.name, _date(job.created), job.state, job.spec.label),
+                *self._scores(job),
+                *(" ".join(read_note(job.folder).split()), job.id),
+            ]
+            for job in jobs
+        ]
 
     def _scores(self, job: TrainingJob) -> list[str]:
-        stamp = tuple(map(_stamp, (job.run / name for name in _LOGS)))
+        state = tuple(stamp(job.run / name) for name in _LOGS)
         known = self._known.get(job.id)
-        if known is None or known[0] != stamp:
+        if known is None or known[0] != state:
             read = (self.jobs.newest_metrics(job.id), self.jobs.evaluations(job.id), self.jobs.probes(job.id))
-            known = self._known[job.id] = (stamp, [_base(job), f"{job.step:,}", *scores(*read)])
+            known = self._known[job.id] = (state, [_base(job), f"{job.step:,}", *scores(*read)])
         return known[1]
 
 
@@ -78,11 +87,3 @@ def _date(created: str) -> str:
         return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return created
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size

@@ -6,6 +6,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.options import ServerOptions
+from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
 from playground.training_tab.asked import LONGEST_NAME
@@ -14,7 +15,7 @@ from playground.training_tab.events import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
 from playground.training_tab.opening import Opening
 from playground.training_tab.watch import KEEP_ADDRESS, Watch
-from playground.training_tab.words import choice, refused, say
+from playground.training_tab.words import choice, refused
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 

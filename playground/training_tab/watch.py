@@ -7,21 +7,26 @@ parts that have changed.
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from nbdiff_engine.model.draft_spec import DRAFT_SPEC
+from playground.page_words import say
 from playground.training_tab import curves, estimates, words
 from playground.training_tab.events import QUIET, SAVE_FILE, Updates
 from playground.training_tab.metrics_csv import metrics_csv
+from playground.training_tab.notes import Notes
 from playground.training_tab.opening import FINAL
 from playground.training_tab.pace import LIVE_SECONDS, redraw_seconds, tick_seconds
 from playground.training_tab.probes import Probes
+from playground.training_tab.seen import SCALES, Seen, SeenPanel, View, stamp
 from playground.training_tab.x_axis import STEP, X_AXES, x_axis
+from playground.training_tab.zip_export import ZipExport
 from training.jobs import Jobs, TrainingJob, states
+from training.jobs.notes import read_note
 
 LOG_LINES = 14  # the newest lines, as many as the box shows
 MOST_LISTED = 300
@@ -39,56 +44,6 @@ KEEP_ADDRESS = """(id) => {
 # The inputs of a tick, with whether the panel can be seen: what cannot be seen is not drawn.
 _SEEN = "(...all) => [...all.slice(0, -1), document.getElementById('watch')?.offsetParent != null]"
 
-Stamp = tuple[int, int] | None  # time and size of a file
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How the figures are shown. x: one of X_AXES."""
-
-    x: str = STEP
-    log: bool = False
-    smooth: bool = False
-
-    @classmethod
-    def of(cls, x: Any, scale: Any) -> "View":
-        """From the values of the form."""
-        ticked = scale if isinstance(scale, list) else []
-        return cls(x if x in X_AXES else STEP, LOG in ticked, SMOOTH in ticked)
-
-
-LOG, SMOOTH = SCALES = ("Logarithmic", "Smoothed")
-
-
-@dataclass(frozen=True, slots=True)
-class SeenPanel:
-    """What a page shows in the panel. For each part, a value that differs if the part must be drawn again.
-
-    drawn: when the curves were drawn, on this server's clock.
-    """
-
-    job: str
-    head: tuple[Any, ...]
-    curves: tuple[Any, ...]
-    drawn: float
-    buttons: tuple[Any, ...]
-    checkpoints: tuple[tuple[str, str], ...]
-    held_out: tuple[Any, ...]
-    log: str
-    settings: Stamp
-    probes: Stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a page shows now; a tick sends the differences. gone: the selected job does not exist any more. pause:
-    seconds between two ticks."""
-
-    listed: tuple[tuple[str, str], ...]
-    pause: float
-    gone: bool
-    panel: SeenPanel | None
-
 
 class Watch:
     """The list and the panel. `build` lays them out; `tick` returns the changes."""
@@ -97,6 +52,8 @@ class Watch:
         self.jobs = jobs
         self._clock = clock
         self.probes = Probes()
+        self.notes = Notes(jobs)
+        self.zip = ZipExport(jobs)
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -145,6 +102,8 @@ class Watch:
                 allow_custom_value=True,  # a checkpoint may be deleted meanwhile; then `open` shows an error
             )
             self.open = gr.Button("Open in Decode tab", variant="primary", min_width=170, scale=1, elem_id="job-open")
+            self.zip.build()
+        self.notes.build()
         with gr.Row(elem_classes="asking", elem_id="job-view"):
             self.x = gr.Radio(list(X_AXES), value=STEP, label="Horizontal axis", min_width=220, elem_id="job-x")
             self.scale = gr.CheckboxGroup(list(SCALES), label="Training loss", min_width=220, elem_id="job-scale")
@@ -195,6 +154,8 @@ class Watch:
             self.log,
             self.command,
             self.settings,
+            self.notes.text,
+            *self.zip.outputs,
             *self.probes.outputs,
         ]
 
@@ -227,6 +188,8 @@ class Watch:
             None, [self._csv, self._file_name], None, js=SAVE_FILE, api_visibility="private"
         )
         self.probes.wire()
+        self.notes.wire(self.chosen, self.said)
+        self.zip.wire(self.chosen, self.checkpoint, self.said)
 
     # -- requests of visitors ----------------------------------------------------------------------------
 
@@ -237,7 +200,7 @@ class Watch:
             try:
                 act(self.jobs.get(str(job_id)).id)
             except NBDiffError as error:
-                return self._said(words.say(str(error), error=True))
+                return self._said(say(str(error), error=True))
             return self._said("")
 
         return handler
@@ -248,8 +211,8 @@ class Watch:
             job = self.jobs.get(str(job_id))
             text = metrics_csv(self.jobs.metrics(job.id))
         except NBDiffError as error:
-            return {self._csv: "", self._file_name: "", self.said: words.say(str(error), error=True)}
-        said = "" if text else words.say("There are no metrics yet.")
+            return {self._csv: "", self._file_name: "", self.said: say(str(error), error=True)}
+        said = "" if text else say("There are no metrics yet.")
         return {self._csv: text, self._file_name: f"{job.name}.csv", self.said: said}
 
     def _said(self, sentence: str) -> Updates:
@@ -295,8 +258,8 @@ class Watch:
     def _panel_state(
         self, job: TrainingJob, jobs: Sequence[TrainingJob], view: View, before: SeenPanel | None
     ) -> SeenPanel:
-        metrics = _stamp(job.run / "metrics.jsonl")
-        estimate = _stamp(job.folder / estimates.FILE)
+        metrics = stamp(job.run / "metrics.jsonl")
+        estimate = stamp(job.folder / estimates.FILE)
         drawn, wanted = self._clock(), (metrics, view, job.state in states.LIVE)
         if before is not None and before.curves[1:] == wanted[1:] and drawn - before.drawn < redraw_seconds(job):
             drawn, wanted = before.drawn, before.curves
@@ -309,10 +272,11 @@ class Watch:
             drawn=drawn,
             buttons=(job.state, job.queue_place, sum(each.state == states.QUEUED for each in jobs)),
             checkpoints=self._checkpoints(job),
-            held_out=(_stamp(job.run / "evaluations.jsonl"), view.x),
+            held_out=(stamp(job.run / "evaluations.jsonl"), view.x),
             log=self.jobs.log_tail(job.id, LOG_LINES),
-            settings=_stamp(job.run / "recipe.yaml"),
-            probes=_stamp(job.run / "probes.jsonl"),
+            settings=stamp(job.run / "recipe.yaml"),
+            probes=stamp(job.run / "probes.jsonl"),
+            note=read_note(job.folder),
         )
 
     def _panel_changes(self, job: TrainingJob, before: SeenPanel | None, now: SeenPanel, view: View) -> Updates:
@@ -335,11 +299,14 @@ class Watch:
         if new("checkpoints"):
             first = now.checkpoints[0][1] if now.checkpoints else None
             updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
+            updates |= self.zip.offered(possible=bool(now.checkpoints))
         if new("log"):
             updates[self.log] = now.log
         if new("settings"):
             updates[self.command] = self._command(job)
             updates[self.settings] = _text(job.run / "recipe.yaml")
+        if new("note"):
+            updates[self.notes.text] = now.note
         if new("probes"):
             updates |= self.probes.updates(self.jobs.probes(job.id))
         return updates
@@ -358,7 +325,8 @@ class Watch:
 
     def _checkpoints(self, job: TrainingJob) -> tuple[tuple[str, str], ...]:
         """The checkpoints that can be opened: (label, value)."""
-        final = [("Final model", FINAL)] if (job.run / "final" / "config.json").is_file() else []
+        is_final = any((job.run / "final" / name).is_file() for name in ("config.json", DRAFT_SPEC))
+        final = [("Final model", FINAL)] if is_final else []
         steps = [each.step for each in reversed(self.jobs.checkpoints(job.id))]
         return (*final, *((f"Step {step:,}", str(step)) for step in steps))
 
@@ -367,15 +335,6 @@ class Watch:
             return shlex.join(self.jobs.command(job.id))
         except NBDiffError as error:
             return f"# {error}"
-
-
-def _stamp(path: Path) -> Stamp:
-    """A value that differs if the file has changed; None without a file."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_size
 
 
 def _text(path: Path) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from playground.page_words import say
 from playground.training_tab.estimates import RunEstimate
 from playground.training_tab.quantities import duration, memory
 from training.jobs import TrainingJob, states
@@ -29,14 +30,6 @@ class Tile:
         """The tile as HTML, escaped."""
         note = f"<small>{html.escape(self.note)}</small>" if self.note else ""
         return f'<div class="tile"><dt>{html.escape(self.title)}</dt><dd>{html.escape(self.value)}{note}</dd></div>'
-
-
-def say(words: str, error: bool = False) -> str:
-    """A sentence beside the buttons as HTML; screen readers announce it."""
-    if not words:
-        return ""
-    role = "alert" if error else "status"
-    return f'<p class="said{" error" if error else ""}" role="{role}">{html.escape(words)}</p>'
 
 
 def refused(error: Exception) -> str:

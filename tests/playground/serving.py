@@ -74,8 +74,16 @@ def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, app: Path = APP, **environment: str) -> Iterator[Server]:
-    """A server that is ready for requests; it is stopped at the end. Its output is in `folder`/server.log."""
+def serving(
+    folder: Path, *arguments: str, app: Path = APP, as_users: bool = False, **environment: str
+) -> Iterator[Server]:
+    """A server that is ready for requests; it is stopped at the end. Its output is in `folder`/server.log.
+
+    It opens on nano if the arguments name no model, because smollm2 would cost each server 20 CPU-seconds. as_users: it
+    opens on what a user sees.
+    """
+    if "--model" not in arguments and not as_users:
+        arguments = ("--model", "nano", *arguments)
     for _ in range(STARTS):
         server = _start(folder / "server.log", app, arguments, environment)
         try:

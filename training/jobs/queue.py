@@ -17,6 +17,7 @@ from nbdiff_engine.errors import brief
 from training.jobs import places, states
 from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
+from training.jobs.notes import write_note
 from training.jobs.processes import threads_each
 from training.jobs.progress import json_lines, last_json_lines, last_step, log_lines, steps_of
 from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
@@ -201,6 +202,11 @@ class Jobs:
             renamed.unlink()
         for each in self._store.places.jobs.glob(".deleted-*"):  # also those that a killed process left
             shutil.rmtree(each, ignore_errors=True)
+
+    def set_note(self, id: str, text: str) -> None:
+        """Keep a person's note with a job; an empty one deletes it. Raises JobError."""
+        with self._at(id) as (_, row):
+            write_note(self._folder(row.id), text)
 
     def move(self, id: str, place: int) -> TrainingJob:
         """Move a queued job to a place in the queue; 1 starts next. Raises JobError if it is not queued."""

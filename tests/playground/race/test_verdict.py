@@ -138,6 +138,8 @@ def test_the_work_of_the_same_decode_repeats() -> None:
     assert time_of(runs[0][:3]) is None
 
 
-def test_the_recorded_race_has_the_verdict_of_its_events() -> None:
-    race = recorded_race()
+@pytest.mark.parametrize("model", ["nano", "smollm2-drafts"])
+def test_a_recorded_race_has_the_verdict_of_its_events(model: str) -> None:
+    race = recorded_race(model)
+    assert {lane.trace.model for lane in race.lanes} == {model}
     assert race.verdict == verdict(entries(race))

@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def loaded_with(*roots: Path, **limits: object) -> LoadedModels:
-    return first_models(ServerOptions(model_roots=roots, **limits))
+    return first_models(ServerOptions(model="nano", model_roots=roots, **limits))
 
 
 def test_with_a_bundled_model_the_other_bundled_ones_are_loaded() -> None:

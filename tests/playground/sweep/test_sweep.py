@@ -23,7 +23,15 @@ from playground.sweep.own_problems import OwnProblems
 from playground.sweep.sweep import SweepSpec, check_sweep
 from playground.sweep.sweep_frames import At, SweepAnswer
 from playground.sweep.sweep_rows import series_of, table, to_csv
-from playground.sweep.sweep_table import UnderWay, answers_of, how_little, lane_of, progress_html, table_value
+from playground.sweep.sweep_table import (
+    UnderWay,
+    answers_of,
+    columns_of,
+    how_little,
+    lane_of,
+    progress_html,
+    table_html,
+)
 from tests.playground.server.test_worker import PATIENCE, until
 
 OPTIONS = ServerOptions()
@@ -149,14 +157,16 @@ def test_csv_round_trip(maths: list[Frame]) -> None:
 
 
 def test_the_table_has_a_series_column_only_for_several_series(maths: list[Frame]) -> None:
-    two = table_value(table(maths))
-    assert two["headers"][:2] == ["Block size", "Series"]
-    assert two["data"][0][:3] == ["1 = AR", "", "1.00"]
-    one = table_value(table(maths)[:2])
-    assert "Series" not in one["headers"]
-    assert all(len(row) == len(one["headers"]) for row in one["data"])
-    other = replace(table(maths)[0], model="other", series="other")
-    assert table_value([*table(maths)[:2], other])["data"][2][:2] == ["1 = AR", "other"]
+    headers, cells = columns_of(table(maths))
+    assert headers[:2] == ["Block size", "Series"]
+    assert cells[0][:3] == ["1 = AR", "", "1.00"]
+    headers, cells = columns_of(table(maths)[:2])
+    assert "Series" not in headers
+    assert all(len(row) == len(headers) for row in cells)
+    other = replace(table(maths)[0], model="other", series="<b>other</b>")
+    several = [*table(maths)[:2], other]
+    assert columns_of(several)[1][2][:2] == ["1 = AR", "<b>other</b>"]
+    assert '<td data-header="Series">&lt;b&gt;other&lt;/b&gt;</td>' in table_html(several)
 
 
 def test_every_series_of_a_figure_starts_with_ar(maths: list[Frame]) -> None:
@@ -189,7 +199,7 @@ def test_accuracies_have_intervals_and_speeds_have_the_middle_half() -> None:
     assert figure.data[0].error_y.arrayminus[0] == pytest.approx(44.94, abs=0.1)
     assert (rows[0].slowest_quarter, rows[0].fastest_quarter) == (4.375, 12.5)
     assert list(figure.data[0].customdata) == [0]
-    assert table_value(rows)["data"][0][5] == "75% (30 to 95)"
+    assert columns_of(rows)[1][0][5] == "75% (30 to 95)"
     assert how_little(rows).startswith("4 problems say little: 3 of 4 right means an accuracy between 30% and 95%")
     assert how_little([replace(rows[0], n=500)]) == ""
 

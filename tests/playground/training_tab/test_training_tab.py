@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from nbdiff_engine import NBDiffError, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
-from playground.training_tab import curves
-from playground.training_tab.asked import Asked, checked_name, form_fields, shown_values
+from playground.training_tab import curves, estimates
+from playground.training_tab.asked import Asked, checked_name, form_fields, preset_of, shown_values
 from playground.training_tab.compare import Compare, differing
 from playground.training_tab.fields import flat
 from playground.training_tab.form import JobForm
 from playground.training_tab.tab import TrainingTab
+from playground.training_tab.trackers import names_in
 from playground.training_tab.watch import Watch
 from tests.playground.training_tab.forms import filled
 from tests.training.jobs.conftest import hold_jobs, in_state, release, until
@@ -27,6 +29,7 @@ from training.errors import RecipeError
 from training.jobs import Jobs, TrainingJob
 from training.recipe.block_schedule import BlockGrowth
 from training.recipe.recipe import Recipe, bundled_recipes
+from training.run import trackers
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
 
@@ -148,9 +151,34 @@ def test_the_data_preview_of_a_form_is_escaped(form: JobForm) -> None:
 
 
 def test_memory_and_time_are_estimated(form: JobForm) -> None:
-    message = form.estimated(*filled())[form.said]
+    message = form.estimated(*filled())[form.need]
     assert "Memory: about" in message
     assert "Time: at least" in message
+
+
+def test_the_estimate_follows_each_change_unless_it_takes_data_or_a_download(form: JobForm) -> None:
+    assert "Memory: about" in form.needed(*filled(blocks__b_max=8))[form.need]
+    assert "counts the steps of an epoch" in form.needed(*filled(max_steps=None, epochs=1))[form.need]
+    assert form.needed(*filled(optimisation__rows=0))[form.need] == ""  # `described` shows the error
+    recipe = preset_of("smoke")
+    assert "reads the shape of model first" in estimates.at_once(recipe.model_copy(update={"base": "owner/model"}))
+    assert "million parameters" in estimates.at_once(recipe.model_copy(update={"base": "Qwen/Qwen3-0.6B"}))
+
+
+def test_a_ticked_tracker_is_a_setting_or_refused_in_one_sentence(
+    form: JobForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks, setting = form.trackers, form._field("saving.trackers")
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["tensorboard"])
+    news = ticks.ticked(["TensorBoard"], "[wandb]")
+    assert (news[ticks.ticks], news[form.said]) == (["TensorBoard"], "")
+    assert form.asked(*filled(saving__trackers=news[setting])).recipe().saving.trackers == ("tensorboard", "wandb")
+    news = ticks.ticked(["trackio"], "[tensorboard]")
+    assert news[ticks.ticks] == []
+    assert "trackio, which is not installed; run pip install trackio" in news[form.said]
+    assert names_in(news[setting]) == []
+    with pytest.raises(RecipeError, match="wandb, which is not installed"):
+        form.submit(*filled(saving__trackers="[wandb]"))
 
 
 def test_an_upload_is_stored_under_a_name_that_the_server_makes(form: JobForm, tmp_path: Path) -> None:
@@ -186,6 +214,43 @@ def test_a_form_is_submitted_as_a_job_and_watched(form: JobForm, jobs: Jobs) -> 
     assert "base: nano-ar" in news[watch.settings]
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
     assert watch.tick(job.id, news[watch.seen], False) == gr.skip()
+
+
+def test_a_note_is_kept_with_its_run_and_found_by_the_search(form: JobForm, jobs: Jobs) -> None:
+    job = finished(jobs, form)
+    watch, compare = Watch(jobs), Compare(jobs)
+    with gr.Blocks():
+        watch.build()
+        compare.build()
+    seen = watch.tick(job.id, None)[watch.seen]
+    assert "kept" in watch.notes.keep(job.id, " larger blocks\nhelp <b>stories</b> ")[watch.said]
+    assert watch.tick(job.id, seen)[watch.notes.text] == "larger blocks\nhelp <b>stories</b>"
+    assert watch.notes.keep(job.id, "larger blocks\nhelp <b>stories</b>") == gr.skip()
+    found = compare.refreshed("blocks STORIES")[compare.runs]["value"]
+    assert dict(zip(found["headers"], found["data"][0]))["Notes"] == "larger blocks help <b>stories</b>"
+    assert "2,001 characters" in watch.notes.keep(job.id, "x" * 2001)[watch.said]
+    watch.notes.keep(job.id, "")
+    assert compare.refreshed("stories")[compare.runs]["value"]["data"][0][0] == "No run has these words."
+    assert 'role="alert"' in watch.notes.keep("../no", "x")[watch.said]
+
+
+def test_a_model_is_packed_into_one_zip_file(form: JobForm, jobs: Jobs) -> None:
+    job = finished(jobs, form, name="../my run")
+    watch = Watch(jobs)
+    with gr.Blocks():
+        watch.build()
+    packed = watch.zip
+    *_, news = packed.written(job.id, "20")
+    first = Path(news[packed.file]["value"])
+    with zipfile.ZipFile(first) as archive:
+        assert "-my-run-step-20/config.json" in archive.namelist()
+        assert not any(name.endswith("optimizer.safetensors") for name in archive.namelist())
+    final = packed.zip_of(job.id, "final")
+    assert zipfile.ZipFile(final).testzip() is None
+    assert (final.name, first.exists()) == ("-my-run-final.zip", False)
+    *_, news = packed.written(job.id, "7")
+    assert "no checkpoint of step" in news[watch.said]
+    assert not news[packed.file]["visible"]
 
 
 def test_the_finished_model_of_a_job_can_be_a_base(form: JobForm, jobs: Jobs) -> None:
@@ -311,7 +376,7 @@ def test_a_run_in_epochs(form: JobForm, tmp_path: Path) -> None:
     assert "optimisation.epochs=1.5" in news[form.command]
     assert news[form.growth].layout.xaxis.title.text == "Share of the run (%)"
     assert max(news[form.growth].data[0].x) == 100
-    assert "steps of" in form.estimated(*values)[form.said]
+    assert "steps of" in form.estimated(*values)[form.need]
     refused = form.estimated(*filled(max_steps=None, epochs=1.5))[form.said]
     assert "corpus is generated without an end" in refused
 
