@@ -22,6 +22,7 @@ from nbdiff_engine.model.spec import DiffusionSpec
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.trace.metrics import Metrics
 from nbdiff_engine.trace.trace_file import Canvas, Trace
+from nbdiff_engine.transformers_generate import custom_generate
 
 __all__ = [
     "BlockModel",
@@ -39,6 +40,7 @@ __all__ = [
     "TraceError",
     "bundled_models",
     "choose_threads",
+    "custom_generate",
     "describe",
     "generate",
     "load",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
+from transformers import GenerationConfig
+
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.model.block_model import BlockModel
@@ -79,7 +81,11 @@ class UnusedDefaults:
 
 def generation_defaults_of(model: BlockModel) -> GenerationDefaults:
     """What the generation config of a model asks for."""
-    config = model.network.generation_config
+    return defaults_of(model.network.generation_config)
+
+
+def defaults_of(config: GenerationConfig) -> GenerationDefaults:
+    """What a generation config asks for."""
     asked = {name: getattr(config, name, None) for name in _NEUTRAL}
     if not config.do_sample:
         asked |= dict.fromkeys(_SAMPLING)
