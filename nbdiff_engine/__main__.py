@@ -4,6 +4,7 @@
     python -m nbdiff_engine generate "What is the capital of Peru?" --json --trace peru.json
     python -m nbdiff_engine generate --messages conversation.json --template-argument enable_thinking=false
     python -m nbdiff_engine models
+    python -m nbdiff_engine serve nano --port 8000
     python -m nbdiff_engine eval --limit 20
     python -m nbdiff_engine lm-eval run --model nbdiff --model_args model=nano --tasks gsm8k
 
@@ -31,6 +32,7 @@ from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.description import describe_named
 from nbdiff_engine.model.threads import choose_threads
 from nbdiff_engine.prompt_options import print_any_text, read_prompt, template_arguments
+from nbdiff_engine.serving.serve_command import serve_command
 
 cli = typer.Typer(
     add_completion=False,
@@ -170,6 +172,7 @@ def models(
 
 
 cli.command("eval")(eval_command)
+cli.command("serve")(serve_command)
 
 
 @cli.command(

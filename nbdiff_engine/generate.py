@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.decoding.answer_text import AnswerText
+from nbdiff_engine.decoding.live_text import LiveText
 from nbdiff_engine.decoding.loop import decode
 from nbdiff_engine.decoding.plan import DecodePlan, make_plan
 from nbdiff_engine.decoding.prompts import Prompt, as_prompts, encode
@@ -15,7 +16,7 @@ from nbdiff_engine.errors import SettingError
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.trace.events import DecodeEvent, Finish, FinishReason, TokenLogprobs, logprobs_of
 from nbdiff_engine.trace.metrics import Metrics, measure
-from nbdiff_engine.trace.trace_file import Canvas, Trace, token_ids_of
+from nbdiff_engine.trace.trace_file import Trace, token_ids_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,28 +214,8 @@ def text_pieces(
     Text that may still change is delayed: an incomplete character, or the possible beginning of a stop string.
     also: called with every event, for a caller that needs both.
     """
-    plan = job.plan
-    if plan.texts is None:
-        for event in events:
-            also(event)
-        return
-    written = AnswerText(plan.texts, plan.settings.stop)
-    canvas = Canvas(() if job.begin is None else job.begin.committed)
-    limit = plan.answer_limit(len(job.prompts[0]))
-    waiting, shown, over = "", 0, False  # waiting: the text after the first `shown` characters, which are given out
+    live = LiveText(job.plan, len(job.prompts[0]), () if job.begin is None else job.begin.committed)
     for event in events:
         also(event)
-        canvas.apply(event)
-        # A block may hold tokens after the one that ends the answer.
-        while len(written.pieces) < min(canvas.final, limit) and not over:
-            token = canvas.tokens[len(written.pieces)]
-            waiting += written.add(token)
-            over = token in plan.end_token_ids or written.cut is not None
-        if isinstance(event, Finish):
-            waiting += written.end()
-            certain = written.length if written.cut is None else written.cut
-        else:
-            certain = written.certain_length
-        if certain > shown:
-            yield waiting[: certain - shown]
-            waiting, shown = waiting[certain - shown :], certain
+        if piece := live.add(event):
+            yield piece

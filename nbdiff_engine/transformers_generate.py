@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import GenerateDecoderOnlyOutput, LogitsProcessorList, StoppingCriteriaList
 
-from nbdiff_engine.decoding.checkpoint_defaults import generation_defaults_of
+from nbdiff_engine.decoding.checkpoint_defaults import defaults_of
+from nbdiff_engine.decoding.live_text import LiveText
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.generate import DecodeJob, prepare
@@ -24,8 +25,6 @@ from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.network_check import check_network
 from nbdiff_engine.model.rope import fix_rope_per_row, original_length_of
 from nbdiff_engine.model.spec import DiffusionSpec
-from nbdiff_engine.trace.events import DecodeEvent, Finish
-from nbdiff_engine.trace.trace_file import Canvas
 
 # Settings whose names `generate` of transformers has itself (length, sampling, penalties, stop strings), or that change
 # no token of its result.
@@ -78,7 +77,7 @@ def custom_generate(
     own = _block_model(model)
     _refuse_what_is_not_here(config, [*(logits_processor or ()), *(stopping_criteria or ())], input_ids, stream_to)
     settings = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
-    defaults = generation_defaults_of(config)
+    defaults = defaults_of(config)
     if defaults.unsupported:
         name, value = next(iter(defaults.unsupported.items()))
         raise SettingError(f"{name} is {value!r}, which this engine does not have; leave it out.")
@@ -90,7 +89,8 @@ def custom_generate(
         own,
         _prompts(input_ids, options.get("attention_mask")),
         max_new_tokens=config.max_length - input_ids.shape[1],
-        stop_token_ids=sorted({int(each) for each in torch.as_tensor(ends).flatten()} - own.eos_token_ids),
+        ignore_eos=True,  # the tokens that end an answer are those of the call
+        stop_token_ids=torch.as_tensor(ends, dtype=torch.long).flatten().tolist(),
         trace=False,
         **settings,
     )
@@ -152,7 +152,10 @@ def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]
     """The tokens of each row without its padding."""
     if attention_mask is None:
         return input_ids.tolist()
-    return [row[kept].tolist() for row, kept in zip(input_ids, attention_mask.bool(), strict=True)]
+    kept = attention_mask.bool()
+    if (kept[:, :-1] & ~kept[:, 1:]).any():
+        raise SettingError("A prompt has padding behind its tokens; use padding_side='left'.")
+    return [row[own].tolist() for row, own in zip(input_ids, kept, strict=True)]
 
 
 def _padded(answers: Sequence[Sequence[int]], config: GenerationConfig, like: Tensor) -> Tensor:
@@ -165,21 +168,16 @@ def _padded(answers: Sequence[Sequence[int]], config: GenerationConfig, like: Te
 
 def _streamed(job: DecodeJob, to: Streamer) -> list[list[int]]:
     """The answer of a single row, given to `to` as its tokens become final."""
-    to.put(torch.tensor(job.prompts[0]))
-    ends, limit = job.plan.end_token_ids, job.plan.answer_limit(len(job.prompts[0]))
-    canvas, put = Canvas(), 0
-    event: DecodeEvent | None = None
+    prompt = job.prompts[0]
+    to.put(torch.tensor(prompt))
+    live, put = LiveText(job.plan, len(prompt)), 0
     for event in job.events():
-        canvas.apply(event)
-        shown = canvas.tokens[:limit]
-        # A block may hold tokens after the one that ends the answer.
-        shown = shown[: next((at + 1 for at, token in enumerate(shown) if token in ends), limit)]
-        final, drafts = shown[put : canvas.final], [each for each in shown[canvas.final :] if each is not None]
-        if final:
-            to.put(torch.tensor(final))
-            put += len(final)
+        live.add(event)
+        if len(live.tokens) > put:
+            to.put(torch.tensor(live.tokens[put:]))
+            put = len(live.tokens)
+        drafts = [] if live.over else [each for each in live.canvas.tokens[put:] if each is not None]
         if drafts and hasattr(to, "put_draft"):
             to.put_draft(torch.tensor(drafts))
     to.end()
-    assert isinstance(event, Finish)
-    return [list(event.token_ids)]
+    return [live.tokens]

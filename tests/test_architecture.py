@@ -36,6 +36,8 @@ TESTED_BY = {
     "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
+    "nbdiff_engine/serving/fields.py": "tests/engine/serving/test_refusals.py",
+    "nbdiff_engine/serving/replies.py": "tests/engine/serving/test_app.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/trace/events.py": "tests/engine/trace/test_trace_file.py",
@@ -186,7 +188,17 @@ def loaded_by(module: str) -> set[str]:
 def test_importing_the_engine_loads_no_page_and_no_optional_package() -> None:
     loaded = loaded_by("nbdiff_engine")
     assert "nbdiff_engine" in loaded
-    assert not loaded & {"gradio", "plotly", "bitsandbytes", "peft", "datasets", "lm_eval", "playground", "training"}
+    assert not loaded & {
+        "gradio",
+        "plotly",
+        "bitsandbytes",
+        "peft",
+        "datasets",
+        "lm_eval",
+        "playground",
+        "training",
+        "fastapi",
+    }
 
 
 def test_the_runner_of_a_job_loads_no_large_package() -> None:

@@ -34,10 +34,18 @@ class AnswerRow:
         self._text = AnswerText(plan.texts, plan.settings.stop) if plan.settings.stop else None
         self._counts = PrefixCounts(len(self.prompt))
         self.batch = 1  # rows that are decoded together
+        self.reading = True  # whether the next pass reads a part of the context
+        self.cached = 0  # first tokens of the context that the cache holds before the first pass
+        self.chunk: int | None = None  # the most tokens of a pass that reads; None: PREFILL_CHUNK
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []
         self.limit = plan.answer_limit(len(self.prompt))  # tokens of `output`
         self.ended = self.append_final(self.begin.committed)  # the reason, if the existing part already ends the answer
+
+    @property
+    def reach(self) -> int:
+        """Tokens of the prompt and of the longest answer that it can have."""
+        return len(self.prompt) + self.limit
 
     @property
     def end(self) -> int:
@@ -64,16 +72,23 @@ class AnswerRow:
         """Prefill the context's first `stop` tokens, one chunk per forward; the prediction for the next token.
 
         Tokens before `first_block` are read causally, later ones in whole blocks of `block_size`. Every chunk is an
-        event, so that a caller can stop between two chunks.
+        event, so that a caller can stop between two chunks. Tokens that the cache holds already are not read again.
         """
         predicted = Prediction([], [])
-        passes = Pass.prefill(self.context[:first_block], 1, want_next and first_block == stop)
-        passes += Pass.prefill(self.context[first_block:stop], block_size, want_next, first_block)
+        # The prediction needs the last token's forward, and a block is read as a whole.
+        known = min(self.cached, stop - 1 if want_next else stop)
+        if known > first_block:
+            known -= (known - first_block) % block_size
+        self.cached = known = max(known, 0)
+        passes = Pass.prefill(self.context[known:first_block], 1, want_next and first_block == stop, known, self.chunk)
+        blocks_from = max(known, first_block)
+        passes += Pass.prefill(self.context[blocks_from:stop], block_size, want_next, blocks_from, self.chunk)
         for each in passes:
             predicted = yield each
             end = each.start + len(each.tokens)
             fixed = tuple(self.fixed(predicted, i, end - len(self.prompt), Reason.AR) for i in range(len(each.wanted)))
             self.emit(Prefill(self.index, self.time, end, fixed))
+        self.reading = False
         return predicted
 
     def read_to_last_token(self) -> Generator[Pass, Prediction, int]:

@@ -111,10 +111,11 @@ class DraftAdapter:
         return embedded
 
     def noise_rows(
-        self, passes: Sequence[Pass], ids: list[list[int]], width: int, seed: int, device: torch.device
+        self, passes: Sequence[Pass], ids: list[list[int]], width: int, seeds: Sequence[int], device: torch.device
     ) -> NoiseRows | None:
         """The noise rows of a forward of `width` tokens for each pass; None if it has none. In `ids`, the tokens of the
-        passes, replaces the unknown ones: by id 0 for MASK, whose embedding is not read, or by random ids."""
+        passes, replaces the unknown ones: by id 0 for MASK, whose embedding is not read, or by random ids. seeds: of
+        the random ids of each pass."""
         rows: list[int] = []
         masks: list[int] = []
         for number, (each, own) in enumerate(zip(passes, ids, strict=True)):
@@ -127,7 +128,7 @@ class DraftAdapter:
                     continue
                 own[index] = 0
                 if self.spec.noise == "uniform":
-                    own[index] = random_id(seed, each.start + offsets[index], self.spec.noise_high)
+                    own[index] = random_id(seeds[number], each.start + offsets[index], self.spec.noise_high)
                 else:
                     masks.append(rows[-1])
         if not rows:

@@ -11,6 +11,7 @@ previous pass, a rollback only assigns a length, and tensors are never concatena
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -48,6 +49,22 @@ class KVCache(Protocol):
         """Keep only these rows, in this order."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowContext:
+    """The keys and values of a row's first tokens, apart from any cache: per layer [heads, tokens, head_dim]."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.keys[0].shape[1]
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.nbytes for each in (*self.keys, *self.values))
+
+
 _STEP = 256  # the buffer of a SlotCache grows by multiples of this many slots
 
 # Makes an empty cache from (the network's config, rows, maximum positions per row, device).
@@ -64,12 +81,7 @@ class _SlotLayer(StaticLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         cache = self.cache
-        if not self.is_initialized:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys, self.values = (cache.buffer_like(each) for each in (key_states, value_states))
-            self.is_initialized = True
-        elif self.keys.shape[2] < cache.capacity:
-            self.keys, self.values = (_grown(each, cache.buffer_like(each)) for each in (self.keys, self.values))
+        self.fit(key_states, value_states)
         keys, values = self.keys[cache.rows], self.values[cache.rows]
         if cache.slots is None:  # every row writes to the same slots
             keys[:, :, cache.first : cache.visible] = key_states
@@ -79,17 +91,28 @@ class _SlotLayer(StaticLayer):
             values[cache.row_index, :, cache.slots] = value_states.transpose(1, 2)
         return keys[:, :, : cache.visible], values[:, :, : cache.visible]
 
+    def fit(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make the buffers as large as the cache asks for; their kind is that of these states [rows, H, tokens, E]."""
+        cache = self.cache
+        if not self.is_initialized:
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.keys, self.values = (cache.buffer_like(each) for each in (key_states, value_states))
+            self.is_initialized = True
+        elif self.keys.shape[0] < cache.height or self.keys.shape[2] < cache.capacity:
+            self.keys, self.values = (_grown(each, cache.buffer_like(each)) for each in (self.keys, self.values))
+
 
 def _grown(old: Tensor, new: Tensor) -> Tensor:
-    new[:, :, : old.shape[2]] = old
+    new[: old.shape[0], :, : old.shape[2]] = old
     return new
 
 
 class SlotCache:
-    """A buffer [B, heads, capacity, head_dim] per layer; the slot of a token is its position.
+    """A buffer [height, heads, capacity, head_dim] per layer; the slot of a token is its position.
 
     The buffer grows in steps up to `max_length`, so that the memory follows the text that is there and not the text
-    that may come. Growth copies the buffer, one layer at a time.
+    that may come. Growth copies the buffer, one layer at a time. Rows can be added; the rows in use are the first of
+    the buffer. It shrinks when a row leaves and half of its rows, or three quarters of its slots, are not used.
     """
 
     divisible = True
@@ -98,29 +121,28 @@ class SlotCache:
         self.max_length = max_length
         self.device = device
         self.lengths = [0] * rows
+        self.height = rows  # rows of the buffer
         self.capacity = 0  # slots of the buffer in the forward being prepared
         self.rows = slice(0, rows)
         self.first = self.visible = 0
         self.aligned = False
         self.slots: Tensor | None = None
         self.row_index: Tensor | None = None
-        self.all_positions = torch.arange(max_length, device=device)
-        self.all_present = torch.ones(1, max_length, dtype=torch.bool, device=device)
+        self.all_positions = torch.arange(0, device=device)  # grows with the buffer
+        self.all_present = torch.ones(1, 0, dtype=torch.bool, device=device)
         self.network_cache = Cache(layers=[_SlotLayer(self) for _ in range(config.num_hidden_layers)])
 
     def buffer_like(self, states: Tensor) -> Tensor:
         """An empty buffer for keys or values [rows, heads, tokens, head_dim]. Zeros: a NaN in an unused slot would
         reach the result, although the weight of the slot is zero."""
-        return states.new_zeros(len(self.lengths), states.shape[1], self.capacity, states.shape[3])
+        return states.new_zeros(self.height, states.shape[1], self.capacity, states.shape[3])
 
     def prepare(self, starts: list[int], width: int, rows: range) -> tuple[Tensor, Tensor]:
         for row, start in zip(rows, starts, strict=True):
             self.lengths[row] = min(self.lengths[row], start)
         self.rows = slice(rows.start, rows.stop)
         self.first, self.visible = min(starts), max(starts) + width
-        if self.visible > self.capacity:
-            enough = max(self.visible, self.capacity * 3 // 2)
-            self.capacity = min(-(-enough // _STEP) * _STEP, self.max_length)
+        self._reserve(self.visible)
         positions = self.all_positions[None, : self.visible]
         self.aligned = self.first == self.visible - width
         if self.aligned:
@@ -146,7 +168,70 @@ class SlotCache:
     def select(self, rows: list[int]) -> None:
         self.lengths = [self.lengths[row] for row in rows]
         index = torch.tensor(rows, device=self.device)
+        used = max(self.lengths, default=0)
+        capacity = self.capacity if 4 * used > self.capacity else self._stepped(used)
+        in_place = capacity == self.capacity and 2 * len(rows) > self.height >= len(rows)
+        self.height, self.capacity = self.height if in_place else len(rows), capacity
+        # In place, only the rows behind the first one that leaves move, and only as far as there are tokens.
+        first = next((at for at, row in enumerate(rows) if at != row), len(rows)) if in_place else 0
         for layer in self.network_cache.layers:
-            if layer.is_initialized:
-                layer.keys = layer.keys.index_select(0, index)
-                layer.values = layer.values.index_select(0, index)
+            if not layer.is_initialized:
+                continue
+            for buffer in (layer.keys, layer.values) if in_place else ():
+                buffer[first : len(rows), :, :used] = buffer[index[first:], :, :used]
+            if not in_place:
+                layer.keys = layer.keys[:, :, :capacity].index_select(0, index)
+                layer.values = layer.values[:, :, :capacity].index_select(0, index)
+
+    def add(self, rows: int, max_length: int) -> None:
+        """Add rows without tokens behind the others. max_length: of all rows, from now on."""
+        self.max_length = max(self.max_length, max_length)
+        self.lengths += [0] * rows
+        if len(self.lengths) > self.height:
+            self.height = max(len(self.lengths), self.height * 3 // 2)
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two rows."""
+        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
+        used = max(self.lengths[one], self.lengths[other])
+        for layer in self.network_cache.layers:
+            for buffer in (layer.keys, layer.values):
+                buffer[[one, other], :, :used] = buffer[[other, one], :, :used]
+
+    def copy(self, row: int, tokens: int) -> RowContext:
+        """A copy of the row's first tokens, at least one."""
+        layers = self.network_cache.layers
+        return RowContext(
+            tuple(each.keys[row, :, :tokens].clone() for each in layers),
+            tuple(each.values[row, :, :tokens].clone() for each in layers),
+        )
+
+    def paste(self, row: int, context: RowContext, tokens: int) -> None:
+        """Make the first `tokens` of a context the committed ones of a row that has none."""
+        self._reserve(tokens)
+        for layer, keys, values in zip(self.network_cache.layers, context.keys, context.values, strict=True):
+            layer.fit(keys[None], values[None])
+            layer.keys[row, :, :tokens] = keys[:, :tokens]
+            layer.values[row, :, :tokens] = values[:, :tokens]
+        self.lengths[row] = tokens
+
+    @property
+    def held_bytes(self) -> int:
+        layers = [each for each in self.network_cache.layers if each.is_initialized]
+        return sum(each.keys.nbytes + each.values.nbytes for each in layers)
+
+    @staticmethod
+    def most_slots(rows: int, length: int) -> int:
+        """The most slots of the buffer, in all, with that many rows of at most `length` tokens."""
+        return max(rows, (rows - 1) * 3 // 2) * SlotCache._stepped(length)
+
+    def _reserve(self, slots: int) -> None:
+        if slots > self.capacity:
+            self.capacity = min(self._stepped(max(slots, self.capacity * 3 // 2)), self.max_length)
+        if self.capacity > len(self.all_positions):
+            self.all_positions = torch.arange(self.capacity, device=self.device)
+            self.all_present = torch.ones(1, self.capacity, dtype=torch.bool, device=self.device)
+
+    @staticmethod
+    def _stepped(slots: int) -> int:
+        return -(-slots // _STEP) * _STEP

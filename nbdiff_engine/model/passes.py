@@ -72,13 +72,20 @@ class Pass:
         return replace(self, groups=((1, len(self.tokens) - 1),)) if self.noised and not self.groups else self
 
     @classmethod
-    def prefill(cls, tokens: Sequence[int], block_size: int = 1, want_next: bool = True, start: int = 0) -> list[Self]:
-        """Read a prompt, or a part of one, from position `start` and keep it, with at most PREFILL_CHUNK tokens per
-        pass. The last pass wants the logits of the last token.
+    def prefill(
+        cls,
+        tokens: Sequence[int],
+        block_size: int = 1,
+        want_next: bool = True,
+        start: int = 0,
+        chunk: int | None = None,
+    ) -> list[Self]:
+        """Read a prompt, or a part of one, from position `start` and keep it, with at most `chunk` tokens per pass
+        (None: PREFILL_CHUNK). The last pass wants the logits of the last token.
 
         Causal unless block_size > 1. Chunks end on block borders, because one forward must read a whole block.
         """
-        step = max(block_size, PREFILL_CHUNK // block_size * block_size)
+        step = max(block_size, (chunk or PREFILL_CHUNK) // block_size * block_size)
         chunks = []
         for first in range(0, len(tokens), step):
             part = tokens[first : first + step]

@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache
 
 from nbdiff_engine.model.attention import PADDING, Tokens, dense_mask
 from nbdiff_engine.model.draft_adapter import DraftAdapter, NoiseRows
-from nbdiff_engine.model.kv_cache import KVCache
+from nbdiff_engine.model.kv_cache import KVCache, RowContext
 from nbdiff_engine.model.passes import Pass, shared_forwards
 from nbdiff_engine.model.spec import DiffusionSpec
 
@@ -58,7 +58,7 @@ class Session:
         self.model = model
         self.cache = cache
         self.context = model.spec.context if model.spec else "token_causal"
-        self.noise_seed = 0  # of uniform noise
+        self.noise_seeds = [0] * len(row_lengths)  # of uniform noise
         self._patterns: dict[tuple[int, tuple[tuple[int, int], ...]], tuple[Tensor, Tensor]] = {}
         self._offsets = [model.position_offset(length) for length in row_lengths]
 
@@ -101,10 +101,38 @@ class Session:
         """Drop each row's committed tokens at positions from `lengths` on."""
         self.cache.lengths = [min(old, new) for old, new in zip(self.cache.lengths, lengths, strict=True)]
 
+    @torch.inference_mode()
     def select(self, rows: list[int]) -> None:
         """Keep only these rows; the others are finished."""
         self.cache.select(rows)
         self._offsets = [self._offsets[row] for row in rows]
+        self.noise_seeds = [self.noise_seeds[row] for row in rows]
+
+    @torch.inference_mode()
+    def add(self, row_lengths: Sequence[int], max_length: int) -> None:
+        """Add empty rows behind the others. max_length: the most positions of any row from now on; row_lengths: the
+        length that each new row can reach. For a session with a SlotCache."""
+        self.cache.add(len(row_lengths), max_length)
+        self._offsets += [self.model.position_offset(length) for length in row_lengths]
+        self.noise_seeds += [0] * len(row_lengths)
+
+    @torch.inference_mode()
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two rows. For a session with a SlotCache."""
+        self.cache.swap(one, other)
+        for each in (self._offsets, self.noise_seeds):
+            each[one], each[other] = each[other], each[one]
+
+    @torch.inference_mode()
+    def copy(self, row: int, tokens: int) -> RowContext:
+        """The keys and values of a row's first tokens, which `paste` puts into an empty row of any session of this
+        model. For a session with a SlotCache."""
+        return self.cache.copy(row, tokens)
+
+    @torch.inference_mode()
+    def paste(self, row: int, context: RowContext, tokens: int) -> None:
+        """Make the first `tokens` of a copied context those of an empty row."""
+        self.cache.paste(row, context, tokens)
 
     @torch.inference_mode()
     def run(self, passes: Sequence[Pass]) -> Tensor:
@@ -149,7 +177,8 @@ class Session:
             position_ids = position_ids + torch.tensor(offsets, device=self.model.device)[:, None]
         ids, noise = [list(each.tokens) for each in passes], None
         if self.model.draft is not None:
-            noise = self.model.draft.noise_rows(passes, ids, width, self.noise_seed, self.model.device)
+            seeds = self.noise_seeds[rows.start : rows.stop]
+            noise = self.model.draft.noise_rows(passes, ids, width, seeds, self.model.device)
         hidden_BQD = self.model.hidden(
             torch.tensor([[*own, *[0] * (width - len(own))] for own in ids], device=self.model.device),
             mask,

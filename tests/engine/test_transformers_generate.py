@@ -111,6 +111,7 @@ def test_what_the_engine_does_not_have_is_refused(nano, one):
     assert "StopStringCriteria" in refused(stopping_criteria=[StopStringCriteria(tokenizer, "a")])
     assert "strategy" in refused(strategy="beams")
     two = {name: torch.cat([each, each]) for name, each in one.items()}
+    assert "padding_side='left'" in refused(attention_mask=torch.tensor([[1] * (one["input_ids"].shape[1] - 1) + [0]]))
     assert "stream_to takes one prompt" in refused(**two, stream_to=TextStreamer(tokenizer))
 
 

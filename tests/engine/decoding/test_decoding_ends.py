@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nbdiff_engine as nb
-from nbdiff_engine.decoding import loop
+from nbdiff_engine.decoding import batch
 from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.model.session import Session
 from nbdiff_engine.trace.events import Commit, Finish, FinishReason, Prefill
@@ -129,7 +129,7 @@ def test_a_slow_reader_does_not_change_the_times_of_events(llama, monkeypatch):
         return forward(*args)
 
     monkeypatch.setattr(Session, "_forward", one_second_forward)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(batch, "time", SimpleNamespace(perf_counter=lambda: now))
     times = []
     for event in nb.stream(llama, PROMPTS[0], strategy="ar", max_new_tokens=20):
         times.append(event.time)

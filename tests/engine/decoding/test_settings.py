@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.decoding.loop import PROGRAMS
+from nbdiff_engine.decoding.batch import PROGRAMS
 from nbdiff_engine.decoding.settings import SETTING_FIELDS, STRATEGIES, DecodeSettings, policies_as_json
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName

@@ -166,7 +166,7 @@ def test_uniform_noise_is_the_same_ids_at_a_position_in_every_batch():
     found = after(drafter, CONTEXT).run([Pass.mixed([5], 9, [(1, [UNKNOWN] * 2)], range(3))])
     torch.testing.assert_close(found[1:], noise_logits(base, drafter, [*CONTEXT, 5], noise), rtol=0, atol=1e-4)
     other = after(drafter, CONTEXT)
-    other.noise_seed = 1
+    other.noise_seeds = [1]
     assert not torch.equal(other.run([Pass.mixed([5], 9, [(1, [UNKNOWN] * 2)], range(3))])[1:], found[1:])
 
 

@@ -1,0 +1,54 @@
+"""Errors in the shape of OpenAI's API: {"error": {"message", "type", "param", "code"}}."""
+
+from typing import Any
+
+from nbdiff_engine.errors import NBDiffError, first_problem
+from nbdiff_engine.serving.scheduler import QueueFullError
+
+
+class ApiError(Exception):
+    """An answer that is an error. status: of HTTP. kind, param, code: as in OpenAI's API."""
+
+    def __init__(self, status: int, message: str, kind: str, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.status, self.kind, self.param, self.code = status, kind, param, code
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+    @classmethod
+    def of(cls, error: Exception) -> "ApiError":
+        """The answer for an exception of the engine or the scheduler."""
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, QueueFullError):
+            return cls(429, str(error), "rate_limit_error", code="queue_full")
+        if isinstance(error, NBDiffError):
+            return cls(400, str(error), "invalid_request_error")
+        return cls(500, str(error), "server_error")
+
+    @classmethod
+    def of_body(cls, errors: list[dict[str, Any]]) -> "ApiError":
+        """The answer for a body that cannot be read. errors: of pydantic, each with a place that begins with "body"."""
+        problem = errors[0]
+        place = [str(part) for part in problem["loc"] if part != "body"]
+        if problem["type"] == "json_invalid":
+            return cls(400, "The body of the request is not JSON.", "invalid_request_error")
+        if not place and problem["type"] != "value_error":
+            return cls(400, "The body of the request is not a JSON object.", "invalid_request_error")
+        if problem["type"] == "extra_forbidden":
+            sentence = f"{'.'.join(place)!r} is not supported by this server; leave it out"
+        else:
+            sentence = first_problem(_Problems([{**problem, "loc": tuple(place)}]))
+        return cls(400, sentence.rstrip(".") + ".", "invalid_request_error", param=".".join(place) or None)
+
+
+class _Problems:
+    """Problems as `first_problem` reads them of a pydantic exception."""
+
+    def __init__(self, problems: list[dict[str, Any]]):
+        self._problems = problems
+
+    def errors(self, include_url: bool = False) -> list[dict[str, Any]]:
+        return self._problems

@@ -1,0 +1,134 @@
+"""The bodies of requests: the fields of OpenAI's API that this server has, and the engine's own settings.
+
+A field that is not declared here is refused by name. The settings of decoding are checked by DecodeSettings alone.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from nbdiff_engine.decoding.settings import SETTING_FIELDS
+from nbdiff_engine.errors import SettingError
+
+MOST_CHOICES = 16
+_NOT_OWN = ("max_new_tokens", "logprobs", "trace")  # settings that OpenAI's fields, or the stream mode, decide
+
+# Each setting of the engine is a field of its name; None: not given.
+_Settings = create_model(
+    "_Settings",
+    __config__=ConfigDict(extra="forbid"),
+    **{
+        name: (Annotated[Any, Field(description=each.description)], None)
+        for name, each in SETTING_FIELDS.items()
+        if name not in _NOT_OWN
+    },
+)
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream. include_usage: a last chunk has the usage of the request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+
+
+class _Body(_Settings):
+    """What both routes take."""
+
+    own: ClassVar[tuple[str, ...]] = tuple(_Settings.model_fields)
+
+    model: str
+    max_tokens: Annotated[int | None, Field(ge=1, description="maximum length of the answer, in tokens")] = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="answers to the prompt")] = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stream_mode: Annotated[
+        Literal["tokens", "denoise"],
+        Field(description="denoise: a chunk for each forward, with its event (docs/trace-format.md)"),
+    ] = "tokens"
+    user: Annotated[str | None, Field(description="a name for the caller; it is not stored")] = None
+
+    @model_validator(mode="after")
+    def _stream_fields(self) -> "_Body":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for stream=true; leave it out")
+        if self.stream_mode == "denoise" and not self.stream:
+            raise ValueError("stream_mode='denoise' is for stream=true; set it")
+        return self
+
+    def decode_settings(self, most_tokens: int) -> dict[str, Any]:
+        """The decode settings. most_tokens: of an answer, if the request does not say."""
+        given = {name: value for name in self.own if (value := getattr(self, name)) is not None}
+        if isinstance(bias := given.get("logit_bias"), dict):
+            given["logit_bias"] = _bias(bias)
+        return given | {
+            "max_new_tokens": self.max_tokens or most_tokens,
+            "logprobs": self.most_logprobs,
+            "trace": self.stream_mode == "denoise",
+        }
+
+    @property
+    def most_logprobs(self) -> int | None:
+        """How many of the best tokens are reported at each position; None: no log-probabilities."""
+        raise NotImplementedError
+
+
+class ChatBody(_Body):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    max_completion_tokens: Annotated[int | None, Field(ge=1, description="the newer name of max_tokens")] = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    tools: Annotated[list[dict[str, Any]] | None, Field(description="passed to the chat template")] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None, Field(description="further arguments of the chat template")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "ChatBody":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs=true; set it")
+        if self.max_completion_tokens is not None:
+            if self.max_tokens not in (None, self.max_completion_tokens):
+                raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+            self.max_tokens = self.max_completion_tokens
+        return self
+
+    @property
+    def most_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        arguments = dict(self.chat_template_kwargs or {})
+        if self.tools is not None:
+            arguments["tools"] = self.tools
+        return arguments
+
+
+class CompletionBody(_Body):
+    """The body of POST /v1/completions."""
+
+    prompt: str | list[int] | list[str] | list[list[int]]
+    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+
+    @property
+    def most_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts one by one."""
+        if isinstance(self.prompt, str) or not self.prompt or isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)
+
+
+def _bias(given: dict[Any, Any]) -> dict[Any, Any]:
+    """JSON has no integers as keys."""
+    try:
+        return {int(token): bias for token, bias in given.items()}
+    except (TypeError, ValueError) as error:
+        raise SettingError("logit_bias has a key that is no token id; give token ids as keys.") from error

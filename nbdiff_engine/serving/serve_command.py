@@ -1,0 +1,95 @@
+"""The command `serve`: an OpenAI-compatible server over one model (docs/serving.md).
+
+python -m nbdiff_engine serve nano
+NBDIFF_API_KEY=secret python -m nbdiff_engine serve smollm2 --host 0.0.0.0 --port 8000
+"""
+
+import ipaddress
+import logging
+import os
+import socket
+from typing import Annotated
+
+import typer
+
+from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.model.checkpoints import load
+from nbdiff_engine.model.threads import choose_threads
+
+KEY_VARIABLE = "NBDIFF_API_KEY"
+
+
+def serve_command(
+    model: Annotated[str, typer.Argument(help="Name (see models), folder, GGUF file, LoRA folder or hub id.")] = "nano",
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; one that others reach needs an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar=KEY_VARIABLE, help="What requests must send as bearer token.", show_default=False),
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="The model's name in requests; default: as loaded.")] = None,
+    base: Annotated[str | None, typer.Option(help="The checkpoint of an adapter.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An adapter of the model.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
+    device_map: Annotated[str | None, typer.Option(help="auto: spread the layers over all devices.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Answers that are decoded together.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 429.")] = 256,
+    cache_mb: Annotated[int, typer.Option(min=1, help="Megabytes for the keys and values of running answers.")] = 2048,
+    prefix_mb: Annotated[
+        int, typer.Option(min=0, help="Megabytes for those kept of ended answers; 0: read every prompt as a whole.")
+    ] = 512,
+    prefill_tokens: Annotated[
+        int, typer.Option(min=64, help="Tokens of long prompts that are read between two forwards of other answers.")
+    ] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer, if a request does not say.")] = 512,
+) -> None:
+    """Serve a model to OpenAI clients: /v1/chat/completions, /v1/completions, /v1/models, /metrics, /docs."""
+    # Imported here: the other commands need no web server.
+    import uvicorn
+
+    from nbdiff_engine.serving.app import make_app
+    from nbdiff_engine.serving.scheduler import Limits
+
+    api_key = api_key or None
+    if api_key is None and not is_loopback(host):
+        raise NBDiffError(f"Others can reach {host}; set {KEY_VARIABLE} to a key, or use --host 127.0.0.1.")
+    listening = listen(host, port)
+    with listening:
+        how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
+        loaded = load(model, base=base, adapter=adapter, **how)
+        choose_threads(loaded)
+        limits = Limits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
+        app = make_app(loaded, served_name, api_key, limits, max_tokens)
+        address = f"[{host}]" if ":" in host else host
+        print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run([listening])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. A name other than localhost counts as one that others reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the address. Raises NBDiffError before a model is loaded for nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise NBDiffError(f"Port {port} at {host} cannot be used ({reason}); choose another with --port.") from error
+    return found
