@@ -6,6 +6,7 @@
     python -m nbdiff_engine models
     python -m nbdiff_engine serve nano --port 8000
     python -m nbdiff_engine eval --limit 20
+    python -m nbdiff_engine export nano --to hf --output exported
     python -m nbdiff_engine lm-eval run --model nbdiff --model_args model=nano --tasks gsm8k
 
 Invalid input gives one sentence on standard error and exit code 2.
@@ -14,6 +15,7 @@ Invalid input gives one sentence on standard error and exit code 2.
 import dataclasses
 import inspect
 import json
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -183,6 +185,17 @@ cli.command("serve")(serve_command)
 def lm_eval(context: typer.Context) -> None:
     """Run lm-evaluation-harness with this engine as --model nbdiff (docs/harness.md)."""
     run_harness(context.args)
+
+
+@cli.command(
+    "export",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
+)
+def export(context: typer.Context) -> int:
+    """Write a run, a model or an adapter for other programs, or upload it; --help lists its options."""
+    # In a process of its own, because the engine does not import training.
+    return subprocess.run([sys.executable, "-m", "training", "export", *context.args], check=False).returncode
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from training.jobs.jobs_command import cli as jobs_cli
 from training.planning import planning_commands
 from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
 from training.run.end_file import ending_written, is_first_process
-from training.run.export_command import export
+from training.sharing.export_command import export
 
 cli = typer.Typer(
     add_completion=False,

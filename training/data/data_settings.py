@@ -101,6 +101,9 @@ class DataSettings(BaseModel):
         dict[str, Any],
         Field(description="arguments of the chat template, such as {enable_thinking: false}; decode with the same"),
     ] = {}
+    deduplicate: Annotated[
+        bool, Field(description="leave out documents with the same text as an earlier one, but for white space")
+    ] = False
     bad_rows: Annotated[
         float, Field(ge=0, le=1, description="share of rows that may be unusable; they are left out and named")
     ] = 0.01

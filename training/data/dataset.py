@@ -20,7 +20,8 @@ from training.data.documents import Document, DocumentSource
 from training.data.encoder import Encoder
 from training.data.formats import Format, detect_format
 from training.data.held_out_split import split
-from training.data.sources import load_rows
+from training.data.mixture import MixedSource, first_of_each, rows_of
+from training.data.source_names import Part, parts_of
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
@@ -46,23 +47,70 @@ def open_source(settings: DataSettings, encoder: Encoder) -> tuple[DocumentSourc
         return train, CorpusSource("test", settings.seed, settings.weights, encoder, settings.held_out)
     if settings.source == SELF:
         raise DataError(f"The source {SELF!r} is written by the checkpoint before the run; it cannot be opened here.")
-    rows = load_rows(settings)
+    parts = parts_of(settings)
+    opened = [_open_rows(each, settings, encoder) for each in parts]
+    name = ", ".join(each.name for each in opened)
+    keys = np.concatenate([each.found.keys for each in opened])
+    chosen = np.arange(len(keys))
+    if settings.deduplicate:
+        chosen = first_of_each(np.concatenate([each.found.contents for each in opened]))
+        logger.info(
+            "%s: %d of %d documents repeat an earlier one and are left out", name, len(keys) - len(chosen), len(keys)
+        )
+    # One split for all sources: a prompt that two of them have is trained on or held out in both.
+    train, kept = (chosen[part] for part in split(keys[chosen], settings.held_out, settings.seed, name))
+    weights = None if parts[0].weight is None else [each.weight for each in parts]
+    trained = _documents_of(opened, train, encoder, name, weights)
+    _require_one(trained)
+    return trained, _documents_of(opened, kept, encoder, f"{name}, held out", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The rows of one source, and its documents."""
+
+    rows: Dataset
+    layout: Format
+    name: str
+    found: "_Found"
+
+
+def _open_rows(part: Part, settings: DataSettings, encoder: Encoder) -> _Opened:
+    rows = rows_of(part, settings)
     layout = detect_format(rows.column_names, settings)
     if layout.kind == "messages" and not encoder.has_template:
-        raise DataError(f"{settings.source} contains conversations, but the tokenizer has no chat template for them.")
-    name = _name(settings)
-    found = _checked_rows(rows, layout, encoder, name, settings.bad_rows)
-    train, kept = (
-        RowSource(rows, found.rows[part], found.answers[part], layout, encoder, label)
-        for part, label in zip(
-            split(found.keys, settings.held_out, settings.seed, name), (name, f"{name}, held out"), strict=True
+        raise DataError(f"{part.source} contains conversations, but the tokenizer has no chat template for them.")
+    name = _name(part.settings(settings))
+    return _Opened(rows, layout, name, _checked_rows(rows, layout, encoder, name, settings))
+
+
+def _documents_of(
+    opened: Sequence[_Opened], chosen: np.ndarray, encoder: Encoder, name: str, weights: Sequence[float] | None
+) -> DocumentSource:
+    """The chosen documents of the sources. chosen: their numbers, counted over all sources."""
+    sources, first = [], 0
+    for each in opened:
+        count = len(each.found.keys)
+        own = chosen[(chosen >= first) & (chosen < first + count)] - first
+        label = name if len(opened) == 1 else each.name
+        sources.append(
+            RowSource(
+                each.rows, each.found.rows[own], each.found.answers[own], each.layout, encoder, label, 1 / len(opened)
+            )
         )
-    )
-    _require_one(train)
-    return train, kept
+        first += count
+    if len(sources) == 1:
+        return sources[0]
+    if weights is not None:
+        empty = next((each for each in sources if not len(each)), None)
+        if empty is not None:
+            raise DataError(
+                f"No document of {empty.name} is left to train on, so it cannot have a weight; leave it out."
+            )
+    return MixedSource(sources, weights, name)
 
 
-def _require_one(train: "RowSource") -> None:
+def _require_one(train: DocumentSource) -> None:
     """Raise now, not during the run, if the chat template or the tokenizer refuses all of the first documents."""
     first = None
     for index in range(min(_TRIED, len(train))):
@@ -100,7 +148,9 @@ class RowSource:
         layout: Format,
         encoder: Encoder,
         name: str,
+        share: float = 1,
     ) -> None:
+        """share: of `_CACHED_BYTES`, which the sources of a mixture divide."""
         self.name = name
         self.layout = layout
         self.encoder = encoder
@@ -109,7 +159,7 @@ class RowSource:
         self._answers = answers
         # By row and answer: ids and turns.
         self._kept: dict[tuple[int, int], tuple[np.ndarray, tuple[tuple[int, int], ...] | None]] = {}
-        self._room = _CACHED_BYTES
+        self._room = int(_CACHED_BYTES * share)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -146,12 +196,13 @@ class _Found:
     rows: np.ndarray
     answers: np.ndarray
     keys: np.ndarray
+    contents: np.ndarray  # a hash of the text of each; empty unless repeated documents are left out
 
 
-def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, bad_rows: float) -> _Found:
+def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, settings: DataSettings) -> _Found:
     """The documents of the rows with text. Raises DataError if too many rows have a value that is not text."""
-    columns, bad = layout.all_columns, BadRows(name, bad_rows)
-    numbers, answers, keys = array("q"), array("i"), array("q")
+    columns, bad = layout.all_columns, BadRows(name, settings.bad_rows)
+    numbers, answers, keys, contents = array("q"), array("i"), array("q"), array("q")
     number = blank = 0
     unread: dict[str, list[int]] = {}
     for batch in _batches(rows.select_columns(columns), name):
@@ -164,10 +215,12 @@ def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, ba
                         for what in _unread(conversation, layout, encoder):
                             unread.setdefault(what, []).append(number + 1)
                         parts = 1 if conversation is None else encoder.documents_of(conversation)
-                        key = hashlib.blake2b(layout.key(row).encode("utf-8", "surrogatepass"), digest_size=8).digest()
                         numbers.extend([number] * parts)
                         answers.extend([-1] if parts == 1 else range(parts))
-                        keys.extend([int.from_bytes(key, "big", signed=True)] * parts)
+                        keys.extend([_hash(layout.key(row))] * parts)
+                        if settings.deduplicate:
+                            text = [" ".join(v.split()) if isinstance(v, str) else v for v in row.values()]
+                            contents.extend(_hash(f"{part} {text}") for part in range(parts))
                     else:
                         blank += 1
             except DataError as error:
@@ -193,7 +246,13 @@ def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, ba
             name,
             len(answers),
         )
-    return _Found(np.asarray(numbers), np.asarray(answers), np.asarray(keys))
+    return _Found(np.asarray(numbers), np.asarray(answers), np.asarray(keys), np.asarray(contents))
+
+
+def _hash(text: str) -> int:
+    """64 bits of BLAKE2b, as a signed integer."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _unread(conversation: Conversation | None, layout: Format, encoder: Encoder) -> set[str]:

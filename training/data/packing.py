@@ -97,7 +97,7 @@ class Packer:
         counted, nothing = min(_CHECKED, len(self.source)), 0
         for index in self.order(0)[:counted]:
             try:
-                nothing += not self._trains(self.source[index])
+                nothing += not self._trains(self.source[int(index)])
             except DataError:  # reported when it is packed
                 continue
         if nothing == len(self.source):
@@ -129,7 +129,7 @@ class Packer:
         """The pieces of document `number`, counted over all epochs; none if no token of an answer fits in a row."""
         epoch, index = divmod(number, len(self.source))
         try:
-            document = self.source[self.order(epoch)[index]]
+            document = self.source[int(self.order(epoch)[index])]
         except DataError as error:  # one bad row must not end a long run
             self.refused += 1
             if self.refused == 1:
@@ -181,8 +181,8 @@ def _piece_of_turns(ids: Sequence[int], turns: Sequence[tuple[int, int]]) -> Doc
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> Sequence[int]:
+def _order(count: int, seed: int, epoch: int) -> Sequence[int]:  # an array of integers: a list has five times its size
     if count > _MAX_SHUFFLED:
         return range(count)
     draw = torch.Generator().manual_seed(random.Random(f"{seed}/order/{epoch}").getrandbits(60))
-    return torch.randperm(count, generator=draw).tolist()
+    return torch.randperm(count, generator=draw).numpy()

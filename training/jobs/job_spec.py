@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from training.data.data_settings import CORPUS, SELF
+from training.data.source_names import with_sources
 from training.jobs.job_errors import JobError
 from training.recipe.recipe import Recipe, bundled_recipes, plain_yaml
 
@@ -73,7 +74,7 @@ class JobSpec(BaseModel):
         recipe = self.resolved()
         data = recipe.data
         if data.source not in (CORPUS, SELF):
-            data = data.model_copy(update={"source": _absolute(data.source)})
+            data = data.model_copy(update={"source": with_sources(data.source, _absolute)})
         if data.self_data.prompts is not None:
             prompts = _absolute(data.self_data.prompts)
             data = data.model_copy(update={"self_data": data.self_data.model_copy(update={"prompts": prompts})})

@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # importing recipes is slow, and --help does not need them
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="Bundled recipe or a YAML file.")]
 BaseOption = Annotated[str | None, typer.Option("--base", help="AR checkpoint: bundled name, folder or hub id.")]
-DataOption = Annotated[str | None, typer.Option("--data", help="File, folder, hub id, 'corpus' or 'self'.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="File, folder, hub id, several as a.jsonl:0.7,b[:9]:0.3, 'corpus' or 'self'."),
+]
 StepsOption = Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps; all phases scale with it.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -325,7 +325,7 @@ def figures(shown: Preview) -> str:
     order = shown.packer.order(0)
     tokens = answered = longer = 0
     for index in order[:counted]:
-        document = shown.source[index]
+        document = shown.source[int(index)]
         tokens += len(document.ids)
         answered += len(document.ids) if document.turns is None else sum(b - a for a, b in document.turns)
         longer += len(document.ids) > shown.packer.length

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,13 +12,18 @@ from nbdiff_engine.errors import brief
 from nbdiff_engine.model.draft_spec import DRAFT_SPEC
 from training.errors import RunError
 from training.model.adapters import merged
+from training.model.base import TrainedModel
 from training.model.draft_adapters import save_draft_adapter
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import Checkpoint, is_complete, publish
+from training.run.finishing import write_adapter
 from training.run.launch import load_network, make_objective, make_trainable
 from training.run.model_card import draft_adapter_card
 from training.run.run_folder import RunFolder
 from training.run.step_reader import vocabulary_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _NOT_EXPORTED = ("optimizer.safetensors", "state.json", "manifest.json")
 
@@ -53,14 +59,8 @@ def export(run: Path, checkpoint: Checkpoint, target: Path) -> Path:
     folder = target / checkpoint.folder.name
     if is_complete(folder):
         return folder
-    recipe = Recipe.read(str(run / "recipe.yaml"))
     try:
-        if recipe.drafts:
-            publish(folder, lambda unfinished: _adapter(recipe, run, checkpoint, unfinished))
-        elif recipe.lora is None:
-            publish(folder, lambda unfinished: _copy(checkpoint.folder, unfinished))
-        else:
-            publish(folder, lambda unfinished: _merge(recipe, run, checkpoint, unfinished))
+        publish(folder, lambda unfinished: write_checkpoint(run, checkpoint, unfinished))
     except FileNotFoundError as error:
         raise RunError(
             f"The checkpoint of step {checkpoint.step} was replaced by a newer one during the export; open that one."
@@ -68,6 +68,39 @@ def export(run: Path, checkpoint: Checkpoint, target: Path) -> Path:
     except OSError as error:
         raise RunError(f"The model cannot be written to {folder}: {error.strerror or error}.") from error
     return folder
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Write the model of a checkpoint into an existing folder; of a draft adapter, its folder.
+
+    Raises OSError, and RunError for a checkpoint that does not fit its run.
+    """
+    recipe = Recipe.read(str(run / "recipe.yaml"))
+    if recipe.drafts:
+        _draft_adapter(recipe, run, checkpoint, target)
+    elif recipe.lora is None:
+        _copy(checkpoint.folder, target)
+    else:
+        _merge(recipe, run, checkpoint, target)
+
+
+def write_lora(run: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Write the adapters of a checkpoint of a LoRA run into an existing folder, like adapter/ of a finished run.
+
+    Raises as `write_checkpoint`.
+    """
+    recipe = Recipe.read(str(run / "recipe.yaml"))
+    model, adapters = _trained(recipe, run, checkpoint)
+    write_adapter(recipe, model, adapters, target)
+
+
+def _trained(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[TrainedModel, "PeftModel | None"]:
+    """The base with the adapters of a checkpoint around its layers."""
+    base = load_network(recipe, run.name, torch.device("cpu"))
+    model, adapters = make_trainable(recipe, base)
+    trained = {name: each for name, each in model.network.named_parameters() if each.requires_grad}
+    RunFolder(run).load_tensors(checkpoint.folder, "trained.safetensors", trained)
+    return model, adapters  # None without LoRA
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -78,15 +111,12 @@ def _copy(source: Path, target: Path) -> None:
 
 def _merge(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) -> None:
     """Write the base with the trained adapters merged, like the model in final/."""
-    base = load_network(recipe, run.name, torch.device("cpu"))
-    model, adapters = make_trainable(recipe, base)
-    trained = {name: each for name, each in model.network.named_parameters() if each.requires_grad}
-    RunFolder(run).load_tensors(checkpoint.folder, "trained.safetensors", trained)
+    model, adapters = _trained(recipe, run, checkpoint)
     dtype = model.dtype if recipe.save_dtype == "auto" else getattr(torch, recipe.save_dtype)
     replace(model, network=merged(adapters, model, recipe, dtype)).save(target, dtype)
 
 
-def _adapter(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) -> None:
+def _draft_adapter(recipe: Recipe, run: Path, checkpoint: Checkpoint, target: Path) -> None:
     """Write the folder of a draft adapter, like the one in final/."""
     base = load_network(recipe, run.name, torch.device("cpu"))
     model, adapter = make_trainable(recipe, base)

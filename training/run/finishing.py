@@ -63,7 +63,8 @@ def write_final(folder: RunFolder, finished: Finished, accelerator: Accelerator)
         logger.info("finished: %s", folder.final)
     elif accelerator.is_main_process:
         if finished.adapters is not None:
-            _publish(folder.adapter, lambda unfinished: _write_adapter(finished, unfinished))
+            recipe, model, adapters = finished.recipe, finished.model, finished.adapters
+            _publish(folder.adapter, lambda unfinished: write_adapter(recipe, model, adapters, unfinished))
         model = finished.model
         if finished.adapters is not None:
             network = merged(finished.adapters, model, finished.recipe, finished.dtype)
@@ -88,11 +89,12 @@ def _publish(target: Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
-def _write_adapter(finished: Finished, folder: Path) -> None:
-    save_adapter(finished.adapters, finished.model, finished.recipe, folder)
-    finished.model.save_tokenizer(folder)
-    write_spec(finished.model.spec, folder)
-    (folder / "README.md").write_text(adapter_card(finished.recipe, finished.model), encoding="utf-8")
+def write_adapter(recipe: Recipe, model: TrainedModel, adapters: "PeftModel", folder: Path) -> None:
+    """Write the adapters of a LoRA run into an existing folder, with the tokenizer and the spec of the merged model."""
+    save_adapter(adapters, model, recipe, folder)
+    model.save_tokenizer(folder)
+    write_spec(model.spec, folder)
+    (folder / "README.md").write_text(adapter_card(recipe, model), encoding="utf-8")
 
 
 def _write_draft_adapter(run: RunFolder, finished: Finished, folder: Path) -> None:

@@ -22,8 +22,9 @@ from training.data.dataset import open_source
 from training.data.documents import DocumentSource
 from training.data.encoder import Encoder
 from training.data.formats import detect_format
+from training.data.mixture import rows_of
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
-from training.data.sources import load_rows
+from training.data.source_names import parts_of
 from training.errors import RecipeError, RunError
 from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
@@ -231,10 +232,12 @@ def tokenizer_texts(recipe: Recipe) -> Iterable[str]:
     if recipe.data.source == SELF:
         raise RecipeError("data is 'self', but a new network cannot write its own training data; give other --data.")
     if recipe.data.source != CORPUS:
-        rows = load_rows(recipe.data)
-        layout = detect_format(rows.column_names, recipe.data)
-        for row in islice(rows, count):
-            yield from layout.texts(row)
+        parts = parts_of(recipe.data)
+        for number, part in enumerate(parts):
+            rows = rows_of(part, recipe.data)
+            layout = detect_format(rows.column_names, recipe.data)
+            for row in islice(rows, count // len(parts) + (number < count % len(parts))):
+                yield from layout.texts(row)
         return
     from nbdiff_engine.tasks import DOMAINS
     from training.corpus.problems import example

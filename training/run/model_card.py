@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.hub_checkpoints import HUB_ID
@@ -136,7 +137,7 @@ def _metadata(recipe: Recipe, data: DataFacts | None, base_licence: str | None) 
         fields["license"] = base_licence
     if data is not None and data.hub_id:
         fields["datasets"] = [data.hub_id]
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+    return f"---\n{ModelCardData(**fields).to_yaml()}\n---"
 
 
 def _what(recipe: Recipe, model: TrainedModel) -> str:

@@ -9,7 +9,7 @@ from tests.training.bases import write_base
 from tests.training.runs import small_data, small_recipe
 from training.errors import RunError
 from training.run.launch import start
-from training.run.serving import servers_for, shown
+from training.sharing.serving import servers_for, shown
 
 
 def adapter(folder, **fields):
@@ -58,8 +58,8 @@ def test_other_adapters_are_for_this_engine_only_with_the_reason(tmp_path, field
     assert f"vLLM: no, {reason}" in shown([own, *others])
 
 
-def test_a_folder_that_is_no_adapter_is_refused(tmp_path):
-    with pytest.raises(RunError, match=r"has no adapter_config.json; give the final/ of a run"):
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"neither a model.s nor an adapter.s folder"):
         servers_for(tmp_path)
 
 
@@ -77,7 +77,7 @@ def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
     start(recipe, tmp_path / "run", resume=False)
     code, out, _ = run("export", str(tmp_path / "run"), "--step", "1", "--output", str(tmp_path / "out"), "--check")
     assert code == 0
-    folder = tmp_path / "out" / "step-00000001"
+    folder = tmp_path / "out" / "run-step-00000001-adapter"
     assert out.splitlines()[0] == str(folder)
     assert DraftSpec.read(folder, "it").noise_high == 961
     assert "SGLang: yes" in out
