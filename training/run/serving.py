@@ -10,8 +10,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbdiff_engine.model.draft_spec import DraftSpec
-from nbdiff_engine.model.weight_files import is_adapter
+from nbdiff_engine.model.draft_spec import DRAFT_SPEC, DraftSpec, is_draft_adapter
+from nbdiff_engine.model.lora_folders import beside_adapter
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 from training.errors import RunError
 
 ENGINE = "nbdiff_engine"
@@ -28,10 +29,13 @@ class Server:
 
 def servers_for(folder: Path) -> list[Server]:
     """The servers for a draft adapter's folder. Raises RunError for another folder, CheckpointError for a bad spec."""
-    if not is_adapter(folder):
-        raise RunError(f"{folder} is no adapter's folder: it has no adapter_config.json; give the final/ of a run.")
+    if not (is_adapter(folder) and is_draft_adapter(folder)):
+        raise RunError(
+            f"{folder} is no draft adapter: it has no {DRAFT_SPEC} beside an {ADAPTER_CONFIG}. --check is for runs "
+            "with lora.mode draft_only; the final/ of others is a plain checkpoint."
+        )
     spec = DraftSpec.read(folder, str(folder))
-    path, base = shlex.quote(str(folder)), shlex.quote(spec.base.name)
+    path, base = shlex.quote(str(folder)), shlex.quote(beside_adapter(folder, spec.base.name))
     own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {base} --adapter {path}", "any noise")
     reasons = []
     if spec.noise != "uniform":

@@ -58,9 +58,11 @@ def test_other_adapters_are_for_this_engine_only_with_the_reason(tmp_path, field
     assert f"vLLM: no, {reason}" in shown([own, *others])
 
 
-def test_a_folder_that_is_no_adapter_is_refused(tmp_path):
-    with pytest.raises(RunError, match=r"has no adapter_config.json; give the final/ of a run"):
-        servers_for(tmp_path)
+def test_a_folder_that_is_no_draft_adapter_is_refused(tmp_path):
+    for name, content in (("README.md", ""), ("adapter_config.json", "{}"), ("adapter_model.safetensors", "")):
+        (tmp_path / name).write_text(content)  # nothing, and then the files of a LoRA
+        with pytest.raises(RunError, match=r"is no draft adapter: it has no draft_adapter.json"):
+            servers_for(tmp_path)
 
 
 def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
