@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nbdiff_engine.model.checkpoint_folders import bundled_models, read_json
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
+from nbdiff_engine.model.lora_folders import beside_adapter
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 from training.errors import RunError
@@ -59,7 +60,7 @@ def _for_model(folder: Path, path: str) -> list[Server]:
 
 def _for_lora(folder: Path, path: str) -> list[Server]:
     config = read_json(folder, ADAPTER_CONFIG)
-    base = shlex.quote(named_for_servers(str(config.get("base_model_name_or_path"))))
+    base = shlex.quote(named_for_servers(beside_adapter(folder, str(config.get("base_model_name_or_path")))))
     own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {path}", "any strategy; merged when read")
     if not (folder / FOR_SERVERS).is_dir():
         why = f"export it with --to adapter first, which writes its matrices alone to {FOR_SERVERS}/"
@@ -91,7 +92,7 @@ def named_for_servers(base: str) -> str:
 
 def _for_draft_adapter(folder: Path, path: str) -> list[Server]:
     spec = DraftSpec.read(folder, str(folder))
-    base = shlex.quote(spec.base.name)
+    base = shlex.quote(beside_adapter(folder, spec.base.name))
     own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {base} --adapter {path}", "any noise")
     reasons = []
     if spec.noise != "uniform":
