@@ -1,6 +1,7 @@
 // The transport: one clock for all lanes, in seconds of the engine's clock.
 
-const SPEEDS = [1, 1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50];
+const SPEEDS = [50, 20, 5, 1, 1 / 2, 1 / 5, 1 / 10, 1 / 20, 1 / 50];
+const LONG_RACE = 30; // seconds
 const GOOD_REPLAY = 4; // seconds of a replay: the default speed is the one that comes nearest
 const LONGEST_FRAME = 0.1; // seconds; a tab that was in the background continues where it was
 
@@ -160,11 +161,14 @@ function clock(time) {
 }
 
 function speedName(speed) {
+  if (speed > 1) return `${speed}x speed`;
   return speed === 1 ? "real speed" : `1/${Math.round(1 / speed)} speed`;
 }
 
-// A small model finishes in a tenth of a second, too fast to see; a large one can be replayed at real speed.
+// A small model finishes in a tenth of a second, too fast to see; a large one can be replayed at real speed, unless it
+// is so slow that nobody would wait.
 function speedFor(duration) {
+  const speeds = SPEEDS.filter((each) => each <= 1 || duration > LONG_RACE);
   const off = (speed) => Math.abs(Math.log(Math.max(duration, 1e-6) / speed / GOOD_REPLAY));
-  return SPEEDS.reduce((best, speed) => (off(speed) < off(best) ? speed : best));
+  return speeds.reduce((best, speed) => (off(speed) < off(best) ? speed : best));
 }

@@ -68,8 +68,8 @@ CHAT_EXAMPLES = (
 # What the bundled models were trained on: a visitor cannot guess it from their names.
 _KNOWS = {"nano": "word problems, tiny Python functions, country and animal facts, short stories"}
 _ABOUT_DRAFTS = (
-    "SmolLM2, 135M parameters, with a draft adapter: self-speculation writes AR's own text in fewer forwards; the "
-    "verdict of a race says whether that took less time. It was not trained for block diffusion: for that, choose nano."
+    "SmolLM2, 135M parameters, with a draft adapter: AR's own text in fewer forwards, in less time only where the "
+    "verdict says so. For block diffusion, choose nano."
 )
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from nbdiff_engine import NBDiffError, SettingError, bundled_models
 from nbdiff_engine.errors import brief
+from nbdiff_engine.model.checkpoint_folders import bundled_adapters
 from nbdiff_engine.model.gguf_files import conversions
 from nbdiff_engine.model.hub_checkpoints import HubName, cached_checkpoints
 from nbdiff_engine.model.outline import Outline, outline
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from playground.options import ServerOptions
+from playground.server.coming_model import can_be_loaded
 from training.jobs import Jobs
 
 JOB = "job:"  # begins the id of a job's finished model
@@ -69,6 +71,9 @@ class FoundModels:
             if model.gguf is not None:
                 of_file = Outline(model.parameters, model.gguf.stat().st_size)
                 yield FoundModel(name, name, f"package {model.package}", model.gguf, of_file)
+        for name, folder in bundled_adapters().items():
+            if can_be_loaded(name):
+                yield _found(name, name, "bundled", folder)
         yield from self._of_jobs()
         for root in self.options.model_roots:
             for place in _checkpoints_in(root):

@@ -49,7 +49,7 @@ def test_without_a_coming_model_the_page_opens_on_the_one_that_is_loaded(loaded:
 def test_a_coming_model_is_first_and_nano_is_one_choice_away(with_drafts: LoadedModels) -> None:
     drafts, nano = openings(with_drafts)
     assert (drafts.model, nano.model) == (OPENS_ON, "nano")
-    assert "for that, choose nano" in drafts.about
+    assert "For block diffusion, choose nano" in drafts.about
     assert [lane.strategy for lane in drafts.lanes] == ["ar", "self_speculative"]
     assert {lane.model for lanes in drafts.presets.values() for lane in lanes} == {OPENS_ON}
     tab = tab_of(with_drafts)

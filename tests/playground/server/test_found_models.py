@@ -54,6 +54,17 @@ def test_caches_are_listed_only_for_the_person_at_this_machine(monkeypatch: pyte
     assert of_hub(host="0.0.0.0", login="a:b", hub=True) == ["owner/mine"]
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_the_bundled_draft_adapter_is_listed_where_its_base_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    write_draft_folder(tmp_path / "smollm2", "smollm2")
+    monkeypatch.setattr(found_models, "bundled_adapters", lambda: {"smollm2-drafts": tmp_path / "smollm2"})
+    monkeypatch.setattr(found_models, "can_be_loaded", lambda name: here)
+    listed = {each.id: str(each.outline) for each in FoundModels(ServerOptions(), None).models()}
+    assert listed.get("smollm2-drafts") == ("drafts for smollm2" if here else None)
+
+
 def test_a_card_shows_what_a_model_is_and_how_it_is_loaded(root: Path) -> None:
     options = ServerOptions(model_roots=(root,))
     loaded = first_models(options)
