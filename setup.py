@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["nbdiff_engine*", "playground*", "training*"]), "nbdiff_engine.assets"],
     package_dir={"nbdiff_engine.assets": "assets"},
-    package_data={"nbdiff_engine.assets": ["**/*"], "training.recipe": ["bundled/*.yaml"]},
+    package_data={"nbdiff_engine.assets": ["**/*"], "training": ["clusters/*"], "training.recipe": ["bundled/*.yaml"]},
 )

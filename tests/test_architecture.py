@@ -60,6 +60,10 @@ TESTED_BY = {
     "training/jobs/supervisor.py": "tests/training/jobs/test_lifecycle.py",
     "training/planning/planning_commands.py": "tests/training/test_command_line.py",
     "training/run/launch.py": "tests/training/run/test_trainer.py",
+    "training/sharing/export_command.py": "tests/training/sharing/test_exports.py",
+    "training/sharing/share_card.py": "tests/training/sharing/test_exports.py",
+    "training/sharing/stock_check.py": "tests/training/sharing/test_exports.py",
+    "training/sharing/writing.py": "tests/training/sharing/test_exports.py",
 }
 
 

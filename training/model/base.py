@@ -1,6 +1,7 @@
 """The network that is trained: it is loaded, gets a MASK token, and is saved as a checkpoint."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -65,17 +66,20 @@ class TrainedModel:
         own = self.tokenizer.mask_token_id
         return None if own == self.tokenizer.unk_token_id else own
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+    def save(
+        self, folder: Path, dtype: torch.dtype | None = None, state: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """Write weights (as safetensors), config and tokenizer as a checkpoint. The network does not change.
 
-        dtype: of the saved weights; None: that of the network.
+        dtype: of the saved weights; None: that of the network. state: the weights, if the network has only a part of
+        them; None: its own.
         """
         network, config = self.network, self.network.config
         before = (config.dtype, getattr(config, CONFIG_KEY, None))
         if self.spec is not None:
             setattr(config, CONFIG_KEY, self.spec.model_dump(mode="json"))
         try:
-            network.save_pretrained(folder, state_dict=_cast(network.state_dict(), dtype))
+            network.save_pretrained(folder, state_dict=_cast(dict(state or network.state_dict()), dtype))
             # save_pretrained writes the network's dtype into the config, not that of the state_dict.
             config.dtype = dtype or before[0]
             config.save_pretrained(folder)

@@ -14,7 +14,7 @@ class Memory:
     activations: int
     mask: int
     head: int  # logits of one chunk, and temporaries of the head
-    exchange: int  # gradient buckets of a distributed wrapper
+    exchange: int  # gradient buckets of DDP, or gathered weights and their gradients of FSDP2
     allocator: int  # freed memory that the CPU allocator does not return
     program: int  # Python and its libraries; 0 for the memory of a GPU
     peak: int  # without `program`

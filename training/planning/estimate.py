@@ -311,7 +311,7 @@ class _Sizes:
         kept = tokens * layer.kept(stored, autocast, recipe.lora.rank if recipe.lora else None, self.documents)
         if getattr(self.network.config, "attention_dropout", 0):  # SDPA then saves its scores before and after dropout
             kept += 2 * tokens * layer.heads * length * value
-        copied = layer.matrices if autocast and stored == 4 else 0
+        copied = layer.matrices if autocast and stored == 4 and not self.split else 0
         residual = 4 if value < 4 and not recipe.lora else stored
         checkpointed = steps.gradient_checkpointing
         activations = tokens * layer.hidden * residual * layer.number + kept if checkpointed else kept * layer.number
@@ -336,6 +336,10 @@ class _Sizes:
         working = max(head, backward + (value * layer.largest if recipe.quantization else 0))
         weights = self._weights(stored)
         exchange = gradients if self.processes > 1 else 0
+        if self.split:
+            exchange = self._gathered(value, number)
+            weights, gradients, optimizer = (-(-each // self.processes) for each in (weights, gradients, optimizer))
+            head_gradient = 0  # a part of what is gathered
         constant = weights + optimizer + exchange + stored * self.replaced
         kept_gradients = gradients if steps.accumulation > 1 else head_gradient
         on_cpu = self.device == "cpu"
@@ -356,6 +360,18 @@ class _Sizes:
         return Memory(
             weights, copies, gradients, optimizer, activations, mask, head, exchange, allocator, program, peak
         )
+
+    @property
+    def split(self) -> bool:
+        """Whether each process has a part of every weight."""
+        return self.recipe.shard and self.processes > 1
+
+    def _gathered(self, value: int, trained: int) -> int:
+        """Bytes of the weights that FSDP2 gathers at once, and of their gradients before they are summed into parts: of
+        all outside the layers, of one layer, and of the next one, which is gathered meanwhile."""
+        layer, total = self.layer.matrices // self.layer.number, self.network.num_parameters()
+        outside = total - self.layer.matrices
+        return value * (outside + 2 * layer) + round(4 * (outside + layer) * min(1.0, trained / total))
 
     def _weights(self, stored: int) -> int:
         """Bytes of all weights, including the adapters."""

@@ -88,6 +88,7 @@ def estimate(
         typer.Option(help="Noised tokens per clean token, as preview counts them. Default: counted in --data, else 1."),
     ] = None,
     processes: Annotated[int, typer.Option(help="Number of processes of the run.")] = 1,
+    shard: Annotated[bool, typer.Option("--shard", help="Weights are split over the processes (FSDP2).")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate memory and time of a run. Only the shape of the base is needed, not its weights."""
@@ -107,6 +108,8 @@ def estimate(
             f"optimisation.epochs is {chosen.optimisation.epochs:g}, whose steps are counted in the data; give --data, "
             "or --max-steps instead."
         )
+    if shard:
+        chosen = chosen.model_copy(update={"shard": True})
     found = estimated(chosen, device, flops, 1.0 if noised_share is None else noised_share, processes, counts)
     print(json.dumps(found.to_json()) if as_json else table(found, device))
 

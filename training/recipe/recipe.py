@@ -121,6 +121,7 @@ class Saving(Section):
 
     save_every: int = Field(default=500, ge=1, description="steps between checkpoints")
     keep: int = Field(default=2, ge=1, description="number of newest checkpoints to keep")
+    sharded: bool = Field(default=False, description="with shard: each process saves its part, to a folder all see")
     eval_every: int = Field(
         default=500, ge=0, description="steps between evaluations, the first before training; 0: only at the end"
     )
@@ -179,6 +180,7 @@ class Recipe(Section):
         default="auto",
         description="documents (CPU) and flex (CUDA) skip masked parts, dense does not; auto: by the device",
     )
+    shard: bool = Field(default=False, description="split weights, gradients and optimiser over processes (FSDP2)")
     compile: bool = Field(default=False, description="torch.compile the network; needs a C++ compiler on a CPU")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each process; empty: torch's choice")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of weights, order, noise and sampling")

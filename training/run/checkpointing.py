@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import RunError
 from training.run.manifest import is_complete, write_manifest
+from training.run.shards import OPTIMIZER, StoredTensors
 
+OPTIMIZER_FILE = "optimizer.safetensors"
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -66,6 +67,10 @@ class CheckpointStore:
         for each in self.all():
             if each.step > chosen.step:
                 shutil.rmtree(each.folder, ignore_errors=True)
+
+    def unfinished(self, step: int) -> Path:
+        """The folder that `save` gives to `write`, for other processes that write into it too."""
+        return self.folder / f"step-{step:08d}{_UNFINISHED}"
 
     def all(self) -> list[Checkpoint]:
         """Every checkpoint that has its final name, oldest first."""
@@ -134,26 +139,27 @@ def _sync(path: Path) -> None:
 # -- optimiser state as safetensors ----------------------------------------------------------------------
 
 
-def save_optimizer(path: Path, optimizers: Mapping[str, torch.optim.Optimizer], names: Mapping[int, str]) -> None:
-    """Write the state of optimisers. names: `id()` of a parameter to its name.
+def optimizer_state(optimizers: Mapping[str, torch.optim.Optimizer], names: Mapping[int, str]) -> dict[str, Tensor]:
+    """The state of optimisers, to be stored. names: `id()` of a parameter to its name.
 
-    The key of a tensor is `optimizer/parameter/entry`. A number is stored as a tensor without dimensions.
+    The key of a tensor is `optimizer/parameter/entry`. A number is a tensor without dimensions.
     """
     tensors: dict[str, Tensor] = {}
     for label, optimizer in optimizers.items():
         for parameter, state in optimizer.state.items():
             for entry, value in state.items():
                 tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-                tensors[f"{label}/{names[id(parameter)]}/{entry}"] = tensor.detach().contiguous().cpu()
-    save_file(tensors, path)
+                tensors[f"{label}/{names[id(parameter)]}/{entry}"] = tensor.detach()
+    return tensors
 
 
 def load_optimizer(
-    path: Path, optimizers: Mapping[str, torch.optim.Optimizer], parameters: Mapping[str, torch.nn.Parameter]
+    folder: Path, optimizers: Mapping[str, torch.optim.Optimizer], parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Read what `save_optimizer` wrote, to each parameter's device. A fused AdamW needs its step counts there too."""
-    for key, tensor in load_file(path).items():
+    """Read the stored state to each parameter's device. A fused AdamW needs its step counts there too."""
+    stored = StoredTensors(folder, OPTIMIZER_FILE, OPTIMIZER)
+    for key in stored.names():
         label, rest = key.split("/", 1)
         name, entry = rest.rsplit("/", 1)
         parameter = parameters[name]
-        optimizers[label].state[parameter][entry] = tensor.to(parameter.device)
+        optimizers[label].state[parameter][entry] = stored.like(key, parameter)

@@ -36,8 +36,11 @@ class Evaluator:
         accelerator: Accelerator,
         objective: nn.Module,
         prompts: list[Prompt],
+        together: bool = False,
     ):
-        """prompts: for the acceptance of self-speculation; empty: it is not measured. Raises RecipeError."""
+        """together: all processes must run the same number of forwards, because each has a part of the network.
+
+        prompts: for the acceptance of self-speculation; empty: it is not measured. Raises RecipeError."""
         self.recipe = recipe
         self.model = model
         self.reader = reader
@@ -45,6 +48,7 @@ class Evaluator:
         self.accelerator = accelerator
         self.objective = objective
         self.prompts = prompts
+        self.together = together
         self.found: list[Evaluation] = []  # in the order of the steps
         schedule = reader.schedule
         self.last_size = recipe.blocks.b_max if schedule else 1
@@ -100,7 +104,19 @@ class Evaluator:
         seed = seed_of(self.recipe, "evaluation", size, 0)
         own = islice(rows, self.accelerator.process_index, None, self.accelerator.num_processes)
         batches = (self.reader.batch_of(each, size, seed, evaluated=True) for each in own)
+        if self.together:
+            filler = self.reader.batch_of(rows[0], size, seed, evaluated=True)
+            return self._in_step(batches, -(-len(rows) // self.accelerator.num_processes), filler)
         return batches if stopped is None else takewhile(lambda _: not stopped(), batches)
+
+    def _in_step(self, batches: Iterator[Any], count: int, filler: Any) -> Iterator[Any]:
+        """The batches, and then forwards of `filler` that are not counted, until there were `count` of both."""
+        done = 0
+        for done, batch in enumerate(batches, start=1):  # noqa: B007
+            yield batch
+        forward = self.objective.drafts if self.recipe.drafts else self.objective
+        for _ in range(count - done):
+            forward(filler.to(self.accelerator.device))
 
     def _any(self, stopped: Callable[[], bool] | None) -> bool:
         """Whether any process was stopped."""

@@ -20,6 +20,7 @@ from training.run.finishing import write_adapter
 from training.run.launch import load_network, make_objective, make_trainable
 from training.run.model_card import draft_adapter_card
 from training.run.run_folder import RunFolder
+from training.run.shards import is_sharded
 from training.run.step_reader import vocabulary_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, target: Path) -> None:
     recipe = Recipe.read(str(run / "recipe.yaml"))
     if recipe.drafts:
         _draft_adapter(recipe, run, checkpoint, target)
+    elif recipe.lora is None and is_sharded(checkpoint.folder):
+        model, _ = _trained(recipe, run, checkpoint)
+        model.save(target)
     elif recipe.lora is None:
         _copy(checkpoint.folder, target)
     else:

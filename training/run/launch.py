@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -37,11 +37,12 @@ from training.objective.draft_losses import Weights
 from training.objective.draft_objective import DraftObjective
 from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
-from training.run.launchers import check_launcher, parent_command
+from training.run.launchers import USE_FSDP, check_launcher, parent_command, wants_sharding
 from training.run.log_lines import StepFigures
 from training.run.resuming import check_folder
 from training.run.run_folder import RunFolder
 from training.run.run_length import with_steps
+from training.run.sharding import check_sharding
 from training.run.step_reader import packer_of
 from training.run.trackers import check_trackers
 from training.run.trainer import Trainer
@@ -80,6 +81,10 @@ def make_trainer(
     """
     recipe.require_inputs()
     recipe = with_precision(recipe, "cuda" if torch.cuda.is_available() else "cpu")
+    if wants_sharding(os.environ):
+        recipe = recipe.model_copy(update={"shard": True})
+    if recipe.shard:
+        check_sharding(recipe)
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = RunFolder(output)
     accelerator = make_accelerator(recipe, folder)
@@ -87,7 +92,9 @@ def make_trainer(
         torch.set_num_threads(recipe.threads)
     # Before anything is loaded.
     changes = check_folder(folder, recipe, resume, accelerator.num_processes)
-    base = load_network(recipe, output.name, accelerator.device)
+    split = recipe.shard and accelerator.num_processes > 1
+    # A network that does not fit on one device is split on its way from the CPU.
+    base = load_network(recipe, output.name, torch.device("cpu") if split else accelerator.device)
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
@@ -104,7 +111,16 @@ def make_trainer(
     accelerator.wait_for_everyone()
     if recipe.saving.trackers:
         accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
-    return Trainer(recipe, model, objective, train, held_out, folder, accelerator, adapters, on_step)
+
+    def plain(weights: Mapping[str, torch.Tensor]) -> tuple[TrainedModel, "PeftModel | DraftAdapter | None"]:
+        whole, own = make_trainable(recipe, load_network(recipe, output.name, torch.device("cpu")))
+        trained = make_objective(recipe, whole, own, "cpu").trained()
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+        return whole, own
+
+    return Trainer(recipe, model, objective, train, held_out, folder, accelerator, adapters, on_step, plain)
 
 
 def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
@@ -115,6 +131,8 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
     check_launcher(os.environ, parent_command())
     check_trackers(recipe.saving.trackers)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    # The split is made here, not by accelerate, which would split only what it prepares together with an optimiser.
+    os.environ.pop(USE_FSDP, None)
     try:
         accelerator = Accelerator(
             mixed_precision="bf16" if recipe.precision == "bf16" else "no",

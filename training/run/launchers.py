@@ -9,8 +9,8 @@ from training.errors import RunError
 
 _ON = ("1", "true", "yes", "y", "t", "on")
 # Set by `accelerate launch` from its options or its config file.
+USE_FSDP = "ACCELERATE_USE_FSDP"
 _UNSUPPORTED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config (tensor or context parallelism)",
@@ -25,9 +25,14 @@ def check_launcher(environment: Mapping[str, str], parent: Sequence[str]) -> Non
     for variable, what in _UNSUPPORTED.items():
         if environment.get(variable, "").lower() in _ON:
             raise RunError(
-                f"{variable} asks for {what}, which training does not support: each process keeps the whole model. "
-                f"Unset it (accelerate config sets it too) and start the processes with torchrun, or train with lora."
+                f"{variable} asks for {what}, which training does not support. Unset it (accelerate config sets it "
+                "too); to split the model over processes, set shard in the recipe, or use_fsdp with fsdp_version 2."
             )
+    if wants_sharding(environment) and environment.get("FSDP_VERSION", "2") != "2":
+        raise RunError(
+            f"{USE_FSDP} asks for FSDP {environment['FSDP_VERSION']}, but training splits the model by FSDP2 only; set "
+            "fsdp_version: 2 in the config of accelerate."
+        )
     asked = processes_asked(parent)
     if asked is not None and asked > int(environment.get("WORLD_SIZE", "1")):
         started = environment.get("WORLD_SIZE", "1")
@@ -35,6 +40,11 @@ def check_launcher(environment: Mapping[str, str], parent: Sequence[str]) -> Non
             f"accelerate launch was asked for {asked} processes and started {started}, as it does on a CPU; "
             f"run torchrun --standalone --nproc-per-node {asked} -m training with the same arguments."
         )
+
+
+def wants_sharding(environment: Mapping[str, str]) -> bool:
+    """Whether `accelerate launch` asks for FSDP. environment: the variables of this process."""
+    return environment.get(USE_FSDP, "").lower() in _ON
 
 
 def parent_command() -> list[str]:

@@ -10,7 +10,7 @@ from training.run.run_folder import RunFolder, flat, shown_change
 from training.run.run_progress import Progress
 
 # Settings that may differ when a run resumes, because they do not affect its losses.
-_MAY_DIFFER = ("saving", "about", "threads")
+_MAY_DIFFER = ("saving", "about", "threads", "shard")
 # These may differ within limits, which are checked one by one.
 _LENGTH = ("optimisation.max_steps", "optimisation.epochs")
 _BATCH = ("optimisation.rows", "optimisation.accumulation")

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nbdiff_engine.errors import brief_text
@@ -17,6 +15,7 @@ from training.recipe.recipe import Recipe
 from training.run.checkpointing import sweep
 from training.run.end_file import END
 from training.run.log_lines import Evaluation, Probe, StepFigures
+from training.run.shards import WEIGHTS, StoredTensors
 
 
 class RunFolder:
@@ -81,23 +80,12 @@ class RunFolder:
 
     # -- tensors -----------------------------------------------------------------------------------------
 
-    def save_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        save_file({name: each.detach().contiguous().cpu() for name, each in tensors.items()}, path)
-
     def load_tensors(self, folder: Path, name: str, parameters: Mapping[str, Tensor]) -> None:
         """Copy the tensors of a checkpoint into the parameters with the same names. Raises RunError if one is missing.
 
-        name: of the safetensors file; its shards are read too.
+        name: of the safetensors file; its parts are read too, and the shards of a sharded checkpoint.
         """
-        found: dict[str, Tensor] = {}
-        for path in sorted(folder.glob(name.replace(".safetensors", "*.safetensors"))):
-            found |= load_file(path)
-        missing = sorted(set(parameters) - set(found))
-        if missing:
-            raise RunError(f"The checkpoint {folder} lacks {missing[0]} and {len(missing) - 1} more tensors.")
-        with torch.no_grad():
-            for key, parameter in parameters.items():
-                parameter.copy_(found[key])
+        StoredTensors(folder, name, WEIGHTS).fill(parameters)
 
     # -- lines of the logs -----------------------------------------------------------------------
 

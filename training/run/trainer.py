@@ -8,15 +8,14 @@ accumulation.
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from nbdiff_engine.model.attention import PADDING
 from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.failure_kind import FailureKind
@@ -26,7 +25,7 @@ from training.objective.draft_objective import DraftObjective
 from training.objective.noising import Batch
 from training.objective.objective import Objective
 from training.recipe.recipe import Recipe
-from training.run.checkpointing import Checkpoint, CheckpointStore, load_optimizer, save_optimizer
+from training.run.checkpointing import Checkpoint, CheckpointStore, load_optimizer
 from training.run.evaluating import Evaluator
 from training.run.finishing import Finished, write_final
 from training.run.interruption import Interruption
@@ -36,6 +35,9 @@ from training.run.optimizers import make_optimizers, rate_at
 from training.run.probing import probe_prompts, probe_safely, probes_by_default
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
+from training.run.saving import TrainingState, save_checkpoint
+from training.run.sharding import Sharing
+from training.run.shards import gathered, whole
 from training.run.step_reader import StepReader, packed_length, seed_of
 from training.run.summing import summed
 
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 logger = logging.getLogger(__name__)
+
+# From trained weights to a network on the CPU that has all of them, and its adapters.
+Plain = Callable[[Mapping[str, torch.Tensor]], "tuple[TrainedModel, PeftModel | DraftAdapter | None]"]
 
 
 class Trainer:
@@ -59,8 +64,9 @@ class Trainer:
         accelerator: Accelerator,
         adapters: "PeftModel | DraftAdapter | None" = None,
         on_step: Callable[[StepFigures], object] | None = None,
+        plain: Plain | None = None,
     ):
-        """adapters: around `model.network` if LoRA is trained.
+        """adapters: around `model.network` if LoRA is trained. plain: needed for a split network, see `Plain`.
 
         on_step: called in every process at the end of each step, after its logging, evaluation and checkpoint, if it
         has them. An exception that it raises ends the run.
@@ -71,6 +77,7 @@ class Trainer:
         self.folder = folder
         self.accelerator = accelerator
         self.on_step = on_step
+        self.plain = plain
         self.interruption = Interruption()
         steps = recipe.optimisation
         if packed_length(recipe, model) < steps.packed_length:
@@ -87,18 +94,22 @@ class Trainer:
             multiple=128 if accelerator.device.type == "cuda" else 1,
         )
         self.objective = objective
-        self.parameters = objective.trained()
         if steps.gradient_checkpointing:
             model.network.activation_checkpointing_enable()
         if recipe.compile:
             require_compiler(accelerator.device)
             self.objective.body.compile(dynamic=True)
-        self.wrapped = accelerator.prepare(self.objective)
+        self.sharing = Sharing(accelerator, recipe)
+        self.wrapped = self.sharing.wrap(self.objective)
+        self.parameters = objective.trained()  # after a split, because it replaces them
         self.optimizers = make_optimizers(steps, self.parameters)
         wanted = recipe.saving.probes
-        probed = probes_by_default(model) and not recipe.drafts if wanted is None else wanted
+        by_default = probes_by_default(model) and not recipe.drafts and not self.sharing.split
+        probed = by_default if wanted is None else wanted
         self.prompts = probe_prompts(recipe, model, self.reader) if probed else []
-        self.evaluator = Evaluator(recipe, model, self.reader, folder, accelerator, self.objective, self.prompts)
+        self.evaluator = Evaluator(
+            recipe, model, self.reader, folder, accelerator, self.objective, self.prompts, self.sharing.split
+        )
         self.checkpoints = CheckpointStore(folder.checkpoints, recipe.saving.keep)
         self.progress = Progress()
 
@@ -174,14 +185,16 @@ class Trainer:
         for number, batch in enumerate(data.batches):
             last = number == len(data.batches) - 1
             part = number * self.accelerator.num_processes + self.accelerator.process_index
-            with self._gradient_sync(last):
+            if self.recipe.drafts:
+                self.sharing.check_batch(batch.document != PADDING)
+            with self.sharing.gradient_sync(self.wrapped, last):
                 losses = self.wrapped(batch.to(self.accelerator.device), self._open_future(batch, fraction, step, part))
                 loss = losses.total(ar_weight) / count
                 # DistributedDataParallel averages gradients over processes, but the loss is a sum over them.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             sums += losses.numbers()
         means = self.objective.step_losses(summed(sums, self.accelerator), count, ar_weight)
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf))
+        norm = float(whole(self.accelerator.clip_grad_norm_(self.parameters.values(), steps.clip or math.inf)))
         if not (math.isfinite(means.loss) and math.isfinite(norm)):
             self._stop_not_finite(step, means.loss, norm)
         for optimizer in self.optimizers.values():
@@ -235,22 +248,13 @@ class Trainer:
         best: keep it until a better one is saved. Raises RunError if it cannot be written.
         """
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            names = {id(each): name for name, each in self.parameters.items()}
-
-            def write(folder: Path) -> None:
-                if self.adapters is None:
-                    self.model.save(folder)
-                else:
-                    self.folder.save_tensors(folder / "trained.safetensors", self.parameters)
-                save_optimizer(folder / "optimizer.safetensors", self.optimizers, names)
-                self.progress.write(folder / "state.json")
-
-            if best:
-                self.checkpoints.kept_step = self.progress.step
-            self.checkpoints.save(self.progress.step, write)
-            if self.prompts:
-                self._probe()
+        if best:
+            self.checkpoints.kept_step = self.progress.step
+        state = TrainingState(self.model, self.adapters is None, self.parameters, self.optimizers, self.progress)
+        split = self.sharing.split
+        save_checkpoint(self.checkpoints, state, self.accelerator, split, split and self.recipe.saving.sharded)
+        if self.accelerator.is_main_process and self.prompts:
+            self._probe()
         self.accelerator.wait_for_everyone()
 
     def _probe(self) -> None:
@@ -272,7 +276,7 @@ class Trainer:
             self._drop_repeated_lines()
             return
         self._load_weights(newest)
-        load_optimizer(newest.folder / "optimizer.safetensors", self.optimizers, self.parameters)
+        load_optimizer(newest.folder, self.optimizers, self.parameters)
         self.progress = Progress.read(newest.folder / "state.json")
         if self.accelerator.is_main_process:
             self.checkpoints.drop_after(newest)
@@ -317,10 +321,15 @@ class Trainer:
             progress = Progress.read(checkpoint.folder / "state.json")
             logger.info("final/ is made from step %d, the best on held-out documents", best)
         evaluation = self.evaluator.complete_at(progress.step) or self.evaluator.losses_at(progress.step, complete=True)
+        model, adapters = self.model, self.adapters
+        if self.sharing.split:  # the main process makes it from a network of its own, with all the weights
+            weights = gathered(self.parameters, self.accelerator.is_main_process)
+            if self.accelerator.is_main_process:
+                model, adapters = self.plain(weights)
         return Finished(
             self.recipe,
-            self.model,
-            self.adapters,
+            model,
+            adapters,
             self.reader.packer.source,
             0 if self.reader.held_out is None else len(self.reader.held_out.source),
             progress,
@@ -346,14 +355,10 @@ class Trainer:
             trained,
             total,
             self.accelerator.num_processes,
-            self.accelerator.distributed_type.value,
+            self.sharing.kind,
             self.accelerator.device,
             torch.get_num_threads(),
         )
-
-    def _gradient_sync(self, last: bool) -> AbstractContextManager:
-        """Let processes exchange gradients only in the backward pass of a step's last micro-batch."""
-        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def _requests(self) -> tuple[bool, bool]:
         """Whether any process got a signal to stop, or to save. All processes must do the same, or they deadlock."""

@@ -36,6 +36,23 @@ def test_every_bundled_recipe_can_be_estimated_offline(name, tmp_path):
     assert found.model in table(found, "cpu")
 
 
+def test_a_split_model_has_a_part_of_everything_in_each_process():
+    recipe = Recipe.read("pangu-7b-paper")
+    whole, split = (
+        estimate(recipe.model_copy(update={"shard": shard}), "cuda", flops=4e14, processes=8) for shard in (False, True)
+    )
+    for name in ("weights", "gradients", "optimizer"):
+        assert getattr(split.memory, name) == -(-getattr(whole.memory, name) // 8)
+    # Embedding and head (untied), and two layers, in bfloat16; float32 gradients of the former and of one layer.
+    outside, layer = 2 * 153376 * 4096, whole.parameters // 41
+    assert split.memory.exchange > 6 * outside + 8 * layer
+    assert split.memory.exchange < whole.memory.exchange / 3
+    assert split.memory.peak < whole.memory.peak / 3
+    assert split.seconds == whole.seconds
+    alone = estimate(recipe.model_copy(update={"shard": True}), "cuda", flops=4e14)
+    assert alone.memory.weights == whole.memory.weights
+
+
 def test_lora_has_few_trained_parameters_and_needs_less_memory():
     recipe = Recipe.read("qwen3-0.6b-lora", ["precision=bf16"])
     lora, full = (estimate(each, flops=1e12) for each in (recipe, recipe.model_copy(update={"lora": None})))

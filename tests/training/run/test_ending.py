@@ -119,7 +119,7 @@ def test_a_full_disk_during_a_run_is_recorded(run, small, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("training.run.trainer.save_optimizer", full)
+    monkeypatch.setattr("training.run.saving.write_tensors", full)
     run("adapt", "--recipe", recipe, "--output", output)
     ending = read_ending(output)
     assert (ending.outcome, ending.kind) == ("failed", "disk_full")

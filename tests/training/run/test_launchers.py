@@ -11,7 +11,7 @@ import pytest
 from tests.training.runs import small_base, small_data, small_recipe, written
 from training.errors import RunError
 from training.run.launch import start
-from training.run.launchers import check_launcher, parent_command, processes_asked
+from training.run.launchers import check_launcher, parent_command, processes_asked, wants_sharding
 
 ROOT = Path(__file__).parents[3]
 LAUNCH = ["/env/bin/python", "/env/bin/accelerate", "launch"]
@@ -20,7 +20,6 @@ LAUNCH = ["/env/bin/python", "/env/bin/accelerate", "launch"]
 @pytest.mark.parametrize(
     ("variable", "name"),
     [
-        ("ACCELERATE_USE_FSDP", "FSDP"),
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "a parallelism config"),
@@ -87,3 +86,11 @@ def test_accelerate_launch_with_two_processes_on_a_cpu_is_refused(tmp_path):
     )
     assert "error: accelerate launch was asked for 2 processes and started 1" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_fsdp_of_accelerate_is_taken_in_its_second_version_only():
+    check_launcher({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, [])
+    assert wants_sharding({"ACCELERATE_USE_FSDP": "true"})
+    assert not wants_sharding({})
+    with pytest.raises(RunError, match=r"asks for FSDP 1, .* set fsdp_version: 2"):
+        check_launcher({"ACCELERATE_USE_FSDP": "1", "FSDP_VERSION": "1"}, [])

@@ -93,4 +93,4 @@ def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
     assert "Give --output, the folder to write to, or --check." in err
     code, _, err = run("export", str(tmp_path / "none"), "--output", str(tmp_path / "out"))
     assert code == 2
-    assert "There is no run in" in err
+    assert "No model" in err
