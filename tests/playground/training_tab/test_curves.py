@@ -80,3 +80,13 @@ def test_the_remaining_time_is_estimated_while_a_job_runs() -> None:
     assert words.remaining(job, metrics) == pytest.approx(20.0)
     assert words.remaining(dataclasses.replace(job, state="stopped"), metrics) is None
     assert [quantities.duration(each) for each in (0.2, 90, 3000, 10_000)] == ["under 1 s", "90 s", "50 min", "2.78 h"]
+
+
+def test_block_growth_in_steps_is_shown_in_steps_also_where_the_end_is_not_known() -> None:
+    blocks = BlockGrowth(kind="list", sizes=(1, 4, 16), starts=(0, 100, 8000), b_max=16)
+    figure = curves.growth(blocks, None)
+    assert list(figure.data[0].x) == [1, 101, 8001, 10_001]
+    assert list(figure.data[0].y) == [1, 4, 16, 16]
+    assert figure.layout.xaxis.title.text == "Step, of a run that ends after its epochs"
+    shorter = curves.growth(blocks, 1000)
+    assert (list(shorter.data[0].x), list(shorter.data[0].y)) == ([1, 101, 1000], [1, 4, 4])

@@ -27,7 +27,6 @@ from tests.playground.training_tab.forms import filled
 from tests.training.jobs.conftest import hold_jobs, in_state, release, until
 from training.errors import RecipeError
 from training.jobs import Jobs, TrainingJob
-from training.recipe.block_schedule import BlockGrowth
 from training.recipe.recipe import Recipe, bundled_recipes
 from training.run import trackers
 
@@ -128,16 +127,6 @@ def test_the_figure_of_block_growth_follows_the_form(form: JobForm) -> None:
     assert list(figure.data[0].x) == [1, 5, 9, 40]
     assert list(figure.data[0].y) == [1, 2, 4, 4]
     assert list(curves.growth(None, 10).data[0].y) == [1, 1]
-
-
-def test_block_growth_in_steps_is_shown_in_steps_also_where_the_end_is_not_known() -> None:
-    blocks = BlockGrowth(kind="list", sizes=(1, 4, 16), starts=(0, 100, 8000), b_max=16)
-    figure = curves.growth(blocks, None)
-    assert list(figure.data[0].x) == [1, 101, 8001, 10_001]
-    assert list(figure.data[0].y) == [1, 4, 16, 16]
-    assert figure.layout.xaxis.title.text == "Step, of a run that ends after its epochs"
-    shorter = curves.growth(blocks, 1000)
-    assert (list(shorter.data[0].x), list(shorter.data[0].y)) == ([1, 101, 1000], [1, 4, 4])
 
 
 def test_the_data_preview_of_a_form_is_escaped(form: JobForm) -> None:
