@@ -13,6 +13,7 @@ from playground.training_tab.pace import LIVE_SECONDS, tick_seconds
 from playground.training_tab.probes import shown
 from playground.training_tab.x_axis import x_axis
 from training.jobs import JobSpec, TrainingJob
+from training.recipe.block_schedule import BlockGrowth
 from training.run.log_lines import Probe, ProbeAnswer, StepFigures
 
 
