@@ -99,6 +99,8 @@ def lossless_contenders(
 ) -> list[Contender]:
     """The rows that must give AR's tokens, one prompt at a time: AR, self-speculation with the model's own block size,
     and the modes of transformers that need no second model. As in `contenders`, the first two are the references.
+
+    Self-speculation drafts by the measured cost of a forward, which may be never; the last row drafts in each forward.
     """
     one_by_one = [[each] for each in prompts]
     return [
@@ -108,6 +110,17 @@ def lossless_contenders(
             "transformers, prompt lookup", model, stock, one_by_one, limit, prompt_lookup_num_tokens=LOOKUP_TOKENS
         ),
         _ours("self-speculation", True, model, one_by_one, limit, model.spec.block_size, strategy="self_speculative"),
+        _ours(
+            "self-speculation, always drafting",
+            True,
+            model,
+            one_by_one,
+            limit,
+            model.spec.block_size,
+            strategy="self_speculative",
+            draft_layout="behind_last",
+            draft_candidates=8,
+        ),
     ]
 
 
