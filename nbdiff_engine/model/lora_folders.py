@@ -5,6 +5,7 @@ config of the base has none. If the adapter trains rows of the vocabulary that i
 vocabulary of the base grows by them. peft is imported where it is used. Only safetensors are read.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,9 @@ def with_adapter(network: PreTrainedModel, folder: Path, label: str) -> "PeftMod
         known = LoraConfig.__dataclass_fields__
         fields = {name: value for name, value in fields.items() if name in known and name not in _NOT_READ}
         config = LoraConfig(**{**fields, "inference_mode": True, "base_model_name_or_path": None})
-        adapted = get_peft_model(network, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about new names in transformers
+            adapted = get_peft_model(network, config)
         loaded = set_peft_model_state_dict(adapted, load_file(folder / ADAPTER_WEIGHTS))
     except Exception as error:  # peft may raise any exception for an adapter that does not fit
         raise _does_not_fit(network, folder, label, str(error)) from error

@@ -70,6 +70,11 @@ def test_an_adapter_is_merged_into_its_base(tmp_path, options):
     assert nb.generate(model, PROMPT, max_new_tokens=4).token_ids
 
 
+def test_a_load_gives_no_warning_of_peft(adapter, recwarn):
+    nb.load(adapter)
+    assert [str(each.message) for each in recwarn if each.category is FutureWarning] == []
+
+
 def test_the_sum_is_rounded_once(tmp_path):
     expected = write_adapter(tmp_path / "adapter", BASE)
     found = nb.load(tmp_path / "adapter", dtype="bfloat16", fused=False).network.state_dict()
