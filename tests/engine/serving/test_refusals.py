@@ -3,7 +3,8 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from nbdiff_engine.serving.serve_command import is_loopback
+from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.serving.serve_command import is_loopback, listen, serve_command
 from tests.engine.serving.servers import QUESTION, nano_app
 
 CHAT = "/v1/chat/completions"
@@ -76,3 +77,13 @@ def test_a_key_is_needed_where_one_is_set(nano):
 def test_an_address_that_others_reach_needs_a_key():
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")] == [True] * 3
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
+    with pytest.raises(NBDiffError, match=r"Others can reach 0\.0\.0\.0; set NBDIFF_API_KEY to a key"):
+        serve_command("no such model", host="0.0.0.0")
+
+
+def test_a_port_in_use_is_refused_before_a_model_is_loaded():
+    with listen("127.0.0.1", 0) as used:
+        used.listen()
+        port = used.getsockname()[1]
+        with pytest.raises(NBDiffError, match=f"Port {port} at 127.0.0.1 cannot be used .*; choose another"):
+            serve_command("no such model", port=port)
