@@ -6,7 +6,7 @@ import pytest
 
 from playground.server.coming_model import can_be_loaded
 from tests.playground.serving import serving
-from tests.playground.visiting import BROWSER_TEST, Browser, expect, opened, run
+from tests.playground.visiting import BROWSER_TEST, PATIENCE, Browser, ask, expect, opened, run
 
 pytestmark = [
     *BROWSER_TEST,
@@ -22,7 +22,10 @@ def test_smollm2_is_on_stage_before_it_is_loaded_and_then_runs(browser: Browser,
         expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
         expect(page.locator("#about-model")).to_contain_text("For block diffusion, choose nano")
         expect(page.locator("[data-strip]")).to_contain_text("same text")
-        run(page)  # waits for the model
+        ask(page, max_new_tokens="24")
+        expect(page.locator("[data-status]")).to_have_text(
+            "Finished.", timeout=4 * PATIENCE
+        )  # the model is loaded first
         page.locator("[data-range]").press("End")
         expect(drafted.locator(".token.committed").nth(20)).to_be_visible()
         assert ar.locator("[data-canvas]").inner_text() == drafted.locator("[data-canvas]").inner_text()
