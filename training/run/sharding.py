@@ -58,7 +58,11 @@ class Sharing:
             "mesh": init_device_mesh(device, (self.accelerator.num_processes,)),
             "mp_policy": half if self._bf16 else MixedPrecisionPolicy(),
         }
-        for layer in objective.body.layers:
+        layers = getattr(objective.body, "layers", None)
+        if layers is None:
+            kind = type(objective.network).__name__
+            raise RunError(f"shard is set, but a {kind} has no list of layers to split; train it without shard.")
+        for layer in layers:
             fully_shard(layer, **how)
         fully_shard(objective, **how)
         if isinstance(objective, DraftObjective):
