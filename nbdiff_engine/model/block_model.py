@@ -65,7 +65,7 @@ class BlockModel:
         self._mixed = self.window is not None and bool(getattr(network.config, "layer_types", None))
         fixed_rope = isinstance(getattr(self.body, "rotary_emb", None), RowRope)
         self._original_length = original_length_of(network.config) if fixed_rope else None
-        self._head = Head(network.get_output_embeddings())
+        self._head = Head(network.get_output_embeddings(), pack=self._fused is not None)
         self._logit_scale = logit_scale_of(network.config)
 
     def __repr__(self) -> str:

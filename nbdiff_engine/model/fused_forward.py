@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3Model
 
+from nbdiff_engine.model import packed_linear
 from nbdiff_engine.model.draft_adapter import DraftAdapter, LowRank, NoiseRows
 from nbdiff_engine.model.layer_kinds import window_of
 
@@ -36,24 +37,27 @@ class _Product:
     """One linear map, or several with concatenated outputs."""
 
     weight: Tensor
+    packed: Tensor | None  # the weight once more, as `packed_linear` reads it
     bias: Tensor | None
     change: LowRank | None  # of a draft adapter
 
     @classmethod
-    def of(cls, layers: Sequence[nn.Linear], changes: Mapping[nn.Module, LowRank]) -> Self:
+    def of(cls, layers: Sequence[nn.Linear], changes: Mapping[nn.Module, LowRank], pack: bool) -> Self:
         """The layers' outputs, concatenated. Their weights become views of the joined tensor: no extra memory.
 
-        changes: of a draft adapter, by layer.
+        changes: of a draft adapter, by layer. pack: keep the weight in oneDNN's layout too.
         """
         change = LowRank.joined([changes.get(each) for each in layers], [each.out_features for each in layers])
         if len(layers) == 1:
+            weight = layers[0].weight.detach()
             bias = None if layers[0].bias is None else layers[0].bias.detach()
-            return cls(layers[0].weight.detach(), bias, change)
-        weight = _joined([each.weight for each in layers])
-        return cls(weight, None if layers[0].bias is None else _joined([each.bias for each in layers]), change)
+        else:
+            weight = _joined([each.weight for each in layers])
+            bias = None if layers[0].bias is None else _joined([each.bias for each in layers])
+        return cls(weight, packed_linear.packed(weight) if pack else None, bias, change)
 
     def __call__(self, x: Tensor, noise: NoiseRows | None) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        y = packed_linear.linear(x, self.weight, self.packed, self.bias)
         return y if noise is None or self.change is None else self.change.add_to(y, x, noise)
 
 
@@ -88,9 +92,10 @@ class FusedBody:
         self.rotary = body.rotary_emb
         self.turns_PE = torch.empty(0, 2 * self.head_size)  # cos, then sin with the sign of its first half inverted
         changes = {} if draft is None else draft.changes
-        self.layers = [self._layer(each, changes) for each in body.layers]
+        pack = packed_linear.can_pack(each.weight for each in body.layers.modules() if isinstance(each, nn.Linear))
+        self.layers = [self._layer(each, changes, pack) for each in body.layers]
 
-    def _layer(self, layer: nn.Module, changes: Mapping[nn.Module, LowRank]) -> _Layer:
+    def _layer(self, layer: nn.Module, changes: Mapping[nn.Module, LowRank], pack: bool) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         head_norm = None
         if hasattr(attention, "q_norm"):  # of the three classes, only Qwen3 has it
@@ -98,13 +103,13 @@ class FusedBody:
             head_norm = torch.cat([norm.weight.detach().expand(heads, -1) for norm, heads in norms])
         return _Layer(
             norm_before=layer.input_layernorm.weight.detach(),
-            qkv=_Product.of([attention.q_proj, attention.k_proj, attention.v_proj], changes),
+            qkv=_Product.of([attention.q_proj, attention.k_proj, attention.v_proj], changes, pack),
             head_norm=head_norm,
-            out=_Product.of([attention.o_proj], changes),
+            out=_Product.of([attention.o_proj], changes, pack),
             norm_between=layer.post_attention_layernorm.weight.detach(),
-            gate_up=_Product.of([mlp.gate_proj, mlp.up_proj], changes),
+            gate_up=_Product.of([mlp.gate_proj, mlp.up_proj], changes, pack),
             activation=mlp.act_fn,
-            down=_Product.of([mlp.down_proj], changes),
+            down=_Product.of([mlp.down_proj], changes, pack),
         )
 
     def __call__(
