@@ -26,7 +26,7 @@ from nbdiff_engine.model.passes import Pass
 logger = logging.getLogger(__name__)
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-_FORMAT = 2  # of the measurement; a new number makes all be measured again
+_FORMAT = 3  # of the measurement; a new number makes all be measured again
 _CONTEXT = 128  # committed tokens before the passes
 _ROUNDS = (5, 40)  # at least, at most
 _SECONDS = 1.0  # no further round begins after them
