@@ -17,7 +17,7 @@ from tests.training import held_trainer
 from tests.training.runs import losses, small_base, small_data, small_recipe, written
 from training.errors import RunError
 from training.recipe.recipe import Recipe
-from training.run import checkpointing
+from training.run import shards
 from training.run.launch import make_trainer, start
 from training.run.log_lines import StepFigures
 
@@ -151,14 +151,14 @@ def test_pretraining_reads_any_data(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(recipe, uninterrupted, tmp_path, monkeypatch):
-    save_file = checkpointing.save_file
+    save_file = shards.save_file
 
     def fail_at_step_4(tensors, path, *more, **options):
         if "step-00000004" in str(path):
             raise OSError(28, "No space left on device")
         return save_file(tensors, path, *more, **options)
 
-    monkeypatch.setattr(checkpointing, "save_file", fail_at_step_4)
+    monkeypatch.setattr(shards, "save_file", fail_at_step_4)
     with pytest.raises(RunError, match="the disk is full; the checkpoint of step 2 is kept"):
         start(recipe, tmp_path / "run", resume=False)
     monkeypatch.undo()
