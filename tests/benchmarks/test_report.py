@@ -309,7 +309,7 @@ def test_paths_that_cannot_be_used_give_one_sentence(write, tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_opens_from_disk_in_a_browser(write, tmp_path, scheme):
-    from tests.playground.visiting import CHROMIUM, FLAGS, sync_api
+    from tests.playground.visiting import CHROMIUM, FLAGS, PATIENCE, expect, sync_api
 
     if not Path(CHROMIUM).exists():
         pytest.skip("Chromium is not installed")
@@ -323,11 +323,11 @@ def test_the_page_opens_from_disk_in_a_browser(write, tmp_path, scheme):
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.set_default_timeout(PATIENCE)
         page.goto(output.as_uri())
-        page.locator("#accuracy-domain .bars").first.wait_for(state="attached", timeout=60_000)
-        assert page.locator("#accuracy-tpf .scatterlayer .trace").count() == 4
-        assert page.locator("#accuracy-domain .bars").count() == 5
-        assert page.locator("#accuracy-tpf .errorbar").count() == 5
+        expect(page.locator("#accuracy-domain .bars")).to_have_count(5)
+        expect(page.locator("#accuracy-tpf .scatterlayer .trace")).to_have_count(4)
+        expect(page.locator("#accuracy-tpf .errorbar")).to_have_count(5)
         assert "<script>fetch('//x')</script>" in page.locator("#accuracy-tpf .legendtext").first.text_content()
         ink = page.locator("#accuracy-tpf .ytitle").evaluate("node => getComputedStyle(node).fill")
         assert ink == {"light": "rgb(31, 35, 40)", "dark": "rgb(230, 237, 243)"}[scheme]
