@@ -121,6 +121,7 @@ class SlotCache:
         self.max_length = max_length
         self.device = device
         self.lengths = [0] * rows
+        self.written = [0] * rows  # slots that the row's last forward has filled: `move` may keep one of them later
         self.height = rows  # rows of the buffer
         self.capacity = 0  # slots of the buffer in the forward being prepared
         self.rows = slice(0, rows)
@@ -142,6 +143,7 @@ class SlotCache:
             self.lengths[row] = min(self.lengths[row], start)
         self.rows = slice(rows.start, rows.stop)
         self.first, self.visible = min(starts), max(starts) + width
+        self.written[self.rows] = [self.visible] * len(rows)
         self._reserve(self.visible)
         positions = self.all_positions[None, : self.visible]
         self.aligned = self.first == self.visible - width
@@ -166,9 +168,9 @@ class SlotCache:
             self.lengths[each] = last + 1
 
     def select(self, rows: list[int]) -> None:
-        self.lengths = [self.lengths[row] for row in rows]
+        self.lengths, self.written = ([each[row] for row in rows] for each in (self.lengths, self.written))
         index = torch.tensor(rows, device=self.device)
-        used = max(self.lengths, default=0)
+        used = max(self.written, default=0)
         capacity = self.capacity if 4 * used > self.capacity else self._stepped(used)
         in_place = capacity == self.capacity and 2 * len(rows) > self.height >= len(rows)
         self.height, self.capacity = self.height if in_place else len(rows), capacity
@@ -187,13 +189,15 @@ class SlotCache:
         """Add rows without tokens behind the others. max_length: of all rows, from now on."""
         self.max_length = max(self.max_length, max_length)
         self.lengths += [0] * rows
+        self.written += [0] * rows
         if len(self.lengths) > self.height:
             self.height = max(len(self.lengths), self.height * 3 // 2)
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two rows."""
-        self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
-        used = max(self.lengths[one], self.lengths[other])
+        for each in (self.lengths, self.written):
+            each[one], each[other] = each[other], each[one]
+        used = max(self.written[one], self.written[other])
         for layer in self.network_cache.layers:
             for buffer in (layer.keys, layer.values):
                 buffer[[one, other], :, :used] = buffer[[other, one], :, :used]
@@ -213,7 +217,7 @@ class SlotCache:
             layer.fit(keys[None], values[None])
             layer.keys[row, :, :tokens] = keys[:, :tokens]
             layer.values[row, :, :tokens] = values[:, :tokens]
-        self.lengths[row] = tokens
+        self.lengths[row] = self.written[row] = tokens
 
     @property
     def held_bytes(self) -> int:
