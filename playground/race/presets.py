@@ -63,9 +63,10 @@ def draft_presets(name: str, block_size: int) -> dict[str, list[LaneSpec]]:
     few = min(_FEW_DRAFTS, block_size)
 
     def drafted(size: int = few) -> LaneSpec:
-        # The layout auto drafts only where that costs no time on this machine, which may be nowhere. With few drafts, a
+        # By default it drafts only where that costs no time on this machine, which may be nowhere. With few drafts, a
         # forward of their own for them is the cheapest on a CPU.
-        return LaneSpec(model=name, strategy="self_speculative", block_size=size, draft_layout="separate")
+        how = {"draft_layout": "separate", "draft_backoff": False}
+        return LaneSpec(model=name, strategy="self_speculative", block_size=size, **how)
 
     return {
         "Fewer forwards": [ar, drafted()],
