@@ -59,9 +59,9 @@ TOY_EXAMPLES = (
 )
 # What a chat model of 135 million parameters does well enough: no arithmetic.
 CHAT_EXAMPLES = (
+    Example("Code", "Write a Python function that returns the larger of two numbers."),
     Example("Advice", "Give three tips for better sleep."),
     Example("A question", "Why is the sky blue?"),
-    Example("Code", "Write a Python function that returns the larger of two numbers."),
     Example("An email", "Write a polite email that asks for a day off."),
     Example("A story", "Write a short story about a fox who finds a lantern."),
 )
