@@ -121,6 +121,7 @@ def test_models_are_listed(installed: Installed) -> None:
         "nano",
         "nano-ar",
         "smollm2",
+        "smollm2-drafts",
     }
 
 
