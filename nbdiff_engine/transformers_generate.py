@@ -28,7 +28,7 @@ from nbdiff_engine.model.spec import DiffusionSpec
 
 # Settings whose names `generate` of transformers has itself (length, sampling, penalties, stop strings), or that change
 # no token of its result.
-_OF_TRANSFORMERS = {name for name in SETTING_FIELDS if hasattr(GenerationConfig(), name)}
+_OF_TRANSFORMERS = SETTING_FIELDS.keys() & vars(GenerationConfig()).keys()
 _NOT_HERE = {"settings", "trace", "logprobs", "stop", "stop_token_ids", "ignore_eos"}
 OPTIONS = tuple(name for name in SETTING_FIELDS if name not in _OF_TRANSFORMERS | _NOT_HERE)
 

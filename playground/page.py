@@ -146,7 +146,7 @@ def _copy_no_component_for_hidden_progress(blocks: gr.Blocks, small: gr.HTML) ->
 
     At each event, the browser copies all properties of each component that has been such a place, and those of its
     children (Gradio 6.31, update_state). By default the places are the outputs: the plots, and the tabs with the whole
-    page in them, which took half of the time to open the page.
+    page in them.
     """
     for event in blocks.fns.values():
         if event.show_progress == "hidden":

@@ -79,11 +79,6 @@ class UnusedDefaults:
         return sentence + "; settings='checkpoint' does (--settings checkpoint)"
 
 
-def generation_defaults_of(model: BlockModel) -> GenerationDefaults:
-    """What the generation config of a model asks for."""
-    return defaults_of(model.network.generation_config)
-
-
 def defaults_of(config: GenerationConfig) -> GenerationDefaults:
     """What a generation config asks for."""
     asked = {name: getattr(config, name, None) for name in _NEUTRAL}
@@ -104,7 +99,7 @@ def defaults_of(config: GenerationConfig) -> GenerationDefaults:
 def with_checkpoint_values(model: BlockModel, settings: DecodeSettings) -> DecodeSettings:
     """The settings, with the checkpoint's values for those that are not given. Raises SettingError if it asks for what
     this engine does not have, or for a value out of range."""
-    defaults = generation_defaults_of(model)
+    defaults = defaults_of(model.network.generation_config)
     if defaults.unsupported:
         own, others = (", ".join(_words(each)) for each in (defaults.settings, defaults.unsupported))
         raise SettingError(
@@ -122,7 +117,7 @@ def unused_defaults(model: BlockModel, settings: DecodeSettings) -> UnusedDefaul
     """The note, once for each model: what a caller who named no such setting may have expected."""
     if model in _noted:
         return None
-    defaults = generation_defaults_of(model)
+    defaults = defaults_of(model.network.generation_config)
     if not (defaults.settings or defaults.unsupported) or settings.model_fields_set & {*_NEUTRAL, *defaults.settings}:
         return None
     _noted.add(model)

@@ -4,28 +4,17 @@ import sys
 import types
 from collections import Counter, namedtuple
 
-import datasets
 import numpy as np
 import pytest
 
-from tests.training.encoders import CHATML, EOS, LOADED, MASK, conversation, encoder_with, turns_of, written
+from tests.training.encoders import CHATML, conversation, encoder_with, turns_of, written
 from training.data import dataset as dataset_module
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
-from training.data.encoder import Encoder
 from training.data.held_out_split import split
 from training.errors import DataError
 
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """A new cache for every test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_held_out_rows_are_not_in_train_and_do_not_change(tmp_path, encoder):

@@ -5,28 +5,17 @@ import subprocess
 import sys
 from collections import Counter
 
-import datasets
 import pytest
 
-from tests.training.encoders import EOS, LOADED, MASK, written
+from tests.training.encoders import LOADED, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
-from training.data.encoder import Encoder
 from training.data.mixture import MixedSource, pattern
 from training.data.source_names import Part, parts_of, with_sources
 from training.errors import DataError
 
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """A new cache for every test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def texts(path, name: str, count: int) -> str:

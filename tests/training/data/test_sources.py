@@ -10,23 +10,14 @@ import pyarrow as pa
 import pytest
 
 from nbdiff_engine.errors import NBDiffError
-from tests.training.encoders import EOS, LOADED, MASK, conversation, encoder_with, written
+from tests.training.encoders import conversation, encoder_with, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
 from training.data.encoder import Encoder
 from training.data.sources import load_rows
 
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """A new cache for every test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def read_all(encoder: Encoder, settings: DataSettings) -> list[Document]:
