@@ -28,11 +28,6 @@ from training.data.formats import Format, detect_format
 from training.errors import DataError
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(LOADED, [EOS], forbidden_ids=[MASK])
-
-
 def asking(encoder: Encoder) -> Encoder:
     """The same encoder, in which names of control tokens become control tokens."""
     return Encoder(encoder.tokenizer, [EOS], forbidden_ids=[MASK], control_tokens=True)
