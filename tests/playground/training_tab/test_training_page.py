@@ -44,8 +44,9 @@ def held(home: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def page(used_page: Page) -> Page:
-    """The training tab, in the one page of this module."""
-    used_page.get_by_role("tab", name="Training").click()
+    """The form of a new job, in the one page of this module."""
+    used_page.get_by_role("tab", name="Training", exact=True).click()
+    used_page.get_by_role("tab", name="New job", exact=True).click()
     return used_page
 
 
