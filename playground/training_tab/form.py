@@ -28,7 +28,8 @@ from playground.training_tab.setting_inputs import setting_inputs
 from playground.training_tab.trackers import TrackerTicks, require_trackers
 from playground.training_tab.words import about, refused
 from training.jobs import Jobs, TrainingJob
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 
 FIRST = "smoke"
 ANY_MODEL = "lora"

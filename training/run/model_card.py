@@ -12,7 +12,8 @@ from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 from training.run import draft_card
 from training.run.log_lines import Evaluation, StepFigures
 from training.run.run_progress import Progress

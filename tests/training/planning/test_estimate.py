@@ -15,7 +15,8 @@ from tests.training.runs import WORDS, small_base, small_data, small_recipe, wri
 from training.planning.estimate import estimate
 from training.planning.estimate_table import table
 from training.recipe.block_schedule import BlockGrowth
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 from training.run.launch import make_trainer
 
 ROOT = Path(__file__).parents[3]
