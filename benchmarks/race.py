@@ -48,7 +48,7 @@ class RaceDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class Race:
+class RaceResult:
     """The rows of a race, and the differences of its lossless rows from AR."""
 
     rows: list[SpeedRow]
@@ -66,7 +66,9 @@ class Race:
         }
 
 
-def race(model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str) -> Race:
+def race(
+    model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str
+) -> RaceResult:
     """Let the rows answer the prompts in turns. The first row is AR, the second transformers.generate. label: of the
     progress bar."""
     answers = [each.run() for each in rows]  # also the warm-up
@@ -94,7 +96,7 @@ def race(model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int
                 for number, (one, other) in enumerate(zip(answer.token_ids, ar, strict=True))
                 if one != other
             ]
-    return Race(found, differences)
+    return RaceResult(found, differences)
 
 
 def _difference(

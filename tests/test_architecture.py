@@ -36,7 +36,7 @@ TESTED_BY = {
     "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
-    "nbdiff_engine/serving/fields.py": "tests/engine/serving/test_refusals.py",
+    "nbdiff_engine/serving/request_fields.py": "tests/engine/serving/test_refusals.py",
     "nbdiff_engine/serving/replies.py": "tests/engine/serving/test_app.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
@@ -61,7 +61,7 @@ TESTED_BY = {
     "training/planning/planning_commands.py": "tests/training/test_command_line.py",
     "training/run/launch.py": "tests/training/run/test_trainer.py",
     "training/sharing/export_command.py": "tests/training/sharing/test_exports.py",
-    "training/sharing/share_card.py": "tests/training/sharing/test_exports.py",
+    "training/sharing/export_card.py": "tests/training/sharing/test_exports.py",
     "training/sharing/stock_check.py": "tests/training/sharing/test_exports.py",
     "training/sharing/writing.py": "tests/training/sharing/test_exports.py",
 }

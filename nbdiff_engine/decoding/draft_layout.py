@@ -46,7 +46,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LayoutChoice:
     """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order.
     leaves: the candidates, as (distance from the settled token, token): from 1 to `verified` + 1."""
 
@@ -79,7 +79,7 @@ class Shape:
 class Layout(Protocol):
     """One row's choice of drafts, forward by forward."""
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         """The choice for the next forward. room: how many tokens the answer can still have, at least 1."""
 
     def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
@@ -137,7 +137,7 @@ class FixedLayout:
         self._least = least_confidence
         self._candidates = candidates
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         verified = min(len(drafts), room - 1)
         if self._name == "behind_last":
             verified = min(verified, _above([each.confidence for each in drafts], self._least))
@@ -149,10 +149,10 @@ class FixedLayout:
         if ends or (self._name == "separate" and verified):
             points = ()
         width = 1 + verified + len(leaves)
-        return Choice(verified, within(points, width, self._shape, self._shape.most, room), leaves)
+        return LayoutChoice(verified, within(points, width, self._shape, self._shape.most, room), leaves)
 
     def leaves(self, drafts: Sequence[Draft], verified: int, room: int) -> tuple[tuple[int, int], ...]:
-        """The candidates of a forward that verifies so many of the drafts, as in `Choice`."""
+        """The candidates of a forward that verifies so many of the drafts, as in `LayoutChoice`."""
         if not self._candidates:
             return ()
         most = min(self._candidates, _WIDEST - 1 - verified)
@@ -169,7 +169,7 @@ def _above(confidences: Sequence[float], least: float) -> int:
     return next((index for index, each in enumerate(joint) if each <= least), len(confidences))
 
 
-class Acceptance:
+class ObservedAcceptance:
     """The share of right drafts so far, by distance, among those whose earlier drafts were right; and how it compares
     with their confidence. A distance that was seldom reached is assumed to have the share of all of them. Likewise, how
     the candidates that were AR's tokens, where the draft was not, compare with their shares."""
@@ -225,7 +225,7 @@ class Acceptance:
         return self._found / self._offered
 
 
-class WidthCost(Protocol):
+class CostByWidth(Protocol):
     """The seconds of a forward by its tokens, relative to a forward of one token."""
 
     def __call__(self, tokens: int) -> float: ...
@@ -247,14 +247,14 @@ class AdaptiveLayout:
     which costs nothing.
     """
 
-    def __init__(self, shape: Shape, cost: WidthCost, rows: int, backoff: bool, candidates: int = 0):
+    def __init__(self, shape: Shape, cost: CostByWidth, rows: int, backoff: bool, candidates: int = 0):
         """rows: of the batch. backoff: whether AR decodes while drafts do not pay. candidates: at most, per forward."""
         one = cost(rows)
         self._costs = [0.0] + [cost(width * rows) / one for width in range(1, _WIDEST + 1)]  # by width
         self._shape = shape
         self._backoff = backoff
         self._candidates = candidates
-        self._acceptance = Acceptance(shape.most)
+        self._acceptance = ObservedAcceptance(shape.most)
         self._counts = sorted({*(n for n in (1, 2, 3, 5, 7, 11, 15, 23) if n < shape.most), shape.most} - {0})
         self._pause, self._left, self._trial = _FIRST_PAUSE, 0, True
         trials = [(count, self._cost(1 + shape.rows(count)) - 1) for count in self._counts]
@@ -262,13 +262,13 @@ class AdaptiveLayout:
         self._trial_count, self._trial_cost = affordable[-1] if affordable else (0, 0.0)
         self._settle()
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         if not self._counts or room < 2:
-            return Choice()
+            return LayoutChoice()
         if self._left:
             self._left -= 1
             self._trial = not self._left
-            return Choice()
+            return LayoutChoice()
         if drafts:
             if not self._acceptance.tested:
                 self._acceptance.assume(drafts)
@@ -278,10 +278,10 @@ class AdaptiveLayout:
             self._left = round(self._pause * max(1.0, self._trial_cost)) - 1
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._acceptance.forget()
-            return Choice()
+            return LayoutChoice()
         count = self._trial_count if self._trial else self._count  # a trial is long: it shows the share by distance
         self._trial = False
-        return Choice(0, within((0,), 1, self._shape, count, room))
+        return LayoutChoice(0, within((0,), 1, self._shape, count, room))
 
     def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
         for draft, token in tested:
@@ -313,13 +313,13 @@ class AdaptiveLayout:
                 best = max(best, (1 + accepted) / self._cost(1 + verified + (verified + 1) * rows))
         return max(best, (2 + accepted) / (self._cost(1 + count) + draft))
 
-    def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         all_chances = self._acceptance.chances(drafts)
         chances = [each for each in all_chances if each > _HOPELESS]
         leaves = []
         if self._candidates:
             leaves = likely_leaves(drafts, all_chances, room, self._acceptance.share_ratio)
-        best, worth, expected = Choice(), float("-inf"), 1.0
+        best, worth, expected = LayoutChoice(), float("-inf"), 1.0
         for verified in range(len(chances) + 1):
             expected += chances[verified - 1] if verified else 0.0
             at_least = [1.0, *chances[:verified], 0.0]
@@ -330,7 +330,7 @@ class AdaptiveLayout:
             own = expected - self._rate * self._cost(width)
             found, gain = self._leaves(leaves, verified, width, ())
             if own + gain > worth:
-                best, worth = Choice(verified, (), found), own + gain
+                best, worth = LayoutChoice(verified, (), found), own + gain
             for point in order:
                 count = min(self._count, room - point - 1)
                 rows = self._shape.rows(count)
@@ -342,7 +342,7 @@ class AdaptiveLayout:
             if points:
                 found, gain = self._leaves(leaves, verified, width, [point for point, _ in points])
                 if own + gain > worth:
-                    best, worth = Choice(verified, tuple(sorted(points)), found), own + gain
+                    best, worth = LayoutChoice(verified, tuple(sorted(points)), found), own + gain
         return best
 
     def _leaves(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Layout, Shape
+from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Draft, FixedLayout, Layout, LayoutChoice, Shape
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.passes import Pass
@@ -240,7 +240,7 @@ def _fixed_layout(plan: DecodePlan, shape: Shape) -> FixedLayout:
     return FixedLayout(settings.draft_layout, shape, settings.draft_confidence, settings.draft_candidates)
 
 
-def _pass_of(clean: Sequence[int], start: int, choice: Choice, plan: DecodePlan) -> Pass:
+def _pass_of(clean: Sequence[int], start: int, choice: LayoutChoice, plan: DecodePlan) -> Pass:
     """The pass of a choice: the logits of all clean rows are wanted, then those of the candidates, then those of the
     rows that draft, group by group.
 

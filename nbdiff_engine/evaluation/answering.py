@@ -19,7 +19,7 @@ from nbdiff_engine.trace.events import DecodeEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DecodeProgress:
     """The progress of the decoding. A caller that closes the generator stops the decoding within one forward.
 
     setting, batch: indices. events: the number of decode events so far, of this batch under this setting.
@@ -47,7 +47,7 @@ def answers_in_turn(
     *,
     done: Collection[tuple[int, int]] = (),
     warm_up_tokens: int | None = None,
-) -> Generator[Progress | BatchAnswers, None, None]:
+) -> Generator[DecodeProgress | BatchAnswers, None, None]:
     """Decode every batch under every setting.
 
     batches: prompts as token ids; a batch of one prompt measures the time that one reader waits.
@@ -91,12 +91,12 @@ def decode_batch(
 
 def _progress(
     decoding: Generator[DecodeEvent, None, list[Output]], setting: int, batch: int, warm_up: bool = False
-) -> Generator[Progress, None, list[Output]]:
-    """The events of a batch as Progress; returns its outputs. Closing it closes the decoding."""
+) -> Generator[DecodeProgress, None, list[Output]]:
+    """The events of a batch as DecodeProgress; returns its outputs. Closing it closes the decoding."""
     count = 0
     with closing(decoding):
         while True:
-            yield Progress(setting, batch, count, warm_up)
+            yield DecodeProgress(setting, batch, count, warm_up)
             try:
                 next(decoding)
             except StopIteration as end:

@@ -26,7 +26,7 @@ from nbdiff_engine.model.passes import Pass, shared_forwards
 from nbdiff_engine.model.spec import DiffusionSpec
 
 
-class Network(Protocol):
+class SessionModel(Protocol):
     """What a session needs of its model; `BlockModel` describes each of them."""
 
     spec: DiffusionSpec | None
@@ -53,7 +53,7 @@ class Network(Protocol):
 class Session:
     """One batch of rows being decoded: the network and the rows' committed context."""
 
-    def __init__(self, model: Network, cache: KVCache, row_lengths: Sequence[int]):
+    def __init__(self, model: SessionModel, cache: KVCache, row_lengths: Sequence[int]):
         """row_lengths: the length that each row can reach; decides which RoPE frequencies a row has (`rope`)."""
         self.model = model
         self.cache = cache

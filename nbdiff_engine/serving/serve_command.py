@@ -53,7 +53,7 @@ def serve_command(
     import uvicorn
 
     from nbdiff_engine.serving.app import make_app
-    from nbdiff_engine.serving.scheduler import Limits
+    from nbdiff_engine.serving.scheduler import SchedulerLimits
 
     api_key = api_key or None
     if api_key is None and not is_loopback(host):
@@ -63,7 +63,7 @@ def serve_command(
         how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
         loaded = load(model, base=base, adapter=adapter, **how)
         choose_threads(loaded)
-        limits = Limits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
+        limits = SchedulerLimits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
         app = make_app(loaded, served_name, api_key, limits, max_tokens)
         address = f"[{host}]" if ":" in host else host
         print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)

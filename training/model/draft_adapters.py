@@ -24,7 +24,7 @@ _ROWS = 4096  # embeddings that are summed at once
 
 
 @dataclass(frozen=True, slots=True)
-class DraftAdapter:
+class TrainedDraftAdapter:
     """A draft adapter in training. mask_embedding: float32 [D]; None for uniform noise.
 
     identity: None for a quantised base, whose weights are not those of its checkpoint.
@@ -35,7 +35,7 @@ class DraftAdapter:
     identity: BaseIdentity | None
 
 
-def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> DraftAdapter:
+def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> TrainedDraftAdapter:
     """Add a draft adapter to the network of a base, in place; its weights do not change.
 
     Raises RecipeError for LoRA settings that do not fit.
@@ -48,11 +48,11 @@ def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> DraftAdapter:
         )
     identity = None if recipe.quantization else _identity(recipe, network)
     mask_embedding = nn.Parameter(_mean_embedding(network)) if recipe.draft.noise == "mask" else None
-    return DraftAdapter(add_adapters(network, lora, None, recipe.seed), mask_embedding, identity)
+    return TrainedDraftAdapter(add_adapters(network, lora, None, recipe.seed), mask_embedding, identity)
 
 
 def save_draft_adapter(
-    adapter: DraftAdapter, recipe: Recipe, vocabulary: int, dtype: torch.dtype, folder: Path
+    adapter: TrainedDraftAdapter, recipe: Recipe, vocabulary: int, dtype: torch.dtype, folder: Path
 ) -> None:
     """Write the adapter as a folder: PEFT's two files, the DraftSpec, and for MASK noise its embedding.
 

@@ -50,7 +50,7 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ScoringHead:
     """The output layer of the network. scale: of the logits."""
 
     layer: nn.Module
@@ -72,7 +72,7 @@ class Head:
         return self(targets.teacher_UD[at])[which]
 
 
-def draft_losses(hidden_TD: Tensor, targets: Targets, head: Head, weights: Weights) -> tuple[Tensor, Tensor]:
+def draft_losses(hidden_TD: Tensor, targets: Targets, head: ScoringHead, weights: Weights) -> tuple[Tensor, Tensor]:
     """The weighted loss, with a gradient to `hidden_TD`, and the sums of w CE, w KL and w TV, float32 [3].
 
     Losses of weight 0 are not computed; their sum is 0.
@@ -82,7 +82,7 @@ def draft_losses(hidden_TD: Tensor, targets: Targets, head: Head, weights: Weigh
 
 class _DraftLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_TD: Tensor, targets: Targets, head: Head, weights: Weights):
+    def forward(ctx, hidden_TD: Tensor, targets: Targets, head: ScoringHead, weights: Weights):
         gradient_TD = torch.empty_like(hidden_TD)
         sums = hidden_TD.new_zeros(3, dtype=torch.float32)
         for rows in head.chunks(len(hidden_TD)):

@@ -1,7 +1,7 @@
 """The parts of a model card that are of a draft adapter."""
 
 from training.recipe.recipe import Recipe
-from training.run.log_lines import Evaluation
+from training.run.log_lines import HeldOutEvaluation
 
 
 def what(recipe: Recipe, base: str, parameters: int) -> str:
@@ -33,7 +33,7 @@ def use(base: str, folder: str = "final") -> str:
     )
 
 
-def acceptance(evaluation: Evaluation | None, step: int) -> str:
+def acceptance(evaluation: HeldOutEvaluation | None, step: int) -> str:
     """The acceptance by offset after a step, as a table; empty if it was not measured."""
     found = None if evaluation is None else evaluation.acceptance
     if found is None:

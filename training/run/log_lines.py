@@ -73,7 +73,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class HeldOutEvaluation:
     """Held-out losses after a step, by block size: a line of evaluations.jsonl. Step 0: before training."""
 
     step: int

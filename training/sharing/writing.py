@@ -20,7 +20,7 @@ from training.model.base import load_base
 from training.run.checkpointing import publish
 from training.run.exporting import write_checkpoint, write_lora
 from training.run.manifest import MANIFEST
-from training.sharing.sources import Source
+from training.sharing.export_source import Source
 
 FOR_SERVERS = "for-servers"  # in an adapter's folder: the LoRA matrices alone
 _NOT_SHARED = (MANIFEST, "gguf_source.json")  # of this project's own folders
