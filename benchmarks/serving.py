@@ -126,7 +126,7 @@ async def second_turns(address: str, common: dict, prompts: Sequence[str]) -> tu
 
 @contextmanager
 def server(command: Sequence[str], port: int) -> Iterator[str]:
-    """The address of a server in a process of its own. Raises NBDiffError if it does not start."""
+    """The address of a server in a separate process. Raises NBDiffError if it does not start."""
     address = f"http://127.0.0.1:{port}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:

@@ -196,7 +196,7 @@ def lm_eval(context: typer.Context) -> None:
 )
 def export(context: typer.Context) -> int:
     """Write a run, a model or an adapter for other programs, or upload it; --help lists its options."""
-    # In a process of its own, because the engine does not import training.
+    # In a separate process, because the engine does not import training.
     return subprocess.run([sys.executable, "-m", "training", "export", *context.args], check=False).returncode
 
 

@@ -24,7 +24,7 @@ const player = new Player(element.querySelector("[data-stage]"), {
 }, props.value.tables);
 
 let following = null; // the id of the live run, or null
-let resumed = null; // the value with the run that the page goes on with after a reload
+let resumed = null; // the value with the run that the page continues after a reload
 
 // Screen readers read the status at each change, so it is changed only for a new text.
 function status(text) {
@@ -68,7 +68,7 @@ function receive(value) {
   follow(value.run, keep);
 }
 
-// The page was loaded again: go on with the run that was in progress, or show the last race. Returns false without either.
+// The page was loaded again: continue the run that was in progress, or show the last race. Returns false without either.
 function resume() {
   if (openedByLink()) return false;
   const kept = recall(ofTab, KEPT.run);

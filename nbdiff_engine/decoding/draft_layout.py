@@ -1,20 +1,20 @@
-"""Which drafts a forward verifies, and where the noise rows of the next drafts stand in it.
+"""Which drafts a forward verifies, and after which of its tokens it has noise rows for the next drafts.
 
-A forward of self-speculation reads the last settled token and k drafts behind it as clean rows. Of these, AR accepts
-a <= k, and its own token follows: the acceptance point a. Noise rows behind point i predict the tokens after AR's token
-there, so they are the next drafts if a = i. A point with noise that is not reached was for nothing; without noise at
-the point that is reached, the next forward has no drafts to verify.
+A forward of self-speculation reads the last final token and the k drafts after it as clean rows. AR accepts the first
+a <= k of these drafts, and AR's own token follows them: a is the acceptance point. The noise rows after point i predict
+the tokens after AR's token there, so they are the next drafts if a = i. Noise rows after another point are wasted. If
+the acceptance point has no noise rows, the next forward has no drafts to verify.
 
-- `separate`: all drafts are verified, and noise stands behind the settled token of a forward without drafts.
-- `behind_last`: the drafts whose joint confidence is above a limit are verified, and noise stands behind the last of
-  them (TiDAR, arXiv 2511.08923).
-- `behind_each`: all are verified, and noise stands behind every point (the quadratic layout, arXiv 2507.11851).
+- `separate`: all drafts are verified. Only a forward without drafts has noise rows, after the last final token.
+- `behind_last`: the drafts whose joint confidence is above a limit are verified, and the noise rows come after the last
+  of them (TiDAR, arXiv 2511.08923).
+- `behind_each`: all are verified, with noise rows after every point (the quadratic layout, arXiv 2507.11851).
 - `auto`: `AdaptiveLayout`, from the measured cost of a forward's width and the drafts accepted so far.
 
 A forward can also verify candidates: other tokens that the drafter found likely at the place of a draft (tree
 verification, arXiv 2609.04010). The tree is the chain of drafts with leaves: a candidate at draft j sees the drafts
-before j. If AR's token there is the candidate, one more token is settled, the one behind it. A deeper tree would need
-drafts that were made behind the candidate; the drafter makes all of them at once, so it has none.
+before j. If AR's token there is the candidate, the forward gives one more final token, the one after it. A deeper tree
+would need drafts that follow the candidate; the drafter makes all drafts at once, so it has none.
 """
 
 from collections.abc import Collection, Sequence
@@ -47,8 +47,8 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class LayoutChoice:
-    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order.
-    leaves: the candidates, as (distance from the settled token, token): from 1 to `verified` + 1."""
+    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make after it), in order.
+    leaves: the candidates, as (distance from the last final token, token): from 1 to `verified` + 1."""
 
     verified: int = 0
     points: tuple[tuple[int, int], ...] = ()
@@ -56,7 +56,7 @@ class LayoutChoice:
 
     @property
     def reach(self) -> int:
-        """How many positions behind the settled token have a draft or a candidate that is verified."""
+        """How many positions after the last final token have a draft or a candidate that is verified."""
         return max([self.verified, *(at for at, _ in self.leaves)])
 
 
@@ -87,8 +87,11 @@ class Layout(Protocol):
 
 
 def within(points: Collection[int], width: int, shape: Shape, most: int, room: int) -> tuple[tuple[int, int], ...]:
-    """Noise behind each of `points`, the most important first: at most `most` drafts each, no more than the answer has
-    room for behind AR's token there, and as many points as the widest pass holds. width: its other tokens."""
+    """Noise rows after each of `points`, the most important point first.
+
+    At most `most` drafts each, no more than the answer has room for after AR's token there, and as many points as the
+    widest pass holds. width: its other tokens.
+    """
     left = _WIDEST - width
     found = []
     for point in points:
@@ -232,15 +235,15 @@ class CostByWidth(Protocol):
 
 
 class AdaptiveLayout:
-    """Chooses what settles the most tokens for its cost.
+    """Chooses what gives the most final tokens for its cost.
 
     Let `rate` be the tokens per cost of one token's forward that drafting reaches in the long run, by the shares of
-    right drafts so far, in the best of the three layouts. A forward of cost c that settles e tokens is worth
-    e - rate * c; one that leaves drafts for the next forward saves that a forward of its own, which would settle one
-    token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
+    right drafts so far, in the best of the three layouts. A forward of cost c that gives e final tokens is worth
+    e - rate * c. A forward that leaves drafts for the next one saves a separate forward for drafting, which would give
+    one final token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
 
-    A candidate settles one more token if it is right. Behind a point with noise it does so only if the first draft made
-    there is wrong: the others were made at the same time, and the next forward would have accepted a right one anyway.
+    A candidate gives one more final token if it is right. After a point with noise it does so only if the first draft
+    made there is wrong: the drafts were made at the same time, and the next forward would have accepted a right one.
 
     One draft is tried in any case. If the rate is below AR's, AR decodes for a while, then one is tried again; the
     pause doubles with each trial that does not pay. Drafts that are not verified are also compared with AR's tokens,
@@ -307,7 +310,7 @@ class AdaptiveLayout:
         best, accepted = 0.0, 0.0
         for verified, chance in enumerate(chances, start=1):
             accepted += chance
-            missed = 1 - chance  # then a forward only drafts, and settles one token
+            missed = 1 - chance  # then a forward only drafts, and gives one final token
             best = max(best, (1 + accepted + missed) / (self._cost(1 + verified + rows) + missed * draft))
             if 1 + verified + (verified + 1) * rows <= _WIDEST:
                 best = max(best, (1 + accepted) / self._cost(1 + verified + (verified + 1) * rows))
@@ -348,8 +351,8 @@ class AdaptiveLayout:
     def _leaves(
         self, leaves: Sequence[Leaf], verified: int, width: int, points: Collection[int]
     ) -> tuple[tuple[tuple[int, int], ...], float]:
-        """The candidates that pay in a forward of `width` tokens with noise behind `points`, and their worth."""
-        missed = 1 - self._acceptance.shares[0]  # the first draft behind a point
+        """The candidates that pay in a forward of `width` tokens with noise after `points`, and their worth."""
+        missed = 1 - self._acceptance.shares[0]  # the first draft after a point is wrong
         gains = [
             (leaf.chance * (missed if leaf.distance - 1 in points else 1), leaf)
             for leaf in leaves

@@ -203,5 +203,5 @@ def _stop_said(journal: Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if journal is not None and journal.exists():
-            print(f"stopped: {journal} keeps the answers; the same command with --resume goes on", file=sys.stderr)
+            print(f"stopped: {journal} keeps the answers; the same command with --resume continues", file=sys.stderr)
         raise

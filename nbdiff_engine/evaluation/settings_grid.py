@@ -40,7 +40,7 @@ def parse_setting(text: str) -> DecodeSettings:
         if name == "trace":
             raise SettingError(f"{where}: an evaluation never records traces.")
         if name in fields:
-            raise SettingError(f"{where}: {name} stands in it twice.")
+            raise SettingError(f"{where}: it has {name} twice.")
         fields[name] = value
     try:
         return DecodeSettings.of(**fields)

@@ -139,12 +139,12 @@ def how_little(rows: Sequence[TableRow]) -> str:
     return (
         f"{row.n} problem{'' if row.n == 1 else 's'} say little: {right} of {row.n} right means an accuracy between "
         f"{row.accuracy_low:.0%} and {row.accuracy_high:.0%} (95 % interval). Two settings that differ by less than "
-        f"about {100 * width / 2:.0f} points cannot be told apart; take {MANY} problems or more."
+        f"about {100 * width / 2:.0f} points cannot be distinguished; take {MANY} problems or more."
     )
 
 
 def text_of(prompt: str | list[dict[str, str]]) -> str:
-    """A prompt as text; the turns of a conversation on lines of their own."""
+    """A prompt as text; the turns of a conversation on separate lines."""
     return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 

@@ -92,7 +92,7 @@ def _compute_mask_logits_apart(network: PreTrainedModel) -> None:
 
 
 def init_names() -> tuple[str, ...]:
-    """The values of `lora.init`: those of peft that need no data and no settings of their own."""
+    """The values of `lora.init`: those of peft that need neither data nor other settings."""
     from peft import LoraConfig
 
     literal = next(each for each in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) if get_args(each))

@@ -1,6 +1,6 @@
 """Draft adapters: LoRA that is active at noise rows only, and the embedding of MASK, which the base does not have.
 
-The tokenizer and the embedding of the base stay as they are: MASK is a vector of its own, read through `inputs_embeds`.
+The tokenizer and the embedding of the base stay as they are: MASK is a separate vector, read through `inputs_embeds`.
 """
 
 from dataclasses import dataclass

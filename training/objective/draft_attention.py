@@ -3,7 +3,7 @@
 | query -> key     | allowed iff                                                                             |
 |------------------|-----------------------------------------------------------------------------------------|
 | noise -> clean   | the key is at the anchor of the query's group, or before it                             |
-| noise -> noise   | same group; with causal noise attention the key is not behind the query                 |
+| noise -> noise   | same group; with causal noise attention the key is not after the query                  |
 
 In addition, query and key must be in the same document. The keys of the clean tokens are those of the base, and have no
 gradient. Source: Apple, arXiv 2507.11851; Uno, arXiv 2609.04010 (causal).
@@ -83,7 +83,7 @@ AttentionInterface.register(DRAFTS, attend)
 
 
 def clean_tokens(packed: Packed) -> Tokens:
-    """The facts about clean tokens that a mask needs: each is a block of its own, so their attention is causal."""
+    """The facts about clean tokens that a mask needs: each is a block of one token, so their attention is causal."""
     return Tokens(torch.zeros_like(packed.ids, dtype=torch.bool), packed.position, packed.position, packed.document)
 
 

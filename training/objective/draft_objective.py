@@ -52,7 +52,7 @@ class Drafts:
     """What the rows of a batch draft, for an evaluation: U of them in the order of the batch, all rows of all groups.
 
     offset: distance from the anchor, from 1. tokens: the drafter's most likely token; wanted: the base's, where it has
-    read the true text. targets: the token of the text, IGNORED behind its end. ce: cross-entropy in nats.
+    read the true text. targets: the token of the text, IGNORED after its end. ce: cross-entropy in nats.
     """
 
     offset: Tensor

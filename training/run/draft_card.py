@@ -45,13 +45,13 @@ def acceptance(evaluation: HeldOutEvaluation | None, step: int) -> str:
             "## Acceptance",
             "",
             f"On held-out answers after step {step}, {found.blocks:,} blocks: the share of drafts that are the base's "
-            "own most likely token, by their distance behind the first token of a draft, which is always right.",
+            "own most likely token, by their distance from the first token of a draft, which is always right.",
             "",
             f"| k | {numbers} |",
             f"|---|{'--:|' * len(cells)}",
             f"| right | {' | '.join(cells)} |",
             "",
-            f"Mean accepted run {found.accepted_run:.2f}: a draft and a verify pass settle "
+            f"Mean accepted run {found.accepted_run:.2f}: a draft and a verify pass give "
             f"{found.accepted_run + 2:.2f} tokens, {found.tokens_per_forward:.2f} per forward.",
         ]
     )

@@ -322,7 +322,7 @@ class Trainer:
             logger.info("final/ is made from step %d, the best on held-out documents", best)
         evaluation = self.evaluator.complete_at(progress.step) or self.evaluator.losses_at(progress.step, complete=True)
         model, adapters = self.model, self.adapters
-        if self.sharing.split:  # the main process makes it from a network of its own, with all the weights
+        if self.sharing.split:  # the main process makes it from another network, which has all the weights
             weights = gathered(self.parameters, self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 model, adapters = self.plain(weights)

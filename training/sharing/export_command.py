@@ -45,7 +45,7 @@ ToOption = Annotated[
 ]
 StepOption = Annotated[
     int | None,
-    typer.Option(help="Checkpoint to export. Default: the finished model; of a run that goes on, the newest."),
+    typer.Option(help="Checkpoint to export. Default: the finished model; of a run that continues, the newest."),
 ]
 OutputOption = Annotated[Path | None, typer.Option(help="Write the export into a new folder in here.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Only say which servers can load it, and how.")]

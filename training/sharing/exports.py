@@ -42,7 +42,7 @@ class Export:
 
 
 def write_export(source: Source, form: str, output: Path, options: Options) -> Export:
-    """Write a source in the form hf, adapter or gguf to a new folder of its own in `output`; an older one is replaced.
+    """Write a source in the form hf, adapter or gguf to a new folder in `output`; an older one is replaced.
 
     The folder is complete or not there. Raises NBDiffError with one sentence.
     """

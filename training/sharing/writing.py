@@ -30,7 +30,7 @@ def write_model(source: Source, folder: Path, after: Callable[[Path], object]) -
     """Write the whole model, with adapters merged, as a folder of safetensors of a stock transformers class.
 
     after: called with the unfinished folder, to check and to describe it; if it raises, nothing is written. Raises
-    RunError, one sentence, for what is no AR model of its own.
+    RunError, one sentence, for a source that is no AR model.
     """
     if source.kind == "draft":
         raise RunError(
@@ -117,7 +117,7 @@ def _publish(folder: Path, write: Callable[[Path], None], after: Callable[[Path]
         publish(folder, both)
     except FileNotFoundError as error:
         raise RunError(
-            f"{error.filename or 'A file'} disappeared during the export; if the run goes on, export its newest "
+            f"{error.filename or 'A file'} disappeared during the export; if the run continues, export its newest "
             "checkpoint."
         ) from error
     except OSError as error:
