@@ -215,7 +215,7 @@ def main() -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except typer.TyperException as error:
-            print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+            print(f"error: {error.format_message()} (--help lists commands and options)", file=sys.stderr)
             sys.exit(2)
         except (typer.Abort, KeyboardInterrupt):
             sys.exit(130)

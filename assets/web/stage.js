@@ -89,11 +89,11 @@ function resume() {
 }
 
 // The model that the page opens on may still be loading. A run waits for it; the recorded race does not.
-async function tellOfComingModel() {
-  for (let told = false; ; told = true) {
+async function showComingModel() {
+  for (let shown = false; ; shown = true) {
     const coming = await callServer("coming", {});
     if (!coming) {
-      if (told) {
+      if (shown) {
         player.say("note", props.value.note);
         trigger("arrived"); // other tabs list it now
       }
@@ -166,4 +166,4 @@ rememberTab();
 const openingSerial = props.value?.serial; // a recorded race that the visitor chooses later has another one
 const restored = resume();
 if (!restored) receive(props.value);
-tellOfComingModel();
+showComingModel();

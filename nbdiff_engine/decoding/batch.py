@@ -4,7 +4,7 @@ Each row runs its own strategy, which handles a single row. A tick collects the 
 as one forward, even if they are of different phases, sends each row its predictions, and removes finished rows. A row
 that reads a long part of its prompt has a separate forward (`model.passes.shared_forwards`), so that the other rows
 are not padded to its width; with `prefill_tokens`, a tick reads at most so many tokens of prompts, so that a row that
-decodes never waits for a whole prompt of a neighbour.
+decodes never waits for a whole prompt of another row.
 """
 
 import time

@@ -1,8 +1,8 @@
 """The sampling and penalties that a checkpoint's generation_config.json asks for, as decode settings.
 
 `settings="checkpoint"` decodes with them. Otherwise this engine's defaults hold, and a note says once what is not used.
-Only what the file states counts: transformers' own default of top_k=50 is not the checkpoint's. Lengths are the
-caller's.
+Only what the file states counts: transformers' own default of top_k=50 is not the checkpoint's. The caller sets
+the lengths.
 """
 
 from collections.abc import Mapping

@@ -28,10 +28,10 @@ def label_of(settings: DecodeSettings) -> str:
 
 def parse_setting(text: str) -> DecodeSettings:
     """ "block_diffusion,block_size=8,threshold=0.7" as settings. Raises SettingError with one sentence."""
-    where = f"The setting {brief(text)} is not one"
+    where = f"The setting {brief(text)} is not valid"
     strategy, *rest = (part.strip() for part in text.split(","))
     if not strategy or "=" in strategy:
-        raise SettingError(f"{where}: it begins with the strategy, as in block_diffusion,block_size=8.")
+        raise SettingError(f"{where}: it must begin with the strategy, as in block_diffusion,block_size=8.")
     fields: dict[str, object] = {"strategy": strategy}
     for part in rest:
         name, sign, value = (each.strip() for each in part.partition("="))

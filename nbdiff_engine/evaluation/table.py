@@ -96,7 +96,7 @@ def _comparison_lines(each: Comparison) -> list[str]:
     gaps = [found.logit_gap for found in each.differences if found.logit_gap is not None]
     if gaps:
         lines.append(
-            f"    AR's top-2 logit gap where they part: "
+            f"    AR's top-2 logit gap at the first difference: "
             f"smallest {min(gaps):.3g}, median {statistics.median(gaps):.3g}, largest {max(gaps):.3g}"
         )
     return lines
@@ -104,7 +104,7 @@ def _comparison_lines(each: Comparison) -> list[str]:
 
 def _curve_lines(curves: Sequence[Curve]) -> list[str]:
     lines = [
-        "AUP: the area under accuracy (percent) against TPF, lost accuracy weighing the more the more is lost",
+        "AUP: the area under accuracy (percent) against TPF; the weight of a lost point grows with the loss",
         f"  {'':40} {'AUP':>7}  points that count",
     ]
     sizes = Counter((curve.model, curve.strategy) for curve in curves if curve.block_size is not None)

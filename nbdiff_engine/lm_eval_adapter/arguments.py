@@ -94,7 +94,7 @@ class ModelArguments(_WithDecoding):
             values["template_arguments"] = {**values["template_arguments"], "enable_thinking": thinking}
         size = values.get("batch_size")
         if isinstance(size, str) and size.startswith("auto"):
-            raise ValueError(f"batch_size is {size!r}; nbdiff finds none out by itself, give a number")
+            raise ValueError(f"batch_size is {size!r}; nbdiff does not choose a size itself; give a number")
         if "max_batch_size" in values:
             raise ValueError("max_batch_size belongs to batch_size=auto, which nbdiff does not have; give batch_size")
         return values

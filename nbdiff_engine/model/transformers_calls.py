@@ -1,4 +1,4 @@
-"""Calls into transformers: without its output, and with one sentence for whatever it raises."""
+"""Calls into transformers: without its output, and with one sentence for any exception that it raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -222,7 +222,7 @@ class Scheduler:
             )
 
     def _report(self) -> None:
-        """Give out the events of the last tick."""
+        """Deliver the events of the last tick."""
         running = {id(row) for row in self._batch.rows}
         for request in self._active:
             events = [event for row in request.running for event in row.drain()]
@@ -245,6 +245,6 @@ class Scheduler:
             return
         try:
             request.deliver(what)
-        except Exception:  # the reader is gone, for example its event loop is closed
+        except Exception:  # the reader does not exist any more, for example its event loop is closed
             logger.debug("a request has no reader any more", exc_info=True)
             request.cancelled = True

@@ -100,15 +100,15 @@ def _times(best: Entry, other: Entry) -> str:
     if max(ratio, 1 / ratio) < TIE or spread <= 1:
         return f"In time this run shows {NO_DIFFERENCE}."
     same_text = best.tokens == other.tokens
-    sooner = "sooner" if same_text else "faster per token"
+    faster = "faster" if same_text else "faster per token"
     because = (
         f"a forward of {best.name} took about as long as one of {other.name}"
         if doubtful or abs(cost - 1) < TIE - 1
         else f"a forward of {best.name} took {cost:.1f}x the time of one of {other.name}"
     )
     if ratio > 1:
-        return f"By the median forward it was about {ratio:.1f}x {sooner}: {because}."
-    return f"By the median forward {other.name} was about {1 / ratio:.1f}x {sooner} all the same: {because}."
+        return f"By the median forward it was about {ratio:.1f}x {faster}: {because}."
+    return f"By the median forward {other.name} was nevertheless about {1 / ratio:.1f}x {faster}: {because}."
 
 
 def _agree(lanes: list[Entry]) -> bool:

@@ -49,7 +49,9 @@ def parts_of(settings: DataSettings) -> tuple[SourcePart, ...]:
     weighted = [each for each in parts if each.weight is not None]
     if weighted and len(weighted) < len(parts):
         without = next(each.source for each in parts if each.weight is None)
-        raise DataError(f"{brief(text)} gives a weight to some sources, but none to {without}; weigh all or none.")
+        raise DataError(
+            f"{brief(text)} gives a weight to some sources, but none to {without}; give a weight to all or to none."
+        )
     for each in parts:
         if each.source in (CORPUS, CHAT, SELF):
             raise DataError(f"{each.source!r} is generated and cannot be part of a mixture; give files or hub sets.")

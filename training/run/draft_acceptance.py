@@ -3,7 +3,7 @@
 A loss does not show at which offset drafts stop being right; these figures do. Every block is drafted in one pass over
 noise alone, after true text, and compared with the base's own greedy tokens after that text. On greedy answers of the
 base, this is what greedy self-speculation accepts. In other texts the base may prefer another token than the text has;
-then a draft at k + 1 is still compared with what the base says after the text's own tokens.
+then a draft at k + 1 is still compared with what the base predicts after the text's own tokens.
 """
 
 from collections.abc import Iterable

@@ -58,7 +58,7 @@ def test_a_text_names_sources_slices_and_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "a.jsonl:0.7,b.jsonl"}, "none to b.jsonl; weigh all or none"),
+        ({"source": "a.jsonl:0.7,b.jsonl"}, "none to b.jsonl; give a weight to all or to none"),
         ({"source": "a.jsonl:0,b.jsonl:1"}, "The weight of a.jsonl is 0"),
         ({"source": "a.jsonl,,b.jsonl"}, "names an empty source"),
         ({"source": "a.jsonl,corpus"}, "'corpus' is generated"),
