@@ -161,8 +161,8 @@ def _describe_adapter(
         if base is None and not Path(named).is_absolute():
             looked = f"As a path it is looked for in {folder} and in the working directory. "
         raise CheckpointError(
-            f"{label} is an adapter, and its base cannot be loaded: {error} {looked}Give the location of the base as base "
-            "(--base)."
+            f"{label} is an adapter, and its base cannot be loaded: {error} {looked}Give the location of the base as "
+            "base (--base)."
         ) from error
     if described.adapter is not None:
         raise CheckpointError(
@@ -269,7 +269,8 @@ def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
     saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
     if saved not in _DTYPES:
         raise CheckpointError(
-            f"The config.json of {label} names the dtype {brief(saved)}, which does not exist; the checkpoint is damaged."
+            f"The config.json of {label} names the dtype {brief(saved)}, which does not "
+            "exist; the checkpoint is damaged."
         )
     return saved
 

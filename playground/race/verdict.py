@@ -95,7 +95,7 @@ def _times(best: Entry, other: Entry) -> str:
         cost = 1.0
     fewer = best.per_forward / other.per_forward
     ratio = fewer / cost
-    # The quartiles that are worst for the claim must still carry it.
+    # The claim must hold even with the quartiles that are worst for it.
     spread = (its.low / mine.high if ratio > 1 else mine.low / its.high) * (fewer if ratio > 1 else 1 / fewer)
     if max(ratio, 1 / ratio) < TIE or spread <= 1:
         return f"In time this run shows {NO_DIFFERENCE}."
