@@ -1,6 +1,6 @@
 """A draft adapter on the 200 held-out chat prompts: tokens equal to the base's, tokens per forward, speed, by kind.
 
-    python benchmarks/draft_adapter.py --adapter smollm2
+    python benchmarks/draft_adapter.py --adapter smollm2-drafts
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
 One stream: each prompt alone, greedy, prefill included. AR of the same engine, transformers.generate, its prompt lookup
