@@ -6,13 +6,9 @@ import plotly.graph_objects as go
 
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import ReportRow, SavedScores
+from nbdiff_engine.evaluation.figure_style import COLOURS, DASHES, FONT, SYMBOLS
 from nbdiff_engine.evaluation.table import or_dash
 
-# The palette of Okabe and Ito for colour-blind readers, with a lighter blue for dark pages.
-COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PATTERNS = ("", "/", ".", "x")
 
 _SETTINGS_A_LINE = 3
