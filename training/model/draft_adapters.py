@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nbdiff_engine.model.draft_spec import MASK_EMBEDDING, NOISE_WEIGHTS, BaseIdentity, DraftSpec, fingerprint_of
+from nbdiff_engine.model.weight_files import ADAPTER_WEIGHTS
 from training.errors import RecipeError
 from training.model.adapters import add_adapters, recorded_name, rewrite_config
 from training.model.base import TrainedModel, load_base
@@ -66,7 +67,7 @@ def save_draft_adapter(
     tensors = get_peft_model_state_dict(adapter.peft, save_embedding_layers=False)
     tensors = {name: each.detach().to("cpu", dtype).contiguous() for name, each in tensors.items()}
     adapter.peft.save_pretrained(str(folder), save_embedding_layers=False)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     rewrite_config(folder, base_model_name_or_path=recorded_name(recipe.base))
     if adapter.mask_embedding is not None:
         embedding = adapter.mask_embedding.detach().to("cpu", dtype).contiguous()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import nbdiff_engine as nb
 from nbdiff_engine.errors import brief_text
 from nbdiff_engine.model.checkpoint_folders import read_json
+from nbdiff_engine.model.gguf_files import CONVERTED_FROM
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from nbdiff_engine.model.weight_options import stored_quantization
 from training.errors import RunError
@@ -23,7 +24,7 @@ from training.run.manifest import MANIFEST
 from training.sharing.export_source import Source
 
 FOR_SERVERS = "for-servers"  # in an adapter's folder: the LoRA matrices alone
-_NOT_SHARED = (MANIFEST, "gguf_source.json")  # of this project's own folders
+_NOT_SHARED = (MANIFEST, CONVERTED_FROM)  # of this project's own folders
 
 
 def write_model(source: Source, folder: Path, after: Callable[[Path], object]) -> None:
