@@ -38,7 +38,7 @@ TESTED_BY = {
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
     "nbdiff_engine/serving/request_fields.py": "tests/engine/serving/test_refusals.py",
     "nbdiff_engine/serving/replies.py": "tests/engine/serving/test_app.py",
-    "nbdiff_engine/serving/serve_command.py": "tests/engine/serving/test_clients.py",
+    "nbdiff_engine/serving/serve_command.py": "tests/engine/serving/test_refusals.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/tasks/sandbox.py": "tests/engine/tasks/test_tasks.py",
     "nbdiff_engine/trace/events.py": "tests/engine/trace/test_trace_file.py",
