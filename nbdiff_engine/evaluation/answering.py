@@ -9,11 +9,10 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-import torch
-
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.generate import Output, prepare
+from nbdiff_engine.memory_errors import is_out_of_memory
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.trace.events import DecodeEvent
 
@@ -109,9 +108,8 @@ def _memory_said(rows: int, name: str) -> Iterator[None]:
     """Turn torch's errors about too little memory into a SettingError with one sentence."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        # On a CPU torch raises a plain RuntimeError.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         what = "one prompt" if rows == 1 else f"{rows} prompts side by side"
         less = "a smaller max_new_tokens" if rows == 1 else "a smaller batch size"
