@@ -62,7 +62,7 @@ def test_fixed_layouts(name, expected):
 
 
 def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, float, list[LayoutChoice]]:
-    """Settle tokens where each draft is right at an even rate; the cost by `cheap` widths and by AR, the choices."""
+    """Make tokens final where each draft is right at an even rate; the cost by `cheap` widths and by AR, the choices."""
     held: list[Draft] = []
     chosen, settled, seen = [], 0, 0.0
     while settled < tokens:
@@ -171,7 +171,7 @@ def test_a_fixed_layout_verifies_the_most_likely_candidates():
 
 def settled_with(cost, candidates: int, found: float, tokens: int = 400) -> tuple[float, AdaptiveLayout]:
     """Tokens per cost of drafts that are right every second time; else AR's token is the first candidate with an even
-    rate. Behind an accepted candidate there is no draft."""
+    rate. After an accepted candidate there is no draft."""
     layout = AdaptiveLayout(SHAPE, cost, 1, True, candidates)
     held: list[Draft] = []
     settled, spent, seen, turn = 0, 0.0, 0.0, 0
