@@ -62,7 +62,7 @@ def test_fixed_layouts(name, expected):
 
 
 def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, float, list[LayoutChoice]]:
-    """Make tokens final where each draft is right at an even rate; the cost by `cheap` widths and by AR, the choices."""
+    """Decode tokens where drafts are right at an even rate; the cost by `cheap` widths and by AR, the choices."""
     held: list[Draft] = []
     chosen, settled, seen = [], 0, 0.0
     while settled < tokens:

@@ -58,7 +58,7 @@ def test_a_pass_with_several_groups_equals_its_parts(pair):
     first, second = after(drafter, CONTEXT), after(drafter, CONTEXT)
     clean = first.run([Pass.commit(CLEAN, 9, range(3))])
     one = second.run([Pass.mixed(CLEAN[:1], 9, [(1, [UNKNOWN] * 4)], range(1, 5))])
-    # Behind the last one: nothing clean is read in the pass.
+    # After the last one: nothing clean is read in the pass.
     last = first.run([Pass.mixed([], 12, [(0, [UNKNOWN, 8, UNKNOWN])], range(3))])
     torch.testing.assert_close(whole, torch.cat([clean, one, last]), rtol=0, atol=1e-5)
 
