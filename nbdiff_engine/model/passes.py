@@ -66,7 +66,7 @@ class Pass:
         noise = (at for offset, count in self.groups for at in range(offset, offset + count))
         return [*range(self.clean), *noise]
 
-    def behind_first_token(self) -> Self:
+    def noise_after_first_token(self) -> Self:
         """A noised block as a draft adapter reads it: its first token is clean, the others are noise rows after it.
         Other passes are unchanged."""
         return replace(self, groups=((1, len(self.tokens) - 1),)) if self.noised and not self.groups else self

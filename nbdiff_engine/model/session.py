@@ -141,7 +141,7 @@ class Session:
         All rows share one forward, unless one of them reads many more tokens than another (`shared_forwards`).
         """
         if self.model.draft is not None:
-            passes = [each.behind_first_token() for each in passes]
+            passes = [each.noise_after_first_token() for each in passes]
         moved = [
             (row, each.moved_from, each.start - 1) for row, each in enumerate(passes) if each.moved_from is not None
         ]
