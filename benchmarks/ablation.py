@@ -163,7 +163,7 @@ def run_all(arms: Sequence[Arm], seeds: Sequence[int], folder: Path, workers: in
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ArmSummary:
     """The results of an arm: means over its seeds and, with more than one seed, sample standard deviations."""
 
     arm: str
@@ -177,7 +177,7 @@ class Summary:
     training_minutes: float  # of the slowest seed
 
     @classmethod
-    def of(cls, arm: str, results: Sequence[dict[str, Any]]) -> "Summary":
+    def of(cls, arm: str, results: Sequence[dict[str, Any]]) -> "ArmSummary":
         of_arm = [each for each in results if each["arm"] == arm]
         diffusion = [each["block_diffusion"] for each in of_arm]
         accuracies = [each["accuracy"] for each in diffusion]
@@ -200,7 +200,7 @@ def spread(values: Iterable[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def table(base: dict[str, Any], summaries: Sequence[Summary]) -> str:
+def table(base: dict[str, Any], summaries: Sequence[ArmSummary]) -> str:
     head = f"{'arm':14} {'accuracy':>13} {'TPF':>13} {'AR':>6}  " + " ".join(f"{d:>9}" for d in DOMAINS) + "  minutes"
     ar = base["ar"]
     by_domain = " ".join(f"{ar['domains'][d]:9.1f}" for d in DOMAINS)
@@ -220,7 +220,7 @@ def with_spread(value: float, sd: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" + ("" if sd is None else f" ±{sd:.{digits}f}")
 
 
-def figure(results: Sequence[dict[str, Any]], summaries: Sequence[Summary], base: dict[str, Any]) -> go.Figure:
+def figure(results: Sequence[dict[str, Any]], summaries: Sequence[ArmSummary], base: dict[str, Any]) -> go.Figure:
     """Accuracy against tokens per forward: a small point for every seed, a large one for every arm's mean."""
     drawing = go.Figure()
     palette = ("#1b7f5c", "#2f6fb0", "#8a5fb8", "#c7762b", "#b23a48", "#6b7280")
@@ -283,7 +283,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit("\nStopped. The same command resumes the ablation.") from None
     base_result = base_accuracy(base / "final", folder / "base.json")
-    summaries = [Summary.of(name, results) for name in options.arms]
+    summaries = [ArmSummary.of(name, results) for name in options.arms]
     machine = machine_facts()
     print(
         f"Block diffusion with blocks of {BLOCK_SIZE}, threshold {THRESHOLD}, on 400 held-out problems; "

@@ -35,12 +35,12 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.adaptation_steps import Kind, Stepper, StepSplit
 from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.model.checkpoint_folders import bundled_models
+from training.planning.costs import MEMORY_MARGIN
 from training.planning.estimate import estimate
 from training.recipe.recipe import Recipe
 
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = 32
-MARGIN = 0.3  # allowed relative error of a memory estimate, as in tests/training/planning/test_estimate.py
 AR, AR_DENSE = Kind("AR", "documents", 1), Kind("AR, dense mask", "dense", 1)
 DENSE, DOCUMENTS = Kind("masked pass, dense mask", "dense", BLOCK), Kind("masked pass, documents", "documents", BLOCK)
 RECOMPUTED = Kind("  with layers recomputed", "documents", BLOCK, recomputed=True)
@@ -250,7 +250,9 @@ def report(options: argparse.Namespace) -> dict:
             found = measure_peaks(shapes_of, Path(temporary), bar)
             rows += found
             with bar.external_write_mode(sys.stdout):
-                print(f"\npeak memory against {title}, bf16, rows of one document, estimates hold to {MARGIN:.0%}")
+                print(
+                    f"\npeak memory against {title}, bf16, rows of one document, estimates hold to {MEMORY_MARGIN:.0%}"
+                )
                 print(table_of_peaks(found))
     return {
         "rows": [asdict(row) for row in rows],

@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import nbdiff_engine as nb
-from benchmarks.contenders import Contender, contenders, load_stock
+from benchmarks.contenders import contenders, load_stock
 from benchmarks.decode_split import PARTS, DecodeSplit, split
 from benchmarks.measuring import (
     BenchmarkParser,
@@ -32,104 +32,19 @@ from benchmarks.measuring import (
     at_least,
     held_out_prompts,
     load_for,
-    ratio,
     run,
     table,
     take_turns,
 )
+from benchmarks.race import race
 from benchmarks.roofline import limits_of, work_of
-from nbdiff_engine.evaluation.pairs import top_two_gap
 
 SPLIT = (
     {"strategy": "ar"},
     {"strategy": "block_diffusion", "block_size": 16, "threshold": 0.9},
     {"strategy": "self_speculative", "block_size": 32},
 )
-
-
 READER_SECONDS = 0.002  # wait of a slow reader after each event
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedRow:
-    """The speed of one contender."""
-
-    name: str
-    block_size: int | None
-    policy: str | None
-    tokens_per_second: float  # output tokens / seconds of the whole call
-    x_ar: float
-    x_transformers: float
-    tokens_per_forward: float | None
-    equal_to_ar: float  # share of prompts
-    lossless: bool  # whether its tokens must equal those of AR, except for rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first position where the tokens of a lossless row differ from AR's.
-
-    logit_gap: between AR's two best tokens at that position; a small one means a difference by rounding.
-    """
-
-    name: str
-    block_size: int | None
-    prompt: int
-    position: int
-    logit_gap: float
-
-
-def race(model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str):
-    """The rows of the table, and the differences of lossless rows from AR."""
-    answers = [each.run() for each in rows]  # also the warm-up
-    seconds = take_turns([each.run for each in rows], rounds, label)
-    rates = [[answer.tokens / spent for spent in own] for answer, own in zip(answers, seconds, strict=True)]
-    ar = answers[0].token_ids
-    found, differences = [], []
-    for each, answer, own in zip(rows, answers, rates, strict=True):
-        found.append(
-            SpeedRow(
-                name=each.name,
-                block_size=each.block_size,
-                policy=each.policy,
-                tokens_per_second=statistics.median(own),
-                x_ar=ratio(own, rates[0]),
-                x_transformers=ratio(own, rates[1]),
-                tokens_per_forward=answer.tokens_per_forward,
-                equal_to_ar=statistics.mean(one == other for one, other in zip(answer.token_ids, ar, strict=True)),
-                lossless=each.lossless,
-            )
-        )
-        if each.lossless:
-            differences += [
-                _difference(model, each, number, prompts[number], one, other)
-                for number, (one, other) in enumerate(zip(answer.token_ids, ar, strict=True))
-                if one != other
-            ]
-    return found, differences
-
-
-def _difference(
-    model: nb.BlockModel, row: Contender, number: int, prompt: list[int], found: list[int], ar: list[int]
-) -> Difference:
-    shared = next(
-        (at for at, (one, other) in enumerate(zip(found, ar)) if one != other), min(len(found), len(ar))
-    )  # if one answer is a prefix of the other, they differ at its end
-    gap = top_two_gap(model, [*prompt, *ar[:shared]])
-    return Difference(row.name, row.block_size, number, shared, gap)
-
-
-def race_table(rows: Sequence[SpeedRow]) -> str:
-    heads = ("row", "block", "policy", "tokens/s", "x AR", "x transformers", "TPF", "= AR")
-    cells = [
-        (
-            each.name, each.block_size, each.policy, f"{each.tokens_per_second:.0f}", f"{each.x_ar:.2f}",
-            f"{each.x_transformers:.2f}", each.tokens_per_forward and f"{each.tokens_per_forward:.2f}",
-            f"{each.equal_to_ar:.0%}",
-        )
-        for each in rows
-    ]  # fmt: skip
-    return table(heads, cells)
 
 
 def split_table(splits: Sequence[DecodeSplit]) -> str:
@@ -202,21 +117,12 @@ def main() -> None:
         figures[dtype] = own = {"threads": torch.get_num_threads(), "batches": {}, "splits": []}
         for batch in options.batches:
             rows = contenders(model, stock, other, prompts, options.max_new_tokens, batch)
-            found, differences = race(model, rows, prompts, options.rounds, f"{dtype}, batch {batch}")
+            found = race(model, rows, prompts, options.rounds, f"{dtype}, batch {batch}")
             report.write(
                 f"\n{model.name}, {dtype}, {own['threads']} thread(s): {len(prompts)} prompts, {batch} at a time, "
-                f"answers of at most {options.max_new_tokens} tokens, {options.rounds} rounds\n" + race_table(found)
+                f"answers of at most {options.max_new_tokens} tokens, {options.rounds} rounds\n{found.to_text()}"
             )
-            for each in differences:
-                size = f", blocks of {each.block_size}" if each.block_size else ""
-                report.write(
-                    f"not AR's tokens: {each.name}{size}, prompt {each.prompt}, from token {each.position}; "
-                    f"AR's two best logits differ by {each.logit_gap:.4f} there"
-                )
-            own["batches"][batch] = {
-                "rows": [asdict(each) for each in found],
-                "differences": [asdict(each) for each in differences],
-            }
+            own["batches"][batch] = found.to_json()
         strategies = SPLIT if model.spec is not None else SPLIT[:1]
         splits = [
             split(model, prompts[:batch], options.rounds, held, max_new_tokens=options.max_new_tokens, **settings)

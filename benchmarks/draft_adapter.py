@@ -1,6 +1,6 @@
 """A draft adapter on the 200 held-out chat prompts: tokens equal to the base's, tokens per forward, speed, by kind.
 
-    python benchmarks/draft_adapter.py --adapter smollm2
+    python benchmarks/draft_adapter.py --adapter smollm2-drafts
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
 One stream: each prompt alone, greedy, prefill included. AR of the same engine, transformers.generate, its prompt lookup
@@ -10,7 +10,6 @@ other one the gap between AR's two best logits at the first difference is printe
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import torch
 
 import nbdiff_engine as nb
 from benchmarks.contenders import lossless_contenders
-from benchmarks.decoding import race, race_table
 from benchmarks.measuring import BenchmarkParser, Report, at_least, run
+from benchmarks.race import race
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.tasks.held_out import held_out_prompts
 
@@ -57,20 +56,12 @@ def main() -> None:
             chats = [[{"role": "user", "content": text}] for text in texts[: options.per_kind]]
             prompts = nb.prepare(model, chats).prompts
             rows = lossless_contenders(model, stock, prompts, options.max_new_tokens)
-            found, differences = race(model, rows, prompts, options.rounds, f"{dtype}, {kind}")
+            found = race(model, rows, prompts, options.rounds, f"{dtype}, {kind}")
             report.write(
                 f"\n{kind}: {model.name}, {dtype}, {own['threads']} thread(s), {len(prompts)} prompts, answers of at "
-                f"most {options.max_new_tokens} tokens\n" + race_table(found)
+                f"most {options.max_new_tokens} tokens\n{found.to_text()}"
             )
-            for each in differences:
-                report.write(
-                    f"not AR's tokens: {each.name}, prompt {each.prompt}, from token {each.position}; AR's two best "
-                    f"logits differ by {each.logit_gap:.4f} there"
-                )
-            own["kinds"][kind] = {
-                "rows": [asdict(each) for each in found],
-                "differences": [asdict(each) for each in differences],
-            }
+            own["kinds"][kind] = found.to_json()
     report.finish({"model": options.model, "adapter": options.adapter, "dtypes": figures})
 
 

@@ -6,12 +6,9 @@ import plotly.graph_objects as go
 
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import ReportRow, SavedScores
+from nbdiff_engine.evaluation.figure_style import COLOURS, DASHES, FONT, SYMBOLS
+from nbdiff_engine.evaluation.table import or_dash
 
-# The palette of Okabe and Ito for colour-blind readers, with a lighter blue for dark pages.
-COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 PATTERNS = ("", "/", ".", "x")
 
 _SETTINGS_A_LINE = 3
@@ -118,8 +115,8 @@ def _hover(row: ReportRow, figures: SavedScores, domain: str | None = None) -> s
     lines = [
         f"<b>{plain(row.model)}, {plain(strategy_words(row.strategy))}</b>" + (f", {plain(domain)}" if domain else ""),
         f"{100 * figures.accuracy:.1f} % right ({low:.1f} to {high:.1f}), {figures.judged} problems",
-        f"{_or_dash(figures.tokens_per_forward, '.2f')} tokens per forward, "
-        f"{_or_dash(figures.tokens_per_second, '.0f')} tokens/s",
+        f"{or_dash(figures.tokens_per_forward, '.2f')} tokens per forward, "
+        f"{or_dash(figures.tokens_per_second, '.0f')} tokens/s",
     ]
     settings = [f"{plain(name)} {plain(value)}" for name, value in row.result.settings.items() if _is_set(value)]
     for start in range(0, len(settings), _SETTINGS_A_LINE):
@@ -146,10 +143,6 @@ def _shown_at_first(rows: Sequence[ReportRow]) -> list[ReportRow]:
 def _rank(row: ReportRow) -> tuple[float, float]:
     overall = row.result.overall
     return overall.accuracy or 0.0, overall.tokens_per_forward or 0.0
-
-
-def _or_dash(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
 
 
 def plain(text: object) -> str:

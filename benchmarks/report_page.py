@@ -13,6 +13,7 @@ from benchmarks.report_figures import accuracy_against_speed, accuracy_against_t
 from benchmarks.report_words import setting_words, strategy_words
 from benchmarks.run_files import SavedComparison, SavedRun, SavedRuns
 from nbdiff_engine.evaluation.aup import MOST_LOST
+from nbdiff_engine.evaluation.table import or_dash
 
 PAGE = Path(__file__).resolve().parent / "report_page.html"
 SLOT = re.compile(r"<!--(title|body|foot|plotly|figures)-->")
@@ -213,13 +214,13 @@ def _compared(model: str, baseline: str, each: SavedComparison) -> list[str]:
     return [
         f"{model}, {setting_words(each.setting)}",
         f"{baseline}, {setting_words(each.baseline_setting)}",
-        _or_dash(each.accuracy_points, "+.1f"),
+        or_dash(each.accuracy_points, "+.1f"),
         interval,
         str(each.only_this_right),
         str(each.only_baseline_right),
-        _or_dash(each.mcnemar_p, ".3g"),
-        _or_dash(each.seconds_ratio, ".2f", "x"),
-        _or_dash(each.tokens_per_second_ratio, ".2f", "x"),
+        or_dash(each.mcnemar_p, ".3g"),
+        or_dash(each.seconds_ratio, ".2f", "x"),
+        or_dash(each.tokens_per_second_ratio, ".2f", "x"),
         same,
     ]
 
@@ -233,11 +234,11 @@ def _settings_table(runs: SavedRuns) -> list[str]:
             [
                 row.model,
                 setting_words(row.result.setting),
-                _or_dash(overall.accuracy, ".1%"),
+                or_dash(overall.accuracy, ".1%"),
                 interval,
                 str(overall.judged),
-                _or_dash(overall.tokens_per_forward, ".2f"),
-                _or_dash(overall.tokens_per_second, ".0f"),
+                or_dash(overall.tokens_per_forward, ".2f"),
+                or_dash(overall.tokens_per_second, ".0f"),
                 f"{overall.mean_output_tokens:.1f}",
                 f"{overall.cut_by_length:.0%}",
             ]
@@ -249,7 +250,3 @@ def _settings_table(runs: SavedRuns) -> list[str]:
         rows,
         2,
     )
-
-
-def _or_dash(value: float | None, spec: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{spec}}{unit}"

@@ -44,7 +44,7 @@ CONVERSATIONS = 3  # of the second table
 
 
 @dataclass(slots=True)
-class Answer:
+class TimedAnswer:
     """Seconds since the request of one answer. texts: of each chunk with text."""
 
     texts: list[float]
@@ -65,7 +65,7 @@ class Load:
     between_p99: float
 
     @classmethod
-    def of(cls, server: str, strategy: str, rate: float, seconds: float, answers: Sequence[Answer]) -> "Load":
+    def of(cls, server: str, strategy: str, rate: float, seconds: float, answers: Sequence[TimedAnswer]) -> "Load":
         first = [answer.texts[0] for answer in answers if answer.texts]
         between = [late - early for answer in answers for early, late in zip(answer.texts, answer.texts[1:])]
         tokens = sum(answer.tokens for answer in answers)
@@ -73,10 +73,10 @@ class Load:
         return cls(server, strategy, rate, tokens / seconds, *points)
 
 
-async def ask(client: httpx.AsyncClient, body: dict) -> Answer:
+async def ask(client: httpx.AsyncClient, body: dict) -> TimedAnswer:
     """One streamed request, to its end."""
     begun = time.perf_counter()
-    answer = Answer([])
+    answer = TimedAnswer([])
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise nb.NBDiffError(
@@ -94,7 +94,7 @@ async def ask(client: httpx.AsyncClient, body: dict) -> Answer:
     return answer
 
 
-async def under_load(address: str, bodies: Sequence[dict], rate: float, seed: int) -> tuple[float, list[Answer]]:
+async def under_load(address: str, bodies: Sequence[dict], rate: float, seed: int) -> tuple[float, list[TimedAnswer]]:
     """Send the requests at random times, `rate` a second; the seconds to the last token, and the answers."""
     waits = random.Random(seed)
     async with httpx.AsyncClient(base_url=address, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
@@ -126,7 +126,7 @@ async def second_turns(address: str, common: dict, prompts: Sequence[str]) -> tu
 
 @contextmanager
 def server(command: Sequence[str], port: int) -> Iterator[str]:
-    """The address of a server in a process of its own. Raises NBDiffError if it does not start."""
+    """The address of a server in a separate process. Raises NBDiffError if it does not start."""
     address = f"http://127.0.0.1:{port}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:

@@ -30,6 +30,15 @@ from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.evaluation.eval_command import eval_command
 from nbdiff_engine.generate import prepare, text_pieces
 from nbdiff_engine.lm_eval_adapter.lm_eval_command import run as run_harness
+from nbdiff_engine.load_options import (
+    MODEL,
+    AdapterOption,
+    BaseOption,
+    DeviceMapOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizationOption,
+)
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.description import describe_named
 from nbdiff_engine.model.threads import choose_threads
@@ -83,15 +92,10 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The user's message; '-' reads it from standard input.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="Name (see models), folder, GGUF file, LoRA folder or hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help=MODEL)] = "nano",
     *,
-    base: Annotated[
-        str | None, typer.Option(help="The checkpoint of an adapter; default: the one that the adapter names.")
-    ] = None,
-    adapter: Annotated[
-        str | None,
-        typer.Option(help="An adapter of the model: a draft adapter is used for drafts only, a plain LoRA is merged."),
-    ] = None,
+    base: BaseOption = None,
+    adapter: AdapterOption = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use the prompt as plain text, without the chat template.")
     ] = False,
@@ -106,12 +110,10 @@ def generate(
         bool,
         typer.Option("--control-tokens", help="Names such as <|im_end|> in the prompt are control tokens, not text."),
     ] = False,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="auto: spread the layers over all devices, main memory and disk.")
-    ] = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    quantization: QuantizationOption = None,
+    device_map: DeviceMapOption = None,
     trace: Annotated[Path | None, typer.Option(help="Write the trace of the answer to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object after the whole answer.")] = False,
     **settings: Any,
@@ -194,7 +196,7 @@ def lm_eval(context: typer.Context) -> None:
 )
 def export(context: typer.Context) -> int:
     """Write a run, a model or an adapter for other programs, or upload it; --help lists its options."""
-    # In a process of its own, because the engine does not import training.
+    # In a separate process, because the engine does not import training.
     return subprocess.run([sys.executable, "-m", "training", "export", *context.args], check=False).returncode
 
 
@@ -213,7 +215,7 @@ def main() -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except typer.TyperException as error:
-            print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+            print(f"error: {error.format_message()} (--help lists commands and options)", file=sys.stderr)
             sys.exit(2)
         except (typer.Abort, KeyboardInterrupt):
             sys.exit(130)

@@ -148,7 +148,7 @@ def prepare(
     ]
     if start is not None:
         if len(encoded) != 1:
-            raise SettingError(f"An answer to go on from belongs to one prompt; {len(encoded)} were given.")
+            raise SettingError(f"An answer to continue from belongs to one prompt; {len(encoded)} were given.")
         check_start(model, plan, encoded[0][1], start)
     return DecodeJob(model, plan, [text for text, _ in encoded], [ids for _, ids in encoded], start)
 

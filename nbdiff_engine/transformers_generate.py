@@ -154,12 +154,12 @@ def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]
         return input_ids.tolist()
     kept = attention_mask.bool()
     if (kept[:, :-1] & ~kept[:, 1:]).any():
-        raise SettingError("A prompt has padding behind its tokens; use padding_side='left'.")
+        raise SettingError("A prompt has padding after its tokens; use padding_side='left'.")
     return [row[own].tolist() for row, own in zip(input_ids, kept, strict=True)]
 
 
 def _padded(answers: Sequence[Sequence[int]], config: GenerationConfig, like: Tensor) -> Tensor:
-    """[B, N]: the answers, with padding behind them."""
+    """[B, N]: the answers, with padding after them."""
     padding = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
     padding = 0 if padding is None else int(torch.as_tensor(padding).flatten()[0])
     longest = max(map(len, answers))

@@ -9,13 +9,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-# The colours of Okabe and Ito, the blue lighter for dark pages, and a dash and a symbol for each.
-COLOURS = ("#1F87CC", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
+from nbdiff_engine.evaluation.figure_style import COLOURS, DASHES, FONT, SYMBOLS
+
 INK = "#7d8590"  # contrast above 3:1 on white and on #0b0f19
 GRID = "rgba(128, 138, 150, 0.25)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 HEIGHT = 300  # pixels
 MARKS_UP_TO = 40  # a line with more points has no symbols: they would hide it
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nbdiff_engine.model.outline import Outline
+from playground.page_words import bytes_in_words
 from playground.server.found_models import FoundModel
 from playground.server.loaded_models import ModelFacts
 
@@ -98,8 +99,3 @@ def _sizes(outline: Outline) -> tuple[str, ...]:
 def parameters_in_words(count: int) -> str:
     """A number of parameters, such as "134.5M parameters"."""
     return f"{count / 1e9:.2f}B parameters" if count >= 1e9 else f"{count / 1e6:.1f}M parameters"
-
-
-def bytes_in_words(count: int) -> str:
-    """A number of bytes, such as "269 MB"."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

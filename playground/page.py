@@ -24,7 +24,7 @@ from playground.server.worker import Limits, Worker
 from playground.share_card import ShareCard
 from playground.sweep import sweep_api
 from playground.sweep.block_sizes_tab import BlockSizesTab
-from playground.training_tab.opening import OpenedCheckpoint
+from playground.training_tab.checkpoint_opener import OpenedCheckpoint
 from playground.training_tab.tab import TrainingTab
 from training.jobs import Jobs
 

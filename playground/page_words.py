@@ -1,4 +1,4 @@
-"""Sentences of errors in the words of the page: the number of the lane, and the label of the field; a sentence as HTML.
+"""Words of the page: errors with the number of the lane and the label of the field, a sentence as HTML, bytes.
 
 The engine names a setting as Python code does: "threshold is 2; it must be above 0 and at most 1." A visitor reads
 "Lane 2, Threshold: 2 is not allowed; it must be above 0 and at most 1."
@@ -62,6 +62,11 @@ def say(words: str, error: bool = False) -> str:
         return ""
     role = "alert" if error else "status"
     return f'<p class="said{" error" if error else ""}" role="{role}">{html.escape(words)}</p>'
+
+
+def bytes_in_words(size: float) -> str:
+    """A number of bytes, such as "1.2 GB" or "269 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _split(rest: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ const ZERO_WIDTH_SPACE = "\u200b"; // allows a line break between two tokens
 const MARKS = { accepted_draft: "✓", correction: "≠", edited: "✎" };
 
 // The browser lays out each chunk of tokens separately, and no chunk that is out of sight. Without chunks, one token that
-// changes its width would cause a layout of all tokens. A chunk is a box of its own, so it may begin only where the
+// changes its width would cause a layout of all tokens. A chunk is a separate box, so it may begin only where the
 // answer has a line break: after at least this many tokens. The line breaks are known when the answer is finished.
 const CHUNK = 96;
 

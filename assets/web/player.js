@@ -282,7 +282,7 @@ class Player {
     } else if (this.pinned) return;
     this.inspector.show(lane, position, this.pinned !== null);
     if (pin && this.pinned) this.#aboveSheet(lane, position);
-    if (byKey && this.pinned) this.inspector.root.focus({ preventScroll: true }); // Tab goes on to its controls
+    if (byKey && this.pinned) this.inspector.root.focus({ preventScroll: true }); // Tab moves on to its controls
     if (lane && this.mask.open && pin && this.pinned) {
       this.chosen = lane;
       this.#listLanes();

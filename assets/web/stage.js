@@ -24,7 +24,7 @@ const player = new Player(element.querySelector("[data-stage]"), {
 }, props.value.tables);
 
 let following = null; // the id of the live run, or null
-let resumed = null; // the value with the run that the page goes on with after a reload
+let resumed = null; // the value with the run that the page continues after a reload
 
 // Screen readers read the status at each change, so it is changed only for a new text.
 function status(text) {
@@ -68,7 +68,7 @@ function receive(value) {
   follow(value.run, keep);
 }
 
-// The page was loaded again: go on with the run that was in progress, or show the last race. Returns false without either.
+// The page was loaded again: continue the run that was in progress, or show the last race. Returns false without either.
 function resume() {
   if (openedByLink()) return false;
   const kept = recall(ofTab, KEPT.run);
@@ -89,11 +89,11 @@ function resume() {
 }
 
 // The model that the page opens on may still be loading. A run waits for it; the recorded race does not.
-async function tellOfComingModel() {
-  for (let told = false; ; told = true) {
+async function showComingModel() {
+  for (let shown = false; ; shown = true) {
     const coming = await callServer("coming", {});
     if (!coming) {
-      if (told) {
+      if (shown) {
         player.say("note", props.value.note);
         trigger("arrived"); // other tabs list it now
       }
@@ -166,4 +166,4 @@ rememberTab();
 const openingSerial = props.value?.serial; // a recorded race that the visitor chooses later has another one
 const restored = resume();
 if (!restored) receive(props.value);
-tellOfComingModel();
+showComingModel();

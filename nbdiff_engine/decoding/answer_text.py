@@ -1,6 +1,6 @@
 """The text of an answer, token by token: decoded incrementally, so that no token is decoded more than a few times.
 
-A token has no text of its own: a character may take several tokens, and some tokenizers write the space before a word
+A single token has no fixed text: a character may take several tokens, and some tokenizers write the space before a word
 only if another word precedes it. So each token is decoded together with the few tokens before it, and its piece is what
 it adds. The text of an answer is the pieces joined. For tokens that form valid UTF-8 this is the tokenizer's own text.
 """
@@ -18,8 +18,8 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # a token of byte fallback, as in t
 
 
 def _byte_level_table() -> dict[str, int]:
-    """The character that stands for each byte in the vocabulary of a byte-level BPE (GPT-2): printable bytes stand for
-    themselves, the others take the code points from 256 on."""
+    """The character for each byte in the vocabulary of a byte-level BPE (GPT-2): printable bytes are written as
+    themselves, the others have the code points from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
@@ -67,7 +67,7 @@ class TokenTexts:
         return {token: name for token, name in names.items() if name}
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that a token of a byte-level tokenizer, or a token of byte fallback, stands for; else b""."""
+        """The bytes of a token of a byte-level tokenizer, or of a token of byte fallback; else b""."""
         if token not in self._bytes:
             self._bytes[token] = self._find_bytes(token)
         return self._bytes[token]

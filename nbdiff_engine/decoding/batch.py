@@ -1,10 +1,10 @@
-"""A running batch: rows join it and leave it between two forwards, each with settings of its own.
+"""A running batch: rows join it and leave it between two forwards, each with its own settings.
 
 Each row runs its own strategy, which handles a single row. A tick collects the next pass of every row, runs all passes
 as one forward, even if they are of different phases, sends each row its predictions, and removes finished rows. A row
-that reads a long part of its prompt has a forward of its own (`model.passes.shared_forwards`), so that the other rows
+that reads a long part of its prompt has a separate forward (`model.passes.shared_forwards`), so that the other rows
 are not padded to its width; with `prefill_tokens`, a tick reads at most so many tokens of prompts, so that a row that
-decodes never waits for a whole prompt of a neighbour.
+decodes never waits for a whole prompt of another row.
 """
 
 import time
@@ -79,7 +79,7 @@ class RunningBatch:
         """cache: creates the KV cache; rows can join a batch that runs only with a SlotCache.
 
         prefill_tokens: the most tokens of long prompts that a tick reads, at least SHARED_WIDTH; None: every row reads
-        a chunk. prefixes: where the keys and values of finished rows stay, and those of known prefixes come from.
+        a chunk. prefixes: stores the keys and values of finished rows, and provides those of known prefixes.
         """
         self.model = model
         self.clock = Clock()

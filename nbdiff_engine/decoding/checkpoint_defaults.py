@@ -1,8 +1,8 @@
 """The sampling and penalties that a checkpoint's generation_config.json asks for, as decode settings.
 
 `settings="checkpoint"` decodes with them. Otherwise this engine's defaults hold, and a note says once what is not used.
-Only what the file states counts: transformers' own default of top_k=50 is not the checkpoint's. Lengths are the
-caller's.
+Only what the file states counts: transformers' own default of top_k=50 is not the checkpoint's. The caller sets
+the lengths.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ _noted: WeakSet[BlockModel] = WeakSet()  # models whose note was given
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
     """What a checkpoint asks for. settings: as fields of DecodeSettings, without those at the engine's defaults;
-    unsupported: entries of generation_config.json that no setting stands for."""
+    unsupported: entries of generation_config.json that no setting expresses."""
 
     settings: Mapping[str, Any]
     unsupported: Mapping[str, Any]
@@ -72,7 +72,7 @@ class UnusedDefaults:
         own, others = ", ".join(self.settings), ", ".join(self.unsupported)
         sentence = f"the generation_config.json of {self.model} asks for {', '.join(filter(None, (own, others)))}, "
         if not own:
-            return sentence + "which this engine does not have; decoding goes on without it"
+            return sentence + "which this engine does not have; decoding continues without it"
         sentence += "and this call does not use that"
         if others:
             return sentence + f"; give {own} yourself if you want it: this engine does not have {others}"

@@ -3,7 +3,7 @@
 Control tokens are the tokens that a tokenizer marks as special (`<|im_end|>`), the EOS tokens and MASK. A chat template
 writes them on purpose around contents that may contain the same names. `mark` replaces the names in a content by
 placeholders, which a template treats as any other letters; `encode` then encodes the template's names as control
-tokens, and what the placeholders stand for as text.
+tokens, and the names that the placeholders replace as text.
 """
 
 import re
@@ -118,9 +118,9 @@ class ControlTokens:
         if after_control and self._prefixes_first_text_only():
             # A text that is encoded alone gets the space of a first word, and this one is not the first.
             found = self.tokenizer("\n" + text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-            behind = next((n for n in range(len(found["input_ids"])) if found.token_to_chars(n).start >= 1), None)
-            if behind and found.token_to_chars(behind - 1).end == 1:
-                ids = found["input_ids"][behind:]
+            after = next((n for n in range(len(found["input_ids"])) if found.token_to_chars(n).start >= 1), None)
+            if after and found.token_to_chars(after - 1).end == 1:
+                ids = found["input_ids"][after:]
         if self._not_text.isdisjoint(ids):
             return ids
         return self._cut_through_names(text)

@@ -1,20 +1,20 @@
-"""Which drafts a forward verifies, and where the noise rows of the next drafts stand in it.
+"""Which drafts a forward verifies, and after which of its tokens it has noise rows for the next drafts.
 
-A forward of self-speculation reads the last settled token and k drafts behind it as clean rows. Of these, AR accepts
-a <= k, and its own token follows: the acceptance point a. Noise rows behind point i predict the tokens after AR's token
-there, so they are the next drafts if a = i. A point with noise that is not reached was for nothing; without noise at
-the point that is reached, the next forward has no drafts to verify.
+A forward of self-speculation reads the last final token and the k drafts after it as clean rows. AR accepts the first
+a <= k of these drafts, and AR's own token follows them: a is the acceptance point. The noise rows after point i predict
+the tokens after AR's token there, so they are the next drafts if a = i. Noise rows after another point are wasted. If
+the acceptance point has no noise rows, the next forward has no drafts to verify.
 
-- `separate`: all drafts are verified, and noise stands behind the settled token of a forward without drafts.
-- `behind_last`: the drafts whose joint confidence is above a limit are verified, and noise stands behind the last of
-  them (TiDAR, arXiv 2511.08923).
-- `behind_each`: all are verified, and noise stands behind every point (the quadratic layout, arXiv 2507.11851).
+- `separate`: all drafts are verified. Only a forward without drafts has noise rows, after the last final token.
+- `behind_last`: the drafts whose joint confidence is above a limit are verified, and the noise rows come after the last
+  of them (TiDAR, arXiv 2511.08923).
+- `behind_each`: all are verified, with noise rows after every point (the quadratic layout, arXiv 2507.11851).
 - `auto`: `AdaptiveLayout`, from the measured cost of a forward's width and the drafts accepted so far.
 
 A forward can also verify candidates: other tokens that the drafter found likely at the place of a draft (tree
 verification, arXiv 2609.04010). The tree is the chain of drafts with leaves: a candidate at draft j sees the drafts
-before j. If AR's token there is the candidate, one more token is settled, the one behind it. A deeper tree would need
-drafts that were made behind the candidate; the drafter makes all of them at once, so it has none.
+before j. If AR's token there is the candidate, the forward gives one more final token, the one after it. A deeper tree
+would need drafts that follow the candidate; the drafter makes all drafts at once, so it has none.
 """
 
 from collections.abc import Collection, Sequence
@@ -46,9 +46,9 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make behind it), in order.
-    leaves: the candidates, as (distance from the settled token, token): from 1 to `verified` + 1."""
+class LayoutChoice:
+    """verified: how many drafts become clean rows. points: (acceptance point, drafts to make after it), in order.
+    leaves: the candidates, as (distance from the last final token, token): from 1 to `verified` + 1."""
 
     verified: int = 0
     points: tuple[tuple[int, int], ...] = ()
@@ -56,7 +56,7 @@ class Choice:
 
     @property
     def reach(self) -> int:
-        """How many positions behind the settled token have a draft or a candidate that is verified."""
+        """How many positions after the last final token have a draft or a candidate that is verified."""
         return max([self.verified, *(at for at, _ in self.leaves)])
 
 
@@ -79,7 +79,7 @@ class Shape:
 class Layout(Protocol):
     """One row's choice of drafts, forward by forward."""
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         """The choice for the next forward. room: how many tokens the answer can still have, at least 1."""
 
     def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
@@ -87,8 +87,11 @@ class Layout(Protocol):
 
 
 def within(points: Collection[int], width: int, shape: Shape, most: int, room: int) -> tuple[tuple[int, int], ...]:
-    """Noise behind each of `points`, the most important first: at most `most` drafts each, no more than the answer has
-    room for behind AR's token there, and as many points as the widest pass holds. width: its other tokens."""
+    """Noise rows after each of `points`, the most important point first.
+
+    At most `most` drafts each, no more than the answer has room for after AR's token there, and as many points as the
+    widest pass holds. width: its other tokens.
+    """
     left = _WIDEST - width
     found = []
     for point in points:
@@ -137,7 +140,7 @@ class FixedLayout:
         self._least = least_confidence
         self._candidates = candidates
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         verified = min(len(drafts), room - 1)
         if self._name == "behind_last":
             verified = min(verified, _above([each.confidence for each in drafts], self._least))
@@ -149,10 +152,10 @@ class FixedLayout:
         if ends or (self._name == "separate" and verified):
             points = ()
         width = 1 + verified + len(leaves)
-        return Choice(verified, within(points, width, self._shape, self._shape.most, room), leaves)
+        return LayoutChoice(verified, within(points, width, self._shape, self._shape.most, room), leaves)
 
     def leaves(self, drafts: Sequence[Draft], verified: int, room: int) -> tuple[tuple[int, int], ...]:
-        """The candidates of a forward that verifies so many of the drafts, as in `Choice`."""
+        """The candidates of a forward that verifies so many of the drafts, as in `LayoutChoice`."""
         if not self._candidates:
             return ()
         most = min(self._candidates, _WIDEST - 1 - verified)
@@ -169,7 +172,7 @@ def _above(confidences: Sequence[float], least: float) -> int:
     return next((index for index, each in enumerate(joint) if each <= least), len(confidences))
 
 
-class Acceptance:
+class ObservedAcceptance:
     """The share of right drafts so far, by distance, among those whose earlier drafts were right; and how it compares
     with their confidence. A distance that was seldom reached is assumed to have the share of all of them. Likewise, how
     the candidates that were AR's tokens, where the draft was not, compare with their shares."""
@@ -225,36 +228,36 @@ class Acceptance:
         return self._found / self._offered
 
 
-class WidthCost(Protocol):
+class CostByWidth(Protocol):
     """The seconds of a forward by its tokens, relative to a forward of one token."""
 
     def __call__(self, tokens: int) -> float: ...
 
 
 class AdaptiveLayout:
-    """Chooses what settles the most tokens for its cost.
+    """Chooses what gives the most final tokens for its cost.
 
     Let `rate` be the tokens per cost of one token's forward that drafting reaches in the long run, by the shares of
-    right drafts so far, in the best of the three layouts. A forward of cost c that settles e tokens is worth
-    e - rate * c; one that leaves drafts for the next forward saves that a forward of its own, which would settle one
-    token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
+    right drafts so far, in the best of the three layouts. A forward of cost c that gives e final tokens is worth
+    e - rate * c. A forward that leaves drafts for the next one saves a separate forward for drafting, which would give
+    one final token: `value` = rate * c(draft) - 1. Each choice takes the largest expected worth.
 
-    A candidate settles one more token if it is right. Behind a point with noise it does so only if the first draft made
-    there is wrong: the others were made at the same time, and the next forward would have accepted a right one anyway.
+    A candidate gives one more final token if it is right. After a point with noise it does so only if the first draft
+    made there is wrong: the drafts were made at the same time, and the next forward would have accepted a right one.
 
     One draft is tried in any case. If the rate is below AR's, AR decodes for a while, then one is tried again; the
     pause doubles with each trial that does not pay. Drafts that are not verified are also compared with AR's tokens,
     which costs nothing.
     """
 
-    def __init__(self, shape: Shape, cost: WidthCost, rows: int, backoff: bool, candidates: int = 0):
+    def __init__(self, shape: Shape, cost: CostByWidth, rows: int, backoff: bool, candidates: int = 0):
         """rows: of the batch. backoff: whether AR decodes while drafts do not pay. candidates: at most, per forward."""
         one = cost(rows)
         self._costs = [0.0] + [cost(width * rows) / one for width in range(1, _WIDEST + 1)]  # by width
         self._shape = shape
         self._backoff = backoff
         self._candidates = candidates
-        self._acceptance = Acceptance(shape.most)
+        self._acceptance = ObservedAcceptance(shape.most)
         self._counts = sorted({*(n for n in (1, 2, 3, 5, 7, 11, 15, 23) if n < shape.most), shape.most} - {0})
         self._pause, self._left, self._trial = _FIRST_PAUSE, 0, True
         trials = [(count, self._cost(1 + shape.rows(count)) - 1) for count in self._counts]
@@ -262,13 +265,13 @@ class AdaptiveLayout:
         self._trial_count, self._trial_cost = affordable[-1] if affordable else (0, 0.0)
         self._settle()
 
-    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def choose(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         if not self._counts or room < 2:
-            return Choice()
+            return LayoutChoice()
         if self._left:
             self._left -= 1
             self._trial = not self._left
-            return Choice()
+            return LayoutChoice()
         if drafts:
             if not self._acceptance.tested:
                 self._acceptance.assume(drafts)
@@ -278,10 +281,10 @@ class AdaptiveLayout:
             self._left = round(self._pause * max(1.0, self._trial_cost)) - 1
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._acceptance.forget()
-            return Choice()
+            return LayoutChoice()
         count = self._trial_count if self._trial else self._count  # a trial is long: it shows the share by distance
         self._trial = False
-        return Choice(0, within((0,), 1, self._shape, count, room))
+        return LayoutChoice(0, within((0,), 1, self._shape, count, room))
 
     def observe(self, tested: Sequence[tuple[Draft, int]]) -> None:
         for draft, token in tested:
@@ -307,19 +310,19 @@ class AdaptiveLayout:
         best, accepted = 0.0, 0.0
         for verified, chance in enumerate(chances, start=1):
             accepted += chance
-            missed = 1 - chance  # then a forward only drafts, and settles one token
+            missed = 1 - chance  # then a forward only drafts, and gives one final token
             best = max(best, (1 + accepted + missed) / (self._cost(1 + verified + rows) + missed * draft))
             if 1 + verified + (verified + 1) * rows <= _WIDEST:
                 best = max(best, (1 + accepted) / self._cost(1 + verified + (verified + 1) * rows))
         return max(best, (2 + accepted) / (self._cost(1 + count) + draft))
 
-    def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> Choice:
+    def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         all_chances = self._acceptance.chances(drafts)
         chances = [each for each in all_chances if each > _HOPELESS]
         leaves = []
         if self._candidates:
             leaves = likely_leaves(drafts, all_chances, room, self._acceptance.share_ratio)
-        best, worth, expected = Choice(), float("-inf"), 1.0
+        best, worth, expected = LayoutChoice(), float("-inf"), 1.0
         for verified in range(len(chances) + 1):
             expected += chances[verified - 1] if verified else 0.0
             at_least = [1.0, *chances[:verified], 0.0]
@@ -330,7 +333,7 @@ class AdaptiveLayout:
             own = expected - self._rate * self._cost(width)
             found, gain = self._leaves(leaves, verified, width, ())
             if own + gain > worth:
-                best, worth = Choice(verified, (), found), own + gain
+                best, worth = LayoutChoice(verified, (), found), own + gain
             for point in order:
                 count = min(self._count, room - point - 1)
                 rows = self._shape.rows(count)
@@ -342,14 +345,14 @@ class AdaptiveLayout:
             if points:
                 found, gain = self._leaves(leaves, verified, width, [point for point, _ in points])
                 if own + gain > worth:
-                    best, worth = Choice(verified, tuple(sorted(points)), found), own + gain
+                    best, worth = LayoutChoice(verified, tuple(sorted(points)), found), own + gain
         return best
 
     def _leaves(
         self, leaves: Sequence[Leaf], verified: int, width: int, points: Collection[int]
     ) -> tuple[tuple[tuple[int, int], ...], float]:
-        """The candidates that pay in a forward of `width` tokens with noise behind `points`, and their worth."""
-        missed = 1 - self._acceptance.shares[0]  # the first draft behind a point
+        """The candidates that pay in a forward of `width` tokens with noise after `points`, and their worth."""
+        missed = 1 - self._acceptance.shares[0]  # the first draft after a point is wrong
         gains = [
             (leaf.chance * (missed if leaf.distance - 1 in points else 1), leaf)
             for leaf in leaves

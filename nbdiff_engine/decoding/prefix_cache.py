@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nbdiff_engine.model.kv_cache import RowContext
 
-LEAST_TOKENS = 16  # a shorter prefix is read in less time than it is looked after
+LEAST_TOKENS = 16  # reading a shorter prefix again takes less time than storing it
 
 
 @dataclass(frozen=True, slots=True)

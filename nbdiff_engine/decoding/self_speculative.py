@@ -6,19 +6,20 @@ back. The output equals the output of AR for any draft, greedy or sampled. Token
 (k + 1) / (D + 1) for k accepted drafts after D denoise passes. Related: Nemotron-Labs-Diffusion
 (arXiv 2607.05722), S2D2 (arXiv 2603.25702), Fast-dVLM (arXiv 2604.06832).
 
-One forward can also verify and draft: noise rows stand behind the clean rows of the drafts (`draft_layout`). Such a
-forward settles at least the token that AR would, so an answer never takes more forwards than AR's. With a draft adapter
-all forwards are of this kind, also those that only draft: the settled token is a clean row, and its key and value stay.
+One forward can also verify and draft: it has noise rows after the clean rows of the drafts (`draft_layout`). Such a
+forward makes at least the token final that AR would, so an answer never takes more forwards than AR's. With a draft
+adapter all forwards are of this kind, also those that only draft: the last final token is a clean row, and its key and
+value stay in the cache.
 
 With `draft_candidates`, a forward also verifies next-best tokens of the drafter (arXiv 2609.04010), each as a row that
-sees the drafts before it. If one of them is AR's token, its row gives the token behind it, and its key and value stay.
+sees the drafts before it. If one of them is AR's token, its row gives the token after it, and its key and value stay.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Layout, Shape
+from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Draft, FixedLayout, Layout, LayoutChoice, Shape
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.decoding.row import AnswerRow, Program
 from nbdiff_engine.model.passes import Pass
@@ -60,20 +61,20 @@ class DraftBackoff:
 
 
 def self_speculative(row: AnswerRow) -> Program:
-    """Drafts that AR verifies, in forwards of their own or in the forwards that verify."""
+    """Drafts that AR verifies. They are made in separate forwards, or in the forwards that verify."""
     settings = row.plan.settings
     if settings.draft_layout == "separate" and (settings.draft_steps > 1 or not row.plan.gated):
         return _draft_then_verify(row)
-    return _draft_behind(row)
+    return _verify_and_draft(row)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """What AR accepts of a forward's drafts and candidates, as final tokens of the row.
 
-    agreed: how many drafts equal AR's tokens. leaf: which candidate equals AR's token behind them; None: none. opening:
-    AR's token behind what is accepted, which is not final yet. accepted: tokens that became final, fewer if one of them
-    ends the answer; reason: why it ended. fixed: these tokens, and the opening if the answer goes on.
+    agreed: how many drafts equal AR's tokens. leaf: which candidate equals AR's token after them; None: none. opening:
+    AR's token after what is accepted, which is not final yet. accepted: tokens that became final, fewer if one of them
+    ends the answer; reason: why it ended. fixed: these tokens, and the opening if the answer continues.
     """
 
     agreed: int
@@ -87,7 +88,7 @@ class _Verdict:
     def of(
         cls, row: AnswerRow, predicted: Prediction, drafts: Sequence[int], leaves: Sequence[tuple[int, int]]
     ) -> Self:
-        """predicted: of the settled token, of the drafts behind it, of the leaves, and of others behind these."""
+        """predicted: after the last final token, the drafts, the leaves, and then the noise rows."""
         first = len(row.output)
         agreed = next((i for i, draft in enumerate(drafts) if draft != predicted.tokens[i]), len(drafts))
         sought = (agreed + 1, predicted.tokens[agreed])
@@ -110,7 +111,7 @@ class _Verdict:
 def _draft_then_verify(row: AnswerRow) -> Program:
     """Drafts of `block_size` tokens by `draft_steps` denoise passes; the last pass fills all masked positions.
 
-    With `draft_backoff`, blocks of one token stand between the drafts while drafts do not pay: AR steps.
+    With `draft_backoff`, AR steps (blocks of one token) replace the drafts while drafts cost more than they save.
     """
     plan = row.plan
     backoff = DraftBackoff(plan.settings.draft_steps) if plan.settings.draft_backoff else None
@@ -170,7 +171,7 @@ def _report(
     leaves: Sequence[tuple[int, int]],
     drafted: Sequence[Fixed] = (),
 ) -> None:
-    """Emit the event of a verification. first: the output position of the settled token. drafted: the next drafts."""
+    """Emit the event of a verification. first: output position of the last final token. drafted: the next drafts."""
     candidates = tuple((first + distance, token) for distance, token in leaves)
     fixed = (*verdict.fixed, *drafted)
     row.emit(Verify(row.index, row.time, number, first, stop, verdict.accepted, fixed, candidates))
@@ -179,12 +180,12 @@ def _report(
 # -- one forward that verifies and drafts -----------------------------------------------------------------
 
 
-def _draft_behind(row: AnswerRow) -> Program:
-    """Forwards of the last settled token, of drafts to verify as clean rows, and of noise rows for the next drafts."""
+def _verify_and_draft(row: AnswerRow) -> Program:
+    """Forwards of the last final token, of drafts to verify as clean rows, and of noise rows for the next drafts."""
     plan = row.plan
     shape = Shape.of(plan.settings.block_size, plan.gated)
     layout = _layout_of(plan, shape, row.batch)
-    drafts: list[tuple[Draft, Fixed]] = []  # for the positions behind `opening`
+    drafts: list[tuple[Draft, Fixed]] = []  # for the positions after `opening`
     opening = yield from row.read_to_last_token()
     number = row.begin.number
     moved_from = None
@@ -195,15 +196,15 @@ def _draft_behind(row: AnswerRow) -> Program:
         verifying = _pass_of(clean, start, choice, plan)
         predicted = yield replace(verifying, moved_from=moved_from)
 
-        # 1. Accept the drafts that equal AR's tokens, or the candidate that does, and take AR's token behind them.
+        # 1. Accept the drafts that equal AR's tokens, or the candidate that does, and take AR's token after them.
         verdict = _Verdict.of(row, predicted, clean[1:], choice.leaves)
         agreed, moved_from = verdict.agreed, verdict.slot(verifying)
         layout.observe([(draft, token) for (draft, _), token in zip(drafts, predicted.tokens[: agreed + 1])])
 
-        # 2. The next drafts: those behind this acceptance point, else what is left of the old ones. They follow the
+        # 2. The next drafts: those after this acceptance point, else what is left of the old ones. They follow the
         # first token that AR has not accepted as a draft.
         index = len(clean) + len(choice.leaves)  # of the first prediction of a group
-        left = _behind(drafts[agreed:], predicted.tokens[agreed])
+        left = _after_first(drafts[agreed:], predicted.tokens[agreed])
         for point, count in choice.points:
             if point == agreed:
                 left = []
@@ -213,7 +214,7 @@ def _draft_behind(row: AnswerRow) -> Program:
             index += count
         if verdict.leaf is not None:
             layout.observe([(draft, verdict.opening) for draft, _ in left[:1]])
-            left = _behind(left, verdict.opening)
+            left = _after_first(left, verdict.opening)
         drafts = left if verdict.reason is None else []
         _report(row, number, first, first + 1 + choice.reach, verdict, choice.leaves, [each for _, each in drafts])
         if verdict.reason is not None:
@@ -223,8 +224,8 @@ def _draft_behind(row: AnswerRow) -> Program:
     return reason
 
 
-def _behind(drafts: list[tuple[Draft, Fixed]], token: int) -> list[tuple[Draft, Fixed]]:
-    """The drafts behind the first one, if this is AR's token; the others stand behind a token that is wrong."""
+def _after_first(drafts: list[tuple[Draft, Fixed]], token: int) -> list[tuple[Draft, Fixed]]:
+    """The drafts after the first one if the first one is AR's token; else none, because they follow a wrong token."""
     return drafts[1:] if drafts and drafts[0][0].token == token else []
 
 
@@ -240,7 +241,7 @@ def _fixed_layout(plan: DecodePlan, shape: Shape) -> FixedLayout:
     return FixedLayout(settings.draft_layout, shape, settings.draft_confidence, settings.draft_candidates)
 
 
-def _pass_of(clean: Sequence[int], start: int, choice: Choice, plan: DecodePlan) -> Pass:
+def _pass_of(clean: Sequence[int], start: int, choice: LayoutChoice, plan: DecodePlan) -> Pass:
     """The pass of a choice: the logits of all clean rows are wanted, then those of the candidates, then those of the
     rows that draft, group by group.
 

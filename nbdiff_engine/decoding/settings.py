@@ -111,8 +111,8 @@ class DecodeSettings(BaseModel):
     draft_layout: Annotated[
         Literal["auto", "separate", "behind_last", "behind_each"] | None,
         Field(
-            description="self_speculative: where the next drafts are made: separate, in a forward of their own; "
-            "behind_last, behind_each, in the verifying forward, behind the last draft or behind each; auto, as the "
+            description="self_speculative: where the next drafts are made: separate, in a forward that only drafts; "
+            "behind_last, behind_each, in the verifying forward, after the last draft or after each; auto, as the "
             "measured cost of forwards and the accepted drafts say"
         ),
         SettingForm("Draft layout", "Blocks", ("self_speculative",)),

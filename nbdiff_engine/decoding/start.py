@@ -36,17 +36,17 @@ def check_start(model: BlockModel, plan: DecodePlan, prompt: list[int], start: S
     for token in (*start.committed, *(each for each in start.block if each is not None)):
         if type(token) is not int or not 0 <= token < model.vocab_size:
             raise SettingError(
-                f"The answer to go on from holds the token id {brief(token)}; "
+                f"The answer to continue from holds the token id {brief(token)}; "
                 f"{model.name} has ids 0 to {model.vocab_size - 1}."
             )
         if token in model.never_predicted:
             raise SettingError(
-                f"The answer to go on from holds the MASK token (id {token}) as a token; a masked position is None."
+                f"The answer to continue from holds the MASK token (id {token}) as a token; a masked position is None."
             )
     whole = len(prompt) + len(start.committed) + len(start.block)
     if whole > model.context_length:
         raise SettingError(
-            f"The prompt and the answer to go on from are {whole} tokens long; "
+            f"The prompt and the answer to continue from are {whole} tokens long; "
             f"{model.name} has a context of {model.context_length}."
         )
     if plan.settings.strategy != "block_diffusion":
@@ -57,12 +57,12 @@ def check_start(model: BlockModel, plan: DecodePlan, prompt: list[int], start: S
         tail = end % size
         if (start.committed and tail) or tail + len(start.block) > size:
             raise SettingError(
-                f"{model.name} lays its blocks at multiples of the block size, {size}, and the answer to go on from "
+                f"{model.name} has its blocks at multiples of the block size, {size}, and the answer to continue from "
                 "has its blocks elsewhere; keep the block size that it was decoded with."
             )
     elif spec.context == "block_causal" and len(start.committed) % size:
         raise SettingError(
-            f"{model.name} reads committed blocks whole, {size} tokens each, and the answer to go on from has its "
+            f"{model.name} reads committed blocks whole, {size} tokens each, and the answer to continue from has its "
             "blocks elsewhere; keep the block size that it was decoded with."
         )
     if spec.first_token == "ar" and not tail and start.block and start.block[0] is None:

@@ -9,17 +9,16 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-import torch
-
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.generate import Output, prepare
+from nbdiff_engine.memory_errors import is_out_of_memory
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.trace.events import DecodeEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DecodeProgress:
     """The progress of the decoding. A caller that closes the generator stops the decoding within one forward.
 
     setting, batch: indices. events: the number of decode events so far, of this batch under this setting.
@@ -47,7 +46,7 @@ def answers_in_turn(
     *,
     done: Collection[tuple[int, int]] = (),
     warm_up_tokens: int | None = None,
-) -> Generator[Progress | BatchAnswers, None, None]:
+) -> Generator[DecodeProgress | BatchAnswers, None, None]:
     """Decode every batch under every setting.
 
     batches: prompts as token ids; a batch of one prompt measures the time that one reader waits.
@@ -91,12 +90,12 @@ def decode_batch(
 
 def _progress(
     decoding: Generator[DecodeEvent, None, list[Output]], setting: int, batch: int, warm_up: bool = False
-) -> Generator[Progress, None, list[Output]]:
-    """The events of a batch as Progress; returns its outputs. Closing it closes the decoding."""
+) -> Generator[DecodeProgress, None, list[Output]]:
+    """The events of a batch as DecodeProgress; returns its outputs. Closing it closes the decoding."""
     count = 0
     with closing(decoding):
         while True:
-            yield Progress(setting, batch, count, warm_up)
+            yield DecodeProgress(setting, batch, count, warm_up)
             try:
                 next(decoding)
             except StopIteration as end:
@@ -109,9 +108,8 @@ def _memory_said(rows: int, name: str) -> Iterator[None]:
     """Turn torch's errors about too little memory into a SettingError with one sentence."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        # On a CPU torch raises a plain RuntimeError.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         what = "one prompt" if rows == 1 else f"{rows} prompts side by side"
         less = "a smaller max_new_tokens" if rows == 1 else "a smaller batch size"

@@ -22,7 +22,7 @@ def aup(points: Sequence[tuple[float, float]], best: float | None = None) -> flo
     for rate, accuracy in points:
         if not (math.isfinite(rate) and rate > 0 and 0 <= accuracy <= 100):
             raise SettingError(
-                f"The point ({rate:g}, {accuracy:g}) is none of AUP's: tokens per forward must be above 0, accuracy "
+                f"AUP cannot use the point ({rate:g}, {accuracy:g}): tokens per forward must be above 0, accuracy "
                 "from 0 to 100 percent."
             )
     kept = points_that_count(points)

@@ -8,7 +8,6 @@ python -m nbdiff_engine eval --model nano --problems my.jsonl --batch-size 8
 
 import json
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from nbdiff_engine.evaluation.settings_grid import (
     parse_setting,
 )
 from nbdiff_engine.evaluation.table import table
+from nbdiff_engine.load_options import DtypeOption
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.tasks import DOMAINS, Problem, held_out
@@ -73,7 +73,7 @@ def eval_command(
         list[str] | None,
         typer.Option(help="Of the grid, for block_diffusion with the policy confidence. Default: the checkpoint's."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: DtypeOption = "auto",
     max_new_tokens: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = MAX_NEW_TOKENS,
     batch_size: Annotated[int, typer.Option(help="Prompts per batch. 1 measures the time that one reader waits.")] = 1,
     run_code: Annotated[
@@ -189,10 +189,10 @@ def _say_what_is_long(settings: int, problems: int, models: int) -> None:
     answers = settings * problems * models
     if answers >= MANY_ANSWERS:
         several = f" x {models} models" if models > 1 else ""
-        warnings.warn(
-            f"{settings} settings x {problems} problems{several} are {answers:,} answers, which may take long; "
-            "--limit takes fewer problems, --output keeps what is done",
-            stacklevel=2,
+        print(
+            f"warning: {settings} settings x {problems} problems{several} are {answers:,} answers, which may take "
+            "long; --limit takes fewer problems, --output keeps what is done",
+            file=sys.stderr,
         )
 
 
@@ -203,5 +203,5 @@ def _stop_said(journal: Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if journal is not None and journal.exists():
-            print(f"stopped: {journal} keeps the answers; the same command with --resume goes on", file=sys.stderr)
+            print(f"stopped: {journal} keeps the answers; the same command with --resume continues", file=sys.stderr)
         raise

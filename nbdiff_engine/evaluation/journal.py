@@ -60,7 +60,7 @@ class Journal:
         """
         if path.exists() and not resume:
             raise NBDiffError(
-                f"{path} holds the answers of an earlier run; --resume goes on with it, or choose another --output."
+                f"{path} holds the answers of an earlier run; --resume continues it, or choose another --output."
             )
         header = {"format": FORMAT, "version": VERSION, "machine": machine.to_json(), "fingerprint": dict(fingerprint)}
         header = json.loads(json.dumps(header))

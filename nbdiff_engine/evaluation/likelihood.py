@@ -300,7 +300,7 @@ def _check(model: BlockModel, pairs: Sequence[Pair], batch_size: int, longest: i
             raise PromptError("A text to score has no token, or nothing before it; give at least one of each.")
         if len(context) + len(continuation) > longest:
             raise PromptError(
-                f"A text to score is {len(context) + len(continuation)} tokens long with what stands before it; "
+                f"A text to score is {len(context) + len(continuation)} tokens long with its context; "
                 f"{model.name} has a context of {model.context_length}."
             )
         for token in (*context, *continuation):

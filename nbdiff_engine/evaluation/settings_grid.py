@@ -28,10 +28,10 @@ def label_of(settings: DecodeSettings) -> str:
 
 def parse_setting(text: str) -> DecodeSettings:
     """ "block_diffusion,block_size=8,threshold=0.7" as settings. Raises SettingError with one sentence."""
-    where = f"The setting {brief(text)} is not one"
+    where = f"The setting {brief(text)} is not valid"
     strategy, *rest = (part.strip() for part in text.split(","))
     if not strategy or "=" in strategy:
-        raise SettingError(f"{where}: it begins with the strategy, as in block_diffusion,block_size=8.")
+        raise SettingError(f"{where}: it must begin with the strategy, as in block_diffusion,block_size=8.")
     fields: dict[str, object] = {"strategy": strategy}
     for part in rest:
         name, sign, value = (each.strip() for each in part.partition("="))
@@ -40,7 +40,7 @@ def parse_setting(text: str) -> DecodeSettings:
         if name == "trace":
             raise SettingError(f"{where}: an evaluation never records traces.")
         if name in fields:
-            raise SettingError(f"{where}: {name} stands in it twice.")
+            raise SettingError(f"{where}: it has {name} twice.")
         fields[name] = value
     try:
         return DecodeSettings.of(**fields)

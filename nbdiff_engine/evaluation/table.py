@@ -65,8 +65,8 @@ def _figures(figures: AnswerFigures) -> str:
     if figures.accuracy_interval is not None:
         interval = " to ".join(f"{100 * end:.1f}" for end in figures.accuracy_interval)
     return (
-        f"{figures.n:5} {_or_dash(figures.accuracy, '.1%'):>9} {interval:>14} "
-        f"{_or_dash(figures.tokens_per_forward, '.2f'):>6} {_or_dash(figures.tokens_per_second, '.1f'):>9} "
+        f"{figures.n:5} {or_dash(figures.accuracy, '.1%'):>9} {interval:>14} "
+        f"{or_dash(figures.tokens_per_forward, '.2f'):>6} {or_dash(figures.tokens_per_second, '.1f'):>9} "
         f"{figures.mean_output_tokens:7.1f} {figures.cut_by_length:5.0%} {accepted:>15}"
     )
 
@@ -88,15 +88,15 @@ def _comparison_lines(each: Comparison) -> list[str]:
     if each.identical is None:
         return lines
     lines.append(
-        f"    wall-clock: {_or_dash(each.seconds_ratio, '.2f')}x the time, "
-        f"{_or_dash(each.tokens_per_second_ratio, '.2f')}x the tokens/s"
+        f"    wall-clock: {or_dash(each.seconds_ratio, '.2f')}x the time, "
+        f"{or_dash(each.tokens_per_second_ratio, '.2f')}x the tokens/s"
     )
     differing = len(each.differences)
     lines.append(f"    outputs: {each.identical} of {each.identical + differing} token for token the same")
     gaps = [found.logit_gap for found in each.differences if found.logit_gap is not None]
     if gaps:
         lines.append(
-            f"    AR's top-2 logit gap where they part: "
+            f"    AR's top-2 logit gap at the first difference: "
             f"smallest {min(gaps):.3g}, median {statistics.median(gaps):.3g}, largest {max(gaps):.3g}"
         )
     return lines
@@ -104,7 +104,7 @@ def _comparison_lines(each: Comparison) -> list[str]:
 
 def _curve_lines(curves: Sequence[Curve]) -> list[str]:
     lines = [
-        "AUP: the area under accuracy (percent) against TPF, lost accuracy weighing the more the more is lost",
+        "AUP: the area under accuracy (percent) against TPF; the weight of a lost point grows with the loss",
         f"  {'':40} {'AUP':>7}  points that count",
     ]
     sizes = Counter((curve.model, curve.strategy) for curve in curves if curve.block_size is not None)
@@ -126,5 +126,6 @@ def _curve_lines(curves: Sequence[Curve]) -> list[str]:
     return lines
 
 
-def _or_dash(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)
+def or_dash(value: float | None, spec: str, unit: str = "") -> str:
+    """A number with its unit, formatted by `spec`; "-" for None."""
+    return "-" if value is None else f"{value:{spec}}{unit}"

@@ -10,6 +10,7 @@ from nbdiff_engine.decoding.setting_fields import is_list
 from nbdiff_engine.decoding.settings import SETTING_FIELDS, DecodeSettings
 from nbdiff_engine.errors import SettingError, brief, first_problem
 from nbdiff_engine.evaluation.likelihood import SAMPLES
+from nbdiff_engine.load_options import DEVICE, DTYPE, QUANTIZATION
 
 # The fields of DecodeSettings that are not arguments: the task defines the length, the stop strings and the sampling
 # of an answer, and an evaluation neither needs answers of equal length nor records traces and log-probabilities.
@@ -27,9 +28,9 @@ class _OwnArguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: Annotated[str, Field(description="bundled name, folder or hub id; pretrained= means the same")]
-    dtype: Annotated[str, Field(description="auto, float32, bfloat16 or float16")] = "auto"
-    device: Annotated[str, Field(description="auto, cpu, cuda, ...")] = "auto"
-    quantization: Annotated[str | None, Field(description="8bit or 4bit, through bitsandbytes")] = None
+    dtype: Annotated[str, Field(description=DTYPE)] = "auto"
+    device: Annotated[str, Field(description=DEVICE)] = "auto"
+    quantization: Annotated[str | None, Field(description=QUANTIZATION)] = None
     batch_size: Annotated[int, Field(ge=1, description="rows per forward")] = 1
     max_length: Annotated[int | None, Field(ge=2, description="limit of prompt and answer together, in tokens")] = None
     max_gen_toks: Annotated[int, Field(ge=1, description="maximum length of an answer, if the task names none")] = 256
@@ -93,7 +94,7 @@ class ModelArguments(_WithDecoding):
             values["template_arguments"] = {**values["template_arguments"], "enable_thinking": thinking}
         size = values.get("batch_size")
         if isinstance(size, str) and size.startswith("auto"):
-            raise ValueError(f"batch_size is {size!r}; nbdiff finds none out by itself, give a number")
+            raise ValueError(f"batch_size is {size!r}; nbdiff does not choose a size itself; give a number")
         if "max_batch_size" in values:
             raise ValueError("max_batch_size belongs to batch_size=auto, which nbdiff does not have; give batch_size")
         return values

@@ -252,8 +252,8 @@ class NBDiffLM(TemplateLM):
         room = self._room - len(text)
         if room < 1:
             raise SettingError(
-                f"A text to score is {len(text)} tokens long; {self.model.name} holds {self.max_length}, and what "
-                "stands before it needs one."
+                f"A text to score is {len(text)} tokens long; {self.model.name} holds {self.max_length}, and the text "
+                "before it needs at least one."
             )
         if len(context) > room:
             log.warning("A context of %d tokens is cut to its last %d to fit with the text.", len(context), room)

@@ -107,7 +107,7 @@ def describe(
         raise SettingError(
             f"A base is given ({brief(os.fspath(base))}), but {label} is no adapter: it has no {ADAPTER_CONFIG}."
             if adapter is None
-            else f"The adapter {label} is none: it has no {ADAPTER_CONFIG}."
+            else f"{label} is not an adapter: it has no {ADAPTER_CONFIG}."
         )
     fields = read_json(folder)
     family = FAMILIES.get(str(fields.get("model_type")))
@@ -152,7 +152,7 @@ def _describe_adapter(
     if base is None and not is_local and not by_name and (HubName.of(str(named)) is None or Path(named).exists()):
         raise CheckpointError(
             f"{label} is an adapter of the hub that names {brief(named)} as its base, which is no hub id here; "
-            "give the base's own place as base (--base)."
+            "give the location of the base as base (--base)."
         )
     try:
         described = describe(named)
@@ -161,8 +161,8 @@ def _describe_adapter(
         if base is None and not Path(named).is_absolute():
             looked = f"As a path it is looked for in {folder} and in the working directory. "
         raise CheckpointError(
-            f"{label} is an adapter, and its base cannot be loaded: {error} {looked}Give the base's own place as base "
-            "(--base)."
+            f"{label} is an adapter, and its base cannot be loaded: {error} {looked}Give the location of the base as "
+            "base (--base)."
         ) from error
     if described.adapter is not None:
         raise CheckpointError(
@@ -268,7 +268,10 @@ def saved_dtype_of(fields: Mapping[str, Any], label: str) -> str:
     """The dtype that config.json names; float32 if it names none. Raises CheckpointError for an unknown one."""
     saved = fields.get("dtype") or fields.get("torch_dtype") or "float32"
     if saved not in _DTYPES:
-        raise CheckpointError(f"The config.json of {label} names the dtype {brief(saved)}, which is none.")
+        raise CheckpointError(
+            f"The config.json of {label} names the dtype {brief(saved)}, which does not "
+            "exist; the checkpoint is damaged."
+        )
     return saved
 
 

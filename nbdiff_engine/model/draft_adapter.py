@@ -72,7 +72,7 @@ class DraftAdapter:
     """A draft adapter on the network of its base. `attach` makes the network's layers run it."""
 
     def __init__(self, spec: DraftSpec, mask_token_id: int, changes: dict[nn.Module, LowRank], mask_D: Tensor | None):
-        """mask_token_id: what stands for an unknown token in a pass; no row of the embedding has this id. changes: by
+        """mask_token_id: marks an unknown token in a pass; no row of the embedding has this id. changes: by
         linear layer. mask_D: what the network reads for MASK, for MASK noise."""
         self.spec = spec
         self.mask_token_id = mask_token_id
@@ -203,7 +203,7 @@ def _mask_embedding(folder: Path, size: int, label: str) -> Tensor:
             f"The draft adapter {label} has MASK noise ({DRAFT_SPEC}), and its {NOISE_WEIGHTS} cannot be read or holds "
             f"no {MASK_EMBEDDING}; the adapter is damaged."
         ) from error
-    except Exception as error:  # safetensors raises an exception of its own for a damaged file
+    except Exception as error:  # safetensors has its own exception type for a damaged file
         raise CheckpointError(f"The {NOISE_WEIGHTS} of the draft adapter {label} is damaged.") from error
     if found.shape != (size,):
         raise CheckpointError(

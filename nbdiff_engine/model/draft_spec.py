@@ -1,7 +1,7 @@
 """DraftSpec: what a draft adapter is, beside its PEFT files: its noise rows, and the base to which it belongs.
 
 A draft adapter is a LoRA that is active at noise positions only, so the base's own logits never change (Apple, arXiv
-2507.11851; Uno, arXiv 2609.04010). A draft pass is `[x_s ; n_1 ... n_(b-1)]`: the last settled token as a clean row,
+2507.11851; Uno, arXiv 2609.04010). A draft pass is `[x_s ; n_1 ... n_(b-1)]`: the last final token as a clean row,
 through the base, then noise rows, through base and LoRA. The output at x_s predicts the next token as AR does; the
 output at n_j predicts the token j + 1 places after x_s.
 

@@ -25,7 +25,7 @@ from nbdiff_engine.model.transformers_calls import quiet_transformers
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # of the converted folder; a new number makes all files be converted again
-_SOURCE = "gguf_source.json"  # in a converted folder: the file that it was made from
+CONVERTED_FROM = "gguf_source.json"  # in a converted folder: the file that it was made from
 _SPARE = 1.05  # room for tokenizer and config, over that of the weights
 
 
@@ -70,7 +70,7 @@ def conversions() -> dict[Path, Path]:
     found = {}
     for folder in sorted(gguf_home().glob("*-*")):
         try:
-            file = Path(json.loads((folder / _SOURCE).read_text(encoding="utf-8"))["file"])
+            file = Path(json.loads((folder / CONVERTED_FROM).read_text(encoding="utf-8"))["file"])
         except (OSError, ValueError, KeyError, TypeError):  # of an older version, or damaged
             continue
         if file.is_file():
@@ -160,4 +160,4 @@ def _write(file: Path, begun: Path, dtype: torch.dtype, label: str) -> None:
     with quiet_transformers():
         network.save_pretrained(begun)
         tokenizer.save_pretrained(begun)
-    (begun / _SOURCE).write_text(json.dumps({"file": str(file)}) + "\n", encoding="utf-8")
+    (begun / CONVERTED_FROM).write_text(json.dumps({"file": str(file)}) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ _PART = 4096  # rows of the vocabulary that are widened at once
 
 
 class Head:
-    """The output layer of a network, [N, D] -> float32 [N, V]. Raises no errors of its own."""
+    """The output layer of a network, [N, D] -> float32 [N, V]."""
 
     def __init__(self, layer: nn.Module, copy_limit: int = COPY_LIMIT, pack: bool = False):
         """layer: the network's output embeddings. copy_limit: bytes that a float32 copy of its weights may take. pack:

@@ -64,11 +64,8 @@ def from_hub(name: HubName) -> Path:
     not_here = f"The model {str(name)!r} is not in the local hub cache"
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{not_here}, and HF_HUB_OFFLINE is set; download it first, or give a local folder.")
-    try:
-        # The client retries for most of a minute, so one short request first checks whether the hub answers.
-        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
-    except Exception as error:
-        raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.") from error
+    if not hub_answers():
+        raise CheckpointError(f"{not_here}, and the hub cannot be reached; give a local folder instead.")
     try:
         files = huggingface_hub.HfApi().list_repo_files(name.id, revision=name.revision)
         file = name.file or _only_gguf(name, files)
@@ -88,6 +85,15 @@ def from_hub(name: HubName) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise CheckpointError(f"{not_here}, and its download failed: {type(error).__name__}. Try again.") from error
+
+
+def hub_answers() -> bool:
+    """Whether the hub answers a short request. Ask before a download: its client retries for most of a minute."""
+    try:
+        huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
+    except Exception:  # the hub's client and the network raise many kinds
+        return False
+    return True
 
 
 def cached_checkpoints() -> dict[str, Path]:

@@ -174,7 +174,7 @@ class SlotCache:
         capacity = self.capacity if 4 * used > self.capacity else self._stepped(used)
         in_place = capacity == self.capacity and 2 * len(rows) > self.height >= len(rows)
         self.height, self.capacity = self.height if in_place else len(rows), capacity
-        # In place, only the rows behind the first one that leaves move, and only as far as there are tokens.
+        # In place, only the rows after the first one that leaves move, and only as far as there are tokens.
         first = next((at for at, row in enumerate(rows) if at != row), len(rows)) if in_place else 0
         for layer in self.network_cache.layers:
             if not layer.is_initialized:
@@ -186,7 +186,7 @@ class SlotCache:
                 layer.values = layer.values[:, :, :capacity].index_select(0, index)
 
     def add(self, rows: int, max_length: int) -> None:
-        """Add rows without tokens behind the others. max_length: of all rows, from now on."""
+        """Add rows without tokens after the others. max_length: of all rows, from now on."""
         self.max_length = max(self.max_length, max_length)
         self.lengths += [0] * rows
         self.written += [0] * rows

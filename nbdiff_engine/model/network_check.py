@@ -6,7 +6,7 @@ from nbdiff_engine.errors import CheckpointError, brief_text
 from nbdiff_engine.model.block_model import BlockModel
 
 _PROBE = (1, 2)  # not token 0: often the padding token, whose embedding is zero
-_NOISE = 2  # noise rows behind them, for a draft adapter: whether its layers can be limited to them
+_NOISE = 2  # noise rows after them, for a draft adapter: whether its layers can be limited to them
 
 
 def check_network(model: BlockModel) -> None:

@@ -22,7 +22,7 @@ class Pass:
     rolled back. noised: whether the pass keeps nothing; without groups, its tokens are one noised block. block_size:
     tokens per block; the first block begins at `start`. wanted: the indices into `tokens` whose logits are computed.
 
-    groups: (offset, count) of each group of noise rows. The tokens are then clean ones from `start` on, and behind them
+    groups: (offset, count) of each group of noise rows. The tokens are then clean ones from `start` on, and after them
     the tokens of the groups, in their order. A group's tokens are at the positions from start + offset on; they see the
     clean tokens before these, committed or of this pass, and each other. Groups may overlap in positions. No other
     token sees them, and the cache keeps none.
@@ -63,11 +63,11 @@ class Pass:
         """For each token, the distance of its position from `start`."""
         if not self.groups:
             return range(len(self.tokens))
-        behind = (at for offset, count in self.groups for at in range(offset, offset + count))
-        return [*range(self.clean), *behind]
+        noise = (at for offset, count in self.groups for at in range(offset, offset + count))
+        return [*range(self.clean), *noise]
 
-    def behind_first_token(self) -> Self:
-        """A noised block as a draft adapter reads it: its first token is clean, the others are noise rows behind it.
+    def noise_after_first_token(self) -> Self:
+        """A noised block as a draft adapter reads it: its first token is clean, the others are noise rows after it.
         Other passes are unchanged."""
         return replace(self, groups=((1, len(self.tokens) - 1),)) if self.noised and not self.groups else self
 
@@ -117,7 +117,7 @@ class Pass:
         wanted: Sequence[int],
         leaves: Sequence[tuple[int, int]] = (),
     ) -> Self:
-        """Read clean tokens causally and keep them; behind them, run leaves, (offset, token) each, and groups of noise
+        """Read clean tokens causally and keep them; after them, run leaves, (offset, token) each, and groups of noise
         rows, (offset, tokens) each."""
         tokens = [*clean, *(token for _, token in leaves), *(token for _, own in groups for token in own)]
         spans = (*((at, 1) for at, _ in leaves), *((at, len(own)) for at, own in groups))

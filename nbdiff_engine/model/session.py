@@ -3,7 +3,7 @@
 Every forward of every strategy is one `Pass` per row. A pass gives the tokens and their positions, whether they are
 noised or clean, and the tokens whose logits are wanted. A denoise pass is noised: it is bidirectional inside its
 block and does not change the cache. Prefill and commit passes are clean: the cache keeps their tokens. A mixed pass has
-clean tokens, and groups of noise rows or single candidates behind them. Rows may be at different positions and in
+clean tokens, and groups of noise rows or single candidates after them. Rows may be at different positions and in
 different phases: one row can denoise while another commits in the same forward.
 
 With a draft adapter, the noise rows of a forward go through base and LoRA, and all others through the base alone. The
@@ -26,7 +26,7 @@ from nbdiff_engine.model.passes import Pass, shared_forwards
 from nbdiff_engine.model.spec import DiffusionSpec
 
 
-class Network(Protocol):
+class SessionModel(Protocol):
     """What a session needs of its model; `BlockModel` describes each of them."""
 
     spec: DiffusionSpec | None
@@ -53,7 +53,7 @@ class Network(Protocol):
 class Session:
     """One batch of rows being decoded: the network and the rows' committed context."""
 
-    def __init__(self, model: Network, cache: KVCache, row_lengths: Sequence[int]):
+    def __init__(self, model: SessionModel, cache: KVCache, row_lengths: Sequence[int]):
         """row_lengths: the length that each row can reach; decides which RoPE frequencies a row has (`rope`)."""
         self.model = model
         self.cache = cache
@@ -110,7 +110,7 @@ class Session:
 
     @torch.inference_mode()
     def add(self, row_lengths: Sequence[int], max_length: int) -> None:
-        """Add empty rows behind the others. max_length: the most positions of any row from now on; row_lengths: the
+        """Add empty rows after the others. max_length: the most positions of any row from now on; row_lengths: the
         length that each new row can reach. For a session with a SlotCache."""
         self.cache.add(len(row_lengths), max_length)
         self._offsets += [self.model.position_offset(length) for length in row_lengths]
@@ -141,7 +141,7 @@ class Session:
         All rows share one forward, unless one of them reads many more tokens than another (`shared_forwards`).
         """
         if self.model.draft is not None:
-            passes = [each.behind_first_token() for each in passes]
+            passes = [each.noise_after_first_token() for each in passes]
         moved = [
             (row, each.moved_from, each.start - 1) for row, each in enumerate(passes) if each.moved_from is not None
         ]

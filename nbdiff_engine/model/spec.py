@@ -90,5 +90,5 @@ class DiffusionSpec(BaseModel):
         ids = eos_token_ids if isinstance(eos_token_ids, Collection) else (eos_token_ids,)
         if self.mask_token_id in ids:
             raise CheckpointError(
-                f"The mask token id {self.mask_token_id} of {where} is an EOS too; give MASK a token of its own."
+                f"The mask token id {self.mask_token_id} of {where} is an EOS too; give MASK another token."
             )

@@ -66,7 +66,7 @@ def load_tokenizer(folder: Path, label: str, remote_classes: bool = False) -> Pr
         needs_code = needs_code or "auto_map" in read_json(folder, "tokenizer_config.json")
     try:
         with quiet_transformers():
-            if needs_code and fast:  # tokenizer.json needs no class of its own
+            if needs_code and fast:  # tokenizer.json needs no remote class
                 return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
             if not needs_code:
                 return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -74,7 +74,7 @@ def load_tokenizer(folder: Path, label: str, remote_classes: bool = False) -> Pr
         if not remote_classes:
             text = brief_text(str(error).strip() or type(error).__name__, 200)
             raise CheckpointError(f"The tokenizer of {label} cannot be loaded: {text}") from error
-    logger.warning("%s has no tokenizer that loads without code of its own: prompts must be token ids", label)
+    logger.warning("%s has no tokenizer that loads without remote code: prompts must be token ids", label)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Calls into transformers: without its output, and with one sentence for whatever it raises."""
+"""Calls into transformers: without its output, and with one sentence for any exception that it raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def why_not(model_type: str, label: str, error: Exception) -> str:
     if "trust_remote_code" in text or "does not recognize this architecture" in text:
         return (
             f"{label} is of type {model_type!r}, which is no stock transformers class; "
-            "it would need code of its own, which is never run here."
+            "it would need remote code, which is never run here."
         )
     if model_type in NOT_DECODED:  # its config was not even valid
         return not_decoded(model_type, label, NOT_DECODED[model_type])

@@ -78,8 +78,8 @@ def require_weights(folder: Path, label: str) -> None:
 def require_finite(network: nn.Module, label: str) -> None:
     """Raise CheckpointError with the name of the first tensor that holds a NaN or an infinity.
 
-    A sum is one read of the weights, and it is not finite if a value is not; a sum of finite values that overflows is
-    told apart by a second look.
+    A sum is one read of the weights, and it is not finite if a value is not; if a sum of
+    finite values overflows, a second check of the values shows it.
     """
     with torch.inference_mode():
         for name, tensor in network.named_parameters():

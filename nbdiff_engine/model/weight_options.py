@@ -40,7 +40,8 @@ def resolve_device(device: str) -> torch.device:
 def weight_options(
     described: CheckpointDescription, dtype: Dtype, device: torch.device, quantization: Quantization | None
 ) -> dict[str, Any]:
-    """Keyword arguments of from_pretrained. Raises SettingError for a value that is none, or that cannot be met."""
+    """Keyword arguments of from_pretrained. Raises SettingError for an invalid value, or one that does not fit the
+    weights."""
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise SettingError(f"dtype is {brief(dtype)}; choose auto, float32, bfloat16 or float16.")
     if quantization not in (None, "8bit", "4bit"):

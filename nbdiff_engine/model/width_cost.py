@@ -156,7 +156,7 @@ def _measured(model: BlockModel) -> WidthCost:
     start = session.lengths[0]
 
     def seconds(width: int) -> float:
-        # One clean row and noise rows behind it; without an adapter, a causal pass costs the same.
+        # One clean row and noise rows after it; without an adapter, a causal pass costs the same.
         unknown = token if model.draft is None else model.draft.mask_token_id
         groups = [(1, [unknown] * (width - 1))] if width > 1 and model.draft is not None else []
         tokens = [token] if groups else [token] * width

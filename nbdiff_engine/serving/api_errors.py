@@ -3,7 +3,7 @@
 from typing import Any
 
 from nbdiff_engine.errors import NBDiffError, first_problem
-from nbdiff_engine.serving.scheduler import QueueFullError
+from nbdiff_engine.serving.scheduler import RequestQueueFullError
 
 
 class ApiError(Exception):
@@ -22,7 +22,7 @@ class ApiError(Exception):
         """The answer for an exception of the engine or the scheduler."""
         if isinstance(error, ApiError):
             return error
-        if isinstance(error, QueueFullError):
+        if isinstance(error, RequestQueueFullError):
             return cls(429, str(error), "rate_limit_error", code="queue_full")
         if isinstance(error, NBDiffError):
             return cls(400, str(error), "invalid_request_error")

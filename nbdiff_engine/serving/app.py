@@ -21,10 +21,10 @@ from nbdiff_engine.generate import DecodeJob, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.serving.api_errors import ApiError
 from nbdiff_engine.serving.asking import Asking
-from nbdiff_engine.serving.fields import ChatBody, CompletionBody
-from nbdiff_engine.serving.metrics import ServerMetrics
-from nbdiff_engine.serving.replies import Reply
-from nbdiff_engine.serving.scheduler import Limits, Scheduler
+from nbdiff_engine.serving.replies import HttpReply
+from nbdiff_engine.serving.request_fields import ChatBody, CompletionBody
+from nbdiff_engine.serving.scheduler import Scheduler, SchedulerLimits
+from nbdiff_engine.serving.server_metrics import ServerMetrics
 
 MOST_TOKENS = 512  # of an answer, if a request does not say
 
@@ -33,7 +33,7 @@ def make_app(
     model: BlockModel,
     name: str | None = None,
     api_key: str | None = None,
-    limits: Limits | None = None,
+    limits: SchedulerLimits | None = None,
     most_tokens: int = MOST_TOKENS,
 ) -> FastAPI:
     """The server over one model, as an ASGI application. Its lifespan starts and ends the decoding thread.
@@ -113,7 +113,7 @@ def make_app(
         request: Request, body: ChatBody | CompletionBody, makes: list[Callable[[], DecodeJob]]
     ) -> Response:
         require_model(body.model)
-        reply = Reply(served, isinstance(body, ChatBody), body.stream_mode == "denoise")
+        reply = HttpReply(served, isinstance(body, ChatBody), body.stream_mode == "denoise")
         asking = Asking(scheduler, metrics, reply, body.n)
         asking.submit(makes)
         try:

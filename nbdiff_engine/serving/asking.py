@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from nbdiff_engine.generate import DecodeJob
-from nbdiff_engine.serving.metrics import ServerMetrics
-from nbdiff_engine.serving.replies import Reply
+from nbdiff_engine.serving.replies import HttpReply
 from nbdiff_engine.serving.scheduler import Delivery, Request, Scheduler
+from nbdiff_engine.serving.server_metrics import ServerMetrics
 from nbdiff_engine.trace.events import Finish
 
 
 class Asking:
     """The prompts of one HTTP request while they are answered. Used in one event loop; call `close` at the end."""
 
-    def __init__(self, scheduler: Scheduler, metrics: ServerMetrics, reply: Reply, copies: int):
+    def __init__(self, scheduler: Scheduler, metrics: ServerMetrics, reply: HttpReply, copies: int):
         """copies: answers to each prompt."""
         self.reply = reply
         self._scheduler, self._metrics, self._copies = scheduler, metrics, copies
@@ -28,7 +28,7 @@ class Asking:
         self._closed = False
 
     def submit(self, makes: list[Callable[[], DecodeJob]]) -> None:
-        """Put all prompts into the queue. Raises QueueFullError; then none of them stays in it."""
+        """Put all prompts into the queue. Raises RequestQueueFullError; then none of them stays in it."""
         loop = asyncio.get_running_loop()
         try:
             for number, make in enumerate(makes):

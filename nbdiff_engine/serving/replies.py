@@ -125,7 +125,7 @@ def _chat_logprobs(texts: TokenTexts, own: Sequence[tuple[int, TokenLogprobs]]) 
     }
 
 
-class Reply:
+class HttpReply:
     """All answers of one HTTP request."""
 
     def __init__(self, model: str, chat: bool, denoise: bool = False):

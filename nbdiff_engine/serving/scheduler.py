@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _PREPARED_AT_ONCE = 4  # requests between two forwards: to encode a long prompt takes milliseconds
 
 
-class QueueFullError(NBDiffError):
+class RequestQueueFullError(NBDiffError):
     """The server has as many waiting requests as it allows."""
 
 
@@ -34,7 +34,7 @@ class DecodingError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SchedulerLimits:
     """The limits of one server. queue: waiting requests. rows: answers that are decoded together. cache_bytes: keys and
     values of these. prefix_bytes: those kept of ended answers; 0: none. prefill_tokens: of long prompts, in a forward.
     """
@@ -66,9 +66,9 @@ class Request:
 class Scheduler:
     """Decodes requests. `submit` and `cancel` are thread-safe. Call `start` once, and `close` at the end."""
 
-    def __init__(self, model: BlockModel, limits: Limits | None = None):
+    def __init__(self, model: BlockModel, limits: SchedulerLimits | None = None):
         self.model = model
-        self.limits = limits or Limits()
+        self.limits = limits or SchedulerLimits()
         self.prefixes = PrefixCache(self.limits.prefix_bytes) if self.limits.prefix_bytes else None
         self.forwards = 0
         self._changed = threading.Condition()
@@ -94,11 +94,13 @@ class Scheduler:
     def submit(self, make: Callable[[], DecodeJob], copies: int, deliver: Callable[[Delivery], None]) -> Request:
         """Put a request into the queue. make: checks it and encodes its prompt, on the decoding thread.
 
-        Raises QueueFullError.
+        Raises RequestQueueFullError.
         """
         with self._changed:
             if self.waiting >= self.limits.queue:
-                raise QueueFullError(f"This server is busy: {self.waiting} requests are waiting; try again later.")
+                raise RequestQueueFullError(
+                    f"This server is busy: {self.waiting} requests are waiting; try again later."
+                )
             request = Request(make, copies, deliver)
             self._new.append(request)
             self._changed.notify_all()
@@ -220,7 +222,7 @@ class Scheduler:
             )
 
     def _report(self) -> None:
-        """Give out the events of the last tick."""
+        """Deliver the events of the last tick."""
         running = {id(row) for row in self._batch.rows}
         for request in self._active:
             events = [event for row in request.running for event in row.drain()]
@@ -243,6 +245,6 @@ class Scheduler:
             return
         try:
             request.deliver(what)
-        except Exception:  # the reader is gone, for example its event loop is closed
+        except Exception:  # the reader does not exist any more, for example its event loop is closed
             logger.debug("a request has no reader any more", exc_info=True)
             request.cancelled = True

@@ -13,6 +13,15 @@ from typing import Annotated
 import typer
 
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.load_options import (
+    MODEL,
+    AdapterOption,
+    BaseOption,
+    DeviceMapOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizationOption,
+)
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.threads import choose_threads
 
@@ -20,7 +29,7 @@ KEY_VARIABLE = "NBDIFF_API_KEY"
 
 
 def serve_command(
-    model: Annotated[str, typer.Argument(help="Name (see models), folder, GGUF file, LoRA folder or hub id.")] = "nano",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "nano",
     *,
     host: Annotated[
         str, typer.Option(help="Address to listen at; one that others reach needs an API key.")
@@ -31,12 +40,12 @@ def serve_command(
         typer.Option(envvar=KEY_VARIABLE, help="What requests must send as bearer token.", show_default=False),
     ] = None,
     served_name: Annotated[str | None, typer.Option(help="The model's name in requests; default: as loaded.")] = None,
-    base: Annotated[str | None, typer.Option(help="The checkpoint of an adapter.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="An adapter of the model.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, through bitsandbytes.")] = None,
-    device_map: Annotated[str | None, typer.Option(help="auto: spread the layers over all devices.")] = None,
+    base: BaseOption = None,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    quantization: QuantizationOption = None,
+    device_map: DeviceMapOption = None,
     rows: Annotated[int, typer.Option(min=1, help="Answers that are decoded together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 429.")] = 256,
     cache_mb: Annotated[int, typer.Option(min=1, help="Megabytes for the keys and values of running answers.")] = 2048,
@@ -53,7 +62,7 @@ def serve_command(
     import uvicorn
 
     from nbdiff_engine.serving.app import make_app
-    from nbdiff_engine.serving.scheduler import Limits
+    from nbdiff_engine.serving.scheduler import SchedulerLimits
 
     api_key = api_key or None
     if api_key is None and not is_loopback(host):
@@ -63,7 +72,7 @@ def serve_command(
         how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
         loaded = load(model, base=base, adapter=adapter, **how)
         choose_threads(loaded)
-        limits = Limits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
+        limits = SchedulerLimits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
         app = make_app(loaded, served_name, api_key, limits, max_tokens)
         address = f"[{host}]" if ":" in host else host
         print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)

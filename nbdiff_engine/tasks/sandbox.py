@@ -60,7 +60,7 @@ class SandboxUnavailable(SandboxError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallOutcome:
     """The result of one call. problem: the reason if there is no value."""
 
     value: Any = None
@@ -105,7 +105,7 @@ def _forbidden(node: ast.AST, known: set[str]) -> str | None:
     return text if isinstance(node, ast.Name) and text not in known else None
 
 
-def run(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
+def run(code: str, name: str, calls: list[list[Any]]) -> list[CallOutcome]:
     """Call function `name` of `code` with each of the argument lists, in one process. Arguments are JSON values.
 
     Raises SandboxError with the reason if the code has no results, SandboxUnavailable if the system has no limits.
@@ -115,7 +115,7 @@ def run(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
     return run_unlisted(code, name, calls)
 
 
-def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
+def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[CallOutcome]:
     """`run` without the allowlist: only the limits of the process protect the system."""
     if os.name != "posix" or importlib.util.find_spec("resource") is None:
         raise SandboxUnavailable("this system has no resource limits, so no code is run")
@@ -142,7 +142,7 @@ def run_unlisted(code: str, name: str, calls: list[list[Any]]) -> list[Outcome]:
         or not all(isinstance(each, dict) for each in results)
     ):
         raise SandboxError(_NO_RESULT)
-    return [Outcome(each.get("value"), each.get("problem")) for each in results]
+    return [CallOutcome(each.get("value"), each.get("problem")) for each in results]
 
 
 def _report(task: str) -> Any:

@@ -1,10 +1,10 @@
 """Sampling noise: Gumbel noise as a hash of (seed, row, output position, token), and the argmax under it.
 
 argmax(log p + Gumbel noise) is a sample of p. The logarithms of the noise are the expensive part, and only a few tokens
-of a vocabulary can win: the noise is at most -log u, where u in (0, 1) is the hash as a fraction. A token whose
-score - log u is below a score that some token reaches with its noise cannot be the argmax. So the hashes of all tokens
-are compared as integers with a limit for each position, and logarithms are computed for those that pass. The result is
-the argmax over the whole vocabulary, bit for bit.
+of a vocabulary can be the argmax: the noise is at most -log u, where u in (0, 1) is the hash as a fraction. A token
+whose score - log u is below a score that some token reaches with its noise cannot be the argmax. So the hashes of all
+tokens are compared as integers with a limit for each position, and logarithms are computed for those that pass. The
+result is the argmax over the whole vocabulary, bit for bit.
 
 The logarithms are float64 and computed on the CPU; a device needs 64-bit integers and float32 only.
 Shape suffixes: N positions, V vocabulary, K tokens that are left, of all positions.
@@ -23,7 +23,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _SEEN_BITS = 31  # leading bits of a hash that its last step, which the comparison leaves out, does not change
 
 _SMALL = 1 << 16  # scores for which logarithms of all tokens cost less than the search
-_NEAR = 4.0  # tokens this near to the best score, in nats, are tried first: one of them usually wins
+_NEAR = 4.0  # tokens this near to the best score, in nats, are tried first: one of them is usually the argmax
 _FIRST = 1024  # at most that many of them, for each position
 _CHUNK = 24_576  # hashes that fit into the cache of a CPU core, with the space for their next step
 _DEVICE_CHUNK = 1 << 24  # hashes at a time on another device: 128 MiB

@@ -41,7 +41,7 @@ class Prefixes:
     """The prefixes of one row's predicted positions.
 
     counts: the tokens before a pass. tokens: the tokens of the pass, None where masked. lengths: for each position, the
-    number of these tokens that stand before it.
+    number of these tokens before it.
     """
 
     counts: PrefixCounts

@@ -132,7 +132,7 @@ class Verify:
     the accepted ones may be a candidate, and not the draft that the canvas had there.
 
     fixed: the accepted drafts, with AR's probability of each, then AR's own token for the next position,
-    unless the answer ended before it; then, with the reason DRAFT, the tokens that are drafted behind it now: by noise
+    unless the answer ended before it; then, with the reason DRAFT, the tokens that are drafted after it now: by noise
     rows of this same forward, or left from an earlier one.
 
     candidates: (position, token) of each other token of the drafter that was verified beside the drafts, the most
@@ -150,7 +150,7 @@ class Verify:
 
     @property
     def accepted_candidate(self) -> tuple[int, int] | None:
-        """The candidate that was accepted: it stands at the last accepted position, and its token is the one there."""
+        """The candidate that was accepted: it is at the last accepted position, and its token is the one there."""
         last = next((each for each in self.fixed if each.position == self.start + self.accepted), None)
         found = None if last is None or not self.accepted else (last.position, last.token)
         return found if found in self.candidates else None

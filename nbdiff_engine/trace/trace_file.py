@@ -340,7 +340,7 @@ def _number_up_to(value: Any, most: float = 1.0) -> float:
 def _logarithm(value: Any) -> float:
     """Of a probability; rounding may put it just above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -math.inf < value <= 1e-5:
-        raise ValueError(f"{brief(value)} stands where the logarithm of a probability belongs")
+        raise ValueError(f"{brief(value)} is not the logarithm of a probability")
     return value
 
 
@@ -352,7 +352,7 @@ def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool)
     for number, event in enumerate(events, start=1):
         if isinstance(event, Finish):
             if number < len(events):
-                raise ValueError("it goes on after its finish")
+                raise ValueError("it continues after its finish")
             return
         if isinstance(event, Edit):
             end = event.start + len(event.tokens)
@@ -370,5 +370,5 @@ def _check_order(events: Sequence[DecodeEvent], prompt_tokens: int, whole: bool)
             raise ValueError(f"{event.accepted} drafts were accepted of a block of {event.stop - event.start}")
         for each in (*event.fixed, *getattr(event, "pending", ())):
             if not 0 <= each.position <= reach:
-                raise ValueError("a token stands outside the answer")
+                raise ValueError("a token lies outside the answer")
             reach = max(reach, each.position + 1)

@@ -23,7 +23,7 @@ class KeptTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatComponents:
     """The components of the chat. turns: a list of KeptTurn. list: shows them; its event `picked` names one."""
 
     turns: gr.State
@@ -47,7 +47,7 @@ class Conversation:
         }
 
 
-def build() -> Conversation:
+def build() -> ChatComponents:
     """Lay it out in the Blocks being built; it is hidden until there is a turn."""
     turns = gr.State([])
     with gr.Column(elem_id="conversation", visible=False) as row:
@@ -60,7 +60,7 @@ def build() -> Conversation:
             elem_id="turns",
         )
         clear = gr.Button("New chat", size="sm", min_width=110, elem_id="forget")
-    return Conversation(turns, row, listed, clear)
+    return ChatComponents(turns, row, listed, clear)
 
 
 def _shown(turn: KeptTurn) -> dict[str, str]:

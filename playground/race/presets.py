@@ -5,7 +5,7 @@ from playground.race.run_spec import LaneSpec
 
 FIRST = "All strategies"
 SMALL_BLOCK = 16
-_FEW_DRAFTS = 4  # a forward with noise behind each draft has the square of it as its width
+_FEW_DRAFTS = 4  # a forward with noise rows after each draft has the square of it as its width
 
 
 def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
@@ -64,7 +64,7 @@ def draft_presets(name: str, block_size: int) -> dict[str, list[LaneSpec]]:
 
     def drafted(size: int = few) -> LaneSpec:
         # By default it drafts only where that costs no time on this machine, which may be nowhere. With few drafts, a
-        # forward of their own for them is the cheapest on a CPU.
+        # separate forward for them is the cheapest on a CPU.
         how = {"draft_layout": "separate", "draft_backoff": False}
         return LaneSpec(model=name, strategy="self_speculative", block_size=size, **how)
 

@@ -95,20 +95,20 @@ def _times(best: Entry, other: Entry) -> str:
         cost = 1.0
     fewer = best.per_forward / other.per_forward
     ratio = fewer / cost
-    # The quartiles that are worst for the claim must still carry it.
+    # The claim must hold even with the quartiles that are worst for it.
     spread = (its.low / mine.high if ratio > 1 else mine.low / its.high) * (fewer if ratio > 1 else 1 / fewer)
     if max(ratio, 1 / ratio) < TIE or spread <= 1:
         return f"In time this run shows {NO_DIFFERENCE}."
     same_text = best.tokens == other.tokens
-    sooner = "sooner" if same_text else "faster per token"
+    faster = "faster" if same_text else "faster per token"
     because = (
         f"a forward of {best.name} took about as long as one of {other.name}"
         if doubtful or abs(cost - 1) < TIE - 1
         else f"a forward of {best.name} took {cost:.1f}x the time of one of {other.name}"
     )
     if ratio > 1:
-        return f"By the median forward it was about {ratio:.1f}x {sooner}: {because}."
-    return f"By the median forward {other.name} was about {1 / ratio:.1f}x {sooner} all the same: {because}."
+        return f"By the median forward it was about {ratio:.1f}x {faster}: {because}."
+    return f"By the median forward {other.name} was nevertheless about {1 / ratio:.1f}x {faster}: {because}."
 
 
 def _agree(lanes: list[Entry]) -> bool:

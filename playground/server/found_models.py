@@ -14,6 +14,7 @@ from nbdiff_engine.model.gguf_files import conversions
 from nbdiff_engine.model.hub_checkpoints import HubName, cached_checkpoints
 from nbdiff_engine.model.outline import Outline, outline
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG
 from playground.options import ServerOptions
 from playground.server.coming_model import can_be_loaded
 from training.jobs import Jobs
@@ -121,7 +122,7 @@ def _checkpoints_in(root: Path) -> Iterator[Path]:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return False
     return any(folder.glob("*.safetensors"))
 

@@ -20,7 +20,7 @@ from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.errors import brief, first_problem
-from nbdiff_engine.evaluation.answering import Progress, answers_in_turn
+from nbdiff_engine.evaluation.answering import DecodeProgress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
@@ -232,7 +232,7 @@ def _frames(
     with loaded.using(model.name), closing(answers):
         for each in answers:
             number = first + each.setting
-            if isinstance(each, Progress):
+            if isinstance(each, DecodeProgress):
                 if each.warm_up:
                     if each.events == 0:
                         yield At(number, 0, warm_up=True)

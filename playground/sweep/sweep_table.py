@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbdiff_engine.evaluation.table import or_dash
 from playground.race.run_spec import LaneSpec
 from playground.server.worker import Frame, Reply
 from playground.sweep.sweep import SweepSetting
@@ -109,12 +110,12 @@ def columns_of(rows: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
     cells = []
     for each in rows:
         figures = [
-            _or_dash(each.tpf, ".2f"),
-            _or_dash(each.tokens_per_second, ".0f"),
-            _or_dash(each.speed, ".2f"),
-            _or_dash(each.same_as_ar, ".0%"),
+            or_dash(each.tpf, ".2f"),
+            or_dash(each.tokens_per_second, ".0f"),
+            or_dash(each.speed, ".2f"),
+            or_dash(each.same_as_ar, ".0%"),
             _accuracy(each),
-            _or_dash(each.mean_tokens, ".1f"),
+            or_dash(each.mean_tokens, ".1f"),
             str(each.n),
         ]
         cells.append([each.setting, *([each.series] if several else []), *figures])
@@ -139,12 +140,12 @@ def how_little(rows: Sequence[TableRow]) -> str:
     return (
         f"{row.n} problem{'' if row.n == 1 else 's'} say little: {right} of {row.n} right means an accuracy between "
         f"{row.accuracy_low:.0%} and {row.accuracy_high:.0%} (95 % interval). Two settings that differ by less than "
-        f"about {100 * width / 2:.0f} points cannot be told apart; take {MANY} problems or more."
+        f"about {100 * width / 2:.0f} points cannot be distinguished; take {MANY} problems or more."
     )
 
 
 def text_of(prompt: str | list[dict[str, str]]) -> str:
-    """A prompt as text; the turns of a conversation on lines of their own."""
+    """A prompt as text; the turns of a conversation on separate lines."""
     return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
 
 
@@ -163,7 +164,3 @@ def answers_of(frames: Iterable[Frame], prompts: Sequence[Any], setting: int | N
         for each in frames
         if isinstance(each, SweepAnswer) and setting in (None, each.setting)
     ]
-
-
-def _or_dash(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)

@@ -9,7 +9,8 @@ from nbdiff_engine.errors import brief
 from playground.training_tab.fields import Field, as_overrides, fields, flat
 from training.errors import RecipeError
 from training.jobs import JobSpec
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 
 QUANTIZATIONS = {"As stored": None, "8 bit": "8bit", "4 bit": "4bit"}
 LONGEST_NAME = 80

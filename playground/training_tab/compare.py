@@ -8,11 +8,11 @@ import gradio as gr
 from nbdiff_engine import NBDiffError
 from playground.page_words import say
 from playground.training_tab import curves
-from playground.training_tab.events import QUIET, Updates
+from playground.training_tab.event_options import QUIET, Updates
 from playground.training_tab.run_table import HEADERS, RunTable
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
-from training.run.log_lines import Evaluation
+from training.run.log_lines import HeldOutEvaluation
 from training.run.run_folder import flat
 
 FEWEST, MOST = 2, 4
@@ -142,7 +142,7 @@ class Compare:
         }
 
 
-def held_out_points(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
+def held_out_points(evaluations: Sequence[HeldOutEvaluation]) -> list[tuple[int, float]]:
     """(step, held-out loss at the largest block size); for blocks of one token, the AR loss."""
     found = []
     for line in evaluations:
@@ -155,7 +155,7 @@ def held_out_points(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]
     return found
 
 
-def accepted_points(evaluations: Sequence[Evaluation]) -> list[tuple[int, float]]:
+def accepted_points(evaluations: Sequence[HeldOutEvaluation]) -> list[tuple[int, float]]:
     """(step, drafts in a row that are right): of a draft adapter, or else of self-speculation."""
     found = [
         (line.step, line.accepted_drafts if line.acceptance is None else line.acceptance.accepted_run)

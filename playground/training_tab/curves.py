@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from playground.drawing import INK, add_line, blank
 from playground.training_tab.x_axis import STEPS, XAxis
 from training.recipe.block_schedule import BlockGrowth
-from training.run.log_lines import Evaluation, Probe, StepFigures
+from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
 
 Line = TypeVar("Line")
 Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
@@ -88,7 +88,9 @@ def rate(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
     return figure
 
 
-def held_out(evaluations: Sequence[Evaluation], metrics: Sequence[StepFigures] = (), x: XAxis = STEPS) -> go.Figure:
+def held_out(
+    evaluations: Sequence[HeldOutEvaluation], metrics: Sequence[StepFigures] = (), x: XAxis = STEPS
+) -> go.Figure:
     """The held-out MDM loss, one line for each block size; at block size 1, the AR loss. For a draft adapter, its
     acceptance. metrics: of the run, whose phases are shaded."""
     if any(line.acceptance is not None for line in evaluations):
@@ -107,7 +109,7 @@ def held_out(evaluations: Sequence[Evaluation], metrics: Sequence[StepFigures] =
     return _phased(figure, metrics, x)
 
 
-def acceptance(evaluations: Sequence[Evaluation], x: XAxis = STEPS) -> go.Figure:
+def acceptance(evaluations: Sequence[HeldOutEvaluation], x: XAxis = STEPS) -> go.Figure:
     """The share of right drafts of a draft adapter, one line for each offset, and the mean accepted run."""
     figure = _figure(x.title, "Right drafts")
     shown = thinned([line for line in evaluations if line.acceptance is not None])

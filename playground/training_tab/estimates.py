@@ -9,7 +9,8 @@ from nbdiff_engine import NBDiffError, bundled_models
 from nbdiff_engine.model.gguf_files import conversions
 from nbdiff_engine.model.hub_checkpoints import HubName, is_cached
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
-from playground.training_tab.quantities import duration, memory
+from playground.page_words import bytes_in_words
+from playground.training_tab.quantities import duration
 from training.recipe.recipe import Recipe
 
 FILE = "estimate.json"
@@ -37,11 +38,11 @@ class RunEstimate:
         if self.machine_memory:
             enough = self.peak_memory < 0.9 * self.machine_memory
             verdict = "fits" if enough else "does not fit; try gradient checkpointing, LoRA or a shorter packed length"
-            fits = f" of {memory(self.machine_memory)}: it {verdict}"
+            fits = f" of {bytes_in_words(self.machine_memory)}: it {verdict}"
         share = "all" if self.trained >= self.parameters else f"{100 * self.trained / self.parameters:.2g} %"
         time = "" if self.seconds is None else f" Time: at least {duration(self.seconds)}."
         return (
-            f"Memory: about {memory(self.peak_memory)}{fits}.{time} {self.model}, "
+            f"Memory: about {bytes_in_words(self.peak_memory)}{fits}.{time} {self.model}, "
             f"{self.parameters / 1e6:,.1f} million parameters, {share} of them trained; "
             f"{self.max_steps:,} steps of {self.tokens_per_step:,} tokens."
         )

@@ -22,13 +22,14 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
-from playground.training_tab.events import QUEUED, QUIET, SAVE_FILE, Updates
+from playground.training_tab.event_options import QUEUED, QUIET, SAVE_FILE, Updates
 from playground.training_tab.own_data import OwnData
 from playground.training_tab.setting_inputs import setting_inputs
 from playground.training_tab.trackers import TrackerTicks, require_trackers
 from playground.training_tab.words import about, refused
 from training.jobs import Jobs, TrainingJob
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 
 FIRST = "smoke"
 ANY_MODEL = "lora"

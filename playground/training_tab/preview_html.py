@@ -18,7 +18,7 @@ def preview_html(picture: Picture) -> str:
     documents = "".join(_document(number, each, picture) for number, each in enumerate(picture.documents, start=1))
     legend = (
         '<p class="legend"><span class="block"><span class="t masked">&nbsp;</span></span> masked: the model predicts '
-        'this token <span class="block"><span class="t fill">·</span></span> fill: behind the end of the answer, up to '
+        'this token <span class="block"><span class="t fill">·</span></span> fill: after the end of the answer, up to '
         "the full block</p>"
     )
     figures = f'<pre tabindex="0" aria-label="Counts">{html.escape(picture.figures)}</pre>'

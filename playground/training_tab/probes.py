@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from playground.training_tab import curves
-from playground.training_tab.events import QUIET, Updates
+from playground.training_tab.event_options import QUIET, Updates
 from training.run.log_lines import Probe, ProbeAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."

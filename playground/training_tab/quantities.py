@@ -1,4 +1,4 @@
-"""Seconds and bytes in words, as the tab shows them."""
+"""Seconds in words, as the tab shows them."""
 
 from training.planning import durations
 
@@ -8,8 +8,3 @@ ALMOST = 1.0  # seconds; a shorter time is shown as "under 1 s"
 def duration(seconds: float) -> str:
     """A time in words, such as "50 min"."""
     return "under 1 s" if seconds < ALMOST else durations.duration(seconds)
-
-
-def memory(size: float) -> str:
-    """A number of bytes in words, such as "1.2 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -8,7 +8,7 @@ from playground.training_tab.seen import stamp
 from training.jobs import Jobs, TrainingJob
 from training.jobs.notes import read_note
 from training.recipe.recipe import Recipe
-from training.run.log_lines import Evaluation, Probe, StepFigures
+from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
 
 HEADERS = (
     *("Name", "Date", "State", "Recipe", "Base", "Steps", "MDM loss", "AR loss", "Held-out loss"),
@@ -44,7 +44,9 @@ class RunTable:
         return known[1]
 
 
-def scores(metrics: Sequence[StepFigures], evaluations: Sequence[Evaluation], probes: Sequence[Probe]) -> list[str]:
+def scores(
+    metrics: Sequence[StepFigures], evaluations: Sequence[HeldOutEvaluation], probes: Sequence[Probe]
+) -> list[str]:
     """The last losses, held-out loss, accepted run, tokens per forward and accuracy of a run; "-" for what it lacks."""
     last = metrics[-1] if metrics else None
     newest = evaluations[-1] if evaluations else None

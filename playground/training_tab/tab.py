@@ -10,10 +10,10 @@ from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
 from playground.training_tab.asked import LONGEST_NAME
+from playground.training_tab.checkpoint_opener import CheckpointOpener
 from playground.training_tab.compare import Compare
-from playground.training_tab.events import QUEUED, QUIET, Updates
+from playground.training_tab.event_options import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
-from playground.training_tab.opening import Opening
 from playground.training_tab.watch import KEEP_ADDRESS, Watch
 from playground.training_tab.words import choice, refused
 from training.jobs import Jobs, TrainingJob
@@ -40,7 +40,7 @@ class TrainingTab:
         self.form = JobForm(loaded, options, jobs)
         self.watch = Watch(jobs)
         self.compare = Compare(jobs)
-        self.opening = Opening(loaded, worker, jobs)
+        self.opening = CheckpointOpener(loaded, worker, jobs)
 
     def build(self, opened: gr.State) -> None:
         """opened: set to an OpenedCheckpoint when the visitor opens a checkpoint."""

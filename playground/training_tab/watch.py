@@ -16,10 +16,10 @@ from nbdiff_engine import NBDiffError
 from nbdiff_engine.model.draft_spec import DRAFT_SPEC
 from playground.page_words import say
 from playground.training_tab import curves, estimates, words
-from playground.training_tab.events import QUIET, SAVE_FILE, Updates
+from playground.training_tab.checkpoint_opener import FINAL
+from playground.training_tab.event_options import QUIET, SAVE_FILE, Updates
 from playground.training_tab.metrics_csv import metrics_csv
-from playground.training_tab.notes import Notes
-from playground.training_tab.opening import FINAL
+from playground.training_tab.note_field import Notes
 from playground.training_tab.pace import LIVE_SECONDS, redraw_seconds, tick_seconds
 from playground.training_tab.probes import Probes
 from playground.training_tab.seen import SCALES, Seen, SeenPanel, View, stamp

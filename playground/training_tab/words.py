@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from playground.page_words import say
+from playground.page_words import bytes_in_words, say
 from playground.training_tab.estimates import RunEstimate
-from playground.training_tab.quantities import duration, memory
+from playground.training_tab.quantities import duration
 from training.jobs import TrainingJob, states
 from training.recipe.recipe import Recipe
 from training.run.log_lines import StepFigures
@@ -89,9 +89,10 @@ def _against_estimate(job: TrainingJob, last: StepFigures | None, estimated: Run
     tiles = []
     memory_estimated = None if estimated is None else estimated.peak_memory
     if last and last.peak_memory:
-        tiles.append(Tile("Memory", memory(last.peak_memory), _error(memory_estimated, last.peak_memory, memory)))
+        note = _error(memory_estimated, last.peak_memory, bytes_in_words)
+        tiles.append(Tile("Memory", bytes_in_words(last.peak_memory), note))
     elif memory_estimated:
-        tiles.append(Tile("Memory", f"~{memory(memory_estimated)}", "estimated"))
+        tiles.append(Tile("Memory", f"~{bytes_in_words(memory_estimated)}", "estimated"))
     time_estimated = None if estimated is None else estimated.seconds
     if last and last.seconds:
         if job.max_steps and last.step == job.max_steps:

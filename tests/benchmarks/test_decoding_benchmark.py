@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import decode_split
 from benchmarks.contenders import Answers, contenders, cut
 from benchmarks.decode_split import PARTS, measured, split
-from benchmarks.decoding import race
 from benchmarks.measuring import ratio, table, take_turns
+from benchmarks.race import RaceDifference, race
 from benchmarks.roofline import ForwardWork, MachineLimits, work_of
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.model.block_model import BlockModel
@@ -114,11 +114,18 @@ def test_every_lossless_row_gives_the_tokens_of_ar():
     prompts = [prompt_ids(length, seed=length) for length in (9, 4, 6)]
     for batch in (1, 2):
         rows = contenders(model, model.network, None, prompts, 20, batch)
-        found, differences = race(model, rows, prompts, 1, "test")
-        assert not differences
-        assert all(row.equal_to_ar == 1 for row in found if row.lossless)
-        assert {row.name for row in found} >= {"AR, ours", "transformers.generate", "self-speculation"}
-        assert found[0].x_ar == found[1].x_transformers == 1
+        found = race(model, rows, prompts, 1, "test")
+        assert not found.differences
+        assert all(row.equal_to_ar == 1 for row in found.rows if row.lossless)
+        assert {row.name for row in found.rows} >= {"AR, ours", "transformers.generate", "self-speculation"}
+        assert found.rows[0].x_ar == found.rows[1].x_transformers == 1
+        assert len(found.to_text().splitlines()) == 1 + len(rows) == 1 + len(found.to_json()["rows"])
+
+
+def test_a_difference_from_ar_is_one_line():
+    line = "prompt 3, from token 5; AR's two best logits differ by 0.0250 there"
+    assert str(RaceDifference("drafts", None, 3, 5, 0.025)) == f"not AR's tokens: drafts, {line}"
+    assert str(RaceDifference("drafts", 8, 3, 5, 0.025)) == f"not AR's tokens: drafts, blocks of 8, {line}"
 
 
 def test_an_answer_is_cut_after_its_first_eos():

@@ -33,7 +33,7 @@ def traced(model: nb.BlockModel, prompt=PROMPT, **settings) -> Trace:
 
 
 def decode_fork(model: nb.BlockModel, trace: Trace, after: int, changes=None, **settings) -> Trace:
-    """Decode a fork to its end. Its trace must survive its file format."""
+    """Decode a fork to its end. Its trace must be the same after its file format."""
     edit, start = fork(trace, after, changes or {})
     job = nb.prepare(model, list(trace.prompt_ids), start=start, **{**trace.settings, **settings})
     made = job.trace(0, list(continued(trace.events[:after], edit, job)))

@@ -10,7 +10,7 @@ from random import Random
 from nbdiff_engine.errors import brief
 from training.corpus import math
 from training.corpus.chat_topics import ACTIVITIES, CODE, KNOWLEDGE, READERS, TEXTS
-from training.corpus.draft import SPLITS, split_of
+from training.corpus.keyed_problem import SPLITS, split_of
 from training.errors import DataError
 
 _CHAT = (
@@ -87,8 +87,8 @@ def _drawn_from(subjects: tuple[str, ...], wordings: tuple[str, ...]) -> Callabl
 
 
 def _maths(rng: Random) -> Drawn:
-    draft = math.draw(rng)
-    return draft.key, draft.problem.prompt
+    keyed = math.draw(rng)
+    return keyed.key, keyed.problem.prompt
 
 
 _DRAW: dict[str, Callable[[Random], Drawn]] = {

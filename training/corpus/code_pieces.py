@@ -15,7 +15,7 @@ PAIRS = (("a", "b"), ("x", "y"), ("left", "right"), ("first", "second"))
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class CodePiece:
     """One piece. asked: its wordings. code: its Python code. does: computes the same, for the examples."""
 
     asked: tuple[str, ...]
@@ -23,41 +23,43 @@ class Piece:
     does: Callable[..., Any]
 
 
-def _kept() -> tuple[Piece, ...]:
+def _kept() -> tuple[CodePiece, ...]:
     pieces = [
-        Piece(("even numbers", "numbers divisible by two"), "x % 2 == 0", lambda x: x % 2 == 0),
-        Piece(("odd numbers", "numbers not divisible by two"), "x % 2 == 1", lambda x: x % 2 == 1),
-        Piece(("positive numbers", "numbers above zero"), "x > 0", lambda x: x > 0),
-        Piece(("negative numbers", "numbers below zero"), "x < 0", lambda x: x < 0),
-        Piece(("numbers other than zero", "numbers that are not zero"), "x != 0", lambda x: x != 0),
+        CodePiece(("even numbers", "numbers divisible by two"), "x % 2 == 0", lambda x: x % 2 == 0),
+        CodePiece(("odd numbers", "numbers not divisible by two"), "x % 2 == 1", lambda x: x % 2 == 1),
+        CodePiece(("positive numbers", "numbers above zero"), "x > 0", lambda x: x > 0),
+        CodePiece(("negative numbers", "numbers below zero"), "x < 0", lambda x: x < 0),
+        CodePiece(("numbers other than zero", "numbers that are not zero"), "x != 0", lambda x: x != 0),
     ]
     for n in (2, 3, 5, 8, 10):
         asked = (f"numbers greater than {n}", f"numbers above {n}")
-        pieces.append(Piece(asked, f"x > {n}", lambda x, n=n: x > n))
+        pieces.append(CodePiece(asked, f"x > {n}", lambda x, n=n: x > n))
     for n in (3, 4, 6, 9):
         asked = (f"numbers less than {n}", f"numbers below {n}")
-        pieces.append(Piece(asked, f"x < {n}", lambda x, n=n: x < n))
+        pieces.append(CodePiece(asked, f"x < {n}", lambda x, n=n: x < n))
     for n in (3, 4, 5, 7):
         asked = (f"numbers divisible by {n}", f"multiples of {n}")
-        pieces.append(Piece(asked, f"x % {n} == 0", lambda x, n=n: x % n == 0))
+        pieces.append(CodePiece(asked, f"x % {n} == 0", lambda x, n=n: x % n == 0))
     return tuple(pieces)
 
 
-def _changed() -> tuple[Piece, ...]:
+def _changed() -> tuple[CodePiece, ...]:
     pieces = [
-        Piece(("the squares of {what}", "{what}, squared,"), "x * x", lambda x: x * x),
-        Piece(("the doubles of {what}", "twice {what}"), "x * 2", lambda x: x * 2),
-        Piece(("the triples of {what}", "three times {what}"), "x * 3", lambda x: x * 3),
-        Piece(("the absolute values of {what}", "the distances from zero of {what}"), "abs(x)", abs),
-        Piece(("the opposites of {what}", "{what}, negated,"), "-x", lambda x: -x),
-        Piece(("the halves, rounded down, of {what}", "{what}, halved and rounded down,"), "x // 2", lambda x: x // 2),
+        CodePiece(("the squares of {what}", "{what}, squared,"), "x * x", lambda x: x * x),
+        CodePiece(("the doubles of {what}", "twice {what}"), "x * 2", lambda x: x * 2),
+        CodePiece(("the triples of {what}", "three times {what}"), "x * 3", lambda x: x * 3),
+        CodePiece(("the absolute values of {what}", "the distances from zero of {what}"), "abs(x)", abs),
+        CodePiece(("the opposites of {what}", "{what}, negated,"), "-x", lambda x: -x),
+        CodePiece(
+            ("the halves, rounded down, of {what}", "{what}, halved and rounded down,"), "x // 2", lambda x: x // 2
+        ),
     ]
     for n in (1, 2, 3, 5, 10):
         asked = (f"each of {{what}} plus {n}", f"{n} more than each of {{what}}")
-        pieces.append(Piece(asked, f"x + {n}", lambda x, n=n: x + n))
+        pieces.append(CodePiece(asked, f"x + {n}", lambda x, n=n: x + n))
     for n in (1, 2, 4):
         asked = (f"each of {{what}} minus {n}", f"{n} less than each of {{what}}")
-        pieces.append(Piece(asked, f"x - {n}", lambda x, n=n: x - n))
+        pieces.append(CodePiece(asked, f"x - {n}", lambda x, n=n: x - n))
     return tuple(pieces)
 
 
@@ -65,25 +67,25 @@ KEPT = _kept()
 CHANGED = _changed()
 # `{what}`: the words for the values; `{each}`: the value per number; `{loop}`: the loop with its condition
 GATHERED = (
-    Piece(("the sum of {what}", "the total of {what}"), "sum({each} {loop})", sum),
-    Piece(("a list of {what}", "all of {what} in a list"), "[{each} {loop}]", list),
-    Piece(("a sorted list of {what}", "{what} in rising order"), "sorted({each} {loop})", sorted),
-    Piece(
+    CodePiece(("the sum of {what}", "the total of {what}"), "sum({each} {loop})", sum),
+    CodePiece(("a list of {what}", "all of {what} in a list"), "[{each} {loop}]", list),
+    CodePiece(("a sorted list of {what}", "{what} in rising order"), "sorted({each} {loop})", sorted),
+    CodePiece(
         ("a reversed list of {what}", "{what} from last to first"),
         "[{each} {loop}][::-1]",
         lambda found: list(found)[::-1],
     ),
-    Piece(
+    CodePiece(
         ("the largest, or 0, of {what}", "the maximum, or 0, of {what}"),
         "max(({each} {loop}), default=0)",
         lambda f: max(f, default=0),
     ),
-    Piece(
+    CodePiece(
         ("the smallest, or 0, of {what}", "the minimum, or 0, of {what}"),
         "min(({each} {loop}), default=0)",
         lambda f: min(f, default=0),
     ),
-    Piece(
+    CodePiece(
         ("a sorted list without repeats of {what}", "{what} in rising order without repeats"),
         "sorted({{each} {loop}})",
         lambda f: sorted(set(f)),
@@ -91,41 +93,43 @@ GATHERED = (
 )
 # about the numbers that meet a condition, without a change; `does` gets the condition's value for each number
 TESTED = (
-    Piece(("how many {what} there are", "the count of {what}"), "sum(1 {loop})", sum),
-    Piece(("whether there are any {what}", "True if there are {what}"), "any({condition} {plain})", any),
-    Piece(("whether there are only {what}", "True if all are {what}"), "all({condition} {plain})", all),
+    CodePiece(("how many {what} there are", "the count of {what}"), "sum(1 {loop})", sum),
+    CodePiece(("whether there are any {what}", "True if there are {what}"), "any({condition} {plain})", any),
+    CodePiece(("whether there are only {what}", "True if all are {what}"), "all({condition} {plain})", all),
 )
 
 TEXT_CHANGED = (
-    Piece(("in upper case", "in capital letters"), ".upper()", str.upper),
-    Piece(("in lower case", "in small letters"), ".lower()", str.lower),
-    Piece(("reversed", "backwards"), "[::-1]", lambda text: text[::-1]),
-    Piece(("without spaces", "with all spaces removed"), '.replace(" ", "")', lambda text: text.replace(" ", "")),
-    Piece(
+    CodePiece(("in upper case", "in capital letters"), ".upper()", str.upper),
+    CodePiece(("in lower case", "in small letters"), ".lower()", str.lower),
+    CodePiece(("reversed", "backwards"), "[::-1]", lambda text: text[::-1]),
+    CodePiece(("without spaces", "with all spaces removed"), '.replace(" ", "")', lambda text: text.replace(" ", "")),
+    CodePiece(
         ("with dashes for spaces", "with each space made a dash"), '.replace(" ", "-")', lambda t: t.replace(" ", "-")
     ),
-    Piece(("without its first letter", "with the first letter cut off"), "[1:]", lambda text: text[1:]),
-    Piece(("without its last letter", "with the last letter cut off"), "[:-1]", lambda text: text[:-1]),
-    Piece(("repeated twice", "written two times"), " * 2", lambda text: text * 2),
-    Piece(("repeated three times", "written three times"), " * 3", lambda text: text * 3),
+    CodePiece(("without its first letter", "with the first letter cut off"), "[1:]", lambda text: text[1:]),
+    CodePiece(("without its last letter", "with the last letter cut off"), "[:-1]", lambda text: text[:-1]),
+    CodePiece(("repeated twice", "written two times"), " * 2", lambda text: text * 2),
+    CodePiece(("repeated three times", "written three times"), " * 3", lambda text: text * 3),
 )
 TEXT_MEASURED = (
-    Piece(("the length of {text}", "the number of characters in {text}"), "len({text})", len),
-    Piece(
+    CodePiece(("the length of {text}", "the number of characters in {text}"), "len({text})", len),
+    CodePiece(
         ("the number of vowels in {text}", "how many vowels {text} has"),
         'sum(1 for c in {text} if c in "aeiou")',
         lambda text: sum(1 for c in text if c in "aeiou"),
     ),
-    Piece(
+    CodePiece(
         ("the number of words in {text}", "how many words {text} has"), "len({text}.split())", lambda t: len(t.split())
     ),
-    Piece(("the first letter of {text}", "the letter that {text} starts with"), "{text}[:1]", lambda text: text[:1]),
-    Piece(("the last letter of {text}", "the letter that {text} ends with"), "{text}[-1:]", lambda text: text[-1:]),
-    Piece(("{text} cut into words", "{text} split into words"), "{text}.split()", str.split),
-    Piece(("{text} cut into letters", "{text} split into letters"), "list({text})", list),
-    Piece(("the sorted letters of {text}", "the letters of {text} in order"), "sorted({text})", sorted),
+    CodePiece(
+        ("the first letter of {text}", "the letter that {text} starts with"), "{text}[:1]", lambda text: text[:1]
+    ),
+    CodePiece(("the last letter of {text}", "the letter that {text} ends with"), "{text}[-1:]", lambda text: text[-1:]),
+    CodePiece(("{text} cut into words", "{text} split into words"), "{text}.split()", str.split),
+    CodePiece(("{text} cut into letters", "{text} split into letters"), "list({text})", list),
+    CodePiece(("the sorted letters of {text}", "the letters of {text} in order"), "sorted({text})", sorted),
     *(
-        Piece(
+        CodePiece(
             (f'the number of "{letter}" in {{text}}', f'how often "{letter}" is in {{text}}'),
             f'{{text}}.count("{letter}")',
             lambda text, letter=letter: text.count(letter),
@@ -134,9 +138,9 @@ TEXT_MEASURED = (
     ),
 )
 WORDS_KEPT = (
-    Piece(("words",), "", lambda word: True),
+    CodePiece(("words",), "", lambda word: True),
     *(
-        Piece(
+        CodePiece(
             (f"words longer than {n} letters", f"words of more than {n} letters"),
             f" if len(w) > {n}",
             lambda w, n=n: len(w) > n,
@@ -144,7 +148,7 @@ WORDS_KEPT = (
         for n in (2, 3, 4)
     ),
     *(
-        Piece(
+        CodePiece(
             (f'words with "{letter}"', f'words that hold "{letter}"'),
             f' if "{letter}" in w',
             lambda w, letter=letter: letter in w,
@@ -153,18 +157,18 @@ WORDS_KEPT = (
     ),
 )
 WORDS_CHANGED = (
-    Piece(("the {what}", "all the {what}"), "w", lambda word: word),
-    Piece(("the lengths of the {what}", "the sizes of the {what}"), "len(w)", len),
-    Piece(("the {what}, each reversed,", "the {what}, each backwards,"), "w[::-1]", lambda word: word[::-1]),
-    Piece(("the first letters of the {what}", "the starting letters of the {what}"), "w[0]", lambda word: word[0]),
-    Piece(("the {what} in upper case", "the {what} in capital letters"), "w.upper()", str.upper),
+    CodePiece(("the {what}", "all the {what}"), "w", lambda word: word),
+    CodePiece(("the lengths of the {what}", "the sizes of the {what}"), "len(w)", len),
+    CodePiece(("the {what}, each reversed,", "the {what}, each backwards,"), "w[::-1]", lambda word: word[::-1]),
+    CodePiece(("the first letters of the {what}", "the starting letters of the {what}"), "w[0]", lambda word: word[0]),
+    CodePiece(("the {what} in upper case", "the {what} in capital letters"), "w.upper()", str.upper),
 )
 WORDS_GATHERED = (
-    Piece(("a list of {what}", "all of {what} in a list"), "[{each} {loop}]", list),
-    Piece(("a sorted list of {what}", "{what} in rising order"), "sorted({each} {loop})", sorted),
+    CodePiece(("a list of {what}", "all of {what} in a list"), "[{each} {loop}]", list),
+    CodePiece(("a sorted list of {what}", "{what} in rising order"), "sorted({each} {loop})", sorted),
 )
 WORDS_JOINED = tuple(
-    Piece(
+    CodePiece(
         (f"{{what}} joined with {name}", f"one text of {{what}} with {name} between"),
         f'"{mark}".join({{each}} {{loop}})',
         mark.join,
@@ -174,31 +178,31 @@ WORDS_JOINED = tuple(
 
 # functions of one integer: `{arg}` is its name
 NUMBERS = (
-    Piece(("whether {arg} is even", "True if {arg} is even"), "return {arg} % 2 == 0", lambda n: n % 2 == 0),
-    Piece(("whether {arg} is odd", "True if {arg} is odd"), "return {arg} % 2 == 1", lambda n: n % 2 == 1),
-    Piece(("the square of {arg}", "{arg} times itself"), "return {arg} * {arg}", lambda n: n * n),
-    Piece(("the cube of {arg}", "{arg} to the third power"), "return {arg} * {arg} * {arg}", lambda n: n * n * n),
-    Piece(("the absolute value of {arg}", "how far {arg} is from zero"), "return abs({arg})", abs),
-    Piece(
+    CodePiece(("whether {arg} is even", "True if {arg} is even"), "return {arg} % 2 == 0", lambda n: n % 2 == 0),
+    CodePiece(("whether {arg} is odd", "True if {arg} is odd"), "return {arg} % 2 == 1", lambda n: n % 2 == 1),
+    CodePiece(("the square of {arg}", "{arg} times itself"), "return {arg} * {arg}", lambda n: n * n),
+    CodePiece(("the cube of {arg}", "{arg} to the third power"), "return {arg} * {arg} * {arg}", lambda n: n * n * n),
+    CodePiece(("the absolute value of {arg}", "how far {arg} is from zero"), "return abs({arg})", abs),
+    CodePiece(
         ("the number of digits of {arg}", "how many digits {arg} has"), "return len(str({arg}))", lambda n: len(str(n))
     ),
-    Piece(
+    CodePiece(
         ("the sum of the digits of {arg}", "the digit sum of {arg}"),
         "return sum(int(d) for d in str({arg}))",
         lambda n: sum(int(d) for d in str(n)),
     ),
-    Piece(
+    CodePiece(
         ("the factorial of {arg}", "the product of 1 to {arg}"),
         "result = 1\n    for i in range(2, {arg} + 1):\n        result *= i\n    return result",
         math.factorial,
     ),
-    Piece(("the last digit of {arg}", "the final digit of {arg}"), "return {arg} % 10", lambda n: n % 10),
-    Piece(
+    CodePiece(("the last digit of {arg}", "the final digit of {arg}"), "return {arg} % 10", lambda n: n % 10),
+    CodePiece(
         ("{arg} limited to 0 to 10", "{arg} kept between 0 and 10"),
         "return max(0, min(10, {arg}))",
         lambda n: max(0, min(10, n)),
     ),
-    Piece(
+    CodePiece(
         ("{arg} limited to 0 to 5", "{arg} kept between 0 and 5"),
         "return max(0, min(5, {arg}))",
         lambda n: max(0, min(5, n)),
@@ -206,15 +210,19 @@ NUMBERS = (
 )
 # functions of two numbers named `{a}` and `{b}`
 TWO_NUMBERS = (
-    Piece(("the larger of {a} and {b}", "the maximum of {a} and {b}"), "max({a}, {b})", max),
-    Piece(("the smaller of {a} and {b}", "the minimum of {a} and {b}"), "min({a}, {b})", min),
-    Piece(("the sum of {a} and {b}", "{a} plus {b}"), "{a} + {b}", lambda a, b: a + b),
-    Piece(("the product of {a} and {b}", "{a} times {b}"), "{a} * {b}", lambda a, b: a * b),
-    Piece(("the distance between {a} and {b}", "how far {a} is from {b}"), "abs({a} - {b})", lambda a, b: abs(a - b)),
-    Piece(
+    CodePiece(("the larger of {a} and {b}", "the maximum of {a} and {b}"), "max({a}, {b})", max),
+    CodePiece(("the smaller of {a} and {b}", "the minimum of {a} and {b}"), "min({a}, {b})", min),
+    CodePiece(("the sum of {a} and {b}", "{a} plus {b}"), "{a} + {b}", lambda a, b: a + b),
+    CodePiece(("the product of {a} and {b}", "{a} times {b}"), "{a} * {b}", lambda a, b: a * b),
+    CodePiece(
+        ("the distance between {a} and {b}", "how far {a} is from {b}"), "abs({a} - {b})", lambda a, b: abs(a - b)
+    ),
+    CodePiece(
         ("the remainder of {a} divided by {b}", "what is left of {a} divided by {b}"), "{a} % {b}", lambda a, b: a % b
     ),
-    Piece(("whether {a} is greater than {b}", "True if {a} is above {b}"), "{a} > {b}", lambda a, b: a > b),
-    Piece(("whether {a} is divisible by {b}", "True if {b} divides {a}"), "{a} % {b} == 0", lambda a, b: a % b == 0),
-    Piece(("the average of {a} and {b}", "the mean of {a} and {b}"), "({a} + {b}) / 2", lambda a, b: (a + b) / 2),
+    CodePiece(("whether {a} is greater than {b}", "True if {a} is above {b}"), "{a} > {b}", lambda a, b: a > b),
+    CodePiece(
+        ("whether {a} is divisible by {b}", "True if {b} divides {a}"), "{a} % {b} == 0", lambda a, b: a % b == 0
+    ),
+    CodePiece(("the average of {a} and {b}", "the mean of {a} and {b}"), "({a} + {b}) / 2", lambda a, b: (a + b) / 2),
 )

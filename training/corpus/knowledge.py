@@ -8,8 +8,8 @@ each of the two facts is in the train split by itself.
 from random import Random
 
 from nbdiff_engine.tasks.problem import Problem
-from training.corpus.draft import Draft
 from training.corpus.facts import LEG_ORDER
+from training.corpus.keyed_problem import KeyedProblem
 from training.corpus.questions import COMPOSED, MORE_LEGS, RELATIONS, Relation
 
 _RELATION_NAMES = tuple(RELATIONS)
@@ -21,7 +21,7 @@ _LEGS = RELATIONS["legs"]
 _ANIMALS = _ENTITIES["legs"]
 
 
-def draw(rng: Random) -> Draft:
+def draw(rng: Random) -> KeyedProblem:
     """Draw a question. Most questions need one fact, the others two."""
     kind = rng.random()
     if kind < 0.74:
@@ -29,16 +29,16 @@ def draw(rng: Random) -> Draft:
     return _composed(rng) if kind < 0.92 else _more_legs(rng)
 
 
-def _single(rng: Random) -> Draft:
+def _single(rng: Random) -> KeyedProblem:
     name = rng.choices(_RELATION_NAMES, _WEIGHTS)[0]
     relation = RELATIONS[name]
     entity = rng.choice(_ENTITIES[name])
     prompt = rng.choice(relation.asked).format(e=entity)
     value = relation.facts[entity]
-    return Draft(prompt, Problem("knowledge", prompt, _sentence(relation, entity), _checker_facts(name, value)))
+    return KeyedProblem(prompt, Problem("knowledge", prompt, _sentence(relation, entity), _checker_facts(name, value)))
 
 
-def _composed(rng: Random) -> Draft:
+def _composed(rng: Random) -> KeyedProblem:
     kind = rng.choices(COMPOSED, _COMPOSED_WEIGHTS)[0]
     first, second = RELATIONS[kind.first], RELATIONS[kind.second]
     entity = rng.choice(_ENTITIES[kind.first])
@@ -48,10 +48,10 @@ def _composed(rng: Random) -> Draft:
     sentence = _sentence(second, between)
     answer = f"{_sentence(first, entity)} {sentence[0].upper()}{sentence[1:]}"
     facts = _checker_facts(kind.second, value)
-    return Draft(f"{kind.second} of {kind.first} of {entity}", Problem("knowledge", prompt, answer, facts))
+    return KeyedProblem(f"{kind.second} of {kind.first} of {entity}", Problem("knowledge", prompt, answer, facts))
 
 
-def _more_legs(rng: Random) -> Draft:
+def _more_legs(rng: Random) -> KeyedProblem:
     one, other = rng.sample(_ANIMALS, 2)
     counts = [LEG_ORDER.index(_LEGS.facts[animal]) for animal in (one, other)]
     while counts[0] == counts[1]:
@@ -62,7 +62,7 @@ def _more_legs(rng: Random) -> Draft:
     answer = f"{_sentence(_LEGS, one)} {_sentence(_LEGS, other)} So {more} has more legs."
     # only the last sentence of the answer is checked, because the first two name both animals
     facts = {"answer": f"{more} has more legs", "others": [f"{fewer} has more legs"]}
-    return Draft(f"legs of {min(one, other)} and {max(one, other)}", Problem("knowledge", prompt, answer, facts))
+    return KeyedProblem(f"legs of {min(one, other)} and {max(one, other)}", Problem("knowledge", prompt, answer, facts))
 
 
 def _sentence(relation: Relation, entity: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 
 from nbdiff_engine.tasks.problem import Problem
-from training.corpus.draft import Draft
+from training.corpus.keyed_problem import KeyedProblem
 from training.corpus.people import two_people
 from training.corpus.scenes import CONTAINERS, GOODS, PUZZLES, SCENES, THINGS, Puzzle, Scene
 
@@ -29,7 +29,7 @@ Equation = tuple[str, int, str, int, int]  # the words before it, left, operatio
 Worked = tuple[str, list[Equation]]  # the prompt with numbers, its slots for people and things unfilled; the equations
 
 
-def draw(rng: Random) -> Draft:
+def draw(rng: Random) -> KeyedProblem:
     """Draw a word problem or, for one in ten, a bare sum."""
     steps = rng.choices(_STEPS, _STEP_WEIGHTS)[0]
     worked = None
@@ -41,24 +41,24 @@ def draw(rng: Random) -> Draft:
             worked = _puzzle(rng, rng.choice(_PUZZLES[steps]))
         else:
             worked = _story(rng, rng.choice(SCENES), steps)
-    return _drafted(rng, worked)
+    return _keyed(rng, worked)
 
 
-def draw_sum(rng: Random) -> Draft:
+def draw_sum(rng: Random) -> KeyedProblem:
     """Draw a bare sum of two to four steps, which has more carries per token than a word problem."""
     worked = None
     while worked is None:
         worked = _plain(rng, rng.choice((2, 3, 4)))
-    return _drafted(rng, worked)
+    return _keyed(rng, worked)
 
 
-def _drafted(rng: Random, worked: Worked) -> Draft:
+def _keyed(rng: Random, worked: Worked) -> KeyedProblem:
     skeleton, equations = worked
     slots = two_people(rng)
     slots |= {"things": rng.choice(THINGS), "boxes": rng.choice(CONTAINERS), "goods": rng.choice(GOODS)}
     result = equations[-1][-1]
     answer = f"{_written(equations)} The answer is {result}.".format(**slots)
-    return Draft(skeleton, Problem("math", skeleton.format(**slots), answer, {"result": result}))
+    return KeyedProblem(skeleton, Problem("math", skeleton.format(**slots), answer, {"result": result}))
 
 
 def _written(equations: list[Equation]) -> str:

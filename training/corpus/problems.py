@@ -2,7 +2,7 @@
 
 The answer is a function of the prompt, including its wording, so that a small model can learn it and decode several
 tokens at once. Training may add the part "sums": the arithmetic of math without a story. A problem of the test split
-cannot be in the train split: see `draft.Draft`.
+cannot be in the train split: see `keyed_problem.KeyedProblem`.
 """
 
 from random import Random
@@ -10,7 +10,7 @@ from random import Random
 from nbdiff_engine.errors import brief
 from nbdiff_engine.tasks import DOMAINS, Problem
 from training.corpus import code, knowledge, math, story
-from training.corpus.draft import SPLITS
+from training.corpus.keyed_problem import SPLITS
 from training.errors import DataError
 
 __all__ = ["DOMAINS", "PARTS", "SPLITS", "example"]
@@ -37,6 +37,6 @@ def example(domain: str, split: str, index: int, seed: int = 0) -> Problem:
     rng = Random(f"{seed}/{domain}/{split}/{index}")
     draw = _DRAW[domain]
     while True:
-        draft = draw(rng)
-        if draft.split == split:
-            return draft.problem
+        keyed = draw(rng)
+        if keyed.split == split:
+            return keyed.problem

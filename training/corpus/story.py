@@ -3,7 +3,7 @@
 from random import Random
 
 from nbdiff_engine.tasks.problem import Problem
-from training.corpus.draft import Draft
+from training.corpus.keyed_problem import KeyedProblem
 from training.corpus.people import NAMES, pronouns
 from training.corpus.plots import ANIMALS, COLOURS, PLACES, THINGS, WORDINGS
 
@@ -12,7 +12,7 @@ _ON = {"beach", "mountain", "farm", "island"}
 _AT = {"market", "river", "castle"}
 
 
-def draw(rng: Random) -> Draft:
+def draw(rng: Random) -> KeyedProblem:
     """Draw a story about a person, an animal, a coloured thing and a place."""
     name, animal = rng.choice(NAMES), rng.choice(_ANIMALS)
     colour, thing, place = rng.choice(_COLOURS), rng.choice(_THINGS), rng.choice(_PLACES)
@@ -35,4 +35,6 @@ def draw(rng: Random) -> Draft:
     answer = " ".join(sentences).format(**slots)
     facts = {"must": [name, animal, f"{colour} {thing}"]}
     # the wording is not part of the key, so a combination of person, animal, thing and place is in only one split
-    return Draft(f"{name} {animal} {colour} {thing} {place}", Problem("story", asked.format(**slots), answer, facts))
+    return KeyedProblem(
+        f"{name} {animal} {colour} {thing} {place}", Problem("story", asked.format(**slots), answer, facts)
+    )

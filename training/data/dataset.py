@@ -21,7 +21,7 @@ from training.data.encoder import Encoder
 from training.data.formats import Format, detect_format
 from training.data.held_out_split import split
 from training.data.mixture import MixedSource, first_of_each, rows_of
-from training.data.source_names import Part, parts_of
+from training.data.source_names import SourcePart, parts_of
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
@@ -75,7 +75,7 @@ class _Opened:
     found: "_Found"
 
 
-def _open_rows(part: Part, settings: DataSettings, encoder: Encoder) -> _Opened:
+def _open_rows(part: SourcePart, settings: DataSettings, encoder: Encoder) -> _Opened:
     rows = rows_of(part, settings)
     layout = detect_format(rows.column_names, settings)
     if layout.kind == "messages" and not encoder.has_template:

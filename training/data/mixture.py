@@ -10,14 +10,14 @@ from datasets import Dataset
 
 from training.data.data_settings import DataSettings
 from training.data.documents import Document, DocumentSource
-from training.data.source_names import Part
+from training.data.source_names import SourcePart
 from training.data.sources import load_rows
 from training.errors import DataError
 
 _SLOTS = 1000  # of the repeated pattern by which weighted sources take turns: a weight is a share of them
 
 
-def rows_of(part: Part, settings: DataSettings) -> Dataset:
+def rows_of(part: SourcePart, settings: DataSettings) -> Dataset:
     """The rows of one source. Raises DataError, also for a slice without a row."""
     rows = load_rows(part.settings(settings))
     if part.start == 0 and part.stop is None:

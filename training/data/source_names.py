@@ -16,7 +16,7 @@ _PART = re.compile(r"(?P<source>.+?)(\[(?P<start>\d*):(?P<stop>\d*)\])?(:(?P<wei
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcePart:
     """One source of a mixture. start, stop: its rows, counted from 0; stop None: to the last. weight: None without
     weights."""
 
@@ -35,21 +35,23 @@ class Part:
         return self.source + rows + ("" if self.weight is None else f":{self.weight:g}")
 
 
-def parts_of(settings: DataSettings) -> tuple[Part, ...]:
+def parts_of(settings: DataSettings) -> tuple[SourcePart, ...]:
     """The sources that `--data` names; one if it is a plain name, or a path that exists as it is written.
 
     Raises DataError for a mixture that is not written well, or whose settings fit one source only.
     """
     text = settings.source
     if text in (CORPUS, CHAT, SELF) or _exists(text):
-        return (Part(text),)
+        return (SourcePart(text),)
     parts = tuple(_part(each.strip(), text) for each in text.split(","))
-    if parts == (Part(text),):
+    if parts == (SourcePart(text),):
         return parts
     weighted = [each for each in parts if each.weight is not None]
     if weighted and len(weighted) < len(parts):
         without = next(each.source for each in parts if each.weight is None)
-        raise DataError(f"{brief(text)} gives a weight to some sources, but none to {without}; weigh all or none.")
+        raise DataError(
+            f"{brief(text)} gives a weight to some sources, but none to {without}; give a weight to all or to none."
+        )
     for each in parts:
         if each.source in (CORPUS, CHAT, SELF):
             raise DataError(f"{each.source!r} is generated and cannot be part of a mixture; give files or hub sets.")
@@ -64,14 +66,14 @@ def parts_of(settings: DataSettings) -> tuple[Part, ...]:
     return parts
 
 
-def _part(text: str, whole: str) -> Part:
+def _part(text: str, whole: str) -> SourcePart:
     found = _PART.fullmatch(text)
     if found is None:
         raise DataError(f"{brief(whole)} names an empty source; write source[start:stop]:weight, separated by commas.")
     start, stop, weight = found["start"], found["stop"], found["weight"]
     if _exists(text):  # a name that ends like a slice or a weight
-        return Part(text)
-    return Part(
+        return SourcePart(text)
+    return SourcePart(
         found["source"],
         int(start) if start else 0,
         int(stop) if stop else None,

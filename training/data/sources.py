@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
 from datasets.exceptions import DatasetGenerationCastError, DatasetNotFoundError
 from huggingface_hub import constants
 
 from nbdiff_engine.errors import brief, brief_text
-from nbdiff_engine.model.hub_checkpoints import HUB_ID, HUB_REPLY_SECONDS
+from nbdiff_engine.model.hub_checkpoints import HUB_ID, hub_answers
 from training.data.bad_rows import BadRows
 from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.file_kinds import PACKED, READERS, ZIP, ending_of, reader_of
@@ -238,12 +237,8 @@ def _from_hub(settings: DataSettings) -> datasets.Dataset:
     why_offline = None
     if constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE:
         why_offline = "HF_HUB_OFFLINE is set"
-    else:
-        try:
-            # The client retries for most of a minute, so one short request checks first that the hub answers.
-            huggingface_hub.utils.get_session().head(constants.ENDPOINT, timeout=HUB_REPLY_SECONDS)
-        except Exception:
-            why_offline = "the hub cannot be reached"
+    elif not hub_answers():
+        why_offline = "the hub cannot be reached"
     try:
         with _quiet_datasets(), _offline(why_offline is not None):
             return datasets.load_dataset(name, settings.subset, split=settings.split)

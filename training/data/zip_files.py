@@ -60,7 +60,7 @@ def _extract(path: Path, folder: Path) -> None:
             place = PurePosixPath(entry.filename.replace("\\", "/"))
             if place.is_absolute() or PureWindowsPath(entry.filename).drive or ".." in place.parts:
                 raise DataError(
-                    f"{path} names a place outside of its own folder, {brief_text(entry.filename, 80)}, so nothing of "
+                    f"{path} names a place outside its folder, {brief_text(entry.filename, 80)}, so nothing of "
                     "it is read; pack the folder again."
                 )
             if entry.flag_bits & 1:

@@ -12,7 +12,8 @@ from nbdiff_engine.model.checkpoint_folders import bundled_models
 from training.data.data_settings import CORPUS, SELF
 from training.data.source_names import with_sources
 from training.jobs.job_errors import JobError
-from training.recipe.recipe import Recipe, bundled_recipes, plain_yaml
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes, plain_yaml
 
 _LONGEST_RECIPE = 64 * 1024  # characters; the longest of ours has 2,000
 _LONGEST_SETTINGS = 64 * 1024

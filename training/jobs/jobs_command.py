@@ -195,7 +195,7 @@ def _recipe(given: str | None) -> str:
 
     from nbdiff_engine.errors import brief
     from training.errors import RecipeError
-    from training.recipe.recipe import bundled_recipes
+    from training.recipe.recipe_fields import bundled_recipes
 
     if given is None:
         raise RecipeError("Give a --recipe: a bundled name (python -m training recipes lists them) or a YAML file.")

@@ -23,7 +23,7 @@ from training.jobs.progress import json_lines, last_json_lines, last_step, log_l
 from training.jobs.store import JobRow, Ledger, Store, StoreError, Transition
 from training.jobs.supervisor import GRACE, Supervisor, command
 from training.run.checkpointing import Checkpoint, CheckpointStore
-from training.run.log_lines import Evaluation, Probe, StepFigures
+from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
 
 _LONGEST_NAME = 200  # characters
 
@@ -111,9 +111,9 @@ class Jobs:
         lines = last_json_lines(places.run_of(self._folder(id)) / "metrics.jsonl")
         return [found for line in lines if (found := StepFigures.read(line)) is not None]
 
-    def evaluations(self, id: str) -> list[Evaluation]:
+    def evaluations(self, id: str) -> list[HeldOutEvaluation]:
         """The lines of the run's evaluations.jsonl."""
-        return self._log(id, "evaluations.jsonl", Evaluation.read)
+        return self._log(id, "evaluations.jsonl", HeldOutEvaluation.read)
 
     def probes(self, id: str) -> list[Probe]:
         """The lines of the run's probes.jsonl."""

@@ -16,6 +16,7 @@ from nbdiff_engine.errors import brief, brief_text
 from nbdiff_engine.model import lora_folders
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
+from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from training.errors import RecipeError
 from training.model.base import TrainedModel, load_base, with_spec
 from training.recipe.recipe import Lora, Recipe
@@ -92,7 +93,7 @@ def _compute_mask_logits_apart(network: PreTrainedModel) -> None:
 
 
 def init_names() -> tuple[str, ...]:
-    """The values of `lora.init`: those of peft that need no data and no settings of their own."""
+    """The values of `lora.init`: those of peft that need neither data nor other settings."""
     from peft import LoraConfig
 
     literal = next(each for each in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) if get_args(each))
@@ -144,7 +145,7 @@ def save_adapter(adapters: "PeftModel", model: TrainedModel, recipe: Recipe, fol
             elif "lora_B" in name:
                 tensor = torch.cat([tensor, -old], dim=1)
             tensors[name] = tensor.detach().contiguous().cpu()
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         scale = 2**0.5 if recipe.lora.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
         changes |= {"init_lora_weights": True, "r": 2 * recipe.lora.rank, "lora_alpha": scale * recipe.lora.alpha}
     rewrite_config(folder, **changes)
@@ -160,7 +161,7 @@ def recorded_name(base: str) -> str:
 
 def rewrite_config(folder: Path, **changes: Any) -> None:
     """Change entries of the adapter_config.json that peft wrote."""
-    file = folder / "adapter_config.json"
+    file = folder / ADAPTER_CONFIG
     config = json.loads(file.read_text(encoding="utf-8")) | changes
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

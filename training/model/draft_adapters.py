@@ -1,6 +1,6 @@
 """Draft adapters: LoRA that is active at noise rows only, and the embedding of MASK, which the base does not have.
 
-The tokenizer and the embedding of the base stay as they are: MASK is a vector of its own, read through `inputs_embeds`.
+The tokenizer and the embedding of the base stay as they are: MASK is a separate vector, read through `inputs_embeds`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nbdiff_engine.model.draft_spec import MASK_EMBEDDING, NOISE_WEIGHTS, BaseIdentity, DraftSpec, fingerprint_of
+from nbdiff_engine.model.weight_files import ADAPTER_WEIGHTS
 from training.errors import RecipeError
 from training.model.adapters import add_adapters, recorded_name, rewrite_config
 from training.model.base import TrainedModel, load_base
@@ -24,7 +25,7 @@ _ROWS = 4096  # embeddings that are summed at once
 
 
 @dataclass(frozen=True, slots=True)
-class DraftAdapter:
+class TrainedDraftAdapter:
     """A draft adapter in training. mask_embedding: float32 [D]; None for uniform noise.
 
     identity: None for a quantised base, whose weights are not those of its checkpoint.
@@ -35,7 +36,7 @@ class DraftAdapter:
     identity: BaseIdentity | None
 
 
-def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> DraftAdapter:
+def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> TrainedDraftAdapter:
     """Add a draft adapter to the network of a base, in place; its weights do not change.
 
     Raises RecipeError for LoRA settings that do not fit.
@@ -48,11 +49,11 @@ def add_draft_adapter(model: TrainedModel, recipe: Recipe) -> DraftAdapter:
         )
     identity = None if recipe.quantization else _identity(recipe, network)
     mask_embedding = nn.Parameter(_mean_embedding(network)) if recipe.draft.noise == "mask" else None
-    return DraftAdapter(add_adapters(network, lora, None, recipe.seed), mask_embedding, identity)
+    return TrainedDraftAdapter(add_adapters(network, lora, None, recipe.seed), mask_embedding, identity)
 
 
 def save_draft_adapter(
-    adapter: DraftAdapter, recipe: Recipe, vocabulary: int, dtype: torch.dtype, folder: Path
+    adapter: TrainedDraftAdapter, recipe: Recipe, vocabulary: int, dtype: torch.dtype, folder: Path
 ) -> None:
     """Write the adapter as a folder: PEFT's two files, the DraftSpec, and for MASK noise its embedding.
 
@@ -66,7 +67,7 @@ def save_draft_adapter(
     tensors = get_peft_model_state_dict(adapter.peft, save_embedding_layers=False)
     tensors = {name: each.detach().to("cpu", dtype).contiguous() for name, each in tensors.items()}
     adapter.peft.save_pretrained(str(folder), save_embedding_layers=False)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     rewrite_config(folder, base_model_name_or_path=recorded_name(recipe.base))
     if adapter.mask_embedding is not None:
         embedding = adapter.mask_embedding.detach().to("cpu", dtype).contiguous()

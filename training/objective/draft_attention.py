@@ -3,14 +3,14 @@
 | query -> key     | allowed iff                                                                             |
 |------------------|-----------------------------------------------------------------------------------------|
 | noise -> clean   | the key is at the anchor of the query's group, or before it                             |
-| noise -> noise   | same group; with causal noise attention the key is not behind the query                 |
+| noise -> noise   | same group; with causal noise attention the key is not after the query                  |
 
 In addition, query and key must be in the same document. The keys of the clean tokens are those of the base, and have no
 gradient. Source: Apple, arXiv 2507.11851; Uno, arXiv 2609.04010 (causal).
 
 A transformers network calls `attend` by the name `DRAFTS` instead of its own attention. The first pass of a step, the
-clean one, writes each layer's keys and values into a `Memory`; the second reads them. On a CPU both are computed by the
-pieces of a plan, without padding, elsewhere by SDPA with a dense mask.
+clean one, writes each layer's keys and values into a `CleanKeysValues`; the second reads them. On a CPU both passes are
+computed by the pieces of a plan, without padding, elsewhere by SDPA with a dense mask.
 
 Shape suffixes: B rows, L clean tokens, N noise rows, H heads, D head size; T, U clean tokens and noise rows of all
 rows, without padding.
@@ -40,7 +40,7 @@ _ROUND = 32  # short documents share a piece if both their sizes, rounded up to 
 
 
 @dataclass(slots=True)
-class Memory:
+class CleanKeysValues:
     """Keys and values of the clean pass by attention layer, [1 or B, H, T or L, D] each. reading: in the noise pass."""
 
     kept: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    memory: Memory | None = None,
+    memory: CleanKeysValues | None = None,
     plan: AttentionPlan | None = None,
     **other,
 ) -> tuple[Tensor, None]:
@@ -83,7 +83,7 @@ AttentionInterface.register(DRAFTS, attend)
 
 
 def clean_tokens(packed: Packed) -> Tokens:
-    """The facts about clean tokens that a mask needs: each is a block of its own, so their attention is causal."""
+    """The facts about clean tokens that a mask needs: each is a block of one token, so their attention is causal."""
     return Tokens(torch.zeros_like(packed.ids, dtype=torch.bool), packed.position, packed.position, packed.document)
 
 

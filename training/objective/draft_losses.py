@@ -11,7 +11,7 @@ The loss is the sum of w * (ce CE + kl KL + tv TV) over the rows.
 The head is frozen, so only the gradient of the hidden states is needed. It is computed with the loss, a chunk of rows
 at a time. Logits are therefore never in memory for all rows, and the head is not run again in the backward pass.
 
-Shape suffixes: T rows, D hidden size, V vocabulary, U tokens at which the base is asked.
+Shape suffixes: T rows, D hidden size, V vocabulary, U tokens whose logits of the base are needed.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Weights:
 class Targets:
     """What the rows are scored by: T rows, the teacher's hidden states [U, D], and the index of each row's, [T].
 
-    The indices must be in increasing order, so that the rows of a chunk share what the base says.
+    The indices must be in increasing order, so that the rows of a chunk share the logits of the base.
     """
 
     tokens: Tensor  # int64 [T]
@@ -50,7 +50,7 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ScoringHead:
     """The output layer of the network. scale: of the logits."""
 
     layer: nn.Module
@@ -67,12 +67,12 @@ class Head:
         return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
     def teacher(self, targets: Targets, rows: slice) -> Tensor:
-        """What the base's logits are at some rows, [rows, V]."""
+        """The base's logits at some rows, [rows, V]."""
         at, which = torch.unique_consecutive(targets.teacher_at[rows], return_inverse=True)
         return self(targets.teacher_UD[at])[which]
 
 
-def draft_losses(hidden_TD: Tensor, targets: Targets, head: Head, weights: Weights) -> tuple[Tensor, Tensor]:
+def draft_losses(hidden_TD: Tensor, targets: Targets, head: ScoringHead, weights: Weights) -> tuple[Tensor, Tensor]:
     """The weighted loss, with a gradient to `hidden_TD`, and the sums of w CE, w KL and w TV, float32 [3].
 
     Losses of weight 0 are not computed; their sum is 0.
@@ -82,7 +82,7 @@ def draft_losses(hidden_TD: Tensor, targets: Targets, head: Head, weights: Weigh
 
 class _DraftLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_TD: Tensor, targets: Targets, head: Head, weights: Weights):
+    def forward(ctx, hidden_TD: Tensor, targets: Targets, head: ScoringHead, weights: Weights):
         gradient_TD = torch.empty_like(hidden_TD)
         sums = hidden_TD.new_zeros(3, dtype=torch.float32)
         for rows in head.chunks(len(hidden_TD)):

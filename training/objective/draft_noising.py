@@ -1,6 +1,6 @@
-"""Noise rows for draft adapters: groups of rows behind anchors in the answers of packed documents.
+"""Noise rows for draft adapters: groups of rows after anchors in the answers of packed documents.
 
-A group stands behind an anchor, a clean token at position s: the prompt's last token, or a token of the answer. It has
+A group follows an anchor, a clean token at position s: the prompt's last token, or a token of the answer. It has
 `block_size - 1` rows at positions s+1 to s+block_size-1, as a draft pass has (nbdiff_engine.model.draft_spec). The row
 at s+k predicts the token at s+k+1 (token shift); the token at s+1 comes from the clean row of the anchor.
 
@@ -104,7 +104,7 @@ def _answer(packed: Packed, row: int, span: tuple[int, int], how: DraftNoising, 
     """The noise rows of the answer in the columns [first, last) of a row."""
     first, last = span
     begin = int(packed.position[row, first])
-    end = begin + last - first  # position behind the answer
+    end = begin + last - first  # position after the answer
     anchors = _anchors(max(begin - 1, 0), end, how, generator)
     offset = torch.arange(1, how.block_size)
     position = anchors[:, None] + offset
@@ -142,7 +142,7 @@ def _anchors(first: int, end: int, how: DraftNoising, generator: torch.Generator
 
 
 def _noise(position: Tensor, end: int, how: DraftNoising, generator: torch.Generator) -> Tensor:
-    """Which rows [groups, rows] are noise. Behind the answer there is nothing else."""
+    """Which rows [groups, rows] are noise. After the answer there is nothing else."""
     groups = len(position)
     whole = torch.rand(groups, 1, generator=generator) < how.all_noise
     t_group = how.eps + (1 - how.eps) * torch.rand(groups, 1, generator=generator)

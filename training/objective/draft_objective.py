@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from nbdiff_engine.model.attention import PADDING, additive, dense_mask
 from nbdiff_engine.model.families import logit_scale_of
 from training.objective.attention_plan import plan_of
-from training.objective.draft_attention import Memory, clean_tokens, noise_mask, noise_plan
-from training.objective.draft_losses import Head, Targets, Weights, draft_losses
+from training.objective.draft_attention import CleanKeysValues, clean_tokens, noise_mask, noise_plan
+from training.objective.draft_losses import ScoringHead, Targets, Weights, draft_losses
 from training.objective.draft_noising import DraftBatch
 from training.objective.noising import IGNORED
 from training.objective.step_losses import StepLosses
@@ -52,7 +52,7 @@ class Drafts:
     """What the rows of a batch draft, for an evaluation: U of them in the order of the batch, all rows of all groups.
 
     offset: distance from the anchor, from 1. tokens: the drafter's most likely token; wanted: the base's, where it has
-    read the true text. targets: the token of the text, IGNORED behind its end. ce: cross-entropy in nats.
+    read the true text. targets: the token of the text, IGNORED after its end. ce: cross-entropy in nats.
     """
 
     offset: Tensor
@@ -89,7 +89,7 @@ class DraftObjective(nn.Module):
         self.weights = weights
         self.causal = causal
         self.plans = plans
-        self.head = Head(
+        self.head = ScoringHead(
             network.get_output_embeddings(), logit_scale_of(network.config), network.config.get_text_config().vocab_size
         )
 
@@ -137,9 +137,9 @@ class DraftObjective(nn.Module):
     # -- the two passes -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _clean(self, batch: DraftBatch) -> tuple[Tensor, Memory]:
+    def _clean(self, batch: DraftBatch) -> tuple[Tensor, CleanKeysValues]:
         """The base's hidden states, [U, D] or [B * L, D], and each layer's keys and values."""
-        memory, packed = Memory(), batch.packed
+        memory, packed = CleanKeysValues(), batch.packed
         with self._base():
             if self.plans:
                 there = packed.document != PADDING
@@ -164,7 +164,7 @@ class DraftObjective(nn.Module):
         memory.reading = True
         return hidden.flatten(0, 1), memory
 
-    def _noise(self, batch: DraftBatch, memory: Memory) -> Tensor:
+    def _noise(self, batch: DraftBatch, memory: CleanKeysValues) -> Tensor:
         """The hidden states of the noise rows that are not padding, in the order of the batch."""
         embedded = self.network.get_input_embeddings()(batch.ids)
         if self.mask_embedding is not None:

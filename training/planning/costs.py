@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MEMORY_MARGIN = 0.3  # relative error that the estimate of a peak may have on a CPU; tests measure it
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:

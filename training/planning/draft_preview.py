@@ -8,7 +8,7 @@ from training.objective.noising import IGNORED, Packed
 MASK, RANDOM, NOTHING = "▒", "?", "·"
 LEGEND = (
     f"A group: the last token before it, then what each noise row reads and the token that it has to predict.\n"
-    f"{MASK} MASK   {RANDOM} a random token   {NOTHING} no target: behind the answer, or known in the group"
+    f"{MASK} MASK   {RANDOM} a random token   {NOTHING} no target: after the answer, or known in the group"
 )
 _GROUPS = 4  # shown of a document
 

@@ -33,7 +33,8 @@ def register(cli: typer.Typer) -> None:
 
 def recipes(as_json: JsonOption = False) -> None:
     """List the bundled recipes."""
-    from training.recipe.recipe import Recipe, bundled_recipes
+    from training.recipe.recipe import Recipe
+    from training.recipe.recipe_fields import bundled_recipes
 
     found = {name: Recipe.read(name) for name in sorted(bundled_recipes())}
     if as_json:

@@ -14,7 +14,7 @@ _MOST_BLOCKS = 40  # of an answer
 
 @dataclass(frozen=True, slots=True)
 class PicturedToken:
-    """A token of a noised copy. masked: the model must predict it. fill: behind the end of the answer."""
+    """A token of a noised copy. masked: the model must predict it. fill: after the end of the answer."""
 
     text: str
     masked: bool

@@ -19,7 +19,7 @@ from training.run.launch import first_documents, open_documents, self_data_folde
 _TOKENIZER_DOCUMENTS = 500  # pretrain: enough to preview the tokenizer
 
 
-class Opened(NamedTuple):
+class OpenedRun(NamedTuple):
     """A run without weights."""
 
     model: TrainedModel  # on the meta device
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     about_mask: str  # a sentence about its MASK or its tokenizer
 
 
-def open_without_weights(recipe: Recipe) -> Opened:
+def open_without_weights(recipe: Recipe) -> OpenedRun:
     """The model and the documents of a run.
 
     Raises NBDiffError if the run could not start.
@@ -52,9 +52,9 @@ def open_without_weights(recipe: Recipe) -> Opened:
                 )
             few = first_documents(recipe.data, count)
             opened = recipe.model_copy(update={"data": few.model_copy(update={"held_out": 0})})
-            return Opened(model, open_documents(opened, model, written)[0], recipe.data.held_out, about_mask)
+            return OpenedRun(model, open_documents(opened, model, written)[0], recipe.data.held_out, about_mask)
     train, held_out = open_documents(recipe, model, written)
-    return Opened(model, train, 0 if held_out is None else len(held_out), about_mask)
+    return OpenedRun(model, train, 0 if held_out is None else len(held_out), about_mask)
 
 
 def _model(recipe: Recipe) -> tuple[TrainedModel, str]:

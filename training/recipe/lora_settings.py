@@ -46,7 +46,7 @@ class DraftSettings(Section):
     decay: float | None = Field(
         default=7.0,
         gt=0,
-        description="gamma: draft k of a block has the weight exp(-(k-1) / gamma), as no draft behind a wrong one is "
+        description="gamma: draft k of a block has the weight exp(-(k-1) / gamma), as no draft after a wrong one is "
         "accepted; empty: equal weights",
     )
     all_noise: float = Field(

@@ -7,10 +7,10 @@ adapter by its accepted run.
 
 from collections.abc import Sequence
 
-from training.run.log_lines import Evaluation
+from training.run.log_lines import HeldOutEvaluation
 
 
-def score(evaluation: Evaluation, block_size: int) -> float | None:
+def score(evaluation: HeldOutEvaluation, block_size: int) -> float | None:
     """The number by which evaluations are compared; a lower one is better. block_size: the run's last one.
 
     A loss in nats per token, or the accepted run, negated.
@@ -23,13 +23,13 @@ def score(evaluation: Evaluation, block_size: int) -> float | None:
     return losses.loss_ar if losses.loss_mdm is None else losses.loss_mdm
 
 
-def best_of(evaluations: Sequence[Evaluation], block_size: int) -> Evaluation | None:
+def best_of(evaluations: Sequence[HeldOutEvaluation], block_size: int) -> HeldOutEvaluation | None:
     """The evaluation with the lowest score, the earliest of equals. Step 0 is the base, so it is no candidate."""
     found = [(loss, each) for each in evaluations if each.step > 0 and (loss := score(each, block_size)) is not None]
     return min(found, key=lambda each: each[0])[1] if found else None
 
 
-def waited(evaluations: Sequence[Evaluation], block_size: int) -> int:
+def waited(evaluations: Sequence[HeldOutEvaluation], block_size: int) -> int:
     """The number of evaluations after the best one."""
     best = best_of(evaluations, block_size)
     return 0 if best is None else sum(each.step > best.step for each in evaluations)

@@ -1,9 +1,9 @@
 """The acceptance of a draft adapter on held-out answers: by offset, and the mean accepted run.
 
 A loss does not show at which offset drafts stop being right; these figures do. Every block is drafted in one pass over
-noise alone, behind true text, and compared with the base's own greedy tokens behind that text. On greedy answers of the
+noise alone, after true text, and compared with the base's own greedy tokens after that text. On greedy answers of the
 base, this is what greedy self-speculation accepts. In other texts the base may prefer another token than the text has;
-then a draft at k + 1 is still compared with what the base says behind the text's own tokens.
+then a draft at k + 1 is still compared with what the base predicts after the text's own tokens.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """The parts of a model card that are of a draft adapter."""
 
 from training.recipe.recipe import Recipe
-from training.run.log_lines import Evaluation
+from training.run.log_lines import HeldOutEvaluation
 
 
 def what(recipe: Recipe, base: str, parameters: int) -> str:
@@ -33,7 +33,7 @@ def use(base: str, folder: str = "final") -> str:
     )
 
 
-def acceptance(evaluation: Evaluation | None, step: int) -> str:
+def acceptance(evaluation: HeldOutEvaluation | None, step: int) -> str:
     """The acceptance by offset after a step, as a table; empty if it was not measured."""
     found = None if evaluation is None else evaluation.acceptance
     if found is None:
@@ -45,13 +45,13 @@ def acceptance(evaluation: Evaluation | None, step: int) -> str:
             "## Acceptance",
             "",
             f"On held-out answers after step {step}, {found.blocks:,} blocks: the share of drafts that are the base's "
-            "own most likely token, by their distance behind the first token of a draft, which is always right.",
+            "own most likely token, by their distance from the first token of a draft, which is always right.",
             "",
             f"| k | {numbers} |",
             f"|---|{'--:|' * len(cells)}",
             f"| right | {' | '.join(cells)} |",
             "",
-            f"Mean accepted run {found.accepted_run:.2f}: a draft and a verify pass settle "
+            f"Mean accepted run {found.accepted_run:.2f}: a draft and a verify pass give "
             f"{found.accepted_run + 2:.2f} tokens, {found.tokens_per_forward:.2f} per forward.",
         ]
     )

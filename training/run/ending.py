@@ -2,9 +2,8 @@
 
 import errno
 
-import torch
-
 from nbdiff_engine.errors import NBDiffError, SettingError, brief_text
+from nbdiff_engine.memory_errors import is_out_of_memory
 from training.errors import TrainingError
 from training.failure_kind import FailureKind
 from training.run.end_file import Ending, Outcome
@@ -16,9 +15,6 @@ _OS_KINDS = {
     errno.EFBIG: FailureKind.DISK_FULL,
     errno.ENOMEM: FailureKind.OUT_OF_MEMORY,
 }
-# PyTorch raises a plain RuntimeError if its CPU allocator, the CUDA driver or cuBLAS is out of memory, so only the
-# message can be checked.
-_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -53,8 +49,4 @@ def _kind_without_cause(error: BaseException) -> FailureKind:
         return FailureKind.MISSING_FILE
     if isinstance(error, OSError):
         return _OS_KINDS.get(error.errno, FailureKind.OTHER)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return FailureKind.OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
-        return FailureKind.OUT_OF_MEMORY
-    return FailureKind.OTHER
+    return FailureKind.OUT_OF_MEMORY if is_out_of_memory(error) else FailureKind.OTHER

@@ -15,7 +15,7 @@ from training.objective.noising import Batch, Packed
 from training.recipe.recipe import Recipe
 from training.run.best_step import best_of, waited
 from training.run.draft_acceptance import acceptance_of
-from training.run.log_lines import Evaluation, HeldOutLosses
+from training.run.log_lines import HeldOutEvaluation, HeldOutLosses
 from training.run.probing import Prompt, accepted_drafts_safely
 from training.run.run_folder import RunFolder
 from training.run.step_reader import StepReader, seed_of
@@ -49,7 +49,7 @@ class Evaluator:
         self.objective = objective
         self.prompts = prompts
         self.together = together
-        self.found: list[Evaluation] = []  # in the order of the steps
+        self.found: list[HeldOutEvaluation] = []  # in the order of the steps
         schedule = reader.schedule
         self.last_size = recipe.blocks.b_max if schedule else 1
         self.sizes = sorted({size for _, size in schedule.stages} | {1}) if schedule else [1]
@@ -78,7 +78,9 @@ class Evaluator:
             self.folder.log_evaluation(found)
             self.accelerator.log(tracked(found), step=step)
 
-    def losses_at(self, step: int, complete: bool, stopped: Callable[[], bool] | None = None) -> Evaluation | None:
+    def losses_at(
+        self, step: int, complete: bool, stopped: Callable[[], bool] | None = None
+    ) -> HeldOutEvaluation | None:
         """The evaluation of the current weights; None without held-out documents, or if it was stopped, see `run`."""
         rows = self.reader.held_out_rows()
         if not rows:
@@ -86,7 +88,9 @@ class Evaluator:
         if self.recipe.drafts:
             batches = self._batches(rows, self.last_size, stopped)
             losses, acceptance = acceptance_of(self.objective, batches, self.last_size - 1, self.accelerator)
-            return None if self._any(stopped) else Evaluation(step, {self.last_size: losses}, acceptance=acceptance)
+            return (
+                None if self._any(stopped) else HeldOutEvaluation(step, {self.last_size: losses}, acceptance=acceptance)
+            )
         schedule = self.reader.schedule
         sizes = self.sizes if complete or not schedule else sorted({schedule.at(max(step - 1, 0)), self.last_size})
         found = {}
@@ -97,7 +101,7 @@ class Evaluator:
         accepted = None
         if self.prompts and self.accelerator.is_main_process:
             accepted = accepted_drafts_safely(self.model, self.prompts, step)
-        return Evaluation(step, found, accepted)
+        return HeldOutEvaluation(step, found, accepted)
 
     def _batches(self, rows: list[Packed], size: int, stopped: Callable[[], bool] | None) -> Iterator[Any]:
         """The held-out rows of this process, with the same noise at every evaluation, until it is stopped."""
@@ -126,7 +130,7 @@ class Evaluator:
         """Read the evaluations of the steps that a resumed run has done."""
         self.found = self.folder.all_evaluations()
 
-    def complete_at(self, step: int) -> Evaluation | None:
+    def complete_at(self, step: int) -> HeldOutEvaluation | None:
         """The logged evaluation of a step, if it has every block size."""
         return next((each for each in self.found if each.step == step and set(each.losses) >= set(self.sizes)), None)
 
@@ -148,7 +152,7 @@ class Evaluator:
         return patience is not None and waited(self.found, self.last_size) >= patience
 
 
-def tracked(evaluation: Evaluation) -> dict[str, Any]:
+def tracked(evaluation: HeldOutEvaluation) -> dict[str, Any]:
     """The figures of an evaluation for the trackers, by name."""
     figures = {}
     for size, losses in evaluation.losses.items():

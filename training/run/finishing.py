@@ -14,11 +14,11 @@ from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.model.adapters import merged, save_adapter
 from training.model.base import TrainedModel
-from training.model.draft_adapters import DraftAdapter, save_draft_adapter
+from training.model.draft_adapters import TrainedDraftAdapter, save_draft_adapter
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import publish
 from training.run.hub_facts import hub_licence
-from training.run.log_lines import Evaluation, StepFigures
+from training.run.log_lines import HeldOutEvaluation, StepFigures
 from training.run.model_card import DataFacts, adapter_card, data_hub_id_of, hub_id_of, model_card
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
@@ -36,12 +36,12 @@ class Finished:
 
     recipe: Recipe
     model: TrainedModel
-    adapters: "PeftModel | DraftAdapter | None"
+    adapters: "PeftModel | TrainedDraftAdapter | None"
     train: DocumentSource
     held_out: int  # documents
     progress: Progress  # of the chosen step
     figures: StepFigures | None  # of the chosen step
-    evaluation: Evaluation | None  # of the chosen step
+    evaluation: HeldOutEvaluation | None  # of the chosen step
     choice: Literal["last", "best"]
     early: bool  # whether saving.patience ended the run
 
@@ -58,7 +58,7 @@ def write_final(folder: RunFolder, finished: Finished, accelerator: Accelerator)
     because they are merged. Raises RunError if a folder cannot be written.
     """
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process and isinstance(finished.adapters, DraftAdapter):
+    if accelerator.is_main_process and isinstance(finished.adapters, TrainedDraftAdapter):
         _publish(folder.final, lambda unfinished: _write_draft_adapter(folder, finished, unfinished))
         logger.info("finished: %s", folder.final)
     elif accelerator.is_main_process:

@@ -29,7 +29,7 @@ from training.errors import RecipeError, RunError
 from training.failure_kind import FailureKind
 from training.model.adapters import add_adapters
 from training.model.base import TrainedModel, choose_mask_token, load_base, with_spec
-from training.model.draft_adapters import DraftAdapter, add_draft_adapter
+from training.model.draft_adapters import TrainedDraftAdapter, add_draft_adapter
 from training.model.new_model import new_model, train_tokenizer
 from training.model.precision import loads_float32, with_precision
 from training.objective.attention_choice import use_attention, use_draft_attention
@@ -112,7 +112,7 @@ def make_trainer(
     if recipe.saving.trackers:
         accelerator.init_trackers("nbdiff", config={"recipe": recipe.to_yaml()})
 
-    def plain(weights: Mapping[str, torch.Tensor]) -> tuple[TrainedModel, "PeftModel | DraftAdapter | None"]:
+    def plain(weights: Mapping[str, torch.Tensor]) -> tuple[TrainedModel, "PeftModel | TrainedDraftAdapter | None"]:
         whole, own = make_trainable(recipe, load_network(recipe, output.name, torch.device("cpu")))
         trained = make_objective(recipe, whole, own, "cpu").trained()
         with torch.no_grad():
@@ -200,9 +200,14 @@ def first_documents(data: DataSettings, most: int | None) -> DataSettings:
     return data.model_copy(update={"self_data": own.model_copy(update={"documents": count})})
 
 
-def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "PeftModel | DraftAdapter | None"]:
-    """The network to train, with its MASK, and its adapters: the PeftModel around it if LoRA is trained, a DraftAdapter
-    for `draft_only`, whose network stays the base without a MASK, else None."""
+def make_trainable(
+    recipe: Recipe, model: TrainedModel
+) -> tuple[TrainedModel, "PeftModel | TrainedDraftAdapter | None"]:
+    """The network to train, with its MASK, and its adapters.
+
+    The adapters are the PeftModel around the network if LoRA is trained, and a TrainedDraftAdapter for `draft_only`,
+    whose network stays the base without a MASK; else None.
+    """
     if recipe.kind == "pretrain":
         return model, None
     if recipe.drafts:
@@ -226,13 +231,13 @@ def make_trainable(recipe: Recipe, model: TrainedModel) -> tuple[TrainedModel, "
 
 
 def make_objective(
-    recipe: Recipe, model: TrainedModel, adapters: "PeftModel | DraftAdapter | None", device: str
+    recipe: Recipe, model: TrainedModel, adapters: "PeftModel | TrainedDraftAdapter | None", device: str
 ) -> Objective | DraftObjective:
     """The objective of a run, and its attention in the network. device: a torch device type.
 
     Raises RecipeError for an attention that does not fit.
     """
-    if not isinstance(adapters, DraftAdapter):
+    if not isinstance(adapters, TrainedDraftAdapter):
         use_attention(model.network, recipe.attention, device)
         return Objective(model.network, recipe.objective.context)
     plans = use_draft_attention(model.network, recipe.attention, device) == "documents"

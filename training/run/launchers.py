@@ -1,4 +1,4 @@
-"""Which launcher started this process, and what it promised: refusals of what a run does not support."""
+"""Which launcher started this process, and with which options; options that a run does not support are refused."""
 
 import os
 from collections.abc import Mapping, Sequence

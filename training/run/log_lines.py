@@ -55,13 +55,13 @@ class Acceptance:
     A draft is right if it is the base's own most likely token where the base has read the true text.
     """
 
-    by_offset: tuple[float | None, ...]  # share of right drafts at k = 1, 2, ... behind the token of AR; None: no draft
+    by_offset: tuple[float | None, ...]  # share of right drafts at k = 1, 2, ... after the token of AR; None: no draft
     accepted_run: float  # mean number of right drafts before the first wrong one
     blocks: int  # drafted blocks
 
     @property
     def tokens_per_forward(self) -> float:
-        """Of a draft and a verify pass: the token of AR, the accepted run, and the token behind it."""
+        """Of a draft and a verify pass: the token of AR, the accepted run, and the token after it."""
         return (self.accepted_run + 2) / 2
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class HeldOutEvaluation:
     """Held-out losses after a step, by block size: a line of evaluations.jsonl. Step 0: before training."""
 
     step: int

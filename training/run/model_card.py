@@ -12,9 +12,10 @@ from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
 from training.data.dataset import ENDLESS
 from training.model.base import TrainedModel
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 from training.run import draft_card
-from training.run.log_lines import Evaluation, StepFigures
+from training.run.log_lines import HeldOutEvaluation, StepFigures
 from training.run.run_progress import Progress
 
 
@@ -49,7 +50,7 @@ def model_card(
     model: TrainedModel,
     progress: Progress,
     last: StepFigures | None,
-    evaluation: Evaluation | None,
+    evaluation: HeldOutEvaluation | None,
     data: DataFacts | None = None,
     base_licence: str | None = None,
     choice: Literal["last", "best"] = "last",
@@ -226,7 +227,7 @@ def _training(
     return "\n".join(rows)
 
 
-def _losses(evaluation: Evaluation | None, step: int) -> str:
+def _losses(evaluation: HeldOutEvaluation | None, step: int) -> str:
     if evaluation is None:
         return ""
     rows = ["## Held-out losses", "", f"Nats per token, after step {step}.", ""]

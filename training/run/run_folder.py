@@ -14,7 +14,7 @@ from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run.checkpointing import sweep
 from training.run.end_file import END
-from training.run.log_lines import Evaluation, Probe, StepFigures
+from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
 from training.run.shards import WEIGHTS, StoredTensors
 
 
@@ -58,7 +58,7 @@ class RunFolder:
     def log_step(self, figures: StepFigures) -> None:
         _append(self.metrics, figures.to_json())
 
-    def log_evaluation(self, evaluation: Evaluation) -> None:
+    def log_evaluation(self, evaluation: HeldOutEvaluation) -> None:
         _append(self.evaluations, evaluation.to_json())
 
     def log_probe(self, probe: Probe) -> None:
@@ -94,9 +94,9 @@ class RunFolder:
         found = (StepFigures.read(line) for line in reversed(read_lines(self.metrics)))
         return next((each for each in found if each is not None and each.step == step), None)
 
-    def all_evaluations(self) -> list[Evaluation]:
+    def all_evaluations(self) -> list[HeldOutEvaluation]:
         """The lines of evaluations.jsonl."""
-        return [found for line in read_lines(self.evaluations) if (found := Evaluation.read(line)) is not None]
+        return [found for line in read_lines(self.evaluations) if (found := HeldOutEvaluation.read(line)) is not None]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

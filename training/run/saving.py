@@ -1,4 +1,4 @@
-"""A checkpoint of a run on any number of processes: by the main one, or by each of its own part."""
+"""A checkpoint of a run on any number of processes: the main one writes it, or each writes its part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ _PACKAGES = {"comet_ml": "comet-ml"}  # where the name for pip is another one
 def check_trackers(names: Sequence[str]) -> None:
     """Raise RecipeError for a tracker that accelerate does not know or that is not installed.
 
-    accelerate itself leaves out trackers that are not installed, without a word.
+    accelerate itself leaves out trackers that are not installed, without a message.
     """
     known = [each.value for each in LoggerType if each is not LoggerType.ALL]
     installed = {str(each) for each in get_available_trackers()}

@@ -20,7 +20,7 @@ from training.data.documents import DocumentSource
 from training.errors import RunError
 from training.failure_kind import FailureKind
 from training.model.base import TrainedModel
-from training.model.draft_adapters import DraftAdapter
+from training.model.draft_adapters import TrainedDraftAdapter
 from training.objective.draft_objective import DraftObjective
 from training.objective.noising import Batch
 from training.objective.objective import Objective
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # From trained weights to a network on the CPU that has all of them, and its adapters.
-Plain = Callable[[Mapping[str, torch.Tensor]], "tuple[TrainedModel, PeftModel | DraftAdapter | None]"]
+Plain = Callable[[Mapping[str, torch.Tensor]], "tuple[TrainedModel, PeftModel | TrainedDraftAdapter | None]"]
 
 
 class Trainer:
@@ -62,7 +62,7 @@ class Trainer:
         held_out: DocumentSource | None,
         folder: RunFolder,
         accelerator: Accelerator,
-        adapters: "PeftModel | DraftAdapter | None" = None,
+        adapters: "PeftModel | TrainedDraftAdapter | None" = None,
         on_step: Callable[[StepFigures], object] | None = None,
         plain: Plain | None = None,
     ):
@@ -322,7 +322,7 @@ class Trainer:
             logger.info("final/ is made from step %d, the best on held-out documents", best)
         evaluation = self.evaluator.complete_at(progress.step) or self.evaluator.losses_at(progress.step, complete=True)
         model, adapters = self.model, self.adapters
-        if self.sharing.split:  # the main process makes it from a network of its own, with all the weights
+        if self.sharing.split:  # the main process makes it from another network, which has all the weights
             weights = gathered(self.parameters, self.accelerator.is_main_process)
             if self.accelerator.is_main_process:
                 model, adapters = self.plain(weights)

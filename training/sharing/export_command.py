@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from training.sharing.sources import Source
+    from training.sharing.export_source import Source
 
 
 class Target(StrEnum):
@@ -45,7 +45,7 @@ ToOption = Annotated[
 ]
 StepOption = Annotated[
     int | None,
-    typer.Option(help="Checkpoint to export. Default: the finished model; of a run that goes on, the newest."),
+    typer.Option(help="Checkpoint to export. Default: the finished model; of a run that continues, the newest."),
 ]
 OutputOption = Annotated[Path | None, typer.Option(help="Write the export into a new folder in here.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Only say which servers can load it, and how.")]
@@ -76,9 +76,9 @@ def export(
 ) -> None:
     """Write a run, a model or an adapter as files that other programs load, with a model card; or upload them."""
     from training.errors import RunError
-    from training.sharing import hub_upload, serving
+    from training.sharing import hub_upload, servers
+    from training.sharing.export_source import find_source
     from training.sharing.exports import Options, write_export
-    from training.sharing.sources import find_source
 
     if not check and output is None:
         raise RunError("Give --output, the folder to write to, or --check.")
@@ -86,7 +86,7 @@ def export(
         raise RunError(f"--as {form} says what --to hub uploads; leave it out, or give --to hub.")
     source = find_source(run, step)
     if check and output is None:
-        print(serving.shown(serving.servers_for(_folder_to_check(source))))
+        print(servers.shown(servers.servers_for(_folder_to_check(source))))
         return
     own = Form.adapter if source.kind == "draft" else Form.hf
     chosen = (form or own) if to is Target.hub else own if to is None else Form(to)
@@ -97,7 +97,7 @@ def export(
     for sentence in done.facts:
         print(f"  {sentence}")
     if done.servers:
-        print(serving.shown(done.servers))
+        print(servers.shown(done.servers))
     if to is Target.hub:
         upload = hub_upload.planned(repo, done.folder, not public)
         if not (yes or _agreed(upload)):

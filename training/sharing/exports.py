@@ -12,10 +12,10 @@ from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.lora_folders import base_of_adapter
 from training.errors import RunError
 from training.run.checkpointing import publish
+from training.sharing.export_card import CARD, write_card
+from training.sharing.export_source import Source
 from training.sharing.gguf_converter import OUTTYPES, convert, find_converter
-from training.sharing.serving import Server, servers_for
-from training.sharing.share_card import CARD, write_card
-from training.sharing.sources import Source
+from training.sharing.servers import Server, servers_for
 from training.sharing.stock_check import check_stock
 from training.sharing.writing import FOR_SERVERS, write_adapter_folder, write_model
 
@@ -42,7 +42,7 @@ class Export:
 
 
 def write_export(source: Source, form: str, output: Path, options: Options) -> Export:
-    """Write a source in the form hf, adapter or gguf to a new folder of its own in `output`; an older one is replaced.
+    """Write a source in the form hf, adapter or gguf to a new folder in `output`; an older one is replaced.
 
     The folder is complete or not there. Raises NBDiffError with one sentence.
     """

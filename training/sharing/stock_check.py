@@ -78,7 +78,7 @@ def _architecture(folder: Path, described: CheckpointDescription, label: str) ->
     if not stock or "auto_map" in config:
         raise RunError(
             f"The config.json of {label} names the class {brief(named)} of the type {brief(config.get('model_type'))}, "
-            "which is not one of transformers; other programs would need code of its own."
+            "which is not one of transformers; other programs would need remote code."
         )
     if not (folder / "generation_config.json").is_file():
         raise RunError(f"{label} has no generation_config.json, so a server would not know where its answers end.")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import nbdiff_engine as nb
 from nbdiff_engine.errors import brief_text
 from nbdiff_engine.model.checkpoint_folders import read_json
+from nbdiff_engine.model.gguf_files import CONVERTED_FROM
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from nbdiff_engine.model.weight_options import stored_quantization
 from training.errors import RunError
@@ -20,17 +21,17 @@ from training.model.base import load_base
 from training.run.checkpointing import publish
 from training.run.exporting import write_checkpoint, write_lora
 from training.run.manifest import MANIFEST
-from training.sharing.sources import Source
+from training.sharing.export_source import Source
 
 FOR_SERVERS = "for-servers"  # in an adapter's folder: the LoRA matrices alone
-_NOT_SHARED = (MANIFEST, "gguf_source.json")  # of this project's own folders
+_NOT_SHARED = (MANIFEST, CONVERTED_FROM)  # of this project's own folders
 
 
 def write_model(source: Source, folder: Path, after: Callable[[Path], object]) -> None:
     """Write the whole model, with adapters merged, as a folder of safetensors of a stock transformers class.
 
     after: called with the unfinished folder, to check and to describe it; if it raises, nothing is written. Raises
-    RunError, one sentence, for what is no AR model of its own.
+    RunError, one sentence, for a source that is no AR model.
     """
     if source.kind == "draft":
         raise RunError(
@@ -117,7 +118,7 @@ def _publish(folder: Path, write: Callable[[Path], None], after: Callable[[Path]
         publish(folder, both)
     except FileNotFoundError as error:
         raise RunError(
-            f"{error.filename or 'A file'} disappeared during the export; if the run goes on, export its newest "
+            f"{error.filename or 'A file'} disappeared during the export; if the run continues, export its newest "
             "checkpoint."
         ) from error
     except OSError as error:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from nbdiff_engine.decoding.draft_layout import AdaptiveLayout, Choice, Draft, FixedLayout, Shape, likely_leaves, within
+from nbdiff_engine.decoding.draft_layout import (
+    AdaptiveLayout,
+    Draft,
+    FixedLayout,
+    LayoutChoice,
+    Shape,
+    likely_leaves,
+    within,
+)
 
 SHAPE = Shape.of(8, adapter=True)
 ROOM = 100
@@ -38,23 +46,23 @@ def test_noise_fits_into_the_answer_and_into_the_pass():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("separate", Choice(4)),
-        ("behind_last", Choice(2, ((2, 7),))),  # 0.9 * 0.8 > 0.5, and 0.9 * 0.8 * 0.6 is not
-        ("behind_each", Choice(4, tuple((point, 7) for point in range(5)))),
+        ("separate", LayoutChoice(4)),
+        ("behind_last", LayoutChoice(2, ((2, 7),))),  # 0.9 * 0.8 > 0.5, and 0.9 * 0.8 * 0.6 is not
+        ("behind_each", LayoutChoice(4, tuple((point, 7) for point in range(5)))),
     ],
 )
 def test_fixed_layouts(name, expected):
     layout = FixedLayout(name, SHAPE, 0.5)
-    assert layout.choose([], ROOM, ()) == Choice(0, ((0, 7),))
+    assert layout.choose([], ROOM, ()) == LayoutChoice(0, ((0, 7),))
     own = drafts(0.9, 0.8, 0.6, 0.9)
     assert layout.choose(own, ROOM, ()) == expected
-    assert layout.choose(own, ROOM, {own[1].token}) == Choice(expected.verified)  # an EOS is drafted
+    assert layout.choose(own, ROOM, {own[1].token}) == LayoutChoice(expected.verified)  # an EOS is drafted
     assert layout.choose(own, 1, ()).verified == 0
-    assert layout.choose([], 1, ()) == Choice()
+    assert layout.choose([], 1, ()) == LayoutChoice()
 
 
-def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, float, list[Choice]]:
-    """Settle tokens where each draft is right at an even rate; the cost by `cheap` widths and by AR, the choices."""
+def played(layout: AdaptiveLayout, right: float, tokens: int) -> tuple[float, float, list[LayoutChoice]]:
+    """Decode tokens where drafts are right at an even rate; the cost by `cheap` widths and by AR, the choices."""
     held: list[Draft] = []
     chosen, settled, seen = [], 0, 0.0
     while settled < tokens:
@@ -152,10 +160,10 @@ def test_a_fixed_layout_verifies_the_most_likely_candidates():
     own = with_others(0.9, 0.8, 0.6, 0.9)
     separate = FixedLayout("separate", SHAPE, 0.5, 3).choose(own, ROOM, ())
     # Wrong at 1: 0.1, at 2: 0.18, at 3: 0.288, at 4: 0.043; no draft is a candidate, as all are verified.
-    assert separate == Choice(4, (), ((3, 23), (2, 22), (3, 33)))
+    assert separate == LayoutChoice(4, (), ((3, 23), (2, 22), (3, 33)))
     behind = FixedLayout("behind_last", SHAPE, 0.5, 3).choose(own, ROOM, ())
-    assert behind == Choice(2, ((2, 7),), ((3, 13), (3, 23), (2, 22)))  # the third draft is one
-    assert (separate.reach, behind.reach, Choice(2).reach) == (4, 3, 2)
+    assert behind == LayoutChoice(2, ((2, 7),), ((3, 13), (3, 23), (2, 22)))  # the third draft is one
+    assert (separate.reach, behind.reach, LayoutChoice(2).reach) == (4, 3, 2)
     assert FixedLayout("separate", SHAPE, 0.5).choose(own, ROOM, ()).leaves == ()
     narrow = FixedLayout("behind_each", SHAPE, 0.5, 15).choose(with_others(*[0.5] * 7), ROOM, ())
     assert 1 + narrow.verified + len(narrow.leaves) + sum(count for _, count in narrow.points) <= 64
@@ -163,7 +171,7 @@ def test_a_fixed_layout_verifies_the_most_likely_candidates():
 
 def settled_with(cost, candidates: int, found: float, tokens: int = 400) -> tuple[float, AdaptiveLayout]:
     """Tokens per cost of drafts that are right every second time; else AR's token is the first candidate with an even
-    rate. Behind an accepted candidate there is no draft."""
+    rate. After an accepted candidate there is no draft."""
     layout = AdaptiveLayout(SHAPE, cost, 1, True, candidates)
     held: list[Draft] = []
     settled, spent, seen, turn = 0, 0.0, 0.0, 0

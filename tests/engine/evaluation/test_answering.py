@@ -5,7 +5,7 @@ import pytest
 import nbdiff_engine as nb
 from nbdiff_engine.decoding.settings import DecodeSettings
 from nbdiff_engine.evaluation import answering
-from nbdiff_engine.evaluation.answering import BatchAnswers, Progress, answers_in_turn
+from nbdiff_engine.evaluation.answering import BatchAnswers, DecodeProgress, answers_in_turn
 from tests.tiny import tiny_model
 
 BATCHES = [[[5, 9, 12]], [[7, 4]], [[8, 8, 8, 3]]]
@@ -32,7 +32,7 @@ def test_settings_alternate_and_the_first_one_rotates(model: nb.BlockModel) -> N
 
 def test_every_setting_warms_up_first_with_warm_up_tokens(model: nb.BlockModel) -> None:
     stream = list(answers_in_turn(model, SETTINGS, BATCHES, warm_up_tokens=2))
-    warm = [each for each in stream if isinstance(each, Progress) and each.warm_up]
+    warm = [each for each in stream if isinstance(each, DecodeProgress) and each.warm_up]
     assert stream[: len(warm)] == warm
     assert [each.setting for each in warm if each.events == 0] == [0, 1]
     assert max(each.events for each in warm if each.setting == 0) == 3  # a prefill, a commit and the finish

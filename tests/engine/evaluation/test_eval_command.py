@@ -114,13 +114,13 @@ def test_a_block_above_the_trained_size_gives_one_warning(run):
         (["--threshold", "0.5,2"], "threshold is 2"),
         (["--strategy", "ar,magic"], "strategy is 'magic'"),
         (["--setting", "magic"], "strategy is 'magic'"),
-        (["--setting", ""], "it begins with the strategy"),
-        (["--setting", "block_size=8"], "it begins with the strategy"),
+        (["--setting", ""], "it must begin with the strategy"),
+        (["--setting", "block_size=8"], "it must begin with the strategy"),
         (["--setting", "block_diffusion,block_size"], "'block_size' is no name=value"),
         (["--setting", "block_diffusion,blocksize=8"], "'blocksize' is not known here"),
         (["--setting", "block_diffusion,block_size=abc"], "block_size is 'abc'"),
         (["--setting", "block_diffusion,threshold=1.5"], "threshold is 1.5"),
-        (["--setting", "block_diffusion,seed=1,seed=2"], "seed stands in it twice"),
+        (["--setting", "block_diffusion,seed=1,seed=2"], "it has seed twice"),
         (["--setting", "ar,trace=true"], "never records traces"),
         (["--setting", "ar", "--setting", "ar"], "is given twice"),
         (["--setting", "block_diffusion,block_size=4,sub_block_size=8"], "sub_block_size is 8"),
@@ -161,10 +161,10 @@ def test_an_interrupted_run_with_an_output_says_how_to_resume(run, monkeypatch, 
         patch.setattr(answering, "decode_batch", interrupted)
         code, out, err = run(*options)
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == f"stopped: {journal} keeps the answers; the same command with --resume goes on"
+    assert err.splitlines()[-1] == f"stopped: {journal} keeps the answers; the same command with --resume continues"
     code, _, err = run(*options)
     assert code == 2
-    assert err.startswith(f"error: {journal} holds the answers of an earlier run; --resume goes on with it")
+    assert err.startswith(f"error: {journal} holds the answers of an earlier run; --resume continues it")
     code, out, _ = run(*options, "--resume", "--json")
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "run.json").read_text())

@@ -120,7 +120,7 @@ def test_a_line_contains_the_answer(model, path):
 def test_a_journal_is_never_overwritten(model, path):
     run(model, path, problems=PROBLEMS[:1])
     before = path.read_bytes()
-    with pytest.raises(nb.NBDiffError, match="holds the answers of an earlier run; --resume goes on with it"):
+    with pytest.raises(nb.NBDiffError, match="holds the answers of an earlier run; --resume continues it"):
         run(model, path, problems=PROBLEMS[:1])
     assert path.read_bytes() == before
 
@@ -254,7 +254,7 @@ def test_the_command_resumes_after_it_was_killed(tmp_path, end):
     assert not output.exists()
     if end == signal.SIGINT:
         assert process.returncode == 130
-        assert f"stopped: {journal} keeps the answers; the same command with --resume goes on" in stderr
+        assert f"stopped: {journal} keeps the answers; the same command with --resume continues" in stderr
         assert "Traceback" not in stderr
     again = forked.run_module("nbdiff_engine", *arguments, "--resume")
     assert again.returncode == 0, again.stderr

@@ -34,7 +34,7 @@ def after(model: BlockModel, *contexts: list[int]):
 
 
 def mixed(start: int, noise: int = UNKNOWN) -> Pass:
-    """Three clean tokens, with noise behind the first and behind the last; the second group knows one of its tokens."""
+    """Three clean tokens, with noise after the first and after the last; the second group knows one of its tokens."""
     groups = [(1, [noise] * 4), (3, [noise, 8, noise])]
     return Pass.mixed(CLEAN, start, groups, range(10))
 
@@ -58,13 +58,13 @@ def test_a_pass_with_several_groups_equals_its_parts(pair):
     first, second = after(drafter, CONTEXT), after(drafter, CONTEXT)
     clean = first.run([Pass.commit(CLEAN, 9, range(3))])
     one = second.run([Pass.mixed(CLEAN[:1], 9, [(1, [UNKNOWN] * 4)], range(1, 5))])
-    # Behind the last one: nothing clean is read in the pass.
+    # After the last one: nothing clean is read in the pass.
     last = first.run([Pass.mixed([], 12, [(0, [UNKNOWN, 8, UNKNOWN])], range(3))])
     torch.testing.assert_close(whole, torch.cat([clean, one, last]), rtol=0, atol=1e-5)
 
 
 def test_a_leaf_is_a_clean_row_that_sees_what_is_before_its_place(pair):
-    """Two candidates at one place and one behind the clean tokens, with noise that begins at the same places."""
+    """Two candidates at one place and one after the clean tokens, with noise that begins at the same places."""
     base, drafter = pair
     leaves, groups = [(1, 20), (1, 21), (3, 22)], [(1, [UNKNOWN] * 2), (3, [UNKNOWN])]
     session = after(drafter, CONTEXT)
@@ -126,7 +126,7 @@ def test_a_denoise_pass_reads_its_first_token_through_the_base(pair):
 
 
 def test_rows_of_different_phases_and_lengths_share_a_forward(pair):
-    """A row that drafts behind two anchors, one that denoises, one that commits, one that waits, a short one, and one
+    """A row that drafts after two anchors, one that denoises, one that commits, one that waits, a short one, and one
     with candidates."""
     _, drafter = pair
     contexts = [prompt_ids(length, seed=length) for length in (9, 4, 13, 6, 2, 7)]
@@ -172,7 +172,7 @@ def test_uniform_noise_is_the_same_ids_at_a_position_in_every_batch():
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
 def test_windows_are_those_of_positions_and_not_of_slots(family):
-    """Of several groups at the same positions, the later ones are in slots that lie further behind."""
+    """Of several groups at the same positions, the later ones are in later slots."""
     shape = {"sliding_window": 6}
     if family == "gemma3_text":
         shape["layer_types"] = ["sliding_attention", "full_attention"]

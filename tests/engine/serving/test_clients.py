@@ -11,7 +11,7 @@ import openai
 import pytest
 
 import nbdiff_engine as nb
-from nbdiff_engine.serving.scheduler import Limits
+from nbdiff_engine.serving.scheduler import SchedulerLimits
 from tests.engine.serving.servers import QUESTION, nano_app, served
 
 USER = [{"role": "user", "content": QUESTION}]
@@ -90,7 +90,7 @@ def test_lm_evaluation_harness_asks_the_server(address, nano, monkeypatch):
 
 @pytest.mark.slow
 def test_200_connections_of_which_half_are_cut_leak_nothing_and_mix_nothing(nano):
-    app = nano_app(nano, limits=Limits(queue=300, rows=8))
+    app = nano_app(nano, limits=SchedulerLimits(queue=300, rows=8))
     scheduler = app.state.scheduler
     questions = [f"What is {number} plus {number + 1}?" for number in range(8)]
     expected = [nb.generate(nano, each, max_new_tokens=24).text for each in questions]
@@ -113,7 +113,7 @@ def test_200_connections_of_which_half_are_cut_leak_nothing_and_mix_nothing(nano
         assert text == expected[number % 8]
 
     async def all_of_them(address: str) -> None:
-        limits = httpx.Limits(max_connections=200)
+        limits = httpx.SchedulerLimits(max_connections=200)
         async with httpx.AsyncClient(base_url=address, limits=limits, timeout=300) as client:
             await asyncio.gather(*(one(client, number) for number in range(200)))
 

@@ -9,7 +9,7 @@ import nbdiff_engine as nb
 from nbdiff_engine.decoding.row import AnswerRow
 from nbdiff_engine.errors import PromptError
 from nbdiff_engine.model.session import Session
-from nbdiff_engine.serving.scheduler import DecodingError, Limits, QueueFullError, Scheduler
+from nbdiff_engine.serving.scheduler import DecodingError, RequestQueueFullError, Scheduler, SchedulerLimits
 from nbdiff_engine.trace.events import Finish
 from tests.tiny import prompt_ids
 
@@ -46,7 +46,7 @@ class Caller:
 @pytest.fixture
 def scheduler(llama):
     """One of two rows; a test starts it."""
-    found = Scheduler(llama, Limits(queue=6, rows=2))
+    found = Scheduler(llama, SchedulerLimits(queue=6, rows=2))
     yield found
     found.close()
 
@@ -62,7 +62,7 @@ def test_more_requests_than_rows_are_answered_as_alone(scheduler):
 
 def test_a_full_queue_refuses_one_more(scheduler):
     callers = [Caller(scheduler) for _ in range(6)]
-    with pytest.raises(QueueFullError, match="6 requests are waiting; try again later"):
+    with pytest.raises(RequestQueueFullError, match="6 requests are waiting; try again later"):
         Caller(scheduler)
     scheduler.start()
     assert all(caller.tokens for caller in callers)
@@ -94,7 +94,7 @@ def test_rows_are_admitted_by_the_memory_that_they_may_need(llama):
     row = AnswerRow(0, job.prompts[0], job.plan)
     one = probe._bytes([row])
     assert one > 0
-    scheduler = Scheduler(llama, Limits(rows=8, cache_bytes=one))
+    scheduler = Scheduler(llama, SchedulerLimits(rows=8, cache_bytes=one))
     most = 0
 
     def counted(*args):
@@ -109,7 +109,7 @@ def test_rows_are_admitted_by_the_memory_that_they_may_need(llama):
     assert most == 1
     scheduler.close()
     assert scheduler.held_bytes <= one
-    small = Scheduler(llama, Limits(cache_bytes=1000))
+    small = Scheduler(llama, SchedulerLimits(cache_bytes=1000))
     caller = Caller(small)
     small.start()
     assert caller.ended.wait(60)

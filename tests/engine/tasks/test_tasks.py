@@ -32,11 +32,11 @@ def code(body: str, argument: str = "x") -> str:
     return f"def f({argument}):\n    {body}"
 
 
-def outcome(body: str, *arguments) -> sandbox.Outcome:
+def outcome(body: str, *arguments) -> sandbox.CallOutcome:
     return sandbox.run(code(body), "f", [list(arguments) or [0]])[0]
 
 
-def unlisted(program: str, call=0) -> sandbox.Outcome:
+def unlisted(program: str, call=0) -> sandbox.CallOutcome:
     """The outcome of a program that skips the allowlist, to test the limits of the process."""
     return sandbox.run_unlisted(program, "f", [[call]])[0]
 
@@ -210,7 +210,7 @@ def test_invalid_code_raises_a_sandbox_error(program):
 
 def test_all_calls_of_a_function_run_in_one_process():
     outcomes = sandbox.run(code("return sorted([y * 2 for y in x if y > 1], reverse=True)"), "f", [[[1, 2, 3]], [[]]])
-    assert outcomes == [sandbox.Outcome([6, 4]), sandbox.Outcome([])]
+    assert outcomes == [sandbox.CallOutcome([6, 4]), sandbox.CallOutcome([])]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_the_outcome_of_a_failed_call_names_the_problem(body, problem):
         with pytest.raises(sandbox.SandboxError, match="cannot be written as JSON"):
             outcome(body)
     else:
-        assert outcome(body) == sandbox.Outcome(problem=problem)
+        assert outcome(body) == sandbox.CallOutcome(problem=problem)
 
 
 @pytest.mark.parametrize("body", ["while True:\n        pass", "return sum(range(10**12))", "return 9**9**9"])

@@ -27,7 +27,8 @@ from tests.playground.training_tab.forms import filled
 from tests.training.jobs.conftest import hold_jobs, in_state, release, until
 from training.errors import RecipeError
 from training.jobs import Jobs, TrainingJob
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 from training.run import trackers
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)

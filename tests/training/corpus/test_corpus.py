@@ -10,8 +10,8 @@ import pytest
 from nbdiff_engine.tasks import DOMAINS, check, held_out, sandbox
 from nbdiff_engine.tasks.held_out import HELD_OUT_FILE
 from training.corpus import code, knowledge, math, story
-from training.corpus.draft import Draft
 from training.corpus.facts import COUNTRIES
+from training.corpus.keyed_problem import KeyedProblem
 from training.corpus.problems import example
 from training.corpus.questions import COMPOSED, RELATIONS
 from training.corpus.samples import render
@@ -66,7 +66,7 @@ def test_bare_sums_share_no_prompt_with_the_test_split_of_math():
 
 def test_about_a_twentieth_of_the_keys_is_in_the_test_split():
     problem = held_out("math", 1)[0]
-    splits = Counter(Draft(f"key {number}", problem).split for number in range(10_000))
+    splits = Counter(KeyedProblem(f"key {number}", problem).split for number in range(10_000))
     assert 400 < splits["test"] < 600
 
 
@@ -164,7 +164,7 @@ def test_every_fact_has_at_least_three_wordings_in_train():
     for relation in RELATIONS.values():
         assert len(relation.asked) >= 5
         for entity in relation.facts:
-            wordings = [Draft(asked.format(e=entity), problem).split for asked in relation.asked]
+            wordings = [KeyedProblem(asked.format(e=entity), problem).split for asked in relation.asked]
             assert wordings.count("train") >= 3
 
 

@@ -12,7 +12,7 @@ from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
 from training.data.mixture import MixedSource, pattern
-from training.data.source_names import Part, parts_of, with_sources
+from training.data.source_names import SourcePart, parts_of, with_sources
 from training.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -41,21 +41,24 @@ class Numbers:
 
 def test_a_text_names_sources_slices_and_weights(tmp_path, monkeypatch):
     assert parts_of(DataSettings(source="a.jsonl:0.7,b.parquet[:10000]:0.3")) == (
-        Part("a.jsonl", weight=0.7),
-        Part("b.parquet", 0, 10000, 0.3),
+        SourcePart("a.jsonl", weight=0.7),
+        SourcePart("b.parquet", 0, 10000, 0.3),
     )
-    assert parts_of(DataSettings(source="owner/name[5:], c.txt.gz")) == (Part("owner/name", 5), Part("c.txt.gz"))
-    assert parts_of(DataSettings(source="corpus")) == (Part("corpus"),)
+    assert parts_of(DataSettings(source="owner/name[5:], c.txt.gz")) == (
+        SourcePart("owner/name", 5),
+        SourcePart("c.txt.gz"),
+    )
+    assert parts_of(DataSettings(source="corpus")) == (SourcePart("corpus"),)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b[1:2]").touch()
-    assert parts_of(DataSettings(source="a,b[1:2]")) == (Part("a,b[1:2]"),)
+    assert parts_of(DataSettings(source="a,b[1:2]")) == (SourcePart("a,b[1:2]"),)
     assert with_sources("a.jsonl[:5]:2,b.csv:1", lambda name: f"/x/{name}") == "/x/a.jsonl[:5]:2,/x/b.csv:1"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "a.jsonl:0.7,b.jsonl"}, "none to b.jsonl; weigh all or none"),
+        ({"source": "a.jsonl:0.7,b.jsonl"}, "none to b.jsonl; give a weight to all or to none"),
         ({"source": "a.jsonl:0,b.jsonl:1"}, "The weight of a.jsonl is 0"),
         ({"source": "a.jsonl,,b.jsonl"}, "names an empty source"),
         ({"source": "a.jsonl,corpus"}, "'corpus' is generated"),

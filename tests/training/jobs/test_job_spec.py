@@ -6,7 +6,8 @@ import pytest
 
 from tests.training.jobs.conftest import assert_uninterrupted, in_state, spec
 from training.jobs import JobError, JobSpec, home
-from training.recipe.recipe import Recipe, bundled_recipes
+from training.recipe.recipe import Recipe
+from training.recipe.recipe_fields import bundled_recipes
 
 HOSTILE = [
     "$(touch pwned)",

@@ -6,7 +6,7 @@ from torch import nn
 from tests.draft_adapters import identity_of
 from tests.tiny import tiny_model
 from training.model.adapters import add_adapters
-from training.model.draft_adapters import DraftAdapter
+from training.model.draft_adapters import TrainedDraftAdapter
 from training.objective.draft_attention import DRAFTS
 from training.objective.draft_losses import Weights
 from training.objective.draft_noising import DraftBatch, DraftNoising, draft_noise
@@ -15,7 +15,7 @@ from training.objective.noising import Packed
 from training.recipe.recipe import Lora
 
 
-def draft_adapter(family: str = "llama", zero: bool = False, mask: bool = True, **shape) -> DraftAdapter:
+def draft_adapter(family: str = "llama", zero: bool = False, mask: bool = True, **shape) -> TrainedDraftAdapter:
     """zero: leave the adapter as it begins, without effect."""
     network = tiny_model(family, **shape).network
     identity = identity_of(network, f"tiny-{family}")
@@ -27,7 +27,7 @@ def draft_adapter(family: str = "llama", zero: bool = False, mask: bool = True, 
             for name, each in network.named_parameters():
                 if "lora_B" in name:
                     each.normal_(std=0.2)
-    return DraftAdapter(peft, embedding, identity)
+    return TrainedDraftAdapter(peft, embedding, identity)
 
 
 def draft_objective(
@@ -42,7 +42,7 @@ def draft_objective(
 
 
 def objective_of(
-    adapter: DraftAdapter, causal: bool, plans: bool = True, weights: Weights | None = None
+    adapter: TrainedDraftAdapter, causal: bool, plans: bool = True, weights: Weights | None = None
 ) -> DraftObjective:
     network = adapter.peft.base_model.model
     network.set_attn_implementation(DRAFTS)

@@ -10,7 +10,7 @@ from tests.training.packs import answer, packed
 from training.data.documents import Document
 from training.objective import draft_attention
 from training.objective.attention_plan import Piece
-from training.objective.draft_attention import Memory, attend, noise_mask, noise_plan
+from training.objective.draft_attention import CleanKeysValues, attend, noise_mask, noise_plan
 
 
 def batch_of(seed=0, **options):
@@ -72,7 +72,8 @@ def test_a_plan_has_every_pair_of_the_dense_mask_once(sizes, causal, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"memory": Memory(), "softcap": 5.0}, {"memory": Memory(), "plan": (), "dropout": 0.1}]
+    "options",
+    [{}, {"memory": CleanKeysValues(), "softcap": 5.0}, {"memory": CleanKeysValues(), "plan": (), "dropout": 0.1}],
 )
 def test_calls_outside_training_are_refused(options):
     each = torch.zeros(1, 2, 3, 4)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from training.objective import draft_losses as module
-from training.objective.draft_losses import Head, Targets, Weights, draft_losses
+from training.objective.draft_losses import ScoringHead, Targets, Weights, draft_losses
 
 ROWS, SIZE, VOCABULARY = 13, 8, 21
 
@@ -17,7 +17,7 @@ def example():
     hidden = torch.randn(ROWS, SIZE, requires_grad=True)
     at = torch.tensor([0, 0, 1, 2, 2, 2, 3, 5, 6, 6, 7, 8, 9])
     targets = Targets(torch.randint(VOCABULARY, (ROWS,)), torch.rand(ROWS), torch.randn(10, SIZE), at)
-    return hidden, targets, Head(layer, 0.5, VOCABULARY)
+    return hidden, targets, ScoringHead(layer, 0.5, VOCABULARY)
 
 
 def by_autograd(hidden, targets, head, weights):

@@ -1,4 +1,4 @@
-"""Noise rows: where their groups stand, what they read and predict."""
+"""Noise rows: where their groups are, what they read and predict."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_every_token_of_an_answer_but_the_first_two_is_predicted_as_often_at_eac
         distance = (batch.position - batch.anchor)[0][scored]
         seen.index_put_((batch.position[0][scored] + 1, distance), torch.tensor(1.0), accumulate=True)
     assert seen[:6].sum() == 0  # the prompt, and the first token, which AR gives
-    later = seen[10:, 1:]  # behind the first group, which is always there
+    later = seen[10:, 1:]  # after the first group, which is always there
     assert later.sum(1).min() == later.sum(1).max() == 300
     assert (later - 75).abs().max() < 35
 
@@ -43,7 +43,7 @@ def test_several_groups_per_clean_pass_have_different_anchors():
         draft_batch(packed(answer(5, 40)), 4, 0, groups=groups).anchor[0].unique() for groups in (1, 2, 3)
     )
     assert len(one) < len(two) < len(all_)
-    assert all_.tolist() == list(range(4, 43))  # every token behind which two more stand
+    assert all_.tolist() == list(range(4, 43))  # every token that two more follow
 
 
 def test_a_group_has_all_its_rows_at_the_end_of_an_answer():
@@ -79,7 +79,7 @@ def test_in_groups_with_some_noise_the_other_rows_read_the_text_and_known_tokens
         if row:
             assert targets[group, row - 1] == IGNORED
     last = position[:, -1] + 1 < 35
-    assert (targets[last, -1] != IGNORED).all()  # its token is behind the group
+    assert (targets[last, -1] != IGNORED).all()  # its token is after the group
     assert draft_batch(packed(document), 8, 2, all_noise=1.0).mask.all()
 
 

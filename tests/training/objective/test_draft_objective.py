@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nbdiff_engine import BlockModel
 from nbdiff_engine.model.attention import PADDING, additive
-from nbdiff_engine.model.draft_adapter import DraftAdapter as DraftAdapterOfEngine
+from nbdiff_engine.model.draft_adapter import DraftAdapter
 from nbdiff_engine.model.draft_spec import DraftSpec
 from nbdiff_engine.model.passes import Pass
 from tests.tiny import FAMILIES, VOCABULARY, in_part_slow, tiny_model
@@ -140,7 +140,7 @@ def test_the_engine_drafts_over_its_cache_with_the_logits_of_training(family, ca
     save_draft_adapter(adapter, recipe, VOCABULARY, torch.float32, tmp_path)
     spec = DraftSpec.read(tmp_path, "written").diffusion_spec(VOCABULARY)
     network = tiny_model(family).network
-    draft = DraftAdapterOfEngine.read(network, tmp_path, spec.mask_token_id, "written")
+    draft = DraftAdapter.read(network, tmp_path, spec.mask_token_id, "written")
     engine = BlockModel(network, None, spec, "written", draft=draft)
 
     data = packed(answer(7, 17, seed=1))

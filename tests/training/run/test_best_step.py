@@ -3,11 +3,11 @@
 import pytest
 
 from training.run.best_step import best_of, score, waited
-from training.run.log_lines import Evaluation, HeldOutLosses
+from training.run.log_lines import HeldOutEvaluation, HeldOutLosses
 
 
-def line(step: int, mdm: float | None, ar: float = 1.0, size: int = 8) -> Evaluation:
-    return Evaluation(step, {1: HeldOutLosses(None, ar), size: HeldOutLosses(mdm, ar)})
+def line(step: int, mdm: float | None, ar: float = 1.0, size: int = 8) -> HeldOutEvaluation:
+    return HeldOutEvaluation(step, {1: HeldOutLosses(None, ar), size: HeldOutLosses(mdm, ar)})
 
 
 def test_the_lowest_mdm_loss_at_the_last_block_size_is_the_best():

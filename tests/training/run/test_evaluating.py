@@ -11,7 +11,7 @@ from training.recipe.recipe import Recipe
 from training.run import evaluating
 from training.run.checkpointing import CheckpointStore
 from training.run.launch import make_trainer, start
-from training.run.log_lines import Evaluation, HeldOutLosses
+from training.run.log_lines import HeldOutEvaluation, HeldOutLosses
 from training.run.run_folder import RunFolder, read_lines
 
 
@@ -29,7 +29,7 @@ def scripted(monkeypatch, mdm: dict[int, float]) -> None:
 
     def losses_at(self, step, complete, stopped=None):
         sizes = self.sizes if complete else [self.last_size]
-        return Evaluation(step, {size: HeldOutLosses(mdm[step], 1.0) for size in sizes})
+        return HeldOutEvaluation(step, {size: HeldOutLosses(mdm[step], 1.0) for size in sizes})
 
     monkeypatch.setattr(evaluating.Evaluator, "losses_at", losses_at)
 

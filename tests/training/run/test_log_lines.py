@@ -2,7 +2,7 @@
 
 import json
 
-from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
+from training.run.log_lines import HeldOutEvaluation, HeldOutLosses, StepFigures
 
 LINE = {
     "step": 3,
@@ -35,7 +35,7 @@ def test_missing_fields_in_a_line_of_an_older_version_are_none():
 
 
 def test_an_evaluation_is_written_with_one_entry_per_block_size():
-    found = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.5, 1.5)})
+    found = HeldOutEvaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.5, 1.5)})
     line = '{"step": 6, "losses": {"1": {"loss_mdm": null, "loss_ar": 1.5}, "8": {"loss_mdm": 2.5, "loss_ar": 1.5}}}'
     assert json.dumps(found.to_json()) == line
-    assert Evaluation.read(json.loads(line)) == found
+    assert HeldOutEvaluation.read(json.loads(line)) == found

@@ -3,7 +3,7 @@
 from tests.training.runs import small_base, small_data, small_recipe
 from training.model.base import load_base, with_spec
 from training.recipe.recipe import Recipe
-from training.run.log_lines import Evaluation, HeldOutLosses, StepFigures
+from training.run.log_lines import HeldOutEvaluation, HeldOutLosses, StepFigures
 from training.run.model_card import DataFacts, adapter_card, hub_id_of, model_card
 from training.run.run_progress import Progress
 
@@ -13,7 +13,7 @@ def test_the_card_has_the_settings_and_the_losses_of_the_run(tmp_path):
     recipe = small_recipe(base, small_data(tmp_path / "data.jsonl"))
     model = with_spec(load_base(str(base), device="cpu"), 8, "token_causal", True)
     last = StepFigures(6, 2.51234, 2.0, 1.0)
-    evaluation = Evaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.25, 1.5)})
+    evaluation = HeldOutEvaluation(6, {1: HeldOutLosses(None, 1.5), 8: HeldOutLosses(2.25, 1.5)})
     progress = Progress(step=6, tokens_seen=1024, seconds=90.0)
     card = model_card("mine", recipe, model, progress, last, evaluation)
     for line in (

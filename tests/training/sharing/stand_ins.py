@@ -76,7 +76,7 @@ def local_hub() -> Iterator[Hub]:
 
 
 def converter(folder: Path, ending: str = "") -> Path:
-    """A script that takes the converter's arguments, writes them behind the magic of a GGUF file, and runs `ending`."""
+    """A script that takes the converter's arguments, writes them after the magic of a GGUF file, and runs `ending`."""
     path = folder / "convert_hf_to_gguf.py"
     path.write_text(
         "import json, sys\n"

@@ -18,8 +18,8 @@ from tests.training.sharing.stand_ins import converter, local_hub
 from training.errors import RunError
 from training.run.launch import start
 from training.sharing import hub_upload, stock_check
+from training.sharing.export_source import find_source
 from training.sharing.exports import Options, write_export
-from training.sharing.sources import find_source
 from training.sharing.stock_check import check_stock
 from training.sharing.writing import FOR_SERVERS
 

@@ -9,7 +9,7 @@ from tests.training.bases import write_base
 from tests.training.runs import small_data, small_recipe
 from training.errors import RunError
 from training.run.launch import start
-from training.sharing.serving import servers_for, shown
+from training.sharing.servers import servers_for, shown
 
 
 def adapter(folder, **fields):

@@ -1,4 +1,4 @@
-"""Draft: a problem with the key that decides its split, so that train and test cannot share a problem."""
+"""KeyedProblem: a problem with the key that decides its split, so that train and test cannot share a problem."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ def split_of(domain: str, key: str, one_in: int = _TEST_FRACTION) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """`key` is the subject of the problem. It depends only on the prompt, so drafts with the same prompt share it."""
+class KeyedProblem:
+    """`key` is the subject of the problem. It depends only on the prompt, so problems with the same prompt share it."""
 
     key: str
     problem: Problem

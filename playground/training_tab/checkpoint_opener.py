@@ -39,7 +39,7 @@ class OpenedCheckpoint:
     serial: str
 
 
-class Opening:
+class CheckpointOpener:
     """Loads checkpoints on the worker's thread, as the Models tab does, so that no lane is timed meanwhile."""
 
     def __init__(self, loaded: LoadedModels, worker: Worker, jobs: Jobs):

@@ -46,7 +46,7 @@ class Source:
 
 
 def find_source(given: str, step: int | None = None) -> Source:
-    """What a name stands for. Of a run it is the checkpoint of `step`; without a step the finished model, or the
+    """The source that a name means. Of a run it is the checkpoint of `step`; without a step the finished model, or the
     newest checkpoint of a run that is not finished.
 
     Raises RunError for a step that the run does not have or that no run was given for, and CheckpointError for a name

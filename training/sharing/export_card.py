@@ -18,8 +18,8 @@ from training.run.hub_facts import hub_licence
 from training.run.model_card import hub_id_of, model_card
 from training.run.run_folder import RunFolder
 from training.run.run_progress import Progress
-from training.sharing.serving import Server
-from training.sharing.sources import Source
+from training.sharing.export_source import Source
+from training.sharing.servers import Server
 
 CARD = "README.md"
 TAG = "block-diffusion"

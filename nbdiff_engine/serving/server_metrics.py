@@ -1,4 +1,4 @@
-"""What /metrics says, in the format of Prometheus: requests, tokens, waiting times, and the state of the scheduler."""
+"""The figures of /metrics, in the format of Prometheus: requests, tokens, waiting times, state of the scheduler."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
