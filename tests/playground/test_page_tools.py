@@ -195,7 +195,7 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
 def test_a_model_is_loaded_by_its_name_or_refused_in_a_sentence(page: Page) -> None:
     page.get_by_role("tab", name="Models").click()
     page.get_by_label("Load another model", exact=True).fill("nano")
-    page.get_by_label("8 bit").check()
+    page.get_by_label("8 bit").filter(visible=True).check()
     page.get_by_role("button", name="Load", exact=True).click()
     expect(page.locator("#model-news")).to_have_text("nano (8bit) is loaded.")
     expect(page.locator("#models")).to_contain_text("Loaded as nano (8bit)")
