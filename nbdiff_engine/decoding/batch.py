@@ -110,7 +110,7 @@ class RunningBatch:
         once, and has no tick."""
         stored = None
         row.chunk = self._prefill_tokens
-        if self.prefixes is not None and row.ended is None:
+        if self.prefixes is not None and row.shares_prefixes and row.ended is None:
             stored = self.prefixes.find(row.context, self._layout(row))
             row.cached = 0 if stored is None else stored.tokens
         program = PROGRAMS[row.plan.settings.strategy](row)
@@ -193,7 +193,7 @@ class RunningBatch:
         kept = {id(seat) for seat in seats}
         if self.prefixes is not None:
             for slot, seat in enumerate(self._seats):
-                if id(seat) not in kept:
+                if id(seat) not in kept and seat.row.shares_prefixes:
                     self._remember(slot, seat)
         if seats:
             self._session.select([slot for slot, seat in enumerate(self._seats) if id(seat) in kept])
