@@ -36,6 +36,7 @@ TESTED_BY = {
     "nbdiff_engine/__main__.py": "tests/engine/test_command_line.py",
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
+    "nbdiff_engine/serving/asking.py": "tests/engine/serving/test_clients.py",
     "nbdiff_engine/serving/fields.py": "tests/engine/serving/test_refusals.py",
     "nbdiff_engine/serving/replies.py": "tests/engine/serving/test_app.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",
