@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 import nbdiff_engine as nb
 from tests.engine.serving.servers import nano_app, served
 from tests.playground.serving import free_port, run_app, serving
 from tests.playground.visiting import BROWSER_TEST, STORY, Browser, expect, lanes, opened, run
 
-pytestmark = BROWSER_TEST
+pytestmark = [*BROWSER_TEST, pytest.mark.slow]  # it starts a page of its own, twice
 
 
 def test_a_race_at_a_server_shows_the_tokens_of_the_model_here(browser: Browser, tmp_path: Path) -> None:
