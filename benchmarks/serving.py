@@ -1,15 +1,16 @@
 """A server under load: requests that arrive at random, against one answer at a time.
 
     python benchmarks/serving.py
-    python benchmarks/serving.py --model path/to/checkpoint --rates 1 4 --requests 24 --tokens 64 --save
-    python benchmarks/serving.py --strategies ar --transformers path/to/checkpoint
+    python benchmarks/serving.py --models nano smollm2 --rates 1 4 --requests 24 --tokens 64 --save
+    python benchmarks/serving.py --models path/to/checkpoint --strategies ar --transformers
 
 Requests arrive as a Poisson process, with a seed, at several rates; the prompts are held-out ones. Each line is one
-server and one rate: tokens per second from the first request to the last token, seconds from a request to its first
-text, and seconds between two texts of an answer, which with blocks hold several tokens. `rows 1` answers one request at
-a time; its others wait. The second table is the time to the first text of a conversation's second turn, where the
-prefix cache has the first turn and where it has not. --transformers starts `transformers serve` on a folder and sends
-the same requests to it; it is AR, and needs `pip install transformers[serving]`. The last line is JSON.
+model, one server and one rate: tokens per second from the first request to the last token, seconds from a request to
+its first text, and seconds between two texts of an answer, which with blocks hold several tokens. `rows 1` answers one
+request at a time; its others wait. The second table is the time to the first text of a conversation's second turn,
+where the prefix cache has the first turn and where it has not. --transformers starts `transformers serve` on the same
+weights in the same precision, and sends the same requests to it; it is AR, and needs
+`pip install transformers[serving]`. An AR checkpoint is measured with AR alone. The last line is JSON.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ from tqdm import tqdm
 import nbdiff_engine as nb
 from benchmarks.measuring import BenchmarkParser, Report, at_least, held_out_prompts, run, table
 from nbdiff_engine.decoding.settings import STRATEGIES
+from nbdiff_engine.model.checkpoint_folders import find_checkpoint
+from nbdiff_engine.serving.remote import RemoteServer
 
 START_SECONDS = 300.0  # that a server may take to load its model
 CONVERSATIONS = 3  # of the second table
@@ -55,6 +58,7 @@ class TimedAnswer:
 class Load:
     """What one server did at one rate, in seconds but for the rate and tokens."""
 
+    model: str
     server: str
     strategy: str
     rate: float
@@ -65,12 +69,14 @@ class Load:
     between_p99: float
 
     @classmethod
-    def of(cls, server: str, strategy: str, rate: float, seconds: float, answers: Sequence[TimedAnswer]) -> "Load":
+    def of(
+        cls, model: str, server: str, strategy: str, rate: float, seconds: float, answers: Sequence[TimedAnswer]
+    ) -> "Load":
         first = [answer.texts[0] for answer in answers if answer.texts]
         between = [late - early for answer in answers for early, late in zip(answer.texts, answer.texts[1:])]
         tokens = sum(answer.tokens for answer in answers)
         points = [float(np.percentile(each or [0.0], p)) for each in (first, between) for p in (50, 99)]
-        return cls(server, strategy, rate, tokens / seconds, *points)
+        return cls(model, server, strategy, rate, tokens / seconds, *points)
 
 
 async def ask(client: httpx.AsyncClient, body: dict) -> TimedAnswer:
@@ -154,9 +160,17 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def transformers_command() -> str:
+    """The path of the command `transformers`. Raises SettingError if there is none."""
+    found = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
+    if found is None:
+        raise nb.SettingError("There is no command `transformers`; leave out --transformers.")
+    return found
+
+
 def main() -> None:
     parser = BenchmarkParser(__doc__)
-    parser.add_argument("--model", default="nano", help="bundled name, folder or hub id")
+    parser.add_argument("--models", nargs="+", default=["nano"], help="bundled names, folders or hub ids")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--rates", nargs="+", type=float, default=[1.0, 4.0], help="requests per second")
@@ -164,7 +178,7 @@ def main() -> None:
     parser.add_argument("--requests", type=at_least(1), default=24, help="of each rate")
     parser.add_argument("--tokens", type=at_least(1), default=64, help="the longest answer")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which requests arrive")
-    parser.add_argument("--transformers", metavar="FOLDER", help="also measure `transformers serve` on this folder")
+    parser.add_argument("--transformers", action="store_true", help="also measure `transformers serve` on each model")
     parser.add_save()
     options = parser.parse_args()
     if min(options.rates) <= 0:
@@ -172,54 +186,60 @@ def main() -> None:
     report = Report("serving", options.save)
     prompts = held_out_prompts(options.requests)
     loads: list[Load] = []
+    second: dict[str, dict[str, float]] = {}
 
-    def measure(address: str, name: str, model: str, cases: Sequence[tuple[str, dict]]) -> None:
+    def measure(address: str, model: str, name: str, asked_as: str, cases: Sequence[tuple[str, dict]]) -> None:
         """One server, all its strategies and rates. No prompt comes twice, so that none is in the prefix cache."""
-        common = {"model": model, "max_tokens": options.tokens, "stream": True, "temperature": 0}
+        common = {"model": asked_as, "max_tokens": options.tokens, "stream": True, "temperature": 0}
         number = itertools.count()
         for strategy, own in cases:
-            for rate in tqdm([100, *options.rates], desc=f"{name}, {strategy}", leave=False, disable=None):
+            for rate in tqdm([100, *options.rates], desc=f"{model}, {name}, {strategy}", leave=False, disable=None):
                 asked = prompts[:2] if rate == 100 else prompts  # two requests to warm up
                 turns = [[{"role": "user", "content": f"{next(number)}. {prompt}"}] for prompt in asked]
                 bodies = [{**common, **own, "messages": each} for each in turns]
                 seconds, answers = asyncio.run(under_load(address, bodies, rate, options.seed))
                 if rate != 100:
-                    loads.append(Load.of(name, strategy, rate, seconds, answers))
+                    loads.append(Load.of(model, name, strategy, rate, seconds, answers))
 
-    usage = {"stream_options": {"include_usage": True}}
-    cases = [(each, usage | {"strategy": each}) for each in options.strategies]
-    common = {"model": "model", "max_tokens": 16, "temperature": 0, "strategy": options.strategies[0]}
-    for rows in options.rows:
-        port = free_port()
-        command = [sys.executable, "-m", "nbdiff_engine", "serve", options.model, "--served-name", "model"]
-        command += ["--port", str(port), "--dtype", options.dtype, "--rows", str(rows)]
-        with server(command, port) as address:
-            measure(address, f"rows {rows}", "model", cases)
-            if rows == options.rows[-1]:
-                known, new = asyncio.run(second_turns(address, common, prompts[:8]))
-    if options.transformers:
-        found = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
-        if found is None:
-            raise nb.SettingError("There is no command `transformers`; leave out --transformers.")
-        port = free_port()
-        with server([found, "serve", options.transformers, "--port", str(port)], port) as address:
-            measure(address, "transformers serve", options.transformers, [("ar", {})])
+    for given in options.models:
+        model = Path(given).name  # the place of a folder is of no interest
+        for rows in options.rows:
+            port = free_port()
+            command = [sys.executable, "-m", "nbdiff_engine", "serve", given, "--served-name", model]
+            command += ["--port", str(port), "--dtype", options.dtype, "--rows", str(rows)]
+            with server(command, port) as address:
+                served = RemoteServer(address).models()[0]
+                strategies = options.strategies if served.spec is not None else ["ar"]
+                usage = {"stream_options": {"include_usage": True}}
+                measure(
+                    address, model, f"rows {rows}", model, [(each, usage | {"strategy": each}) for each in strategies]
+                )
+                if rows == options.rows[-1]:
+                    common = {"model": model, "max_tokens": 16, "temperature": 0, "strategy": strategies[0]}
+                    known, new = asyncio.run(second_turns(address, common, prompts[:8]))
+                    turns = {"in the prefix cache": known, "not in it": new}
+                    second[model] = {name: statistics.median(each) for name, each in turns.items() if each}
+        if options.transformers:
+            folder, port = str(find_checkpoint(given)), free_port()
+            command = [transformers_command(), "serve", folder, "--port", str(port), "--dtype", served.dtype]
+            with server(command, port) as address:
+                measure(address, model, "transformers serve", folder, [("ar", {})])
 
-    report.write(f"{options.model}, {options.requests} requests of at most {options.tokens} tokens at each rate")
-    heads = ("server", "strategy", "requests/s", "tokens/s", "first p50, s", "p99", "between p50, s", "p99")
+    what = f"{', '.join(dict.fromkeys(each.model for each in loads))}, {options.requests} requests"
+    report.write(f"{what} of at most {options.tokens} tokens at each rate")
+    heads = ("model", "server", "strategy", "requests/s", "tokens/s", "first p50, s", "p99", "between p50, s", "p99")
     cells = [
         (
-            each.server, each.strategy, f"{each.rate:g}", f"{each.tokens_per_second:.1f}", f"{each.first_p50:.2f}",
-            f"{each.first_p99:.2f}", f"{each.between_p50:.3f}", f"{each.between_p99:.3f}",
+            each.model, each.server, each.strategy, f"{each.rate:g}", f"{each.tokens_per_second:.1f}",
+            f"{each.first_p50:.2f}", f"{each.first_p99:.2f}", f"{each.between_p50:.3f}", f"{each.between_p99:.3f}",
         )
         for each in loads
     ]  # fmt: skip
-    report.write(table(heads, cells, left=2))
-    report.write(f"\nsecond turn of a conversation, {options.strategies[0]}")
-    turns = {"in the prefix cache": known, "not in it": new}
-    typical = {name: statistics.median(each) for name, each in turns.items() if each}
-    report.write(table(("first turn", "first text, s"), [(name, f"{each:.3f}") for name, each in typical.items()]))
-    report.finish({"model": options.model, "loads": [asdict(each) for each in loads], "second_turn": typical})
+    report.write(table(heads, cells, left=3))
+    report.write("\nsecond turn of a conversation")
+    rows = [(model, name, f"{each:.3f}") for model, turns in second.items() for name, each in turns.items()]
+    report.write(table(("model", "first turn", "first text, s"), rows, left=2))
+    report.finish({"loads": [asdict(each) for each in loads], "second_turn": second})
 
 
 if __name__ == "__main__":

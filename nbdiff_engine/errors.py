@@ -39,6 +39,10 @@ class TraceError(NBDiffError):
     """A trace file is damaged, or has a version that this engine does not read."""
 
 
+class ServerError(NBDiffError):
+    """A server that was asked to decode cannot be reached, refuses the caller, or has ended."""
+
+
 def first_problem(error: ValidationError, ranges: Mapping[str, str] | None = None) -> str:
     """The first problem of a pydantic validation, as one sentence.
 

@@ -13,11 +13,11 @@ from playground.race.lanes import check
 from playground.race.run_spec import RunSpec
 from playground.race.verdict import summary
 from playground.server.following import outcome
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneModels
 from playground.server.worker import QueueFullError, Worker
 
 
-def build(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> None:
+def build(loaded: LaneModels, worker: Worker, options: ServerOptions) -> None:
     """Register them in the Blocks being built. Their runs wait in the same queue as those of the page."""
 
     def generate(

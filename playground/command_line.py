@@ -2,6 +2,7 @@
 
     nbdiff-playground                                # the bundled model on http://127.0.0.1:7860
     nbdiff-playground --model path/to/checkpoint --port 7861
+    nbdiff-playground --server http://127.0.0.1:8000      # the model of a running `nbdiff serve`
     NBDIFF_LOGIN=name:password nbdiff-playground --host 0.0.0.0
 
 The same command is `python -m playground`, and `python app.py` in a checkout of the repository.
@@ -62,6 +63,12 @@ def parse(arguments: list[str]) -> ServerOptions:
         "smollm2 is installed, with nano beside it; else nano)",
     )
     parser.add_argument(
+        "--server", metavar="URL", help="decode with the models of this `nbdiff serve`; no model is loaded here"
+    )
+    parser.add_argument(
+        "--api-key", metavar="KEY", help="what that server needs (default: NBDIFF_API_KEY in the environment)"
+    )
+    parser.add_argument(
         "--model-root",
         dest="model_roots",
         action="append",
@@ -77,6 +84,9 @@ def parse(arguments: list[str]) -> ServerOptions:
         help="the page may start training jobs (default: only if no other machine can connect)",
     )
     given = vars(parser.parse_args(arguments))
+    if given["server"] is None and given["api_key"] is not None:
+        parser.error("--api-key is for --server; give both, or none.")
+    given["api_key"] = given["api_key"] or os.environ.get("NBDIFF_API_KEY") or None
     given["model_roots"] = tuple(Path(root) for root in given["model_roots"])
     try:
         return ServerOptions(login=os.environ.get("NBDIFF_LOGIN"), space=space, **given)

@@ -18,8 +18,9 @@ class ServerOptions:
     """Checked on creation; raises StartError.
 
     model: None: smollm2-drafts where it can be loaded, with nano beside it; else nano. login: "name:password"; without
-    it, the host must be a loopback address. space: the server is a published Space,
-    which controls the access itself and needs no login. wall_seconds: the longest time of a run, all lanes together.
+    it, the host must be a loopback address. server: the address of an `nbdiff serve` that decodes instead of models
+    here; api_key: what it needs. space: the server is a published Space, which controls the access itself and needs no
+    login. wall_seconds: the longest time of a run, all lanes together.
     lease_seconds: a run stops if no viewer has polled it for this time. trace_mb: of one run, as JSON. model_roots:
     visitors may load checkpoints inside these folders. hub: whether they may load from the hub. max_models: loaded at
     the same time. max_model_gb: memory of one. training: whether visitors may start training jobs; None: only if no
@@ -31,6 +32,8 @@ class ServerOptions:
     port: int = 7860
     login: str | None = field(default=None, repr=False)  # must not appear in a log
     space: bool = False
+    server: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     max_new_tokens: int = 512
     max_prompt_chars: int = 8000
     max_lanes: int = 6
@@ -73,7 +76,9 @@ class ServerOptions:
                 f"Other machines can connect to the host {self.host}; "
                 "set NBDIFF_LOGIN=name:password to require a login, or omit --host."
             )
-
+        for option, given in (("--model", self.model), ("--training", self.training)):
+            if self.server is not None and given:
+                raise StartError(f"With --server the models are at {self.server}; leave out {option}, or --server.")
         if self.training and not _HAS_JOBS:
             raise StartError("--training needs a POSIX system (Linux, macOS, or WSL on Windows) for its queue of jobs.")
         if self.training and not self.is_local and self.login is None:
@@ -85,6 +90,8 @@ class ServerOptions:
     @property
     def trains(self) -> bool:
         """Whether the page has a training tab."""
+        if self.server is not None:
+            return False
         return self.is_local and _HAS_JOBS if self.training is None else self.training
 
     @property

@@ -9,10 +9,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from nbdiff_engine import NBDiffError
+from nbdiff_engine.serving.remote import RemoteServer
 from playground import address, api
 from playground.header import TITLE, header
 from playground.models import Chosen, ModelsTab
 from playground.options import ServerOptions, StartError
+from playground.page_words import say
 from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
@@ -20,6 +22,7 @@ from playground.race.lanes_editor import EditorValue
 from playground.server import web_files
 from playground.server.found_models import FoundModels
 from playground.server.loaded_models import LoadedModels, first_models
+from playground.server.remote_models import RemoteModels
 from playground.server.worker import Limits, Worker
 from playground.share_card import ShareCard
 from playground.sweep import sweep_api
@@ -40,9 +43,12 @@ class Playground:
     """The loaded models and their page. `launch` serves it until Ctrl+C."""
 
     def __init__(self, options: ServerOptions):
-        """Raises StartError for a model that cannot be loaded or has no tokenizer."""
+        """Raises StartError for a model that cannot be loaded or has no tokenizer, or a server that cannot be used."""
         try:
-            self.loaded = first_models(options)
+            if options.server is None:
+                self.loaded = first_models(options)
+            else:
+                self.loaded = RemoteModels(RemoteServer(options.server, options.api_key))
         except NBDiffError as error:
             raise StartError(str(error)) from error
         self.options = options
@@ -55,7 +61,8 @@ class Playground:
             ),
             warm_up=self._warm_up,
         )
-        self.blocks = _page(self.loaded, self.worker, options)
+        page = _page if isinstance(self.loaded, LoadedModels) else _page_of_server
+        self.blocks = page(self.loaded, self.worker, options)
 
     def _warm_up(self) -> None:
         """Load the model that is coming, or warm up the first one."""
@@ -137,6 +144,27 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         models.select(models_tab.refreshed, None, models_tab.list, **QUIETLY)
         api.build(loaded, worker, options)
         sweep_api.build(loaded, worker, options)
+    _copy_no_component_for_hidden_progress(blocks, top)
+    return blocks
+
+
+def _page_of_server(models: RemoteModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
+    """The page over a server: the Decode tab. The other tabs need weights on this machine, and say so."""
+    where = models.server.url
+    needs = {
+        "Block sizes": "Block sizes decodes many problems in batches with a model on this machine",
+        "Models": f"The models are those of {where}: {', '.join(models.names())}. Others are loaded on this machine",
+        "Training": "Training starts from a model on this machine",
+    }
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        top = gr.HTML(header(), js_on_load=None, apply_default_css=False, elem_id="header")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Decode", id="decode"):
+                DecodeTab(models, worker, options).build(blocks)
+            for name, why in needs.items():
+                with gr.Tab(name):
+                    gr.HTML(say(f"{why}; start the page without --server for it."), apply_default_css=False)
+        api.build(models, worker, options)
     _copy_no_component_for_hidden_progress(blocks, top)
     return blocks
 

@@ -37,6 +37,7 @@ TESTED_BY = {
     "nbdiff_engine/decoding/loop.py": "tests/engine/decoding/test_decoding.py",
     "nbdiff_engine/evaluation/table.py": "tests/engine/evaluation/test_run.py",
     "nbdiff_engine/serving/request_fields.py": "tests/engine/serving/test_refusals.py",
+    "nbdiff_engine/serving/asking.py": "tests/engine/serving/test_clients.py",
     "nbdiff_engine/serving/replies.py": "tests/engine/serving/test_app.py",
     "nbdiff_engine/serving/serve_command.py": "tests/engine/serving/test_refusals.py",
     "nbdiff_engine/tasks/checkers.py": "tests/engine/tasks/test_tasks.py",

@@ -13,9 +13,12 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // A random id of this page: two tabs on one run are two viewers. crypto.randomUUID would need https or localhost.
 const viewer = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16)).join("-");
 
+// Where the page has no model of its own, a sentence stands for the controls of a fork.
+if (props.why_no_forks) element.querySelector("[data-forkhint]").parentNode.append(` ${props.why_no_forks}`);
+
 const player = new Player(element.querySelector("[data-stage]"), {
   ended: () => trigger("ended"),
-  fork: (payload) => trigger("fork", payload),
+  fork: props.why_no_forks ? null : (payload) => trigger("fork", payload),
   imported: (race) => {
     remember(lasting, KEPT.race, race);
     trigger("imported", { race });

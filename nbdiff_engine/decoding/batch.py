@@ -110,7 +110,7 @@ class RunningBatch:
         once, and has no tick."""
         stored = None
         row.chunk = self._prefill_tokens
-        if self.prefixes is not None and row.ended is None:
+        if self.prefixes is not None and row.shares_prefixes and row.ended is None:
             stored = self.prefixes.find(row.context, self._layout(row))
             row.cached = 0 if stored is None else stored.tokens
         program = PROGRAMS[row.plan.settings.strategy](row)
@@ -193,7 +193,7 @@ class RunningBatch:
         kept = {id(seat) for seat in seats}
         if self.prefixes is not None:
             for slot, seat in enumerate(self._seats):
-                if id(seat) not in kept:
+                if id(seat) not in kept and seat.row.shares_prefixes:
                     self._remember(slot, seat)
         if seats:
             self._session.select([slot for slot, seat in enumerate(self._seats) if id(seat) in kept])
@@ -263,14 +263,14 @@ class RunningBatch:
 
 
 def _sampling(plan: DecodePlan) -> tuple[object, ...]:
-    """What rows must share to be predicted together. The seed of a greedy choice does not matter."""
-    sampler: Sampler = plan.sampler if plan.sampler.temperature else replace(plan.sampler, seed=0)
+    """What rows must share to be predicted together: all but their seeds, which only choose the noise."""
+    sampler: Sampler = replace(plan.sampler, seed=0)
     needs = () if plan.policy is None else plan.policy.needs
     return sampler, needs, plan.settings.draft_candidates or 0, plan.settings.trace
 
 
 def predict(rows: Sequence[AnswerRow], passes: Sequence[Pass], logits: Tensor, clock: Clock) -> Prediction:
-    """The predictions of rows that share their sampling, one after another.
+    """The predictions of rows that share their sampling, but for the seeds, one after another.
 
     The clock is paused while the alternatives for the trace are computed: they are not part of decoding.
     """
@@ -290,7 +290,8 @@ def predict(rows: Sequence[AnswerRow], passes: Sequence[Pass], logits: Tensor, c
     if candidates:
         drafts = (index >= each.first_noise for each in passes for index in each.wanted)
         drafting = [at for at, is_draft in enumerate(drafts) if is_draft]
-    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes, candidates, drafting)
+    seeds = [row.plan.settings.seed for row, each in zip(rows, passes) for _ in each.wanted]
+    whole = plan.sampler.predict(logits, owners, positions, needs, prefixes, candidates, drafting, seeds)
     if plan.settings.trace:
         clock.pause()
         whole = replace(whole, alternatives=plan.sampler.alternatives(logits, whole))

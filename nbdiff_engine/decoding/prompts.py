@@ -95,6 +95,12 @@ def control_tokens_of(model: BlockModel) -> ControlTokens:
     return found
 
 
+def require_words(prompt: str) -> None:
+    """Raises PromptError for a prompt without a word. A turn of a conversation may be empty."""
+    if not prompt.strip():
+        raise PromptError("The prompt is empty; write something for the model to answer.")
+
+
 def encode(
     model: BlockModel,
     prompt: Prompt,
@@ -114,8 +120,7 @@ def encode(
     if isinstance(prompt, Mapping) or _is_array(prompt):
         prompt = _single(prompt)
     if isinstance(prompt, str):
-        if not prompt.strip():
-            raise PromptError("The prompt is empty; write something for the model to answer.")
+        require_words(prompt)
     elif not isinstance(prompt, (list, tuple)):
         raise PromptError(f"The prompt is a {type(prompt).__name__}; give a string, token ids or a conversation.")
     elif not prompt:

@@ -36,6 +36,7 @@ class AnswerRow:
         self.batch = 1  # rows that are decoded together
         self.reading = True  # whether the next pass reads a part of the context
         self.cached = 0  # first tokens of the context that the cache holds before the first pass
+        self.shares_prefixes = True  # whether the keys of other answers are used for it, and its own for others
         self.chunk: int | None = None  # the most tokens of a pass that reads; None: PREFILL_CHUNK
         self.time = 0.0  # engine time of the last forward
         self._events: list[DecodeEvent] = []

@@ -88,6 +88,11 @@ class BlockModel:
         return self.network.dtype
 
     @property
+    def drafts(self) -> bool:
+        """Whether a draft adapter is attached."""
+        return self.draft is not None
+
+    @property
     def parameters(self) -> int:
         return self.network.num_parameters()
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nbdiff_engine.errors import NBDiffError, first_problem
+from nbdiff_engine.errors import NBDiffError, PromptError, first_problem
 from nbdiff_engine.serving.scheduler import RequestQueueFullError
 
 
@@ -25,7 +25,8 @@ class ApiError(Exception):
         if isinstance(error, RequestQueueFullError):
             return cls(429, str(error), "rate_limit_error", code="queue_full")
         if isinstance(error, NBDiffError):
-            return cls(400, str(error), "invalid_request_error")
+            code = "invalid_prompt" if isinstance(error, PromptError) else None
+            return cls(400, str(error), "invalid_request_error", code=code)
         return cls(500, str(error), "server_error")
 
     @classmethod

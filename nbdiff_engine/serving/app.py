@@ -20,11 +20,13 @@ from nbdiff_engine.errors import NBDiffError
 from nbdiff_engine.generate import DecodeJob, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.serving.api_errors import ApiError
-from nbdiff_engine.serving.asking import Asking
-from nbdiff_engine.serving.replies import HttpReply
+from nbdiff_engine.serving.asking import Asking, checked
+from nbdiff_engine.serving.replies import HttpReply, trace_head
 from nbdiff_engine.serving.request_fields import ChatBody, CompletionBody
 from nbdiff_engine.serving.scheduler import Scheduler, SchedulerLimits
+from nbdiff_engine.serving.served_model import ServedModel
 from nbdiff_engine.serving.server_metrics import ServerMetrics
+from nbdiff_engine.serving.tool_calls import for_template
 
 MOST_TOKENS = 512  # of an answer, if a request does not say
 
@@ -44,7 +46,6 @@ def make_app(
     served = name or model.name
     scheduler = Scheduler(model, limits)
     metrics = ServerMetrics(scheduler)
-    started = int(time.time())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +72,7 @@ def make_app(
             )
 
     key = [Depends(require_key)]
-    card = {"id": served, "object": "model", "created": started, "owned_by": "nbdiff"}
+    card = ServedModel.of(model, served).card(created=int(time.time()))
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> JSONResponse:
@@ -113,8 +114,9 @@ def make_app(
         request: Request, body: ChatBody | CompletionBody, makes: list[Callable[[], DecodeJob]]
     ) -> Response:
         require_model(body.model)
-        reply = HttpReply(served, isinstance(body, ChatBody), body.stream_mode == "denoise")
-        asking = Asking(scheduler, metrics, reply, body.n)
+        chat = isinstance(body, ChatBody)
+        reply = HttpReply(served, chat, body.stream_mode == "denoise", chat and body.uses_tools)
+        asking = Asking(scheduler, metrics, reply, body.n, body.prefix_cache)
         asking.submit(makes)
         try:
             first = await _unless_left(request, asking.accepted())
@@ -129,19 +131,40 @@ def make_app(
         usage = body.stream_options is not None and body.stream_options.include_usage
         return _Stream(asking, _events(asking, first, usage))
 
+    async def check(request: Request, body: ChatBody | CompletionBody, makes: list[Callable[[], DecodeJob]]) -> Any:
+        require_model(body.model)
+        try:
+            jobs = [await _unless_left(request, checked(scheduler, make)) for make in makes]
+        except Exception as error:
+            raise ApiError.of(error) from error
+        heads = [{**trace_head(job), "notes": [str(note) for note in job.plan.notes]} for job in jobs]
+        return {"object": "list", "data": heads}
+
+    def jobs_of_chat(body: ChatBody) -> list[Callable[[], DecodeJob]]:
+        settings = body.decode_settings(most_tokens)
+        # As a batch of one: a list alone could also be read as a batch.
+        turns = for_template(body.messages)
+        return [partial(prepare, model, [turns], template_arguments=body.template_arguments, **settings)]
+
+    def jobs_of_texts(body: CompletionBody) -> list[Callable[[], DecodeJob]]:
+        settings = body.decode_settings(most_tokens)
+        return [partial(prepare, model, [each], raw=isinstance(each, str), **settings) for each in body.prompts]
+
     @app.post("/v1/chat/completions", dependencies=key)
     async def chat(request: Request, body: ChatBody) -> Response:
-        settings = body.decode_settings(most_tokens)
-        arguments = body.template_arguments
-        # As a batch of one: a list alone could also be read as a batch.
-        makes = [partial(prepare, model, [body.messages], template_arguments=arguments, **settings)]
-        return await answer(request, body, makes)
+        return await answer(request, body, jobs_of_chat(body))
 
     @app.post("/v1/completions", dependencies=key)
     async def completions(request: Request, body: CompletionBody) -> Response:
-        settings = body.decode_settings(most_tokens)
-        makes = [partial(prepare, model, [each], raw=isinstance(each, str), **settings) for each in body.prompts]
-        return await answer(request, body, makes)
+        return await answer(request, body, jobs_of_texts(body))
+
+    @app.post("/v1/chat/completions/check", dependencies=key)
+    async def check_chat(request: Request, body: ChatBody) -> Any:
+        return await check(request, body, jobs_of_chat(body))
+
+    @app.post("/v1/completions/check", dependencies=key)
+    async def check_completions(request: Request, body: CompletionBody) -> Any:
+        return await check(request, body, jobs_of_texts(body))
 
     return app
 

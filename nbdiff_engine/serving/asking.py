@@ -12,12 +12,29 @@ from nbdiff_engine.serving.server_metrics import ServerMetrics
 from nbdiff_engine.trace.events import Finish
 
 
+async def checked(scheduler: Scheduler, make: Callable[[], DecodeJob]) -> DecodeJob:
+    """A prompt that is checked and encoded, and not decoded. Raises RequestQueueFullError, or what `make` raises."""
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+    request = scheduler.submit(make, 0, lambda what: loop.call_soon_threadsafe(arrived.put_nowait, what))
+    try:
+        what = await arrived.get()
+    finally:
+        scheduler.cancel(request)
+    if isinstance(what, Exception):
+        raise what
+    return what
+
+
 class Asking:
     """The prompts of one HTTP request while they are answered. Used in one event loop; call `close` at the end."""
 
-    def __init__(self, scheduler: Scheduler, metrics: ServerMetrics, reply: HttpReply, copies: int):
-        """copies: answers to each prompt."""
+    def __init__(
+        self, scheduler: Scheduler, metrics: ServerMetrics, reply: HttpReply, copies: int, shares_prefixes: bool = True
+    ):
+        """copies: answers to each prompt. shares_prefixes: whether they use the prefix cache."""
         self.reply = reply
+        self._shares_prefixes = shares_prefixes
         self._scheduler, self._metrics, self._copies = scheduler, metrics, copies
         self._arrived: asyncio.Queue[tuple[int, Delivery]] = asyncio.Queue()
         self._requests: list[Request] = []
@@ -36,7 +53,7 @@ class Asking:
                 def deliver(what: Delivery, number: int = number) -> None:
                     loop.call_soon_threadsafe(self._arrived.put_nowait, (number, what))
 
-                self._requests.append(self._scheduler.submit(make, self._copies, deliver))
+                self._requests.append(self._scheduler.submit(make, self._copies, deliver, self._shares_prefixes))
         except BaseException:
             self._outcome = "refused"
             self.close()

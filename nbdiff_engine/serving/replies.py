@@ -8,16 +8,32 @@ from typing import Any
 from nbdiff_engine.decoding.answer_text import TokenTexts
 from nbdiff_engine.decoding.live_text import LiveText
 from nbdiff_engine.generate import DecodeJob
+from nbdiff_engine.serving.tool_calls import ToolCall, ToolCallReader
 from nbdiff_engine.trace.events import DecodeEvent, Finish, FinishReason, Fixed, TokenLogprobs, Verify
 from nbdiff_engine.trace.trace_file import FORMAT, VERSION, pack, token_ids_of
+
+
+def trace_head(job: DecodeJob) -> dict[str, Any]:
+    """The entries of a trace that come before its events."""
+    spec = job.model.spec
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": job.model.name,
+        "settings": job.settings,
+        "mask_token_id": None if spec is None else spec.mask_token_id,
+        "prompt": job.texts[0],
+        "prompt_ids": job.prompts[0],
+    }
 
 
 class Choice:
     """One answer while it is decoded. index: of the answer in the response."""
 
-    def __init__(self, index: int, job: DecodeJob, chat: bool):
+    def __init__(self, index: int, job: DecodeJob, chat: bool, tools: bool):
         self.index = index
         self.finish_reason: str | None = None
+        self._reader = ToolCallReader() if tools else None
         self._job = job
         self._chat = chat
         self._live = LiveText(job.plan, len(job.prompts[0]))
@@ -35,14 +51,25 @@ class Choice:
     def tokens(self) -> int:
         return len(self._live.tokens)
 
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The tool calls so far."""
+        return [] if self._reader is None else self._reader.calls
+
     def add(self, event: DecodeEvent) -> str:
-        """Advance by one event: the text that is certain now and was not before."""
-        if isinstance(event, Finish):
-            self.finish_reason = "length" if event.reason is FinishReason.LENGTH else "stop"
-        else:
+        """Advance by one event: the text that is certain now and was not before. Tool calls are no text."""
+        finished = isinstance(event, Finish)
+        if not finished:
             self._fixed |= {each.position: each for each in event.fixed}
         piece = self._live.add(event)
+        if self._reader is not None:
+            piece = self._reader.add(piece)
+            piece += self._reader.end() if finished else ""
         self._pieces.append(piece)
+        if finished:
+            self.finish_reason = "tool_calls" if self.calls else "stop"
+            if event.reason is FinishReason.LENGTH:
+                self.finish_reason = "length"
         return piece
 
     def logprobs(self, whole: bool = False) -> dict[str, Any] | None:
@@ -97,20 +124,6 @@ class Choice:
             part["answer_pieces"] = job.answer_pieces(event.token_ids)
         return part
 
-    def trace_head(self) -> dict[str, Any]:
-        """The entries of a trace that come before its events."""
-        job = self._job
-        spec = job.model.spec
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "model": job.model.name,
-            "settings": job.settings,
-            "mask_token_id": None if spec is None else spec.mask_token_id,
-            "prompt": job.texts[0],
-            "prompt_ids": job.prompts[0],
-        }
-
 
 def _chat_logprobs(texts: TokenTexts, own: Sequence[tuple[int, TokenLogprobs]]) -> dict[str, Any]:
     def entry(token: int, logprob: float) -> dict[str, Any]:
@@ -128,8 +141,9 @@ def _chat_logprobs(texts: TokenTexts, own: Sequence[tuple[int, TokenLogprobs]]) 
 class HttpReply:
     """All answers of one HTTP request."""
 
-    def __init__(self, model: str, chat: bool, denoise: bool = False):
-        self.chat, self.denoise = chat, denoise
+    def __init__(self, model: str, chat: bool, denoise: bool = False, tools: bool = False):
+        """tools: whether tool calls are looked for."""
+        self.chat, self.denoise, self.tools = chat, denoise, tools
         self.choices: list[Choice] = []
         self.cached_tokens = 0
         self._prompt_tokens = 0
@@ -140,27 +154,29 @@ class HttpReply:
     def add_prompt(self, job: DecodeJob, copies: int) -> list[dict[str, Any]]:
         """Take one more prompt with its answers; the chunks that begin them."""
         self._prompt_tokens += len(job.prompts[0])
-        new = [Choice(len(self.choices) + at, job, self.chat) for at in range(copies)]
+        new = [Choice(len(self.choices) + at, job, self.chat, self.tools) for at in range(copies)]
+        head = trace_head(job) if self.denoise else None
         self.choices += new
         if not self.chat and not self.denoise:
             return []
         return [
-            self._chunk(
-                self._choice(choice, {"role": "assistant", "content": ""} if self.chat else ""),
-                choice.trace_head() if self.denoise else None,
-            )
+            self._chunk(self._choice(choice, {"role": "assistant", "content": ""} if self.chat else ""), head)
             for choice in new
         ]
 
     def add(self, index: int, event: DecodeEvent) -> dict[str, Any] | None:
         """Advance one answer; the chunk that says what is new, or None."""
         choice = self.choices[index]
+        known = len(choice.calls)
         piece = choice.add(event)
+        calls = [{"index": at, **call.to_json()} for at, call in enumerate(choice.calls)][known:]
         finished = isinstance(event, Finish)
-        logprobs = choice.logprobs() if piece or finished else None
-        if not piece and not finished and not self.denoise:
+        logprobs = choice.logprobs() if piece or calls or finished else None
+        if not piece and not calls and not finished and not self.denoise:
             return None
-        delta = ({"content": piece} if piece else {}) if self.chat else piece
+        delta: Any = piece
+        if self.chat:
+            delta = ({"content": piece} if piece else {}) | ({"tool_calls": calls} if calls else {})
         return self._chunk(
             self._choice(choice, delta, logprobs, choice.finish_reason),
             choice.trace_part(event) if self.denoise else None,
@@ -186,7 +202,11 @@ class HttpReply:
         for choice in self.choices:
             content: dict[str, Any] = {"text": choice.text}
             if self.chat:
-                content = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
+                message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+                if choice.calls:
+                    calls = [call.to_json() for call in choice.calls]
+                    message |= {"content": choice.text or None, "tool_calls": calls}
+                content = {"message": message}
             logprobs = choice.logprobs(whole=True)
             choices.append(
                 {"index": choice.index, **content, "logprobs": logprobs, "finish_reason": choice.finish_reason}

@@ -5,10 +5,10 @@ A field that is not declared here is refused by name. The settings of decoding a
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
-from nbdiff_engine.errors import SettingError
+from nbdiff_engine.errors import SettingError, brief
 
 MOST_CHOICES = 16
 _NOT_OWN = ("max_new_tokens", "logprobs", "trace")  # settings that OpenAI's fields, or the stream mode, decide
@@ -47,6 +47,10 @@ class _Body(_Settings):
         Literal["tokens", "denoise"],
         Field(description="denoise: a chunk for each forward, with its event (docs/trace-format.md)"),
     ] = "tokens"
+    prefix_cache: Annotated[
+        bool,
+        Field(description="false: read the whole prompt, and keep nothing of it for later requests"),
+    ] = True
     user: Annotated[str | None, Field(description="a name for the caller; it is not stored")] = None
 
     @model_validator(mode="after")
@@ -81,10 +85,23 @@ class ChatBody(_Body):
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="the newer name of max_tokens")] = None
     logprobs: bool = False
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
-    tools: Annotated[list[dict[str, Any]] | None, Field(description="passed to the chat template")] = None
+    tools: Annotated[
+        list[dict[str, Any]] | None,
+        Field(description="passed to the chat template; calls in the answer are looked for"),
+    ] = None
+    tool_choice: Annotated[
+        Any, Field(description='"auto", or "none": the model does not see the tools; a call cannot be forced')
+    ] = None
     chat_template_kwargs: Annotated[
         dict[str, Any] | None, Field(description="further arguments of the chat template")
     ] = None
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _not_forced(cls, value: Any) -> Any:
+        if value not in (None, "auto", "none"):
+            raise ValueError(f"tool_choice is {brief(value)}; this server cannot force a call, choose 'auto' or 'none'")
+        return value
 
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatBody":
@@ -101,9 +118,14 @@ class ChatBody(_Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
+    def uses_tools(self) -> bool:
+        """Whether the model sees tools, and calls are looked for in its answer."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    @property
     def template_arguments(self) -> dict[str, Any]:
         arguments = dict(self.chat_template_kwargs or {})
-        if self.tools is not None:
+        if self.uses_tools:
             arguments["tools"] = self.tools
         return arguments
 

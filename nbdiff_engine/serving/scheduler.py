@@ -53,10 +53,13 @@ Delivery = DecodeJob | list[DecodeEvent] | Exception
 class Request:
     """One prompt and its `copies` answers; the events of answer i have row i."""
 
-    def __init__(self, make: Callable[[], DecodeJob], copies: int, deliver: Callable[[Delivery], None]):
+    def __init__(
+        self, make: Callable[[], DecodeJob], copies: int, deliver: Callable[[Delivery], None], shares_prefixes: bool
+    ):
         self.make = make
         self.copies = copies
         self.deliver = deliver
+        self.shares_prefixes = shares_prefixes
         self.cancelled = False  # set by any thread, read by the decoding thread
         self.waiting: list[AnswerRow] = []  # rows that are not admitted yet
         self.running: list[AnswerRow] = []
@@ -91,17 +94,23 @@ class Scheduler:
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, make: Callable[[], DecodeJob], copies: int, deliver: Callable[[Delivery], None]) -> Request:
-        """Put a request into the queue. make: checks it and encodes its prompt, on the decoding thread.
+    def submit(
+        self,
+        make: Callable[[], DecodeJob],
+        copies: int,
+        deliver: Callable[[Delivery], None],
+        shares_prefixes: bool = True,
+    ) -> Request:
+        """Put a request into the queue. make: checks it and encodes its prompt, on the decoding thread. copies: 0 only
+        checks it. shares_prefixes: whether its rows use the prefix cache.
 
         Raises RequestQueueFullError.
         """
         with self._changed:
             if self.waiting >= self.limits.queue:
-                raise RequestQueueFullError(
-                    f"This server is busy: {self.waiting} requests are waiting; try again later."
-                )
-            request = Request(make, copies, deliver)
+                waiting = f"{self.waiting} requests are waiting"
+                raise RequestQueueFullError(f"This server is busy: {waiting}; try again later.")
+            request = Request(make, copies, deliver, shares_prefixes)
             self._new.append(request)
             self._changed.notify_all()
             return request
@@ -176,8 +185,9 @@ class Scheduler:
                 continue
             try:
                 job = request.make()
-                request.waiting = [AnswerRow(index, job.prompts[0], job.plan) for index in range(request.copies)]
-                self._check_size(request.waiting[0])
+                rows = [AnswerRow(index, job.prompts[0], job.plan) for index in range(max(request.copies, 1))]
+                self._check_size(rows[0])
+                request.waiting = rows[: request.copies]
             except Exception as error:
                 if not isinstance(error, NBDiffError):
                     logger.exception("a request could not be prepared")
@@ -185,7 +195,8 @@ class Scheduler:
                 self._deliver(request, error)
                 continue
             self._deliver(request, job)
-            self._ready.append(request)
+            if request.waiting:
+                self._ready.append(request)
 
     def _admit(self) -> None:
         """Let the waiting rows join, in their order, as long as they fit."""
@@ -196,7 +207,7 @@ class Scheduler:
                 rows = [*self._batch.rows, row]
                 if len(rows) > self.limits.rows or (len(rows) > 1 and self._bytes(rows) > self.limits.cache_bytes):
                     return
-                row.batch = len(rows)
+                row.batch, row.shares_prefixes = len(rows), request.shares_prefixes
                 request.waiting.pop(0)
                 request.running.append(row)
                 if request not in self._active:

@@ -78,8 +78,11 @@ class Sampler:
         prefixes: Sequence[Prefixes] = (),
         candidates: int = 0,
         drafting: Sequence[int] = (),
+        seeds: Sequence[int] = (),
     ) -> Prediction:
         """Token and confidence for N positions, position i of row rows[i] at output index positions[i].
+
+        seeds: of each position, where rows of other seeds are among them; empty: the sampler's own for all.
 
         needs: the other measures that an unmasking policy needs, of "entropy" and "margin". Both are of the plain
         softmax, independent of the sampled token. prefixes: of the rows with positions, in their order, if
@@ -95,11 +98,14 @@ class Sampler:
             logits_NV[:, token] = -torch.inf
         changed_NV = self.penalties.changed(logits_NV, prefixes) if self.penalties.change_logits else logits_NV
         chosen_from: tuple[Tensor, Tensor | None] = changed_NV, None
+        keys: list[int] = []
         if self.temperature == 0:
             tokens_N = changed_NV.argmax(dim=-1)
         else:
+            places = zip(seeds or [self.seed] * len(rows), rows, positions, strict=True)
+            keys = [noise_key(*place) for place in places]
             chosen_from = self._candidates(changed_NV if self.temperature == 1 else changed_NV / self.temperature)
-            tokens_N = self._sample(*chosen_from, rows, positions)
+            tokens_N = self._sample(*chosen_from, keys)
         p_NV = logits_NV.softmax(dim=-1)
         confidence_N = p_NV.gather(1, tokens_N[:, None])[:, 0]
         entropy = margin = logprobs = None
@@ -112,8 +118,8 @@ class Sampler:
             logprobs = self._logprobs(tokens_N, logits_NV, *chosen_from)
         following = None
         if candidates and drafting:
-            keys = [noise_key(self.seed, rows[index], positions[index]) for index in drafting]
-            own = self._following(tokens_N, *chosen_from, list(drafting), keys, candidates)
+            own_keys = [keys[index] for index in drafting] if keys else []
+            own = self._following(tokens_N, *chosen_from, list(drafting), own_keys, candidates)
             following = [()] * len(logits_NV)
             for index, each in zip(drafting, own, strict=True):
                 following[index] = each
@@ -133,11 +139,8 @@ class Sampler:
             for token, ids, ps in zip(prediction.tokens, top.indices.tolist(), p_NC.tolist())
         ]
 
-    def _sample(
-        self, values_NC: Tensor, ids_NC: Tensor | None, rows: Sequence[int], positions: Sequence[int]
-    ) -> Tensor:
-        """argmax(log p + Gumbel) over the candidates. Token ids [N]."""
-        keys = [noise_key(self.seed, row, position) for row, position in zip(rows, positions, strict=True)]
+    def _sample(self, values_NC: Tensor, ids_NC: Tensor | None, keys: Sequence[int]) -> Tensor:
+        """argmax(log p + Gumbel) over the candidates, with the noise of these keys. Token ids [N]."""
         if ids_NC is None:
             return argmax_with_noise(values_NC, keys)
         noise_NC = gumbel(torch.tensor(keys)[:, None], ids_NC.cpu())  # float64, which not every device has

@@ -35,6 +35,8 @@ FORMAT = "nbdiff-trace"
 VERSION = 3
 READABLE = (1, 2, 3)  # version 2 adds one kind of event, the edit; version 3 adds drafts to a verify
 
+_DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)  # what JSON of another shape raises
+
 
 class Canvas:
     """The answer after some of its events: token ids, None where masked. Every view replays the events onto it."""
@@ -177,7 +179,7 @@ class Trace:
             if whole and trace.answer_pieces and len(trace.answer_pieces) != len(trace.token_ids):
                 raise ValueError(f"it has {len(trace.answer_pieces)} texts for {len(trace.token_ids)} tokens")
             return trace
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except _DAMAGE as error:
             raise TraceError(f"This trace is damaged: {brief_text(str(error), 120)}.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -250,6 +252,14 @@ def pack(event: DecodeEvent) -> list[Any]:
             return ["edit", event.row, time, event.start, list(event.tokens), list(event.changed)]
         case Finish():
             return ["finish", event.row, time, event.reason.value, list(event.token_ids)]
+
+
+def unpack(packed: Sequence[Any], candidates: Iterable[Sequence[int]] = ()) -> DecodeEvent:
+    """The inverse of `pack`. candidates: [position, token] of those that a verify has tried. Raises TraceError."""
+    try:
+        return _with_candidates([_unpack(packed)], [(0, *each) for each in candidates])[0]
+    except _DAMAGE as error:
+        raise TraceError(f"This event is damaged: {brief_text(str(error), 120)}.") from error
 
 
 def _unpack(packed: Sequence[Any]) -> DecodeEvent:

@@ -28,7 +28,7 @@ from playground.race.recorded_race import recorded_race
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import refused, shown_on_stage, stage_message
 from playground.race.verdict import summary
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneModels
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
@@ -53,7 +53,7 @@ _COPY_CODE = f"""(code) => {{
 class DecodeTab:
     """The tab's handlers around the worker and the loaded models. `build` lays it out in the Blocks being built."""
 
-    def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions):
+    def __init__(self, loaded: LaneModels, worker: Worker, options: ServerOptions):
         self.loaded = loaded
         self.worker = worker
         self.options = options
@@ -70,7 +70,9 @@ class DecodeTab:
                 self._build_form()
             with gr.Column(min_width=280, elem_id="show"):
                 self.stage = race_stage.build(
-                    stage_message(race=recorded, recorded=True), transport(self.worker, self.loaded.coming)
+                    stage_message(race=recorded, recorded=True),
+                    transport(self.worker, self.loaded.coming),
+                    self.loaded.why_no_forks,
                 )
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
         self.figures = DecodeFigures(self.on_stage)

@@ -18,7 +18,7 @@ from nbdiff_engine.trace.trace_file import Trace
 from playground.options import ServerOptions
 from playground.race.lanes import CheckedRun, about, guarded
 from playground.race.stage import LaneTitle
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneModels
 from playground.server.worker import RunPart
 
 _MOST_EVENTS = 20_000
@@ -35,8 +35,10 @@ class ForkRequest(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, max_length=30)
 
 
-def check_fork(loaded: LoadedModels, data: Any, options: ServerOptions) -> CheckedRun:
+def check_fork(loaded: LaneModels, data: Any, options: ServerOptions) -> CheckedRun:
     """The fork as a checked run of one lane. Raises NBDiffError, one sentence."""
+    if loaded.why_no_forks:
+        raise SettingError(loaded.why_no_forks)
     try:
         request = ForkRequest.model_validate(data)
     except ValidationError as error:

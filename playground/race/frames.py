@@ -13,11 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.trace.events import DecodeEvent, Finish
 from nbdiff_engine.trace.metrics import Metrics, measure
 from nbdiff_engine.trace.trace_file import Trace, pack, token_ids_of
 from playground.race.race_file import Race, RaceLane
+from playground.server.lane_models import LaneJob
 from playground.server.worker import Frame, Logged
 
 _IN_LATER_FRAMES = ("events", "pieces", "bytes", "answer_pieces")  # the entries of a trace that other frames hold
@@ -92,7 +92,7 @@ class Summary:
 
 
 def lane_frames(
-    name: str, about: str, job: DecodeJob, events: Callable[[], Iterator[DecodeEvent]] | None = None
+    name: str, about: str, job: LaneJob, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
     """Decode a checked request with one prompt. After `close`, the generator stops within one forward.
 
@@ -112,7 +112,7 @@ def lane_frames(
     yield LaneDone(measure(seen), job.text_of(last.token_ids), tuple(job.answer_pieces(last.token_ids)))
 
 
-def _opened(name: str, about: str, job: DecodeJob) -> LaneOpened:
+def _opened(name: str, about: str, job: LaneJob) -> LaneOpened:
     spec = job.model.spec
     return LaneOpened(
         name=name,

@@ -5,18 +5,17 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from nbdiff_engine import BlockModel, NBDiffError, PromptError, SettingError, generate, prepare
+from nbdiff_engine import NBDiffError, PromptError, SettingError
 from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.settings import STRATEGIES
-from nbdiff_engine.errors import brief
-from nbdiff_engine.generate import DecodeJob
+from nbdiff_engine.errors import ServerError, brief
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
 from playground.page_words import LaneError
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneJob, LaneModel, LaneModels
 from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
 
@@ -30,30 +29,30 @@ class CheckedRun:
     note: str
 
 
-def strategies(model: BlockModel) -> list[str]:
+def strategies(model: LaneModel) -> list[str]:
     """The strategies that can decode this checkpoint."""
     if model.spec is None:
         return ["ar"]
     return list(STRATEGIES) if model.spec.commits_as_ar else ["block_diffusion"]
 
 
-def why_only_ar(model: BlockModel) -> str:
+def why_only_ar(model: LaneModel) -> str:
     """Why a checkpoint cannot decode blocks, as a sentence; "" if it can."""
     if model.spec is not None:
         return ""
     return f"{model.name} decodes one token per forward: it was not trained to fill in blocks of tokens."
 
 
-def lane_for(model: BlockModel) -> LaneSpec:
+def lane_for(model: LaneModel) -> LaneSpec:
     """A lane for a checkpoint, with the strategy that shows what it was trained for."""
     if model.spec is None:
         return LaneSpec(model=model.name, strategy="ar")
-    if model.draft is not None:
+    if model.drafts:
         return LaneSpec(model=model.name, strategy="self_speculative")
     return LaneSpec(model=model.name, strategy="block_diffusion", block_size=model.spec.block_size, skip_after_eos=True)
 
 
-def check(loaded: LoadedModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
+def check(loaded: LaneModels, spec: RunSpec, options: ServerOptions) -> CheckedRun:
     """Check a run against the limits of the server and the checkpoints. Raises NBDiffError, one sentence."""
     check_limits(spec, options)
     running = spec.running
@@ -84,7 +83,7 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
 
 
 def guarded(
-    loaded: LoadedModels, job: DecodeJob, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
+    loaded: LaneModels, job: LaneJob, title: LaneTitle, events: Callable[[], Iterator[DecodeEvent]] | None = None
 ) -> Generator[Frame, None, None]:
     """The frames of a lane. Its model stays loaded meanwhile, is warmed up, and uses its fastest number of threads."""
     guarded_warm_up(loaded, job.model.name)
@@ -92,21 +91,22 @@ def guarded(
         yield from lane_frames(title.name, title.about, job, events)
 
 
-def guarded_warm_up(loaded: LoadedModels, name: str) -> None:
+def guarded_warm_up(loaded: LaneModels, name: str) -> None:
     """Warm up a model if it has not decoded yet."""
     with loaded.using(name) as model:
         if name not in loaded.warm:
-            warm_up(model)
+            warm_up(model, partial(loaded.prepare, name))
             loaded.warm.add(name)
 
 
-def warm_up(model: BlockModel) -> None:
+def warm_up(model: LaneModel, prepare: Callable[..., LaneJob]) -> None:
     """Decode a few tokens with every strategy, so that the times of the first run do not include one-time costs."""
     for strategy in strategies(model):
-        generate(model, "Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True)
+        for _ in prepare("Hello", strategy=strategy, max_new_tokens=8, ignore_eos=True).events():
+            pass
 
 
-def about(job: DecodeJob) -> str:
+def about(job: LaneJob) -> str:
     """The settings of a lane in one line."""
     settings = job.plan.settings
     words = []
@@ -126,23 +126,23 @@ def about(job: DecodeJob) -> str:
     return ", ".join([job.model.name, *words])
 
 
-def _checked_job(loaded: LoadedModels, spec: RunSpec, index: int) -> DecodeJob:
+def _checked_job(loaded: LaneModels, spec: RunSpec, index: int) -> LaneJob:
     lane = spec.lanes[index]
     try:
-        return _job(loaded.get(lane.model), spec, lane)
-    except PromptError:
+        return _job(loaded, spec, lane)
+    except (PromptError, ServerError):
         raise  # of all lanes, not of this one
     except NBDiffError as error:
         raise LaneError(index + 1, str(error)) from error
 
 
-def _job(model: BlockModel, spec: RunSpec, lane: LaneSpec) -> DecodeJob:
+def _job(loaded: LaneModels, spec: RunSpec, lane: LaneSpec) -> LaneJob:
     prompt = spec.prompt
     if spec.history and not spec.raw and spec.prompt.strip():
         turns = [turn.model_dump() for turn in spec.history]
         prompt = [*turns, {"role": "user", "content": spec.prompt}]
-    return prepare(
-        model,
+    return loaded.prepare(
+        lane.model,
         prompt,
         raw=spec.raw,
         max_new_tokens=spec.max_new_tokens,
@@ -172,7 +172,7 @@ def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str
     return ", ".join(part for part in line.split(", ") if part not in common) or "the same"
 
 
-def _note(jobs: Sequence[DecodeJob]) -> str:
+def _note(jobs: Sequence[LaneJob]) -> str:
     for note in (each for job in jobs for each in job.plan.notes):
         if isinstance(note, BeyondTraining):
             return f"{note.model} was trained for blocks of {note.trained}; expect worse text from {note.block_size}."

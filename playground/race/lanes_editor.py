@@ -12,7 +12,7 @@ from nbdiff_engine.decoding.settings import STRATEGIES
 from playground.options import ServerOptions
 from playground.race.lanes import lane_for, strategies, why_only_ar
 from playground.race.run_spec import LaneSpec
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneModels
 from playground.server.tables import form_tables
 from playground.server.web_files import read
 
@@ -38,7 +38,7 @@ class EditorValue:
     chosen: bool = False
 
     @classmethod
-    def of(cls, loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec], chosen: bool = False) -> Self:
+    def of(cls, loaded: LaneModels, options: ServerOptions, lanes: Sequence[LaneSpec], chosen: bool = False) -> Self:
         """The form with these lanes and the models that are loaded now."""
         names = loaded.names()
         models = [
@@ -63,7 +63,7 @@ class EditorValue:
         }
 
 
-def build(loaded: LoadedModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:
+def build(loaded: LaneModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:
     """Lay out the form in the Blocks being built."""
     return gr.HTML(
         value=EditorValue.of(loaded, options, lanes).to_json(),
@@ -80,7 +80,7 @@ def lanes_of(shown: Any) -> Any:
     return shown.get("lanes") if isinstance(shown, dict) else None
 
 
-def with_model(loaded: LoadedModels, options: ServerOptions, shown: Any, name: str) -> Any:
+def with_model(loaded: LaneModels, options: ServerOptions, shown: Any, name: str) -> Any:
     """The form with one more lane, for a loaded model. Raises SettingError if a run can have no more lanes."""
     lanes = lanes_of(shown)
     lanes = lanes if isinstance(lanes, list) else []
@@ -92,7 +92,7 @@ def with_model(loaded: LoadedModels, options: ServerOptions, shown: Any, name: s
     return {**EditorValue.of(loaded, options, (), chosen=True).to_json(), "lanes": [*lanes, new]}
 
 
-def refreshed(loaded: LoadedModels, options: ServerOptions, shown: Any) -> Any:
+def refreshed(loaded: LaneModels, options: ServerOptions, shown: Any) -> Any:
     """The form with the lanes that the page has, unchecked, and the models that are loaded now."""
     lanes = lanes_of(shown)
     if not isinstance(lanes, list):

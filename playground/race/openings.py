@@ -7,13 +7,12 @@ no blocks, nano has blocks and is a toy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbdiff_engine import BlockModel
 from nbdiff_engine.model.checkpoint_folders import bundled_adapters
 from nbdiff_engine.model.draft_spec import DraftSpec
 from playground.race.presets import draft_presets, presets
 from playground.race.run_spec import LaneSpec
 from playground.server.coming_model import OPENS_ON
-from playground.server.loaded_models import LoadedModels
+from playground.server.lane_models import LaneModel, LaneModels
 
 MAX_NEW_TOKENS = 96  # the default; the limit is in ServerOptions
 
@@ -73,14 +72,14 @@ _ABOUT_DRAFTS = (
 )
 
 
-def openings(loaded: LoadedModels) -> list[Opening]:
+def openings(loaded: LaneModels) -> list[Opening]:
     """The openings of this server, at least one. The model that is coming is first."""
     model = loaded.get(loaded.names()[0])
     own = opening_of(model, loaded.names())
     return [own] if loaded.coming is None else [opening_of_drafts(), own]
 
 
-def opening_of(model: BlockModel, loaded_names: Sequence[str] = ()) -> Opening:
+def opening_of(model: LaneModel, loaded_names: Sequence[str] = ()) -> Opening:
     """The opening of a loaded model. loaded_names: its AR original is in the presets if it is one of them."""
     if model.name == OPENS_ON:
         return opening_of_drafts()
@@ -96,7 +95,7 @@ def opening_of_drafts() -> Opening:
     return Opening(OPENS_ON, label, _ABOUT_DRAFTS, CHAT_EXAMPLES, draft_presets(OPENS_ON, block_size))
 
 
-def about(model: BlockModel) -> str:
+def about(model: LaneModel) -> str:
     """A model in one line."""
     size = model.parameters
     parameters = f"{size / 1e9:.1f}B" if size >= 1e9 else f"{size / 1e6:.1f}M"

@@ -1,20 +1,20 @@
 """Presets: named sets of lanes for a checkpoint, or for a draft adapter and its base."""
 
-from nbdiff_engine import BlockModel
 from playground.race.run_spec import LaneSpec
+from playground.server.lane_models import LaneModel
 
 FIRST = "All strategies"
 SMALL_BLOCK = 16
 _FEW_DRAFTS = 4  # a forward with noise rows after each draft has the square of it as its width
 
 
-def presets(model: BlockModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
+def presets(model: LaneModel, ar_model: str | None = None) -> dict[str, list[LaneSpec]]:
     """The presets that the checkpoint can decode. The first one is the page's default.
 
     ar_model: name of the AR checkpoint that it was adapted from, if that is loaded.
     """
     name, spec = model.name, model.spec
-    if model.draft is not None:
+    if model.drafts:
         return draft_presets(name, spec.block_size)
     ar = LaneSpec(model=name, strategy="ar")
     if spec is None:

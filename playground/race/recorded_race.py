@@ -8,7 +8,7 @@ A race is the first example and the first preset of the model's opening, decoded
 
 import json
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from nbdiff_engine import NBDiffError, choose_threads, load, prepare
@@ -37,7 +37,7 @@ def record(name: str = _DEFAULT, path: Path | None = None) -> Race:
     """Warm up, decode the first example with the first preset, and write the race to `path`; None: the bundled file."""
     model = load(name)
     choose_threads(model)
-    warm_up(model)
+    warm_up(model, partial(prepare, model))
     opening = opening_of(model)
     prompt = opening.examples[0].prompt
     log: list[Logged] = []

@@ -85,8 +85,9 @@ def refused(shown: Any, error: Exception) -> dict[str, Any]:
     return stage_message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=in_page_words(error))
 
 
-def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTML:
-    """Lay it out in the Blocks being built. server_functions: those that stage.js calls.
+def build(value: dict[str, Any], server_functions: Sequence[Callable], why_no_forks: str = "") -> gr.HTML:
+    """Lay it out in the Blocks being built. server_functions: those that stage.js calls. why_no_forks: a sentence that
+    is shown instead of the controls of a fork.
 
     The template uses no value, so Gradio renders it once and does not change the nodes that stage.js adds. The text of
     a model never goes through a template, where it would be parsed as HTML and JavaScript.
@@ -103,4 +104,5 @@ def build(value: dict[str, Any], server_functions: Sequence[Callable]) -> gr.HTM
     # When the tab closes, the browser cancels calls of server functions, but not a beacon. stage.js needs this id for
     # its beacon.
     component.props["component_id"] = component._id
+    component.props["why_no_forks"] = why_no_forks
     return component

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
-from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load
+from nbdiff_engine import BlockModel, CheckpointError, SettingError, bundled_models, choose_threads, load, prepare
 from nbdiff_engine.errors import brief
+from nbdiff_engine.generate import DecodeJob
 from nbdiff_engine.model.checkpoint_folders import bundled_adapters, find_checkpoint
 from nbdiff_engine.model.gguf_files import converted_bytes
 from nbdiff_engine.model.hub_checkpoints import HubName
@@ -71,6 +72,8 @@ class LoadedModels:
     while the page is open; who asks for it waits.
     """
 
+    why_no_forks: ClassVar[str] = ""
+
     options: ServerOptions
     coming: ComingModel | None = None
     warm: set[str] = field(default_factory=set)
@@ -92,6 +95,10 @@ class LoadedModels:
                     f"No model {brief(name)} is loaded; there are {', '.join(self._models)}. The tab Models loads more."
                 )
             return self._models[name].model
+
+    def prepare(self, name: str, prompt: Any, *, raw: bool = False, **settings: Any) -> DecodeJob:
+        """Check a request to a loaded model. Raises NBDiffError."""
+        return prepare(self.get(name), prompt, raw=raw, **settings)
 
     def source(self, name: str) -> str:
         """The folder or hub id from which a loaded model was read."""
@@ -293,7 +300,7 @@ def _facts(name: str, entry: _Entry) -> ModelFacts:
         about = f"blocks of {spec.block_size}, {spec.context.replace('_', '-')} context, {spec.unmasking}"
         about += f", threshold {spec.threshold:g}" if spec.threshold is not None else ""
         about += ", commits like AR" if spec.commits_as_ar else ""
-        if model.draft is not None:
+        if model.drafts:
             about = f"drafts blocks of {spec.block_size}, and the base verifies them"
     return ModelFacts(
         name=name,

@@ -20,6 +20,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from nbdiff_engine import NBDiffError
+
 logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "finished", "stopped", "failed", "unknown"]
@@ -235,6 +237,9 @@ class Worker:
         while (run := self._next()) is not None:
             try:
                 self._decode(run)
+            except NBDiffError as error:  # a sentence for the visitor, such as that of a server that has ended
+                with self._changed:
+                    self._end(run, "failed", str(error))
             except Exception:  # a part may raise any exception; the worker must continue
                 logger.exception("run %s failed", run.id)
                 with self._changed:

@@ -187,7 +187,7 @@ def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSe
         return settings
     drafted = (STRATEGY_NAMES[SELF_SPECULATION].lower(), SELF_SPECULATION, {})
     kinds: list[tuple[str, str, dict[str, Any]]] = [("", "block_diffusion", {})]
-    if model.draft is not None and not spec.policies:  # made for that alone
+    if model.drafts and not spec.policies:  # made for that alone
         kinds = [drafted]
     elif spec.thresholds:
         kinds = [

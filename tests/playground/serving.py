@@ -79,10 +79,10 @@ def serving(
 ) -> Iterator[Server]:
     """A server that is ready for requests; it is stopped at the end. Its output is in `folder`/server.log.
 
-    It opens on nano if the arguments name no model, because smollm2 would cost each server 20 CPU-seconds. as_users: it
-    opens on what a user sees.
+    It opens on nano if the arguments name neither a model nor a server of models, because smollm2 would cost each
+    server 20 CPU-seconds. as_users: it opens on what a user sees.
     """
-    if "--model" not in arguments and not as_users:
+    if not {"--model", "--server"}.intersection(arguments) and not as_users:
         arguments = ("--model", "nano", *arguments)
     for _ in range(STARTS):
         server = _start(folder / "server.log", app, arguments, environment)

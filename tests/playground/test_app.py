@@ -39,6 +39,8 @@ def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() 
         (["--wall-seconds", "nan"], "--wall-seconds is nan; it must be a positive number"),
         (["--trace-mb", "-1"], "--trace-mb is -1; it must be a positive number of megabytes."),
         (["--model-root", "/no/such/folder"], "--model-root is /no/such/folder, which is no folder."),
+        (["--server", "http://a", "--model", "nano"], "the models are at http://a; leave out --model"),
+        (["--api-key", "secret"], "--api-key is for --server; give both, or none."),
     ],
 )
 def test_a_bad_option_gives_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

@@ -7,6 +7,7 @@ from nbdiff_engine.decoding.batch import RunningBatch
 from nbdiff_engine.decoding.prefix_cache import PrefixCache
 from nbdiff_engine.decoding.row import AnswerRow
 from nbdiff_engine.model.passes import SHARED_WIDTH
+from nbdiff_engine.token_choice.sampling import Sampler
 from nbdiff_engine.trace.events import Finish, Prefill
 from tests.draft_adapters import tiny_drafter
 from tests.engine.answers import ids
@@ -65,6 +66,28 @@ def test_rows_that_join_and_leave_get_the_tokens_that_they_get_alone(kind, prefi
         else:
             assert row.output == alone[: len(row.output)]
             assert not any(isinstance(event, Finish) for event in row.drain())
+
+
+def test_rows_of_different_seeds_are_sampled_at_once_and_as_alone(llama, monkeypatch):
+    settings = {"strategy": "ar", "temperature": 1.2, "top_p": 0.9, "max_new_tokens": 8, "ignore_eos": True}
+    alone = [ids(llama, prompt_ids(5), seed=seed, **settings) for seed in (1, 2, 3)]
+    sampled = []
+    predict = Sampler.predict
+
+    def counted(sampler, logits, *arguments):
+        sampled.append(len(logits))
+        return predict(sampler, logits, *arguments)
+
+    monkeypatch.setattr(Sampler, "predict", counted)
+    rows = [row_of(llama, prompt_ids(5), seed=seed, **settings) for seed in (1, 2, 3)]
+    batch = RunningBatch(llama)
+    for row in rows:
+        batch.join(row)
+    while batch.rows:
+        batch.tick()
+    assert [row.output for row in rows] == alone
+    assert len({tuple(each) for each in alone}) == 3
+    assert set(sampled) == {3}
 
 
 def test_a_row_that_decodes_gets_a_token_in_every_tick_while_others_read(llama):

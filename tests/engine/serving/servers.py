@@ -1,5 +1,6 @@
 """Servers over the bundled model: in this process, and at a free port."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 import nbdiff_engine as nb
 from nbdiff_engine.serving.app import make_app
@@ -31,3 +33,21 @@ def served(app: FastAPI) -> Iterator[str]:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         server.should_exit = True
         thread.join()
+
+
+def stand_in(card: dict, chunks: list[dict] = ()) -> FastAPI:
+    """A program that lists a model, and streams these chunks whatever it is asked."""
+    app = FastAPI()
+    app.get("/v1/models")(lambda: {"object": "list", "data": [card]})
+
+    @app.post("/v1/chat/completions/check")
+    def check() -> dict:
+        settings = nb.DecodeSettings(strategy="ar", block_size=1).model_dump(mode="json")
+        head = {"format": "nbdiff-trace", "version": 3, "model": "m", "settings": settings, "mask_token_id": None}
+        return {"data": [{**head, "prompt": "a", "prompt_ids": [1], "notes": []}]}
+
+    @app.post("/v1/chat/completions")
+    def stream() -> StreamingResponse:
+        return StreamingResponse((f"data: {json.dumps(each)}\n\n" for each in chunks), media_type="text/event-stream")
+
+    return app

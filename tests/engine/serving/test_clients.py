@@ -56,6 +56,26 @@ def test_the_openai_client_gets_answers_streams_and_errors(address, expected, na
         openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0).models.list()
 
 
+def test_litellm_gets_answers_streams_usage_and_errors(address, expected, nano, monkeypatch):
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would download prices when it is imported
+    litellm = pytest.importorskip("litellm")
+    asked = {"model": "openai/nano", "api_base": f"{address}/v1", "api_key": "secret", "messages": USER}
+    asked |= {"max_tokens": 24, "max_retries": 0}
+    whole = litellm.completion(**asked)
+    assert whole.choices[0].message.content == expected
+    output = nb.generate(nano, QUESTION, max_new_tokens=24)
+    assert whole.usage.completion_tokens == len(output.token_ids)
+    parts = list(litellm.completion(**asked, stream=True, stream_options={"include_usage": True}))
+    assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == expected
+    assert parts[-1].usage.completion_tokens == len(output.token_ids)
+    drafted = litellm.completion(**asked, extra_body={"strategy": "self_speculative"})
+    assert drafted.choices[0].message.content == nb.generate(nano, QUESTION, strategy="ar", max_new_tokens=24).text
+    with pytest.raises(litellm.BadRequestError, match="block_size is 0; it must be"):
+        litellm.completion(**asked, extra_body={"block_size": 0})
+    with pytest.raises(litellm.AuthenticationError):
+        litellm.completion(**{**asked, "api_key": "wrong"})
+
+
 def test_curl_gets_a_stream(address, expected):
     body = json.dumps({"model": "nano", "messages": USER, "max_tokens": 24, "stream": True})
     command = ["curl", "-sN", f"{address}/v1/chat/completions", "-H", "Authorization: Bearer secret"]

@@ -12,7 +12,8 @@ BODY = {"model": "nano", "messages": [{"role": "user", "content": QUESTION}]}
 
 REFUSED = [
     ({"response_format": {"type": "json_object"}}, 400, "'response_format' is not supported", "response_format"),
-    ({"tool_choice": "required"}, 400, "'tool_choice' is not supported", "tool_choice"),
+    ({"tool_choice": "required"}, 400, "tool_choice is 'required'; this server cannot force a call", "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 400, "cannot force a call", "tool_choice"),
     ({"max_new_tokens": 5}, 400, "'max_new_tokens' is not supported", "max_new_tokens"),
     (
         {"stream_options": {"include_obfuscation": True}, "stream": True},

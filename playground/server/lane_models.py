@@ -1,0 +1,73 @@
+"""What the Decode tab needs of the models, wherever they are: in this process (LoadedModels) or at a server
+(RemoteModels). A lane is a job, whose events come from either."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from nbdiff_engine import DecodeSettings, DiffusionSpec, Trace
+from nbdiff_engine.token_choice.unmasking import UnmaskingPolicy
+from nbdiff_engine.trace.events import DecodeEvent
+from playground.server.coming_model import ComingModel
+
+
+class LaneModel(Protocol):
+    """The facts about a model; spec: None for an AR checkpoint. A BlockModel, or what a server says of its own."""
+
+    name: str
+
+    @property
+    def spec(self) -> DiffusionSpec | None: ...
+    @property
+    def drafts(self) -> bool: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def device(self) -> Any: ...
+
+
+class LanePlan(Protocol):
+    """The settings of a lane, filled in, and remarks about them; `str` gives one as a sentence."""
+
+    @property
+    def settings(self) -> DecodeSettings: ...
+    @property
+    def policy(self) -> UnmaskingPolicy | None: ...
+    @property
+    def notes(self) -> Sequence[Any]: ...
+
+
+class LaneJob(Protocol):
+    """One checked prompt. Texts of tokens are asked for after the event that mentions them. A DecodeJob, or a
+    RemoteJob."""
+
+    @property
+    def model(self) -> LaneModel: ...
+    @property
+    def plan(self) -> LanePlan: ...
+
+    def events(self) -> Iterator[DecodeEvent]: ...
+    def trace(self, row: int, events: Sequence[DecodeEvent]) -> Trace: ...
+    def pieces_of(self, tokens: Iterable[int]) -> dict[int, str]: ...
+    def partial_bytes_of(self, tokens: Iterable[int]) -> dict[int, bytes]: ...
+    def answer_pieces(self, token_ids: Sequence[int]) -> list[str]: ...
+    def text_of(self, token_ids: Sequence[int]) -> str: ...
+
+
+class LaneModels(Protocol):
+    """The models by name. coming: one that is still loaded; warm: those that have decoded once; why_no_forks: a
+    sentence, or "" where a trace can be continued by hand."""
+
+    warm: set[str]
+
+    @property
+    def coming(self) -> ComingModel | None: ...
+    @property
+    def why_no_forks(self) -> str: ...
+
+    def names(self) -> list[str]: ...
+    def get(self, name: str) -> LaneModel: ...
+    def prepare(self, name: str, prompt: Any, *, raw: bool = False, **settings: Any) -> LaneJob: ...
+    def using(self, name: str) -> AbstractContextManager[LaneModel]: ...
