@@ -174,6 +174,8 @@ def prompt_of(row: Mapping[str, Any]) -> str | Conversation:
     beside = {name: row[column] for name in ("system", "history", "tools") if (column := _named(names, (name,)))}
     column = _named(names, _MESSAGES) or _named(names, _PROMPTS)
     value = None if column is None else row[column]
+    if column is not None and column.lower() in _MESSAGES and isinstance(value, str) and value.lstrip().startswith("["):
+        value = read_messages(value)
     tools = read_tools(beside.get("tools"))
     if isinstance(value, str):
         material = _named(names, _INPUTS) if column.lower() == "instruction" else None
