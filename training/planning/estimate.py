@@ -36,7 +36,7 @@ _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale
 # glibc does not return all freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
 # What stays of a checkpointed layer (its input, the gradients of its adapters) cuts the pieces that it frees: 131 MiB
-# stayed free after a step of 4 layers of 33 MiB, 630 MiB after one of 30 layers of 31 MiB, by mallinfo2.
+# stayed free after a step of 4 layers of 33 MiB, 630 MiB of 30 of 31 MiB, 2.3 GiB of 30 of about 135 MiB (mallinfo2).
 _CUT_SHARE, _LARGEST_PIECE = 0.6, 2**25  # glibc returns larger pieces when they are freed
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
 _PEFT = 55 * 2**20
