@@ -105,7 +105,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are printed as escapes
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    level = logging.INFO if is_first_process() else logging.ERROR  # all processes read the same rows
+    level = logging.INFO if is_first_process() else logging.ERROR  # the others do the same
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -62,12 +62,13 @@ class Conversation:
 
 
 def read_messages(value: Any) -> list[dict[str, Any]]:
-    """Messages of role and content. value: the same, or ShareGPT's from and value.
+    """Messages of role and content. value: the same, or ShareGPT's from and value; or the JSON text of either.
 
     A content of text parts becomes one string. Raises DataError for another form, or a content that is not text.
     """
+    value = _without_json(value)
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"The conversation is {brief(value)}; it must be a list of messages.")
+        raise DataError(f"The conversation is {brief(value)}; it must be a list of messages, or its JSON text.")
     return [_message(each) for each in value]
 
 
@@ -105,16 +106,24 @@ def _function_calls(text: Any) -> list[dict[str, Any]] | None:
 
 def read_tools(value: Any) -> list[Any] | None:
     """The tools of a row: a list of JSON schemas, or its JSON text. Raises DataError for anything else."""
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"Its tools are {brief(value)}, which is not JSON.") from error
+    value = _without_json(value)
     if not value:
         return None
     if not isinstance(value, (list, tuple)):
-        raise DataError(f"Its tools are {brief(value)}; give a list.")
+        raise DataError(f"Its tools are {brief(value)}; give a list, or its JSON text.")
     return [without_none(each) for each in value]
+
+
+def _without_json(value: Any) -> Any:
+    """What a JSON text holds, as in a column of a CSV file; None for blank text, and any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):  # the caller reports it
+        return value
 
 
 def with_system(messages: Sequence[dict[str, Any]], system: Any) -> list[dict[str, Any]]:
@@ -125,9 +134,11 @@ def with_system(messages: Sequence[dict[str, Any]], system: Any) -> list[dict[st
 
 
 def earlier_turns(history: Any) -> list[dict[str, Any]]:
-    """Alpaca's history, a list of [prompt, answer], as messages. Raises DataError for another form."""
-    messages = []
-    for turn in history or ():
+    """Alpaca's history, a list of [prompt, answer] or its JSON text, as messages. Raises DataError for another form."""
+    messages, turns = [], _without_json(history)
+    if turns and not isinstance(turns, (list, tuple)):
+        raise DataError(f"Its history is {brief(turns)}; it must be a list of [prompt, answer], or its JSON text.")
+    for turn in turns or ():
         if not isinstance(turn, (list, tuple)) or len(turn) != 2 or not all(isinstance(each, str) for each in turn):
             raise DataError(f"Its history contains {brief(turn)}, which is not [prompt, answer].")
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from nbdiff_engine.errors import brief
+from nbdiff_engine.errors import brief, brief_text
 from training.data.bad_rows import BadRows
 from training.data.conversations import Conversation
 from training.data.data_settings import CORPUS, SELF, DataSettings
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ENDLESS = 2**31  # documents of a source that generates them on demand
 _TRIED = 100  # first documents, of which one must be usable
+_LISTED = 8  # names of columns in a line of the log
 _CACHED_BYTES = 2**28  # of the encoded documents that a RowSource keeps: about 60 million tokens
 _ENTRY_BYTES, _TURN_BYTES = 400, 130  # Python objects of one document in that cache, and of one turn
 
@@ -81,6 +82,8 @@ def _open_rows(part: SourcePart, settings: DataSettings, encoder: Encoder) -> _O
     if layout.kind == "messages" and not encoder.has_template:
         raise DataError(f"{part.source} contains conversations, but the tokenizer has no chat template for them.")
     name = _name(part.settings(settings))
+    if unread := [column for column in rows.column_names if column not in layout.all_columns]:
+        logger.info("%s: read from the columns %s, not from %s", name, *map(_listed, (layout.all_columns, unread)))
     return _Opened(rows, layout, name, _checked_rows(rows, layout, encoder, name, settings))
 
 
@@ -247,6 +250,10 @@ def _checked_rows(rows: Dataset, layout: Format, encoder: Encoder, name: str, se
             len(answers),
         )
     return _Found(np.asarray(numbers), np.asarray(answers), np.asarray(keys), np.asarray(contents))
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(map(brief_text, columns[:_LISTED])) + (" ..." if len(columns) > _LISTED else "")
 
 
 def _hash(text: str) -> int:

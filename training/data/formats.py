@@ -16,11 +16,15 @@ _PAIRS = (
     ("question", "answer"),
     ("instruction", "output"),
     ("instruction", "response"),
+    ("question", "response"),
+    ("query", "response"),
+    ("input", "output"),
 )
+_BESIDE_NAMES = {"system": ("system", "system_prompt"), "history": ("history",), "tools": ("tools",)}
 _INPUTS = ("input", "context")  # the material of an instruction
 _TEXT = ("text", "content")
 _BESIDE = {"messages": ("system", "tools"), "prompt": ("system", "history", "tools"), "text": ()}
-_PROMPTS = ("prompt", "question", "instruction", *_TEXT)
+_PROMPTS = (*dict.fromkeys(prompt for prompt, _ in _PAIRS), *_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def detect_format(column_names: Sequence[str], settings: DataSettings) -> Format
     for kind in kinds:
         found = find[kind](column_names, settings.columns)
         if found is not None:
-            beside = [(name, _named(column_names, (name,))) for name in _BESIDE[kind]]
+            beside = [(name, _named(column_names, _BESIDE_NAMES[name])) for name in _BESIDE[kind]]
             return Format(
                 kind, found, tuple((name, column) for name, column in beside if column and column not in found)
             )
@@ -171,9 +175,11 @@ def prompt_of(row: Mapping[str, Any]) -> str | Conversation:
     The answers of the row are left out after the last message of the user or of a tool. Raises DataError.
     """
     names = [name for name, value in row.items() if value is not None]
-    beside = {name: row[column] for name in ("system", "history", "tools") if (column := _named(names, (name,)))}
+    beside = {name: row[column] for name, usual in _BESIDE_NAMES.items() if (column := _named(names, usual))}
     column = _named(names, _MESSAGES) or _named(names, _PROMPTS)
     value = None if column is None else row[column]
+    if column is not None and column.lower() in _MESSAGES and isinstance(value, str) and value.lstrip().startswith("["):
+        value = read_messages(value)
     tools = read_tools(beside.get("tools"))
     if isinstance(value, str):
         material = _named(names, _INPUTS) if column.lower() == "instruction" else None

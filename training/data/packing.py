@@ -2,6 +2,7 @@
 
 A batch is a pure function of (source, seed, cursor), and nothing is buffered between steps. Therefore a resumed run
 continues exactly after its last document, and all processes of a distributed run pack the same rows and select theirs.
+They encode the documents of a `SharedSource` together, so each of them must ask for the same batches in the same order.
 """
 
 import logging
@@ -10,16 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from nbdiff_engine.model.attention import PADDING
 from training.data.documents import Document, DocumentSource
+from training.data.shared_source import SharedSource, document_of
 from training.errors import DataError
 from training.objective.noising import Packed
 
 logger = logging.getLogger(__name__)
 
 _CHECKED = 2000  # documents that are read before a run to count those that train nothing
+_READ_AHEAD = 32  # documents per process that are encoded together
 _MAX_SHUFFLED = 10_000_000  # larger sources are not shuffled; the corpus already has a random order
 
 
@@ -50,6 +54,9 @@ class Packer:
     largest_block: int
     cut: int = field(default=0, init=False)  # documents longer than a row, whose end was cut
     refused: int = field(default=0, init=False)  # documents that cannot be encoded and are left out
+    # Of a SharedSource: the number of the first document that was read ahead, and their records.
+    _first: int = field(default=0, init=False)
+    _ahead: list[np.ndarray] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if len(self.source) == 0:
@@ -95,9 +102,9 @@ class Packer:
         Raises DataError if these are all documents of the source.
         """
         counted, nothing = min(_CHECKED, len(self.source)), 0
-        for index in self.order(0)[:counted]:
+        for number in range(counted):
             try:
-                nothing += not self._trains(self.source[int(index)])
+                nothing += not self._trains(self._document(number))
             except DataError:  # reported when it is packed
                 continue
         if nothing == len(self.source):
@@ -125,11 +132,21 @@ class Packer:
         """The order in which an epoch reads the documents."""
         return _order(len(self.source), self.seed, epoch)
 
+    def _document(self, number: int) -> Document:
+        """Document `number`, counted over all epochs. Raises DataError if it cannot be encoded."""
+        epoch, place = divmod(number, len(self.source))
+        if not isinstance(self.source, SharedSource):
+            return self.source[int(self.order(epoch)[place])]
+        if not 0 <= number - self._first < len(self._ahead):
+            end = min(place + _READ_AHEAD * self.source.processes, len(self.source))
+            self._first = number
+            self._ahead = self.source.read([int(each) for each in self.order(epoch)[place:end]])
+        return document_of(self._ahead[number - self._first])
+
     def _pieces(self, number: int) -> list[DocumentPiece]:
         """The pieces of document `number`, counted over all epochs; none if no token of an answer fits in a row."""
-        epoch, index = divmod(number, len(self.source))
         try:
-            document = self.source[int(self.order(epoch)[index])]
+            document = self._document(number)
         except DataError as error:  # one bad row must not end a long run
             self.refused += 1
             if self.refused == 1:

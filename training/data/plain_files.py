@@ -63,6 +63,47 @@ def unpacked(path: Path, shown: Path) -> Path:
     return copy
 
 
+def rows_of_object(path: Path) -> Path:
+    """The file, or for a .json file of one object that holds its rows, such as {"data": [...]}, a JSON Lines copy.
+
+    The rows are the only list of objects in it. An object with messages or tools is a row itself.
+    """
+    if path.suffix.lower() != ".json" or not _is_one_object(path):
+        return path
+    copy = place_of_copy(path, ".jsonl", "rows")
+    if not copy.exists():
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError):  # reported when the file is read
+            return path
+        lists = [value for key, value in whole.items() if key.lower() != "tools" and _is_list_of_rows(value)]
+        if len(lists) != 1:
+            return path
+        with _written(copy) as target:
+            target.writelines(json.dumps(row).encode() + b"\n" for row in lists[0])
+    return copy
+
+
+def _is_one_object(path: Path) -> bool:
+    """Whether a JSON file begins with an object, and its first line alone is not a row of several."""
+    with path.open("rb") as file:
+        lines = (line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n"))
+        first = next(lines, b"").removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not first.startswith(b"{"):
+            return False
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return True
+        return next(lines, None) is None
+
+
+def _is_list_of_rows(value: object) -> bool:
+    if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
+        return False
+    return not all(isinstance(each.get("role", each.get("from")), str) for each in value)
+
+
 def without_bad_lines(path: Path, shown: Path, bad: BadRows) -> tuple[Path, int]:
     """A copy of a JSON Lines or CSV file without the rows that cannot be read, and the number of all rows.
 

@@ -22,7 +22,7 @@ from nbdiff_engine.model.hub_checkpoints import HUB_ID, hub_answers
 from training.data.bad_rows import BadRows
 from training.data.data_settings import CORPUS, SELF, DataSettings
 from training.data.file_kinds import PACKED, READERS, ZIP, ending_of, reader_of
-from training.data.plain_files import delimiter_of, unpacked, without_bad_lines
+from training.data.plain_files import delimiter_of, rows_of_object, unpacked, without_bad_lines
 from training.data.zip_files import SAVED, unzipped
 from training.errors import DataError
 from training.failure_kind import FailureKind
@@ -104,7 +104,7 @@ def _from_files(files: list[Path], shown: list[Path], settings: DataSettings) ->
     for path, name in zip(files, shown, strict=True):
         if path.stat().st_size == 0:
             raise DataError(f"{name} is empty.")
-    reader, plain = reader_of(files[0]), list(map(unpacked, files, shown))
+    reader, plain = reader_of(files[0]), [rows_of_object(path) for path in map(unpacked, files, shown)]
     try:
         if reader == "json":  # whose reader stores bytes without a check
             for path, name in zip(plain, shown, strict=True):

@@ -80,3 +80,10 @@ class Layer:
             frozen = rank is not None and value == 4  # then its normalised values are not saved
             total += (q + self.keys) * (4 + (0 if frozen else value))
         return total
+
+    def in_pieces(self, most: int, kept: int, tokens: int, value: int) -> int:
+        """Of the bytes that the layer saves for `tokens` tokens, `kept`, those in tensors of at most `most` bytes."""
+        if tokens * self.hidden * value > most:
+            return 0
+        wide = tokens * self.feed_forward * value  # four tensors
+        return kept if wide <= most else max(0, kept - 4 * wide)

@@ -24,6 +24,7 @@ from training.data.encoder import Encoder
 from training.data.formats import detect_format
 from training.data.mixture import rows_of
 from training.data.self_generated import cache_folder, open_self, wait_for_self_data, write_self_data
+from training.data.shared_source import SharedSource
 from training.data.source_names import parts_of
 from training.errors import RecipeError, RunError
 from training.failure_kind import FailureKind
@@ -98,6 +99,10 @@ def make_trainer(
     self_written = write_documents(recipe, base, accelerator.is_local_main_process)
     model, adapters = make_trainable(recipe, base)
     train, held_out = open_documents(recipe, model, self_written)
+    if accelerator.num_processes > 1:
+        # A group of its own, because a thread reads the data while gradients are summed.
+        group = torch.distributed.new_group(backend="gloo", timeout=_GROUP_TIMEOUT)
+        train, held_out = SharedSource(train, group), SharedSource(held_out, group)
     packer_of(recipe, model, train).check()
     if recipe.optimisation.epochs is not None:
         recipe = with_steps(recipe, model, train, accelerator.num_processes)

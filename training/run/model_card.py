@@ -97,7 +97,8 @@ def adapter_card(recipe: Recipe, model: TrainedModel) -> str:
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM",
             "",
-            f"base = AutoModelForCausalLM.from_pretrained({base!r})",
+            f"base = AutoModelForCausalLM.from_pretrained({base!r})"
+            + ("" if hub_id_of(recipe) else "  # the folder of the base"),
             f"base.resize_token_embeddings({rows}, mean_resizing=False)  # room for MASK",
             'model = PeftModel.from_pretrained(base, "adapter")',
             "```",

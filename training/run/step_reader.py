@@ -103,6 +103,7 @@ class StepReader:
         """processes: number of processes of the run; this is number `process`. multiple: as in `noising_of`.
 
         Every process packs the rows of all, because a document goes into the first row with room, and noises its own.
+        With a `SharedSource` it encodes only its part of the documents.
         """
         self.recipe = recipe
         self.model = model

@@ -24,7 +24,7 @@ from tests.training.encoders import (
 )
 from training.data.data_settings import DataSettings
 from training.data.encoder import Encoder
-from training.data.formats import Format, detect_format
+from training.data.formats import Format, detect_format, prompt_of
 from training.errors import DataError
 
 
@@ -215,6 +215,8 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
         (["question", "answer"], {}, ("prompt", "question", "answer")),
         (["instruction", "output"], {}, ("prompt", "instruction", "output")),
         (["output", "input", "instruction"], {}, ("prompt", "instruction", "output", "input")),
+        (["input", "output"], {}, ("prompt", "input", "output")),
+        (["query", "Response"], {}, ("prompt", "query", "Response")),
         (["prompt", "completion", "messages"], {}, ("messages", "messages")),
         (["prompt", "completion", "messages"], {"raw": True}, ("prompt", "prompt", "completion")),
         (["prompt", "completion", "text"], {"format": "text"}, ("text", "text")),
@@ -228,6 +230,14 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
 )
 def test_the_format_is_found_by_the_column_names(columns, settings, expected):
     assert detect_format(columns, DataSettings.of(source="x", **settings)) == Format(expected[0], expected[1:])
+
+
+def test_a_column_of_system_prompts_is_read():
+    found = detect_format(["id", "system_prompt", "question", "response"], DataSettings.of(source="x"))
+    assert found == Format("prompt", ("question", "response"), (("system", "system_prompt"),))
+    row = {"system_prompt": "Be brief.", "question": "a", "response": "b"}
+    assert found.conversation(row).messages == conversation("a", "b", system="Be brief.")
+    assert prompt_of(row).messages == conversation("a", system="Be brief.")
 
 
 @pytest.mark.parametrize(

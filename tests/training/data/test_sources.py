@@ -11,11 +11,13 @@ import pytest
 
 from nbdiff_engine.errors import NBDiffError
 from tests.training.encoders import conversation, encoder_with, written
+from training.data.conversations import earlier_turns, read_messages, read_tools
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
 from training.data.documents import Document
 from training.data.encoder import Encoder
 from training.data.sources import load_rows
+from training.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -56,6 +58,32 @@ def test_sharegpt_conversations_are_read(tmp_path, encoder):
     assert train[0] == encoder.encode_messages(conversation("a", "b", system="Be brief."))
 
 
+def test_a_conversation_may_be_json_text(tmp_path, encoder):
+    """As in a column of a CSV file, where nothing else fits."""
+    messages, tools = conversation("a", "b", "c", "d"), [{"type": "function", "function": {"name": "look"}}]
+    lists = [
+        {"messages": messages},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    ]
+    for number, row in enumerate(lists):
+        ((name, value),) = row.items()
+        text = json.dumps(value)
+        quoted = text.replace('"', '""')
+        (tmp_path / f"{number}.csv").write_text(f'{name},id\n"{quoted}",1\n')
+        files = [written(tmp_path / f"{number}.jsonl", [{name: text}]), str(tmp_path / f"{number}.csv")]
+        expected, _ = open_source(DataSettings.of(source=written(tmp_path / f"list{number}.jsonl", [row])), encoder)
+        for source in files:
+            train, _ = open_source(DataSettings.of(source=source), encoder)
+            assert [train[index] for index in range(len(train))] == [expected[0]]
+    assert read_messages(json.dumps(messages)) == messages
+    assert read_tools(json.dumps(tools)) == tools
+    assert earlier_turns('[["a", "b"]]') == conversation("a", "b")
+    assert (earlier_turns(" "), read_tools("")) == ([], None)
+    for read, wrong in [(read_messages, "[{'role': 'user'}]"), (read_tools, "look"), (earlier_turns, "5")]:
+        with pytest.raises(DataError, match=r"list.*JSON text"):
+            read(wrong)
+
+
 # Files.
 
 
@@ -70,6 +98,28 @@ def test_every_kind_of_file_is_read(tmp_path, encoder):
         train, held_out = open_source(DataSettings.of(source=str(path), held_out=0), encoder)
         assert [train[index] for index in range(4)] == [encoder.encode_pair(**row) for row in rows]
         assert (train.name, len(held_out)) == (path.name, 0)
+
+
+@pytest.mark.parametrize("name", ["data", "examples"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_rows_of_a_json_object_are_read(tmp_path, encoder, name, indent):
+    rows = [{"prompt": f"number {number}", "completion": str(number), "tools": []} for number in range(3)]
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff" + json.dumps({"version": "1.0", name: rows, "tags": ["x"]}, indent=indent), "utf-8")
+    train, _ = open_source(DataSettings.of(source=str(path), held_out=0), encoder)
+    assert [train[index] for index in range(3)] == [encoder.encode_pair(f"number {n}", str(n)) for n in range(3)]
+
+
+def test_an_object_that_is_a_row_stays_one(tmp_path, encoder):
+    tool = {"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}
+    single = {"messages": conversation("a", "b"), "tools": [tool]}
+    several = [{"messages": conversation("a", "b")}, {"messages": conversation("c", "d")}]
+    (tmp_path / "single.json").write_text(json.dumps(single, indent=1))
+    for source, count in [(str(tmp_path / "single.json"), 1), (written(tmp_path / "several.json", several), 2)]:
+        assert len(open_source(DataSettings.of(source=source, held_out=0), encoder)[0]) == count
+    two_lists = tmp_path / "two.json"
+    two_lists.write_text(json.dumps({"train": [{"text": "a"}], "test": [{"text": "b"}]}))
+    assert "the columns are train, test" in error_of(encoder, two_lists)
 
 
 def test_the_text_of_a_csv_file_is_not_changed(tmp_path, encoder):

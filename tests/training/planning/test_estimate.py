@@ -12,6 +12,7 @@ from nbdiff_engine.errors import SettingError
 from tests.tiny import SHAPE
 from tests.training.bases import ENTRIES, rename_entries, write_base
 from tests.training.runs import WORDS, small_base, small_data, small_recipe, written
+from training.objective.objective import chunk_rows
 from training.planning.costs import MEMORY_MARGIN
 from training.planning.estimate import estimate
 from training.planning.estimate_table import table
@@ -88,6 +89,27 @@ def test_the_cost_of_each_option():
     assert estimate(recipe, flops=1e12, processes=4).tokens_per_step == 4 * plain.tokens_per_step
     assert estimate(recipe, flops=2e12).seconds == pytest.approx(plain.seconds / 2)
     assert estimate(recipe, flops=1e12, noised_share=0.5).noised_tokens == plain.noised_tokens // 2
+
+
+def test_the_head_has_three_float32_values_for_each_logit_of_a_chunk():
+    """By mallinfo2: 12 bytes per logit at the peak of the loss of one chunk and its backward pass."""
+    memory = estimate(Recipe.read("qwen3-0.6b-lora", ["precision=fp32"]), flops=1e12).memory
+    assert memory.head == 12 * chunk_rows(151_936) * 151_936
+
+
+def test_checkpointed_layers_leave_free_memory_that_the_allocator_keeps():
+    def allocator(layers: int, checkpointing: bool) -> int:
+        shape = {**NANO, "num_hidden_layers": layers}
+        network = {"model_type": "llama", "config": shape}
+        optimisation = {"packed_length": 512, "gradient_checkpointing": checkpointing}
+        recipe = Recipe.model_validate(
+            {"kind": "pretrain", "network": network, "data": {"source": "corpus"}, "optimisation": optimisation}
+        )
+        return estimate(recipe, flops=1e12).memory.allocator
+
+    few, many = (allocator(layers, True) for layers in (3, 33))
+    assert many - few == pytest.approx(15 * (allocator(3, True) - 50 * 2**20), rel=1e-3)
+    assert allocator(33, False) < many
 
 
 def test_fewer_bits_take_less_memory():

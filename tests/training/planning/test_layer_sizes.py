@@ -70,3 +70,14 @@ def test_the_bytes_of_a_layer_are_those_that_autograd_saves(family, attention, d
     assert layer.kept(dtype.itemsize, autocast, RANK if lora else None, attention == "documents") == pytest.approx(
         per_token, rel=0.03
     )
+
+
+def test_large_pieces_of_a_layer_are_not_counted():
+    layer = Layer.of(
+        AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", num_hidden_layers=1, **SHAPE), dtype=None)
+    )
+    kept = 100 * layer.kept(4, False, None, True)
+    wide, hidden = 100 * 384 * 4, 100 * 128 * 4
+    assert layer.in_pieces(wide, kept, 100, 4) == kept
+    assert layer.in_pieces(wide - 1, kept, 100, 4) == kept - 4 * wide
+    assert layer.in_pieces(hidden - 1, kept, 100, 4) == 0
