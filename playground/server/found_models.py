@@ -77,7 +77,7 @@ class FoundModels:
         yield from self._of_jobs()
         for root in self.options.model_roots:
             for place in _checkpoints_in(root):
-                yield _found(str(place), place.name, "allowed folder", place)
+                yield _found(str(place), place.name, _where(place, root), place)
         # What is in this user's caches is for the person at this machine, and for others only if the hub is allowed.
         if self.options.is_local or self.options.hub:
             for name, place in cached_checkpoints().items():
@@ -100,6 +100,12 @@ def _found(id_: str, name: str, place: str, source: Path | str, folder: Path | N
     except NBDiffError as error:
         of_folder = Outline(0, 0, problem=str(error))
     return FoundModel(id_, name, place, source, of_folder or Outline(0, 0, problem="It is not complete."))
+
+
+def _where(place: Path, root: Path) -> str:
+    """The place of a model below an allowed folder, in words: many models have the same name."""
+    inside = place.parent.relative_to(root.resolve())
+    return "allowed folder" if inside == Path() else f"allowed folder, in {inside}"
 
 
 def _checkpoints_in(root: Path) -> Iterator[Path]:

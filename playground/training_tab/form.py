@@ -138,10 +138,22 @@ class JobForm:
             label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name", render=False
         )
         steps = gr.Number(
-            _steps(recipe), label="Steps", precision=0, minimum=1, min_width=110, elem_id="job-steps", render=False
+            _steps(recipe),
+            label="Steps",
+            placeholder="by epochs",
+            precision=0,
+            minimum=1,
+            min_width=110,
+            elem_id="job-steps",
+            render=False,
         )
         epochs = gr.Number(
-            recipe.optimisation.epochs, label="or epochs", min_width=110, elem_id="job-epochs", render=False
+            recipe.optimisation.epochs,
+            label="or epochs",
+            placeholder="by steps",
+            min_width=110,
+            elem_id="job-epochs",
+            render=False,
         )
         self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 

@@ -33,5 +33,5 @@ def _component(each: Field, value: Any) -> Any:
         choices = [("none", ""), *each.choices] if each.empty else list(each.choices)
         return gr.Dropdown(choices, value=value, **common)
     if each.kind == "whole":
-        return gr.Number(value, precision=0, **common)
+        return gr.Number(value, precision=0, placeholder="none" if each.empty else None, **common)
     return gr.Textbox(value or "", max_lines=1, placeholder="empty" if each.empty else "", **common)
