@@ -14,7 +14,7 @@ from playground.race import conversation, lanes_editor
 from playground.race import stage as race_stage
 from playground.race.as_code import ADDRESS, as_curl, as_python
 from playground.race.conversation import KeptTurn
-from playground.race.decode_figures import build_figures, figures_of, first_mapped
+from playground.race.decode_figures import DecodeFigures
 from playground.race.forks import check_fork
 from playground.race.frames import race_of
 from playground.race.imported_race import check_race
@@ -72,8 +72,8 @@ class DecodeTab:
                 self.stage = race_stage.build(
                     stage_message(race=recorded, recorded=True), transport(self.worker, self.loaded.coming)
                 )
-        self.figures, self.map_lane = build_figures(recorded)
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
+        self.figures = DecodeFigures(self.on_stage)
         self.run_prompt = gr.State("")  # the prompt of the current run
         self._wire(blocks)
         return self.editor
@@ -116,7 +116,6 @@ class DecodeTab:
     def _wire(self, blocks: gr.Blocks) -> None:
         stage, chat, address = self.stage, self.chat, self.address
         form = [self.prompt, self.editor, self.limit, self.switches, chat.turns]
-        drawn = [*self.figures, self.map_lane]
         gr.on(
             [self.run_button.click, self.prompt.submit],
             self.start,
@@ -127,12 +126,12 @@ class DecodeTab:
         self.stop_button.click(self.stop, stage, None, **PRIVATE)
         opening = self.opening
         opening.preset.input(self.choose, [opening.model, opening.preset], self.editor, **PRIVATE)
-        filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage, *drawn]
-        opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **PRIVATE)
-        stage.ended(
+        filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage]
+        opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **PRIVATE)
+        ended = stage.ended(
             self.ended,
             [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
-            [self.stop_button, self.on_stage, *chat.outputs, *drawn, self.prompt],
+            [self.stop_button, self.on_stage, *chat.outputs, self.prompt],
             **PRIVATE,
         )
         gr.on(
@@ -145,15 +144,10 @@ class DecodeTab:
         )
         stage.resumed(self.resumed, None, [self.stop_button, self.run_prompt], **PRIVATE)
         stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
-        self.map_lane.input(
-            lambda race, lane: figures_of(race, lane)[-1],
-            [self.on_stage, self.map_lane],
-            self.figures[-1],
-            **PRIVATE,
-        )
-        chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **PRIVATE)
+        picked = chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **PRIVATE)
         chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **PRIVATE)
-        stage.imported(self.imported, stage, [stage, self.on_stage, *drawn], **PRIVATE)
+        imported = stage.imported(self.imported, stage, [stage, self.on_stage], **PRIVATE)
+        self.figures.follow(opened, ended, picked, imported)
         self.link_button.click(self.link, [stage, *form], [stage, address], **PRIVATE).then(
             None, address, address, js=_SHOW_LINK, api_visibility="private"
         )
@@ -220,14 +214,12 @@ class DecodeTab:
     def ended(
         self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn], typed: Any
     ) -> dict[Any, Any]:
-        """A run has ended: draw its figures, keep its turn, and disable Stop, unless a new run has started."""
+        """A run has ended: keep its race and its turn, and disable Stop, unless a new run has started."""
         stage = shown_on_stage(shown)
         live = stage.run is not None and self.worker.is_live(stage.run)
         stop = {self.stop_button: gr.update(interactive=live)}
-        if live:
+        if live or stage.run is None:  # without a run, the race was loaded, not decoded
             return stop
-        if stage.run is None:  # a race that was loaded, not decoded
-            return {**stop, **self._drawn(before)}
         done = race_of(self.worker.log(stage.run), prompt)
         if stage.keep and before is not None:
             done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
@@ -235,7 +227,7 @@ class DecodeTab:
             so_far = conversation.added(so_far, prompt, done)
             if typed == prompt:  # the next turn has another prompt; one that is being typed stays
                 stop[self.prompt] = ""
-        return {**stop, self.on_stage: done, **self.chat.shown(so_far), **self._drawn(done)}
+        return {**stop, self.on_stage: done, **self.chat.shown(so_far)}
 
     def resumed(self, event: gr.EventData) -> dict[Any, Any]:
         """A page was loaded again during a run."""
@@ -245,12 +237,12 @@ class DecodeTab:
         return {self.stop_button: gr.update(interactive=live), self.run_prompt: title if isinstance(title, str) else ""}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
-        """Draw the figures of a race that the page has read from a file."""
+        """Keep a race that the page has read from a file."""
         try:
             read = check_race((event._data or {}).get("race"))
         except (NBDiffError, AttributeError) as error:
             return {self.stage: refused(shown, error)}
-        return {self.on_stage: read, **self._drawn(read)}
+        return {self.on_stage: read}
 
     def fill(self, asked: Any) -> Any:
         """Fill the form with what another tab asks for, and show this tab."""
@@ -276,9 +268,9 @@ class DecodeTab:
         }
 
     def _recorded(self, opening: Opening) -> dict[Any, Any]:
-        """The recorded race of a model on the stage, with its figures."""
+        """The recorded race of a model on the stage."""
         race = recorded_race(opening.model)
-        return {self.stage: stage_message(race=race, recorded=True), self.on_stage: race, **self._drawn(race)}
+        return {self.stage: stage_message(race=race, recorded=True), self.on_stage: race}
 
     def show_turn(self, so_far: list[KeptTurn], event: gr.EventData) -> Any:
         """Show the race of an earlier turn on the stage."""
@@ -290,13 +282,6 @@ class DecodeTab:
 
     def _edited(self, lanes: Sequence[LaneSpec], chosen: bool = False) -> dict[str, Any]:
         return EditorValue.of(self.loaded, self.options, lanes, chosen).to_json()
-
-    def _drawn(self, race: Race | None) -> dict[Any, Any]:
-        """The three figures of a race, and the list of its lanes for the confidence map."""
-        names = [lane.name for lane in race.lanes] if race else []
-        chosen = first_mapped(race)
-        figures = dict(zip(self.figures, figures_of(race, chosen), strict=True))
-        return {**figures, self.map_lane: gr.update(choices=names, value=chosen)}
 
     # -- links -------------------------------------------------------------------------------------------
 

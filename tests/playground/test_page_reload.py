@@ -38,6 +38,7 @@ def test_the_form_and_the_last_race_survive(page: Page) -> None:
     page.locator("[data-range]").press("End")
     expect(lanes(page)[1]).to_contain_text("blocks of 8")
     expect(lanes(page)[1].locator(".token:visible")).to_have_count(20)
+    page.locator("#figures").scroll_into_view_if_needed()
     expect(page.locator("#figures .js-plotly-plot")).to_have_count(3)
     # A fork of the race that was kept has the lanes before it on the server, too.
     lanes(page)[1].locator(".token").nth(3).click()

@@ -31,6 +31,7 @@ pytestmark = BROWSER_TEST
 def test_the_figures_show_the_race_on_the_stage(used_page: Page) -> None:
     run(used_page, STORY)
     figures = used_page.locator("#figures")
+    figures.scroll_into_view_if_needed()  # they are drawn when a visitor scrolls to them
     expect(figures.locator(".js-plotly-plot")).to_have_count(3)
     for name in NAMES:
         expect(figures.locator(".legend").first).to_contain_text(name)
@@ -71,6 +72,7 @@ def test_a_race_is_exported_as_json_and_html_and_imported(used_page: Page, tmp_p
     expect(used_page.locator("#stage .title")).to_have_text(STORY)
     used_page.locator("[data-range]").press("End")
     expect(lanes(used_page)[1]).to_contain_text("Max")
+    used_page.locator("#figures").scroll_into_view_if_needed()
     expect(used_page.locator("#figures .js-plotly-plot")).to_have_count(3)
     replay = used_page.context.new_page()
     replay.goto((tmp_path / "race.html").as_uri())
