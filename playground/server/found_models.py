@@ -104,8 +104,11 @@ def _found(id_: str, name: str, place: str, source: Path | str, folder: Path | N
 
 def _where(place: Path, root: Path) -> str:
     """The place of a model below an allowed folder, in words: many models have the same name."""
-    inside = place.parent.relative_to(root.resolve())
-    return "allowed folder" if inside == Path() else f"allowed folder, in {inside}"
+    folder, root = place.parent, root.resolve()
+    # The root itself may be a model, and a file may be a link to another place.
+    if folder == root or not folder.is_relative_to(root):
+        return "allowed folder"
+    return f"allowed folder, in {folder.relative_to(root)}"
 
 
 def _checkpoints_in(root: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from nbdiff_engine import NBDiffError, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
-from playground.training_tab import curves, estimates
+from playground.training_tab import curves, estimates, hub_export
 from playground.training_tab.asked import Asked, checked_name, form_fields, preset_of, shown_values
 from playground.training_tab.compare import Compare, differing
 from playground.training_tab.fields import flat
@@ -201,6 +201,7 @@ def test_a_form_is_submitted_as_a_job_and_watched(form: JobForm, jobs: Jobs) -> 
     assert "estimated" in head  # next to the measured figures
     assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
     assert "base: nano-ar" in news[watch.settings]
+    assert news[watch.card] == (job.run / "final" / "README.md").read_text()
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
     assert watch.tick(job.id, news[watch.seen], False) == gr.skip()
 
@@ -240,6 +241,36 @@ def test_a_model_is_packed_into_one_zip_file(form: JobForm, jobs: Jobs) -> None:
     *_, news = packed.written(job.id, "7")
     assert "no checkpoint of step" in news[watch.said]
     assert not news[packed.file]["visible"]
+
+
+def test_a_model_is_uploaded_after_what_would_leave_was_shown(
+    form: JobForm, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, watch = finished(jobs, form), Watch(jobs, uploads=True)
+    with gr.Blocks():
+        watch.build()
+    hub, said = watch.hub, watch.said
+    sent = []
+    monkeypatch.setattr(hub_export, "send", lambda upload: sent.append(upload.repo) or "https://hub.example/commit")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for repo, sentence in (("no owner", "The repository is"), (None, "The repository is"), ("me/mine", "HF_TOKEN")):
+        *_, refusal = hub.asked(job.id, "final", repo, False)
+        assert sentence in refusal[said]
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    *_, plan = hub.asked(job.id, "final", "me/mine", False)
+    assert "config.json" in plan[hub.plan]
+    assert "/me/mine, which only its owner can read" in plan[hub.plan]
+    assert (plan[hub.confirmation]["visible"], sent) == (True, [])
+    *_, done = hub.sent(plan[hub.waiting])
+    assert sent == ["me/mine"]
+    assert "https://hub.example/commit" in done[said]
+    assert next(iter(hub.sent(None)))[hub.waiting] is None
+
+
+def test_uploads_need_the_hub_and_the_person_at_this_machine() -> None:
+    assert hub_export.allowed(ServerOptions(hub=True))
+    assert not hub_export.allowed(ServerOptions())
+    assert not hub_export.allowed(ServerOptions(hub=True, host="0.0.0.0", login="a:b"))
 
 
 def test_the_finished_model_of_a_job_can_be_a_base(form: JobForm, jobs: Jobs) -> None:
