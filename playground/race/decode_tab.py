@@ -105,9 +105,8 @@ class DecodeTab:
         self.address = gr.Textbox(
             label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
-        with gr.Row(elem_classes="asking"):
-            self.opening.build_presets()
-            self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens", min_width=110)
+        self.opening.build_presets()
+        self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens")
         self.switches = gr.CheckboxGroup(
             list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
         )

@@ -55,7 +55,7 @@ class OpeningChoice:
     def build_presets(self) -> None:
         """The list of the presets."""
         names = list(self.first.presets)
-        self.preset = gr.Dropdown(names, value=names[0], label="Preset", min_width=140)
+        self.preset = gr.Dropdown(names, value=names[0], label="Preset")
 
     @property
     def outputs(self) -> list[Any]:

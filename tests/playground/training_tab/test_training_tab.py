@@ -1,6 +1,7 @@
 """The training tab without a browser: the form, its jobs, and the views of a job's folder."""
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -105,6 +106,37 @@ def test_a_wrong_value_gives_one_sentence(form: JobForm, changed: dict[str, Any]
     assert news[form.command] == ""
     assert sentence in message.replace("&#x27;", "'")
     assert message.startswith('<p class="said error" role="alert">')
+
+
+@pytest.mark.slow
+def test_any_value_of_any_field_is_taken_or_refused_in_one_sentence(form: JobForm) -> None:
+    values = [0, -3, 10**400, math.nan, True, "<b>", "2026-13-45", "9" * 5000, [], {"a": 1}]
+    whole = filled(preset="lora", base="nano-ar", data="corpus")
+    refused = 0
+    for place in range(len(whole)):
+        for value in values:
+            try:
+                form.asked(*whole[:place], value, *whole[place + 1 :]).recipe()
+            except NBDiffError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused > 5 * len(whole)
+
+
+@pytest.mark.parametrize("text", ["", "4", " 4 ", "4.5", "many", "9" * 30])
+def test_lengths_and_optional_numbers_are_typed_as_text(form: JobForm, text: str) -> None:
+    # A number field of the page would send 0 for an empty one.
+    for name, empty in (("max_steps", None), ("epochs", None), ("data__limit", None)):
+        values = filled(**{"max_steps": None, name: text})
+        try:
+            optimisation, data = (recipe := form.asked(*values).recipe()).optimisation, recipe.data
+        except NBDiffError as error:
+            assert text not in ("", "4", " 4 ")
+            assert "limit" in str(error) or "number of" in str(error)
+            continue
+        got = {"max_steps": optimisation.max_steps, "epochs": optimisation.epochs, "data__limit": data.limit}[name]
+        unset = {"max_steps": preset_of("smoke").optimisation.max_steps, "epochs": empty, "data__limit": empty}[name]
+        assert got == (float(text) if text.strip() else unset)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
