@@ -60,7 +60,8 @@ _RECALL = "() => { try { return [localStorage.getItem('nbdiff.sweep') ?? '']; } 
 _LEGEND = (
     "Speed-up: tokens/s divided by those of AR, which is measured in the same turns. Same text as AR: share of answers "
     "with the same tokens as AR. Accuracy: share of correct answers, with its 95 % interval. Mean length: tokens per "
-    "answer. Bars in the figure of the speed: the middle half of the answers."
+    "answer. Bars in the figure of the speed: the middle half of the answers. AUP: the area under the accuracy, along "
+    "the tokens per forward."
 )
 
 
