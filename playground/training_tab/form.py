@@ -182,15 +182,15 @@ class JobForm:
         form = parts.all()
         described = [self.growth, self.command, self.said]
         changes = []
+        last = {"trigger_mode": "always_last", **QUIET}  # Gradio drops what is typed before the event before has ended
         # The length is given in one way, so an entry in one field empties the other.
         for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
-            changes.append(used.input(_emptied, used, other, **QUIET).then(self.described, form, described, **QUIET))
+            changes.append(used.input(_emptied, used, other, **last).then(self.described, form, described, **QUIET))
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
         edited = [each.input for each in form if each not in own]
-        last = {"trigger_mode": "always_last", **QUIET}
         changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
         chosen = parts.preset.input(
-            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **QUIET
+            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **last
         )
         changes.append(chosen.then(self.described, form, described, **QUIET))
         for change in changes:

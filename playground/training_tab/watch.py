@@ -156,6 +156,8 @@ class Watch:
             self.move_down,
             self.delete,
             self.checkpoint,
+            self.open,
+            self.hub.ask,
             self.losses,
             self.rate,
             self.held_out,
@@ -312,6 +314,7 @@ class Watch:
             first = now.checkpoints[0][1] if now.checkpoints else None
             updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
             updates |= self.zip.offered(possible=bool(now.checkpoints))
+            updates |= {each: gr.update(interactive=bool(now.checkpoints)) for each in (self.open, self.hub.ask)}
         if new("log"):
             updates[self.log] = now.log
         if new("settings"):

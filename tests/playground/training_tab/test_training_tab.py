@@ -32,6 +32,7 @@ from training.recipe.recipe import Recipe, bundled_recipes
 from training.run import trackers
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
+HOSTILE_VALUES = (10**400, math.nan, "2026-13-45", "9" * 5000, [], {"a": 1})
 
 
 def finished(jobs: Jobs, form: JobForm, **changed: Any) -> TrainingJob:
@@ -108,21 +109,25 @@ def test_a_wrong_value_gives_one_sentence(form: JobForm, changed: dict[str, Any]
     assert message.startswith('<p class="said error" role="alert">')
 
 
-@pytest.mark.slow
-def test_any_value_of_any_field_is_taken_or_refused_in_one_sentence(form: JobForm) -> None:
-    values = [0, -3, 10**400, math.nan, True, "<b>", "2026-13-45", "9" * 5000, [], {"a": 1}]
+@pytest.mark.parametrize(
+    "value", [10**400, math.nan, "2026-13-45", "9" * 5000, [], {"a": 1}], ids=lambda value: type(value).__name__
+)
+def test_any_value_of_any_field_is_read_or_refused_in_one_sentence(form: JobForm, value: Any) -> None:
     whole = filled(preset="lora", base="nano-ar", data="corpus")
-    sentences = [
-        said_of(form, [*whole[:place], value, *whole[place + 1 :]]) for place in range(len(whole)) for value in values
-    ]
+    sentences = [said_of(form, [*whole[:place], value, *whole[place + 1 :]]) for place in range(len(whole))]
+    assert any(sentences)
     assert not any("\n" in each for each in sentences)
-    assert sum(map(bool, sentences)) > 5 * len(whole)
+
+
+def test_a_length_beyond_any_run_is_refused(form: JobForm) -> None:
+    with pytest.raises(NBDiffError, match="max_steps is 1000"):
+        form.asked(*filled(max_steps=10**400)).recipe()
 
 
 def said_of(form: JobForm, values: list[Any]) -> str:
     """The sentence of the error in a form, if there is one."""
     try:
-        form.asked(*values).recipe()
+        form.asked(*values)
     except NBDiffError as error:
         return str(error)
     return ""
@@ -130,13 +135,15 @@ def said_of(form: JobForm, values: list[Any]) -> str:
 
 def test_lengths_and_optional_numbers_are_typed_as_text(form: JobForm) -> None:
     # A number field of the page would send 0 for an empty one.
-    for name, wrong in (("max_steps", "4.5"), ("epochs", "many"), ("data__limit", "4.5"), ("max_steps", "9" * 30)):
+    for name, wrong in (("max_steps", "4.5"), ("epochs", "many"), ("max_steps", "9" * 30)):
         for text in ("", " 4 "):
             assert said_of(form, filled(**{"max_steps": None, name: text})) == ""
         assert wrong in said_of(form, filled(**{"max_steps": None, name: wrong}))
     asked = form.asked(*filled(max_steps=" 4 ", data__limit="7")).recipe()
     assert (asked.optimisation.max_steps, asked.data.limit) == (4, 7)
     assert form.asked(*filled(max_steps="", epochs="1.5", data__limit="")).recipe().optimisation.epochs == 1.5
+    with pytest.raises(NBDiffError, match=r"limit is '4\.5'"):
+        form.asked(*filled(data__limit="4.5")).recipe()
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -232,6 +239,7 @@ def test_a_form_is_submitted_as_a_job_and_watched(form: JobForm, jobs: Jobs) -> 
     assert 'data-state="finished"' in head
     assert "estimated" in head  # next to the measured figures
     assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
+    assert news[watch.open]["interactive"] is True
     assert "base: nano-ar" in news[watch.settings]
     assert news[watch.card] == (job.run / "final" / "README.md").read_text()
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
