@@ -1,7 +1,6 @@
 """The training tab without a browser: the form, its jobs, and the views of a job's folder."""
 
 import json
-import math
 import shlex
 import shutil
 import sys
@@ -16,7 +15,7 @@ from nbdiff_engine import NBDiffError, load
 from playground.options import ServerOptions, StartError
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Limits, Worker
-from playground.training_tab import curves, estimates, hub_export
+from playground.training_tab import curves, estimates
 from playground.training_tab.asked import Asked, checked_name, form_fields, preset_of, shown_values
 from playground.training_tab.compare import Compare, differing
 from playground.training_tab.fields import flat
@@ -32,7 +31,6 @@ from training.recipe.recipe import Recipe, bundled_recipes
 from training.run import trackers
 
 HOSTILE = ("a; touch /tmp/owned", "$(touch x)", "`id`", "../../etc/passwd", "/etc/passwd", "a\nb", "x" * 1_000_000)
-HOSTILE_VALUES = (10**400, math.nan, "2026-13-45", "9" * 5000, [], {"a": 1})
 
 
 def finished(jobs: Jobs, form: JobForm, **changed: Any) -> TrainingJob:
@@ -107,43 +105,6 @@ def test_a_wrong_value_gives_one_sentence(form: JobForm, changed: dict[str, Any]
     assert news[form.command] == ""
     assert sentence in message.replace("&#x27;", "'")
     assert message.startswith('<p class="said error" role="alert">')
-
-
-@pytest.mark.parametrize(
-    "value", [10**400, math.nan, "2026-13-45", "9" * 5000, [], {"a": 1}], ids=lambda value: type(value).__name__
-)
-def test_any_value_of_any_field_is_read_or_refused_in_one_sentence(form: JobForm, value: Any) -> None:
-    whole = filled(preset="lora", base="nano-ar", data="corpus")
-    sentences = [said_of(form, [*whole[:place], value, *whole[place + 1 :]]) for place in range(len(whole))]
-    assert any(sentences)
-    assert not any("\n" in each for each in sentences)
-
-
-def test_a_length_beyond_any_run_is_refused(form: JobForm) -> None:
-    with pytest.raises(NBDiffError, match="max_steps is 1000"):
-        form.asked(*filled(max_steps=10**400)).recipe()
-
-
-def said_of(form: JobForm, values: list[Any]) -> str:
-    """The sentence of the error in a form, if there is one."""
-    try:
-        form.asked(*values)
-    except NBDiffError as error:
-        return str(error)
-    return ""
-
-
-def test_lengths_and_optional_numbers_are_typed_as_text(form: JobForm) -> None:
-    # A number field of the page would send 0 for an empty one.
-    for name, wrong in (("max_steps", "4.5"), ("epochs", "many"), ("max_steps", "9" * 30)):
-        for text in ("", " 4 "):
-            assert said_of(form, filled(**{"max_steps": None, name: text})) == ""
-        assert wrong in said_of(form, filled(**{"max_steps": None, name: wrong}))
-    asked = form.asked(*filled(max_steps=" 4 ", data__limit="7")).recipe()
-    assert (asked.optimisation.max_steps, asked.data.limit) == (4, 7)
-    assert form.asked(*filled(max_steps="", epochs="1.5", data__limit="")).recipe().optimisation.epochs == 1.5
-    with pytest.raises(NBDiffError, match=r"limit is '4\.5'"):
-        form.asked(*filled(data__limit="4.5")).recipe()
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -281,36 +242,6 @@ def test_a_model_is_packed_into_one_zip_file(form: JobForm, jobs: Jobs) -> None:
     *_, news = packed.written(job.id, "7")
     assert "no checkpoint of step" in news[watch.said]
     assert not news[packed.file]["visible"]
-
-
-def test_a_model_is_uploaded_after_what_would_leave_was_shown(
-    form: JobForm, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job, watch = finished(jobs, form), Watch(jobs, uploads=True)
-    with gr.Blocks():
-        watch.build()
-    hub, said = watch.hub, watch.said
-    sent = []
-    monkeypatch.setattr(hub_export, "send", lambda upload: sent.append(upload.repo) or "https://hub.example/commit")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    for repo, sentence in (("no owner", "The repository is"), (None, "The repository is"), ("me/mine", "HF_TOKEN")):
-        *_, refusal = hub.asked(job.id, "final", repo, False)
-        assert sentence in refusal[said]
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    *_, plan = hub.asked(job.id, "final", "me/mine", False)
-    assert "config.json" in plan[hub.plan]
-    assert "/me/mine, which only its owner can read" in plan[hub.plan]
-    assert (plan[hub.confirmation]["visible"], sent) == (True, [])
-    *_, done = hub.sent(plan[hub.waiting])
-    assert sent == ["me/mine"]
-    assert "https://hub.example/commit" in done[said]
-    assert next(iter(hub.sent(None)))[hub.waiting] is None
-
-
-def test_uploads_need_the_hub_and_the_person_at_this_machine() -> None:
-    assert hub_export.allowed(ServerOptions(hub=True))
-    assert not hub_export.allowed(ServerOptions())
-    assert not hub_export.allowed(ServerOptions(hub=True, host="0.0.0.0", login="a:b"))
 
 
 def test_the_finished_model_of_a_job_can_be_a_base(form: JobForm, jobs: Jobs) -> None:
