@@ -30,9 +30,10 @@ GOLDEN = Path(__file__).parent / "golden"
 _TOGETHER = {
     "tests/training/jobs/": "jobs",
     "tests/playground/test_page.py": "page",
+    "tests/playground/test_page_api.py": "page",
     "tests/playground/test_page_tools.py": "page",
-    "tests/playground/test_page_look.py": "held page",
-    "tests/playground/test_page_reload.py": "held page",
+    "tests/playground/test_page_look.py": "page",
+    "tests/playground/test_page_reload.py": "page",
 }
 
 

@@ -1,7 +1,7 @@
 """`python -m nbdiff_engine`: text or JSON output, and one sentence with exit code 2 for bad input."""
 
+import io
 import json
-import os
 import subprocess
 import sys
 
@@ -243,24 +243,23 @@ def test_bad_conversations_and_arguments_are_one_sentence(run, tmp_path, monkeyp
     assert sentence in err
 
 
-def test_an_answer_is_printed_whole_where_the_console_lacks_its_characters():
-    """A subprocess, because the encoding is of its standard output."""
-    code = (
-        "import sys, nbdiff_engine.__main__ as main\n"
-        "def pieces(job, events, also):\n    for event in events:\n        also(event)\n        yield '秘鲁 é'\n"
-        "main.text_pieces = pieces\n"
-        f"sys.argv = ['nbdiff', 'generate', 'Hello', '--model', {MODEL!r}, '--max-new-tokens', '2']\n"
-        "main.main()"
-    )
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\\u79d8\\u9c81 \\xe9" in done.stdout
+def test_an_answer_is_printed_whole_where_the_console_lacks_its_characters(run, monkeypatch):
+    def pieces(job, events, also):
+        for event in events:
+            also(event)
+            yield "秘鲁 é"
+
+    monkeypatch.setattr("nbdiff_engine.__main__.text_pieces", pieces)
+    console = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(console, "ascii"))
+    code, _, err = run("generate", "Hello", "--model", MODEL, "--max-new-tokens", "2")
+    sys.stdout.flush()
+    assert (code, err) == (0, "")
+    assert b"\\u79d8\\u9c81 \\xe9" in console.getvalue()
 
 
-def test_input_that_is_not_text_is_one_sentence():
-    command = [sys.executable, "-m", "nbdiff_engine", "generate", "-", "--model", MODEL]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    done = subprocess.run(command, input="é".encode(), capture_output=True, env=environment)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.decode().startswith("error: Standard input is not text in ascii")
+def test_input_that_is_not_text_is_one_sentence(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é".encode()), "ascii"))
+    code, out, err = run("generate", "-", "--model", MODEL)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: Standard input is not text in ascii")

@@ -39,30 +39,40 @@ def held_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def used_page(browser: Any, server: Server) -> Iterator[Any]:
+    """One tab for all tests of a module: to open the page costs eight CPU-seconds. For tests that do not depend on what
+    earlier tests did in it."""
     from tests.playground.visiting import opened
 
     with opened(browser, server) as page:
         yield page
+
+
+@pytest.fixture
+def page(used_page: Any) -> Any:
+    """The tab of the module with the form that a new tab has."""
+    from tests.playground.visiting import reset
+
+    reset(used_page)
+    return used_page
 
 
 @pytest.fixture(scope="module")
-def used_page(browser: Any, server: Server) -> Iterator[Any]:
-    """One tab for all tests of a module that do not depend on what earlier tests did in it: to open the page costs
-    eight CPU-seconds."""
-    from tests.playground.visiting import opened
-
-    with opened(browser, server) as page:
-        yield page
-
-
-@pytest.fixture
-def held_page(browser: Any, held_server: Server) -> Iterator[Any]:
+def used_held_page(browser: Any, held_server: Server) -> Iterator[Any]:
     from tests.playground.visiting import opened
 
     with opened(browser, held_server) as page:
         yield page
+
+
+@pytest.fixture
+def held_page(used_held_page: Any) -> Any:
+    """The module's tab on the held server, with the form that a new tab has."""
+    from tests.playground.visiting import reset
+
+    reset(used_held_page)
+    return used_held_page
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.playground.visiting import (
     lane_form,
     lanes,
     opened,
+    preset,
     run,
     set_lane,
     until_finished,
@@ -35,13 +36,17 @@ def test_the_page_opens_on_a_recorded_race_that_replays(browser: Browser, server
         until_replaying(page)
         expect(lanes(page)[0].locator(".token.committed").nth(5)).to_be_visible()
         expect(page.locator("[data-verdict]")).to_contain_text("as AR")
-
-
-def test_run_replaces_the_recorded_race(page: Page) -> None:
-    ask(page, STORY)
-    expect(page.locator("[data-replaying]")).not_to_contain_text("Recorded")
-    until_finished(page)
-    expect(page.locator("[data-replaying]")).to_contain_text("Replay at")
+        # A run replaces it. When it has finished, it is replayed on one clock.
+        page.locator("[data-range]").press("Home")  # pauses the recorded race
+        page.evaluate("window.offered.length = 0")
+        ask(page, STORY)
+        expect(page.locator("[data-replaying]")).not_to_contain_text("Recorded")
+        until_finished(page)
+        expect(page.locator("[data-replaying]")).to_contain_text("Replay at")
+        until_replaying(page)
+        page.locator("[data-range]").press("Home")
+        for lane in lanes(page):
+            expect(lane.locator(".token:visible")).to_have_count(0)
 
 
 # -- a run -------------------------------------------------------------------------------------------------
@@ -62,20 +67,6 @@ def test_every_lane_shows_its_text_and_its_figures(used_page: Page) -> None:
     expect(ar.locator("dd")).to_have_text("1.00")
     self_speculative = lanes(used_page)[2].locator("dl > div", has=used_page.get_by_text("Drafts accepted", exact=True))
     assert re.fullmatch(r"\d+ of \d+", self_speculative.locator("dd").text_content())
-
-
-@pytest.mark.slow
-def test_a_finished_race_is_replayed_on_one_clock(browser: Browser, server: Server) -> None:
-    with opened(browser, server, reduced_motion="no-preference") as page:
-        page.locator("[data-play]").click()
-        page.locator("[data-range]").press("Home")  # pauses the recorded race
-        page.evaluate("window.offered.length = 0")
-        run(page, STORY)
-        until_replaying(page)
-        page.locator("[data-play]").click()
-        page.locator("[data-range]").press("Home")
-        for lane in lanes(page):
-            expect(lane.locator(".token:visible")).to_have_count(0)
 
 
 def test_the_inspector_shows_why_a_token_was_fixed(used_page: Page) -> None:
@@ -144,7 +135,7 @@ def test_lanes_are_switched_off_added_and_given_another_model(page: Page) -> Non
 
 @pytest.mark.slow
 def test_a_preset_sets_the_lanes(page: Page) -> None:
-    page.get_by_label("Preset").click()
+    preset(page).click()
     page.get_by_role("option", name="Policies").click()
     expect(page.locator("#lanes fieldset")).to_have_count(5)
     run(page, STORY)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.playground.serving import ROOT, Server
-from tests.playground.visiting import BROWSER_TEST, Browser, Page, expect
+from tests.playground.visiting import BROWSER_TEST, Browser, Page, expect, limit
 
 pytestmark = BROWSER_TEST
 
@@ -46,7 +46,7 @@ def test_the_footer_leads_to_the_api(browser: Browser, server: Server) -> None:
 @pytest.mark.parametrize("kind", ["Python", "curl"])
 def test_the_run_of_the_form_is_copied_as_code_that_works(page: Page, tmp_path: Path, kind: str) -> None:
     page.get_by_role("textbox", name="Prompt", exact=True).fill("What's the capital of Peru?")
-    page.get_by_label("Max new tokens").fill("16")
+    limit(page).fill("16")
     page.get_by_role("button", name=f"Copy as {kind}").click()
     code = page.locator("#code textarea")
     expect(code).to_have_value(re.compile("nbdiff_engine" if kind == "Python" else "http://127"))

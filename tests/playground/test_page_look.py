@@ -16,6 +16,7 @@ from tests.playground.visiting import (
     expect,
     lane_form,
     lanes,
+    limit,
     opened,
     run,
     status,
@@ -35,7 +36,7 @@ def test_headings_and_controls_have_their_names(page: Page) -> None:
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
     for lane in lanes(page):
         expect(lane).to_be_visible()
-    expect(page.get_by_label("Max new tokens", exact=True)).to_be_editable()
+    expect(limit(page)).to_be_editable()
     for name in ("Model", "Strategy", "Unmasking policy"):
         expect(lane_form(page, 1).get_by_role("combobox", name=name)).to_be_enabled()
     for name in ("Block size", "Threshold", "Temperature", "Seed"):

@@ -12,6 +12,8 @@ from tests.playground.visiting import (
     expect,
     lane_form,
     lanes,
+    limit,
+    preset,
     run,
     set_lane,
     status,
@@ -31,7 +33,7 @@ def test_the_form_and_the_last_race_survive(page: Page) -> None:
     run(page, "What is the capital of Peru?", max_new_tokens="20", block_size="8")
     reload(page)
     expect(page.get_by_role("textbox", name="Prompt")).to_have_value("What is the capital of Peru?")
-    expect(page.get_by_label("Max new tokens")).to_have_value("20")
+    expect(limit(page)).to_have_value("20")
     expect(page.get_by_label("Ignore end-of-text")).to_be_checked()
     expect(lane_form(page, 1).locator("[data-field=block_size]")).to_have_value("8")
     expect(page.locator("[data-replaying]")).to_contain_text("Last race")
@@ -52,7 +54,7 @@ def test_the_form_and_the_last_race_survive(page: Page) -> None:
 
 @pytest.mark.slow
 def test_a_preset_survives(page: Page) -> None:
-    page.get_by_label("Preset").click()
+    preset(page).click()
     page.get_by_role("option", name="Lossless").click()
     expect(page.locator("#lanes fieldset")).to_have_count(2)
     reload(page)
@@ -95,12 +97,12 @@ def test_a_reload_in_the_middle_of_a_run_returns_to_it(held_page: Page, gate: Ga
 
 @pytest.mark.slow
 def test_a_damaged_storage_gives_the_recorded_race(page: Page) -> None:
-    for kept in ("{", "[]", '{"format": "nbdiff-race", "version": 1, "lanes": [{}]}', '"x"'):
-        page.evaluate(
-            "kept => ['race', 'form', 'lanes', 'tab'].forEach((key) => localStorage.setItem(`nbdiff.${key}`, kept))",
-            kept,
-        )
-        page.evaluate("kept => sessionStorage.setItem('nbdiff.run', kept)", kept)
+    kinds = ("{", "[]", '{"format": "nbdiff-race", "version": 1, "lanes": [{}]}', '"x"')
+    for first in (0, 2):  # each key gets one kind that is not JSON, or of another form, and then another
+        for number, key in enumerate(("race", "form", "lanes", "tab")):
+            kept = kinds[(first + number) % len(kinds)]
+            page.evaluate("([key, kept]) => localStorage.setItem(`nbdiff.${key}`, kept)", [key, kept])
+        page.evaluate("kept => sessionStorage.setItem('nbdiff.run', kept)", kinds[first])
         reload(page)
         expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
     run(page, "What is the capital of Peru?")

@@ -176,8 +176,8 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
     page.get_by_role("button", name="Use in a lane: nano-ar").click()  # loads it first
     expect(page.locator("#lanes fieldset")).to_have_count(4)
     expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
-    # An AR model keeps its diffusion options in view, with the reason and the way to change it.
     expect(page.locator("[data-note]")).to_have_text("nano-ar is in lane 4 of the form; Run decodes with it too.")
+    # An AR model keeps its diffusion options in view, with the reason and the way to change it.
     lane = lane_form(page, 3)
     assert lane.locator("[data-field=model]").input_value() == "nano-ar"
     expect(lane.locator("[data-field=strategy] option[value=block_diffusion]")).to_be_disabled()
@@ -196,7 +196,7 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
 def test_a_model_is_loaded_by_its_name_or_refused_in_a_sentence(page: Page) -> None:
     page.get_by_role("tab", name="Models").click()
     page.get_by_label("Load another model", exact=True).fill("nano")
-    page.get_by_label("8 bit").check()
+    page.get_by_label("8 bit").filter(visible=True).check()
     page.get_by_role("button", name="Load", exact=True).click()
     expect(page.locator("#model-news")).to_have_text("nano (8bit) is loaded.")
     expect(page.locator("#models")).to_contain_text("Loaded as nano (8bit)")

@@ -82,6 +82,22 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
         page.close()
 
 
+SWITCHES = ("No chat template", "Ignore end-of-text", "Chat: keep turns")
+
+
+def reset(page: Page) -> None:
+    """Fill the form as in a new tab, except for the prompt. The race on the stage stays."""
+    page.get_by_role("tab", name="Decode", exact=True).click()
+    for name in SWITCHES:
+        page.get_by_label(name, exact=True).uncheck()
+    limit(page).fill("96")
+    # A preset that is chosen already fills in nothing.
+    for name, count in (("Policies", 5), ("All strategies", 3)):
+        preset(page).click()
+        page.get_by_role("option", name=name, exact=True).click()
+        expect(page.locator("#lanes fieldset")).to_have_count(count)
+
+
 def note_request(url: str, server: Server, outside: list[str]) -> None:
     if not url.startswith((server.url, "data:", "blob:")):
         outside.append(url)
@@ -92,11 +108,20 @@ def ask(page: Page, prompt: str | None = None, max_new_tokens: str | None = None
     if prompt is not None:
         page.get_by_role("textbox", name="Prompt").fill(prompt)
     if max_new_tokens is not None:
-        page.get_by_label("Max new tokens").fill(max_new_tokens)
+        limit(page).fill(max_new_tokens)
     for field, value in lane.items():
         set_lane(page, 1, field, value)
     forget_status(page)
     page.get_by_role("button", name="Run", exact=True).click()
+
+
+# Other tabs have fields of the same name.
+def limit(page: Page) -> sync_api.Locator:
+    return page.get_by_label("Max new tokens", exact=True).filter(visible=True)
+
+
+def preset(page: Page) -> sync_api.Locator:
+    return page.get_by_label("Preset", exact=True).filter(visible=True)
 
 
 def lane_form(page: Page, number: int) -> sync_api.Locator:

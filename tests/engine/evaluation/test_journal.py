@@ -20,6 +20,7 @@ from nbdiff_engine.evaluation.answering import decode_batch
 from nbdiff_engine.evaluation.machine_facts import machine_facts
 from nbdiff_engine.evaluation.run import evaluate
 from nbdiff_engine.tasks import held_out
+from tests import forked
 from tests.conftest import GOLDEN
 
 MODEL = str(GOLDEN / "tiny-block-diffusion")
@@ -255,8 +256,7 @@ def test_the_command_resumes_after_it_was_killed(tmp_path, end):
         assert process.returncode == 130
         assert f"stopped: {journal} keeps the answers; the same command with --resume goes on" in stderr
         assert "Traceback" not in stderr
-    command = [sys.executable, "-m", "nbdiff_engine", *arguments, "--resume"]
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    again = forked.run_module("nbdiff_engine", *arguments, "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(output.read_text())["problems"] == {"story": 40}
     assert len(journal.read_bytes().splitlines()) == 2 + 3 * 40

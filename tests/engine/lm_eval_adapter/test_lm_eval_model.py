@@ -4,8 +4,6 @@ import json
 import logging
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +22,7 @@ from nbdiff_engine.lm_eval_adapter.lm_eval_command import register
 from nbdiff_engine.lm_eval_adapter.lm_eval_model import NBDiffLM
 from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.tasks import check, held_out
+from tests import forked
 from tests.tiny import UNSHIFTED
 
 ROOT = Path(__file__).parents[3]
@@ -349,25 +348,18 @@ def test_a_missing_chat_template_is_an_error(nano, monkeypatch):
 
 @pytest.mark.slow  # lm_eval reads its thousands of task files
 def test_the_command_line_runs_a_local_task_and_a_bad_argument_gives_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "nbdiff_engine", "lm-eval", "run", "--model", "nbdiff"]
+    command = ["nbdiff_engine", "lm-eval", "run", "--model", "nbdiff"]
     command += ["--include_path", str(TASKS)]
     command += ["--tasks", "nbdiff_maths", "--apply_chat_template", "--output_path", str(tmp_path / "out.json")]
-    good = subprocess.run(
-        [*command, "--model_args", "model=nano,strategy=self_speculative,block_size=16", "--batch_size", "4"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    own = ["--model_args", "model=nano,strategy=self_speculative,block_size=16", "--batch_size", "4"]
+    good = forked.run_module(*command, *own)
     assert good.returncode == 0, good.stderr
     assert "|nbdiff_maths|" in good.stdout
     assert "tokens per forward" in good.stderr
     written = json.loads(next(tmp_path.rglob("*.json")).read_text())
     assert written["config"]["generated_answers"] == 8
     assert math.isfinite(written["config"]["tokens_per_second"])
-    wrong = subprocess.run(
-        [*command, "--model_args", "model=nano,blocksize=16"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    wrong = forked.run_module(*command, "--model_args", "model=nano,blocksize=16")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[-1].startswith("error: model_args has 'blocksize'")
     assert "Traceback" not in wrong.stderr

@@ -1,7 +1,6 @@
 """The training tab in a real browser: a job is started, watched across reloads, stopped, resumed and opened."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from tests.playground.serving import Server, serving
 from tests.training.jobs.conftest import STAND_IN, end_all, hold_jobs, release
 
 sync_api = visiting.sync_api
-Browser, Page, expect = sync_api.Browser, sync_api.Page, sync_api.expect
+Page, expect = sync_api.Page, sync_api.expect
 pytestmark = visiting.BROWSER_TEST
 
 PATIENCE = visiting.PATIENCE
@@ -43,23 +42,12 @@ def held(home: Path) -> Iterator[Path]:
     (home / "hold").unlink(missing_ok=True)
 
 
-@contextmanager
-def opened(browser: Browser, server: Server) -> Iterator[Page]:
-    """The training tab. A request to another machine or a console error in it fails the test."""
-    page = browser.new_context().new_page()
-    page.set_default_timeout(PATIENCE)
-    outside, console_errors = [], []
-    page.on("request", lambda request: visiting.note_request(request.url, server, outside))
-    page.on("console", lambda message: message.type in ("error", "warning") and console_errors.append(message.text))
-    page.on("pageerror", lambda error: console_errors.append(str(error)))
-    page.goto(server.url)
-    page.get_by_role("tab", name="Training").click()
-    try:
-        yield page
-        assert outside == []
-        assert console_errors == []
-    finally:
-        page.context.close()
+@pytest.fixture
+def page(used_page: Page) -> Page:
+    """The form of a new job, in the one page of this module."""
+    used_page.get_by_role("tab", name="Training", exact=True).click()
+    used_page.get_by_role("tab", name="New job", exact=True).click()
+    return used_page
 
 
 def start(page: Page, name: str, steps: int = 40) -> None:
@@ -78,87 +66,81 @@ def until_finished(page: Page) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(
-    browser: Browser, server: Server, held: Path
-) -> None:
+def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(page: Page, held: Path) -> None:
     name = '<img src=x onerror="window.hacked=1">'
-    with opened(browser, server) as page:
-        start(page, name, steps=200)
-        expect(state(page)).to_have_text("running")
-        expect(page.locator("#job-losses .js-plotly-plot")).to_be_visible()
-        page.reload()
-        expect(page.locator("#job h3")).to_contain_text(name, timeout=PATIENCE)
-        expect(state(page)).to_have_text("running")
-        page.locator("#job-stop").click()
-        expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
-        expect(page.locator("#job-stop")).to_be_disabled()
-        release(held)
-        page.locator("#job-resume").click()
-        until_finished(page)
-        expect(page.locator("#probe-text")).to_contain_text("5 <script>")
-        expect(page.locator("#job-losses .annotation-text").nth(2)).to_be_visible()  # the phases of its growth
-        with page.expect_download() as waiting:
-            page.locator("#job-csv").click()
-        assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
-        page.get_by_role("tab", name="Compare").click()
-        expect(page.locator("#compare-table-of-runs")).to_contain_text(name)
-        page.get_by_label("Search runs").fill("no such run")
-        expect(page.locator("#compare-table-of-runs")).to_contain_text("No run has these words.")
-        expect(page.locator("#compare-table-of-runs")).not_to_contain_text(name)
-        assert page.evaluate("window.hacked") is None
+    start(page, name, steps=200)
+    expect(state(page)).to_have_text("running")
+    expect(page.locator("#job-losses .js-plotly-plot")).to_be_visible()
+    page.reload()
+    expect(page.locator("#job h3")).to_contain_text(name, timeout=PATIENCE)
+    expect(state(page)).to_have_text("running")
+    page.locator("#job-stop").click()
+    expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
+    expect(page.locator("#job-stop")).to_be_disabled()
+    release(held)
+    page.locator("#job-resume").click()
+    until_finished(page)
+    expect(page.locator("#probe-text")).to_contain_text("5 <script>")
+    expect(page.locator("#job-losses .annotation-text").nth(2)).to_be_visible()  # the phases of its growth
+    with page.expect_download() as waiting:
+        page.locator("#job-csv").click()
+    assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#compare-table-of-runs")).to_contain_text(name)
+    page.get_by_label("Search runs").fill("no such run")
+    expect(page.locator("#compare-table-of-runs")).to_contain_text("No run has these words.")
+    expect(page.locator("#compare-table-of-runs")).not_to_contain_text(name)
+    assert page.evaluate("window.hacked") is None
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_opened_beside_its_base(browser: Browser, server: Server) -> None:
-    with opened(browser, server) as page:
-        start(page, "to be raced")
-        until_finished(page)
-        page.locator("#job-open").click()
-        expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
-        assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
-        assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
-        expect(page.locator("[data-note]")).to_contain_text("AR with nano-ar and Block diffusion with to be raced")
-        expect(page.locator("[data-lanes] h2").first).to_be_visible()  # the race on the stage stays
-        page.get_by_role("button", name="Run", exact=True).click()
-        expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
+def test_a_checkpoint_is_opened_beside_its_base(page: Page) -> None:
+    start(page, "to be raced")
+    until_finished(page)
+    page.locator("#job-open").click()
+    expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
+    assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
+    assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
+    expect(page.locator("[data-note]")).to_contain_text("AR with nano-ar and Block diffusion with to be raced")
+    expect(page.locator("[data-lanes] h2").first).to_be_visible()  # the race on the stage stays
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
 
 
-def test_own_data_is_looked_at_and_previewed(browser: Browser, server: Server, tmp_path: Path) -> None:
+def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text('{"frage": "What is <b>it</b>?", "antwort": "It is a word."}\n' * 20)
-    with opened(browser, server) as page:
-        with page.expect_file_chooser() as chooser:
-            page.locator("#job-upload").click()
-        chooser.value.set_files(file)
-        expect(page.locator("#data-said")).to_have_text(
-            "own.jsonl: 20 rows with the columns frage, antwort. Choose which of them to read."
-        )
-        for column, name in (("prompt", "frage"), ("answer", "antwort")):
-            page.locator(f"#data-{column} input").click()
-            page.get_by_role("option", name=name).click()
-        expect(page.locator("#data-said")).to_contain_text("20 rows of prompts with answers")
-        expect(page.locator("#job-command")).to_contain_text("data.columns=")
-        page.locator("#job-preview-button").click()
-        preview = page.locator("#job-preview")
-        expect(preview).to_contain_text("What is <b>it</b>?")
-        expect(preview.locator(".masked").first).to_be_visible()
-        expect(preview.get_by_role("img", name="Training mask of one document")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#job-upload").click()
+    chooser.value.set_files(file)
+    expect(page.locator("#data-said")).to_have_text(
+        "own.jsonl: 20 rows with the columns frage, antwort. Choose which of them to read."
+    )
+    for column, name in (("prompt", "frage"), ("answer", "antwort")):
+        page.locator(f"#data-{column} input").click()
+        page.get_by_role("option", name=name).click()
+    expect(page.locator("#data-said")).to_contain_text("20 rows of prompts with answers")
+    expect(page.locator("#job-command")).to_contain_text("data.columns=")
+    page.locator("#job-preview-button").click()
+    preview = page.locator("#job-preview")
+    expect(preview).to_contain_text("What is <b>it</b>?")
+    expect(preview.locator(".masked").first).to_be_visible()
+    expect(preview.get_by_role("img", name="Training mask of one document")).to_be_visible()
 
 
 def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job_is_deleted(
-    browser: Browser, server: Server, held: Path
+    page: Page, held: Path
 ) -> None:
-    with opened(browser, server) as page:
-        page.get_by_role("button", name="All settings").click()
-        page.locator("#set-blocks-b_max input").fill("0")
-        expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
-        page.locator("#set-blocks-b_max input").fill("8")
-        expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
-        start(page, "to be deleted", steps=200)
-        page.locator("#job-stop").click()
-        expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
-        page.locator("#job-delete").click()
-        expect(page.locator("#jobs")).to_contain_text("to be deleted")
-        page.locator("#job-really").click()
-        expect(page.locator("#jobs").filter(has_text="to be deleted")).to_have_count(0)
-        expect(page.locator("#job")).to_be_hidden()
+    page.get_by_role("button", name="All settings").click()
+    page.locator("#set-blocks-b_max input").fill("0")
+    expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
+    page.locator("#set-blocks-b_max input").fill("8")
+    expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
+    start(page, "to be deleted", steps=200)
+    page.locator("#job-stop").click()
+    expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
+    page.locator("#job-delete").click()
+    expect(page.locator("#jobs")).to_contain_text("to be deleted")
+    page.locator("#job-really").click()
+    expect(page.locator("#jobs").filter(has_text="to be deleted")).to_have_count(0)
+    expect(page.locator("#job")).to_be_hidden()

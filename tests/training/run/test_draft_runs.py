@@ -1,9 +1,6 @@
 """Whole runs of draft adapters: the folder they write, their acceptance, resuming, quantised bases, two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,8 @@ from transformers import AutoModelForCausalLM
 import nbdiff_engine as nb
 from nbdiff_engine.model.draft_spec import DraftSpec, fingerprint_of
 from tests.training.bases import write_base
-from tests.training.runs import small_data, small_recipe, written
+from tests.training.run.processes import adapt
+from tests.training.runs import small_data, small_recipe
 from training.recipe.recipe import Recipe
 from training.run.launch import start
 from training.run.run_folder import RunFolder, read_lines
@@ -133,17 +131,7 @@ def test_a_quantised_base_trains_and_its_adapter_names_the_unquantised_one(tmp_p
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_accumulation(sources, tmp_path):
     recipe = draft_recipe(*sources, optimisation={"rows": 1, "max_steps": 4})
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training", "adapt"]
-    arguments = ["--recipe", str(written(recipe, tmp_path / "two.yaml")), "--output", str(tmp_path / "two")]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    adapt(recipe, tmp_path / "two", 2)
     alone = recipe.optimisation.model_copy(update={"accumulation": 2})
     start(recipe.model_copy(update={"optimisation": alone}), tmp_path / "one", resume=False)
     one, two = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))

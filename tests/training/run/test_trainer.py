@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 import nbdiff_engine as nb
+from tests import forked
 from tests.training import held_trainer
 from tests.training.runs import losses, small_base, small_data, small_recipe, written
 from training.errors import RunError
@@ -240,24 +241,23 @@ def test_a_run_killed_three_times_has_the_losses_of_an_uninterrupted_one(tmp_pat
     )
     start(recipe, tmp_path / "uninterrupted", resume=False)
     run, limit = tmp_path / "run", tmp_path / "limit"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NBDIFF_TEST_LIMIT": str(limit)}
     for kill in range(3):
         resume = ["--resume"] if kill else []
         wanted = 60 * (kill + 1)
         held_trainer.allow(limit, wanted + 40)
         _, _, *arguments = command(recipe, tmp_path, run, *resume)
-        process = subprocess.Popen(
-            [sys.executable, held_trainer.__file__, *arguments], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-        )
+        environment = {"NBDIFF_TEST_LIMIT": str(limit)}
+        process = forked.start("tests.training.held_trainer", arguments, tmp_path / "log", environment)
         deadline = time.monotonic() + 240
         while not (run / "metrics.jsonl").exists() or len(losses_so_far(run)) < wanted:
-            assert process.poll() is None
+            assert process.exitcode is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
-        process.wait()
+        process.join()
     assert not (run / "final").exists()
-    done = subprocess.run([sys.executable, *command(recipe, tmp_path, run, "--resume")], cwd=ROOT, capture_output=True)
+    _, module, *arguments = command(recipe, tmp_path, run, "--resume")
+    done = forked.run_module(module, *arguments)
     assert done.returncode == 0, done.stderr
     assert losses(run) == losses(tmp_path / "uninterrupted")
 
@@ -300,19 +300,16 @@ def test_two_processes_with_one_held_out_row_and_a_resume(tmp_path):
         saving={"save_every": 3},
     )
     run = tmp_path / "run"
-    arguments = command(recipe, tmp_path, run)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 500}
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, *torchrun, *arguments], env=env, **options)
+    _, module, *arguments = command(recipe, tmp_path, run)
+    done = forked.run_ranks(module, *arguments, processes=2)
     assert done.returncode == 0, done.stderr
     before = losses(run)
     newest = run / "checkpoints" / "step-00000006" / "state.json"
     newest.write_text("damaged")
-    single = subprocess.run([sys.executable, *arguments, "--resume"], env=env, **options)
+    single = forked.run_module(module, *arguments, "--resume")
     assert single.returncode == 2
     assert "would read 2; change optimisation.accumulation or the number of processes" in single.stderr
-    done = subprocess.run([sys.executable, *torchrun, *arguments, "--resume"], env=env, **options)
+    done = forked.run_ranks(module, *arguments, "--resume", processes=2)
     assert done.returncode == 0, done.stderr
     for one, other in zip(losses(run), before, strict=True):
         assert one == pytest.approx(other)

@@ -1,8 +1,6 @@
 """Exports: what is written loads in the programs that it is for, and says what it is."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import nbdiff_engine as nb
 from nbdiff_engine.model.passes import Pass
+from tests import forked
 from tests.training.runs import small_base, small_data, small_recipe
 from tests.training.sharing.stand_ins import converter, local_hub
 from training.errors import RunError
@@ -186,13 +185,11 @@ def test_an_adapter_whose_base_is_a_folder_of_this_machine_is_not_uploaded(runs,
 
 
 def test_both_command_lines_export_and_ask_before_an_upload(runs, tmp_path):
-    def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", module, "export", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-
-    shown = run("nbdiff_engine", str(runs / "lora" / "final"), "--check")
+    shown = forked.run_module("nbdiff_engine", "export", str(runs / "lora" / "final"), "--check")
     assert shown.returncode == 0
     assert f"vllm serve {runs / 'lora' / 'final'}" in shown.stdout
-    refused = run("nbdiff_engine", "nano", "--to", "gguf", "--output", str(tmp_path), "--outtype", "q2")
+    refused = forked.run_module(
+        "nbdiff_engine", "export", "nano", "--to", "gguf", "--output", str(tmp_path), "--outtype", "q2"
+    )
     assert refused.returncode == 2
     assert "--outtype is 'q2'" in refused.stderr
