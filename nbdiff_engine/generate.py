@@ -110,6 +110,11 @@ class DecodeJob:
         """
         return [] if self.plan.texts is None else self._written(token_ids).pieces
 
+    def live_text(self) -> Callable[[DecodeEvent], str]:
+        """For the only row: called with each of its events, gives the text that the event makes certain."""
+        begun = () if self.begin is None else self.begin.committed
+        return LiveText(self.plan, len(self.prompts[0]), begun).add
+
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, up to the first stop string. Empty for a model without a tokenizer."""
         return "" if self.plan.texts is None else self._written(token_ids).text
@@ -214,8 +219,8 @@ def text_pieces(
     Text that may still change is delayed: an incomplete character, or the possible beginning of a stop string.
     also: called with every event, for a caller that needs both.
     """
-    live = LiveText(job.plan, len(job.prompts[0]), () if job.begin is None else job.begin.committed)
+    live = job.live_text()
     for event in events:
         also(event)
-        if piece := live.add(event):
+        if piece := live(event):
             yield piece

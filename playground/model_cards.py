@@ -98,4 +98,6 @@ def _sizes(outline: Outline) -> tuple[str, ...]:
 
 def parameters_in_words(count: int) -> str:
     """A number of parameters, such as "134.5M parameters"."""
+    if count < 1e6:
+        return f"{count:,} parameters"
     return f"{count / 1e9:.2f}B parameters" if count >= 1e9 else f"{count / 1e6:.1f}M parameters"

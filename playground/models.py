@@ -57,7 +57,7 @@ class ModelsTab:
         self.changed, self.for_lane, self.to_adapt = gr.State(""), gr.State(None), gr.State(None)
         gr.Markdown(self._rules(), elem_id="model-rules")
         self.list = gr.HTML(
-            value={"cards": [], "news": None},  # they are listed when the tab is shown
+            value={"cards": None, "news": None},  # they are listed when the tab is shown
             html_template=read("models.html"),
             css_template=read("models.css"),
             js_on_load=read("models.js"),

@@ -19,10 +19,12 @@ from playground.race import lanes_editor
 from playground.race.decode_tab import DecodeTab
 from playground.race.lanes import guarded_warm_up
 from playground.race.lanes_editor import EditorValue
+from playground.race.stage import noted
 from playground.server import web_files
 from playground.server.found_models import FoundModels
 from playground.server.loaded_models import LoadedModels, first_models
 from playground.server.remote_models import RemoteModels
+from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Limits, Worker
 from playground.share_card import ShareCard
 from playground.sweep import sweep_api
@@ -132,9 +134,9 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
                     training.build(opened)
         if jobs is not None:
             training.wire(blocks, tabs, own, [decode, block_sizes, models])
-            _open_in_decode_tab(opened, loaded, options, editor, tabs, models_tab.changed)
+            _open_in_decode_tab(opened, loaded, options, decoding, tabs, models_tab.changed)
             _adapt_in_training_tab(training, models_tab, editor, tabs)
-        _use_in_decode_tab(models_tab, loaded, options, editor, tabs)
+        _use_in_decode_tab(models_tab, loaded, options, decoding, tabs)
         decoding.opens(sizes.opened, tabs)
         # The other tabs must list the models that one tab has loaded or unloaded.
         changed = models_tab.changed
@@ -182,21 +184,23 @@ def _copy_no_component_for_hidden_progress(blocks: gr.Blocks, small: gr.HTML) ->
 
 
 def _use_in_decode_tab(
-    models_tab: ModelsTab, loaded: LoadedModels, options: ServerOptions, editor: gr.HTML, tabs: gr.Tabs
+    models_tab: ModelsTab, loaded: LoadedModels, options: ServerOptions, decoding: DecodeTab, tabs: gr.Tabs
 ) -> None:
     """When the Models tab names a model for a lane, add that lane and show the Decode tab."""
+    editor, stage = decoding.editor, decoding.stage
 
-    def shown(chosen: Chosen | None, lanes: Any) -> dict:
+    def shown(chosen: Chosen | None, lanes: Any, on_stage: Any) -> dict:
         if chosen is None:
             return gr.skip()
         try:
             added = lanes_editor.with_model(loaded, options, lanes, chosen.name)
         except NBDiffError as error:
             return models_tab.refuse(chosen.name, str(error))
-        return {editor: added, tabs: gr.update(selected="decode")}
+        said = f"{chosen.name} is in lane {len(added['lanes'])} of the form; Run decodes with it too."
+        return {editor: added, tabs: gr.update(selected="decode"), stage: noted(on_stage, said)}
 
-    outputs = [editor, tabs, *models_tab.said]
-    models_tab.for_lane.change(shown, [models_tab.for_lane, editor], outputs, **QUIETLY)
+    outputs = [editor, tabs, stage, *models_tab.said]
+    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage], outputs, **QUIETLY)
 
 
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:
@@ -230,20 +234,28 @@ def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor:
 
 
 def _open_in_decode_tab(
-    opened: gr.State, loaded: LoadedModels, options: ServerOptions, editor: gr.HTML, tabs: gr.Tabs, changed: gr.State
+    opened: gr.State,
+    loaded: LoadedModels,
+    options: ServerOptions,
+    decoding: DecodeTab,
+    tabs: gr.Tabs,
+    changed: gr.State,
 ) -> None:
     """When the training tab has loaded a checkpoint, put it into the lanes of the Decode tab and show that tab."""
+    editor, stage = decoding.editor, decoding.stage
 
-    def shown(checkpoint: OpenedCheckpoint | None) -> dict:
+    def shown(checkpoint: OpenedCheckpoint | None, on_stage: Any) -> dict:
         if checkpoint is None:
             return gr.skip()
+        lanes = " and ".join(f"{STRATEGY_NAMES[lane.strategy]} with {lane.model}" for lane in checkpoint.lanes)
         return {
+            stage: noted(on_stage, f"The lanes of the form are now {lanes}; Run decodes with them."),
             editor: EditorValue.of(loaded, options, list(checkpoint.lanes)).to_json(),
             tabs: gr.update(selected="decode"),
             changed: checkpoint.serial,
         }
 
-    opened.change(shown, opened, [editor, tabs, changed], **QUIETLY)
+    opened.change(shown, [opened, stage], [editor, tabs, changed, stage], **QUIETLY)
 
 
 def _theme() -> gr.Theme:

@@ -89,7 +89,8 @@ class Inspector {
     this.place();
   }
 
-  // Put the panel below its token, or above it where there is no room. On a phone, CSS makes it a sheet at the bottom.
+  // Put the panel below its token, above it, or beside it, where there is room. On a phone, CSS makes it a sheet at the
+  // bottom.
   place() {
     const { root, entry } = this;
     const isOpen = root.matches(":popover-open");
@@ -100,9 +101,17 @@ class Inspector {
     if (!isOpen) root.showPopover();
     const token = this.lane.grid.cells[this.position].node.getBoundingClientRect();
     const { width, height } = root.getBoundingClientRect();
-    const left = Math.max(GAP, Math.min(token.left, innerWidth - width - GAP));
-    const fits = token.bottom + GAP + height <= innerHeight;
-    const top = fits ? token.bottom + GAP : Math.max(GAP, Math.min(token.top, innerHeight) - GAP - height);
+    const inside = (start, size, room) => Math.max(GAP, Math.min(start, room - size - GAP));
+    const above = Math.min(token.top, innerHeight) - GAP - height;
+    let [left, top] = [inside(token.left, width, innerWidth), token.bottom + GAP];
+    if (top + height > innerHeight) {
+      top = Math.max(GAP, above);
+      if (above < GAP) {
+        const right = token.right + GAP;
+        left = inside(right + width <= innerWidth ? right : token.left - GAP - width, width, innerWidth);
+        top = inside(token.top, height, innerHeight);
+      }
+    }
     root.style.setProperty("--left", `${Math.round(left)}px`);
     root.style.setProperty("--top", `${Math.round(top)}px`);
   }

@@ -31,7 +31,15 @@ function strategiesOf(model) {
 }
 
 function policyOf(lane) {
-  return policies.find((each) => each.name === lane.unmasking) ?? policies[0];
+  const name = lane.unmasking ?? modelOf(lane.model)?.defaults?.unmasking;
+  return policies.find((each) => each.name === name) ?? policies[0];
+}
+
+// What an empty field stands for: the model's value, else the engine's. Sampling without a value is off.
+function defaultOf(setting, lane) {
+  const value = modelOf(lane.model)?.defaults?.[setting.name] ?? setting.default;
+  if (value !== null) return `default: ${value}`;
+  return setting.group === "Sampling" ? "off" : "default";
 }
 
 const isRead = (setting, strategy) => setting.strategies === null || setting.strategies.includes(strategy);
@@ -76,8 +84,8 @@ function describe(lane) {
   return `${labelOf(lane.strategy)}${size}`;
 }
 
-function numberInput(field, { least, most, step }, value) {
-  const input = make("input", { type: "number", placeholder: "default", min: least, max: most, step: step ?? "any" });
+function numberInput(field, { least, most, step }, value, placeholder) {
+  const input = make("input", { type: "number", placeholder, min: least, max: most, step: step ?? "any" });
   return named(input, field, value ?? "");
 }
 
@@ -103,7 +111,7 @@ function control(setting, lane) {
     fill(node, policies.map((each) => [each.name, each.label]), policyOf(lane).name);
   } else if (kind === "choice") {
     node = named(make("select"), name, "");
-    fill(node, [["", "default"], ...choices.map((each) => [each, each])], lane[name] ?? "");
+    fill(node, [["", defaultOf(setting, lane)], ...choices.map((each) => [each, each])], lane[name] ?? "");
   } else if (kind === "flag") {
     node = named(make("input", { type: "checkbox" }), name, "on");
     node.checked = lane[name] ?? setting.default;
@@ -111,7 +119,7 @@ function control(setting, lane) {
     const placeholder = kind === "pairs" ? "id=number, one per line" : "one per line";
     node = named(make("textarea", { rows: 1, placeholder }), name, (lane[name] ?? []).join("\n"));
   } else {
-    node = numberInput(name, setting, lane[name]);
+    node = numberInput(name, setting, lane[name], defaultOf(setting, lane));
   }
   return make("label", { title: description }, `${label} `, node);
 }
@@ -119,7 +127,8 @@ function control(setting, lane) {
 function parameterControl(lane) {
   const { rule, setting, setting_label: label, setting_least: least, setting_most: most, setting_step: step } = policyOf(lane);
   const name = make("span", { "data-parameter-label": "" }, label);
-  return make("label", { title: rule }, name, " ", numberInput("parameter", { least, most, step }, lane[setting]));
+  const placeholder = defaultOf(settings.find((each) => each.name === setting), lane);
+  return make("label", { title: rule }, name, " ", numberInput("parameter", { least, most, step }, lane[setting], placeholder));
 }
 
 // Why this model decodes AR only, and the way to change that.

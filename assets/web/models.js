@@ -1,5 +1,5 @@
-// The models on this machine as cards. `props.value` is {cards, news}; news {card, text, error, busy} is shown in the
-// card that it is about. Names come from folders and visitors, so they are shown as text.
+// The models on this machine as cards. `props.value` is {cards, news}; cards: null until they are listed; news {card,
+// text, error, busy} is shown in the card that it is about. Names come from folders and visitors, so they are shown as text.
 
 const list = element.querySelector("[data-cards]");
 
@@ -55,9 +55,10 @@ function cardOf(card, news) {
 }
 
 function draw() {
-  const { cards, news } = props.value ?? { cards: [], news: null };
+  const { cards, news } = props.value ?? { cards: null, news: null };
+  element.querySelector("[data-looking]").hidden = cards !== null;
   const focused = document.activeElement?.closest?.("#models") ? document.activeElement.getAttribute("aria-label") : null;
-  list.replaceChildren(...cards.map((card) => cardOf(card, news?.card === card.id ? news : null)));
+  list.replaceChildren(...(cards ?? []).map((card) => cardOf(card, news?.card === card.id ? news : null)));
   // The buttons are made anew; the keyboard stays where it was.
   if (focused) [...list.querySelectorAll("button")].find((each) => each.getAttribute("aria-label") === focused)?.focus();
 }

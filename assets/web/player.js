@@ -142,7 +142,7 @@ class Player {
     this.live = false;
     for (const lane of this.lanes) {
       lane.stopped = lane.finished ? "" : stopped || "not finished";
-      if (!lane.finished) lane.badge(lane.stopped, "stopped");
+      if (!lane.finished) lane.badge(lane.state ? lane.stopped : "not run", "stopped");
     }
     this.label = "";
     this.#replayable();

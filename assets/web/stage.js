@@ -52,7 +52,7 @@ function receive(value) {
     if (following === null) status("Not started.");
     return;
   }
-  if (value.run && value.run === following) return; // a message about the live run
+  if (value.stays || (value.run && value.run === following)) return; // a message about what is shown
   leave();
   remember(ofTab, KEPT.run, null);
   if (value.race) {

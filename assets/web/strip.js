@@ -18,7 +18,7 @@ class Strip {
       const [name, work, text] = button.children;
       const same = lane.reading?.same ?? null;
       name.textContent = lane.name;
-      work.textContent = lane.state ? plural(counts[index], "forward") : "waits";
+      work.textContent = lane.state ? plural(counts[index], "forward") : lane.stopped ? "not run" : "waits";
       text.textContent = same === null ? "" : same ? "same text" : "text differs";
       text.dataset.same = String(same);
       button.style.setProperty("--share", counts[index] / most);

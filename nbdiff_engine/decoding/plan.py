@@ -158,7 +158,12 @@ def _draft_layout(model: BlockModel, settings: DecodeSettings) -> str:
         )
     if settings.draft_layout is not None:
         return settings.draft_layout
-    return "auto" if model.draft is not None and settings.draft_steps == 1 else "separate"
+    return default_draft_layout(model.draft is not None) if settings.draft_steps == 1 else "separate"
+
+
+def default_draft_layout(has_adapter: bool) -> str:
+    """The layout of drafts of one pass if the settings name none. has_adapter: the model has a draft adapter."""
+    return "auto" if has_adapter else "separate"
 
 
 def _check_token_ids(model: BlockModel, settings: DecodeSettings) -> None:

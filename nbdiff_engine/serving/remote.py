@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,8 +103,20 @@ class RemoteJob:
         """The text that each token of the finished answer adds."""
         return list(self._answer_pieces)
 
+    def live_text(self) -> Callable[[DecodeEvent], str]:
+        """Called with each event, gives the text that has arrived since the call before."""
+        shown = 0
+
+        def arrived(event: DecodeEvent) -> str:
+            nonlocal shown
+            text = self.text_of(())
+            new, shown = text[shown:], len(text)
+            return new
+
+        return arrived
+
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """The text of the finished answer."""
+        """The text of the answer so far."""
         return "".join(self._text)
 
 

@@ -15,13 +15,10 @@ def as_python(spec: RunSpec) -> str:
     run = {"max_new_tokens": spec.max_new_tokens}
     run |= {name: True for name in ("raw", "ignore_eos") if getattr(spec, name)}
     lanes = [(lane.model, lane.settings()) for lane in spec.running]
-    prompt: object = spec.prompt
-    if spec.history and not spec.raw:
-        prompt = [turn.model_dump() for turn in spec.history] + [{"role": "user", "content": spec.prompt}]
     lines = [
         "import nbdiff_engine as nb",
         "",
-        f"prompt = {_literal(prompt)}",
+        f"prompt = {_literal(_conversation(spec) or spec.prompt)}",
         f"lanes = {_literal(lanes)}",
         "for name, settings in lanes:",
         f"    out = nb.generate(nb.load(name), prompt, {_arguments(run)}, **settings)",
@@ -34,8 +31,6 @@ def as_curl(spec: RunSpec) -> str:
     """The run with this server's endpoint "generate", lane after lane. Each call is two requests: begin, and wait."""
     called = f"{ADDRESS}/gradio_api/call/generate"
     lines = ["#!/bin/sh"]
-    if spec.history:
-        lines.append("# The endpoint takes one prompt: the earlier turns of the chat are left out.")
     for lane in spec.running:
         body = shlex.quote(json.dumps({"data": _data(spec, lane)}, ensure_ascii=False))
         lines.append(
@@ -49,7 +44,16 @@ def as_curl(spec: RunSpec) -> str:
 def _data(spec: RunSpec, lane: LaneSpec) -> list[object]:
     """The arguments of the endpoint, in its order."""
     settings = {name: value for name, value in lane.settings().items() if name != "strategy"}
-    return [spec.prompt, lane.model, lane.strategy, spec.max_new_tokens, spec.raw, spec.ignore_eos, settings]
+    conversation = _conversation(spec)
+    prompt, messages = (spec.prompt, None) if conversation is None else ("", conversation)
+    return [prompt, lane.model, lane.strategy, spec.max_new_tokens, spec.raw, spec.ignore_eos, settings, messages]
+
+
+def _conversation(spec: RunSpec) -> list[dict[str, str]] | None:
+    """The earlier turns of the chat with the prompt; None if there are none that a lane reads."""
+    if spec.raw or not spec.history:
+        return None
+    return [turn.model_dump() for turn in spec.history] + [{"role": "user", "content": spec.prompt}]
 
 
 def _literal(value: object) -> str:

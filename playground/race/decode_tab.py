@@ -95,17 +95,11 @@ class DecodeTab:
         with gr.Row(elem_id="act"):
             self.run_button = gr.Button("Run", variant="primary", min_width=80, elem_id="run")
             self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=80, elem_id="stop")
-        self.opening.build_presets()
-        self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens")
-        self.switches = gr.CheckboxGroup(
-            list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
-        )
-        self.editor = lanes_editor.build(self.loaded, options, self.opening.first.lanes)
         with gr.Row(elem_id="share"):
-            self.link_button = gr.Button("Copy link", min_width=90, size="sm")
+            self.link_button = gr.Button("Copy link", min_width=70, size="sm")
             self.code_buttons = {
-                as_python: gr.Button("Copy as Python", min_width=90, size="sm"),
-                as_curl: gr.Button("Copy as curl", min_width=90, size="sm"),
+                as_python: gr.Button("Copy as Python", min_width=70, size="sm"),
+                as_curl: gr.Button("Copy as curl", min_width=70, size="sm"),
             }
         self.code = gr.Textbox(
             label="This run as code", visible=False, interactive=False, lines=6, buttons=["copy"], elem_id="code"
@@ -113,6 +107,12 @@ class DecodeTab:
         self.address = gr.Textbox(
             label="Link to this run", visible=False, interactive=False, buttons=["copy"], elem_id="link"
         )
+        self.opening.build_presets()
+        self.limit = gr.Number(min(MAX_NEW_TOKENS, options.max_new_tokens), label="Max new tokens")
+        self.switches = gr.CheckboxGroup(
+            list(SWITCHES), show_label=False, container=False, label="Switches", elem_id="switches"
+        )
+        self.editor = lanes_editor.build(self.loaded, options, self.opening.first.lanes)
 
     def _wire(self, blocks: gr.Blocks) -> None:
         stage, chat, address = self.stage, self.chat, self.address

@@ -61,7 +61,7 @@ def check_fork(loaded: LaneModels, data: Any, options: ServerOptions) -> Checked
     line = about(job) + (f", {len(changes)} changed by hand" if changes else "")
     events = partial(continued, trace.events, edit, job)
     title = LaneTitle(name, line)
-    return CheckedRun([RunPart(name, partial(guarded, loaded, job, title, events))], [title], "")
+    return CheckedRun([RunPart(name, partial(guarded, loaded, job, title, events))], [title], [job], "")
 
 
 def _settings(trace: Trace, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from playground.server.worker import Frame, RunPart
 
 @dataclass(frozen=True, slots=True)
 class CheckedRun:
-    """A checked run. parts, titles: one for each lane; note: a sentence for the visitor, or ""."""
+    """A checked run. parts, titles, jobs: one for each lane; note: a sentence for the visitor, or ""."""
 
     parts: Sequence[RunPart]
     titles: Sequence[LaneTitle]
+    jobs: Sequence[DecodeJob]
     note: str
 
 
@@ -60,7 +61,7 @@ def check(loaded: LaneModels, spec: RunSpec, options: ServerOptions) -> CheckedR
     abouts = [about(job) for job in jobs]
     titles = [LaneTitle(name, line) for name, line in zip(_names(running, abouts), abouts, strict=True)]
     parts = [RunPart(title.name, partial(guarded, loaded, job, title)) for title, job in zip(titles, jobs, strict=True)]
-    return CheckedRun(parts, titles, _note(jobs))
+    return CheckedRun(parts, titles, jobs, _note(jobs))
 
 
 def check_limits(spec: RunSpec, options: ServerOptions) -> None:

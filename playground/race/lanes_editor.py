@@ -1,14 +1,18 @@
 """The lane form: the component for the settings of the next run's lanes."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import gradio as gr
 
 from nbdiff_engine import SettingError
+from nbdiff_engine.decoding.plan import default_draft_layout
 from nbdiff_engine.decoding.settings import STRATEGIES
+from nbdiff_engine.model.checkpoint_folders import bundled_adapters
+from nbdiff_engine.model.draft_spec import DraftSpec
+from nbdiff_engine.model.spec import DiffusionSpec
 from playground.options import ServerOptions
 from playground.race.lanes import lane_for, strategies, why_only_ar
 from playground.race.run_spec import LaneSpec
@@ -19,11 +23,15 @@ from playground.server.web_files import read
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A loaded model and the strategies that can decode it. why_only_ar: why that is AR alone, or ""."""
+    """A loaded model and the strategies that can decode it. why_only_ar: why that is AR alone, or "".
+
+    defaults: its values for settings that a lane leaves empty, by name, if they differ between models.
+    """
 
     name: str
     strategies: Sequence[str]
     why_only_ar: str
+    defaults: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +50,12 @@ class EditorValue:
         """The form with these lanes and the models that are loaded now."""
         names = loaded.names()
         models = [
-            ModelChoice(name, strategies(model), why_only_ar(model))
+            ModelChoice(name, strategies(model), why_only_ar(model), _defaults(model.spec, model.drafts))
             for name, model in ((name, loaded.get(name)) for name in names)
         ]
         coming = loaded.coming
         if coming is not None and coming.name not in names and coming.state() is not None:
-            models.insert(0, ModelChoice(coming.name, STRATEGIES, ""))  # a draft adapter
+            models.insert(0, _coming_choice(coming.name))
         return cls(lanes, models, options.max_lanes, options.trains, chosen)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +69,26 @@ class EditorValue:
             "tables": form_tables(),
             "serial": secrets.token_hex(4),
         }
+
+
+def _coming_choice(name: str) -> ModelChoice:
+    """The choice of a draft adapter that is not loaded yet."""
+    # Its MASK token is not known without the base, and not read here.
+    spec = DraftSpec.read(bundled_adapters()[name], name).diffusion_spec(vocabulary=0)
+    return ModelChoice(name, STRATEGIES, "", _defaults(spec, has_adapter=True))
+
+
+def _defaults(spec: DiffusionSpec | None, has_adapter: bool) -> dict[str, Any]:
+    """The values that `make_plan` fills in for a checkpoint with this spec."""
+    if spec is None:
+        return {}
+    return {
+        "block_size": spec.block_size,
+        "sub_block_size": spec.sub_block_size or "whole block",
+        "unmasking": spec.unmasking,
+        "threshold": spec.threshold,
+        "draft_layout": default_draft_layout(has_adapter),
+    }
 
 
 def build(loaded: LaneModels, options: ServerOptions, lanes: Sequence[LaneSpec]) -> gr.HTML:

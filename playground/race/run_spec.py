@@ -38,11 +38,11 @@ _LaneSettings = create_model(
 
 
 class Turn(BaseModel):
-    """An earlier message of the chat."""
+    """An earlier message of the chat. The page sends no system message; a program may."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Literal["user", "assistant"]
+    role: Literal["system", "user", "assistant"]
     content: str
 
 

@@ -28,7 +28,8 @@ class StageValue:
     """A message to the stage: a run to follow, a race to replay, or an error, which does not change the lanes.
 
     recorded: whether the race is the bundled one. lanes: of the run. keep: the number of lanes on the stage that stay
-    before them. title: the prompt of the run. note: a sentence for the visitor.
+    before them. title: the prompt of the run. note: a sentence for the visitor. stays: the message has only that
+    sentence, and what is shown stays.
     """
 
     run: str | None = None
@@ -39,6 +40,7 @@ class StageValue:
     title: str = ""
     error: str = ""
     note: str = ""
+    stays: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The component's value. `serial` is new each time, so that the page notices an equal message."""
@@ -51,6 +53,7 @@ class StageValue:
             "title": self.title,
             "error": self.error,
             "note": self.note,
+            "stays": self.stays,
             "tables": player_tables(),
             "serial": secrets.token_hex(4),
         }
@@ -83,6 +86,12 @@ def refused(shown: Any, error: Exception) -> dict[str, Any]:
     """The stage without a change, with the sentence of the error. shown: the page's value."""
     stage = shown_on_stage(shown)
     return stage_message(run=stage.run, keep=stage.keep, lanes=stage.lanes, error=in_page_words(error))
+
+
+def noted(shown: Any, sentence: str) -> dict[str, Any]:
+    """The stage without a change, with a sentence for the visitor. shown: the page's value."""
+    stage = shown_on_stage(shown)
+    return stage_message(run=stage.run, keep=stage.keep, lanes=stage.lanes, note=sentence, stays=True)
 
 
 def build(value: dict[str, Any], server_functions: Sequence[Callable], why_no_forks: str = "") -> gr.HTML:

@@ -78,7 +78,7 @@ class FoundModels:
         yield from self._of_jobs()
         for root in self.options.model_roots:
             for place in _checkpoints_in(root):
-                yield _found(str(place), place.name, "allowed folder", place)
+                yield _found(str(place), place.name, _where(place, root), place)
         # What is in this user's caches is for the person at this machine, and for others only if the hub is allowed.
         if self.options.is_local or self.options.hub:
             for name, place in cached_checkpoints().items():
@@ -101,6 +101,15 @@ def _found(id_: str, name: str, place: str, source: Path | str, folder: Path | N
     except NBDiffError as error:
         of_folder = Outline(0, 0, problem=str(error))
     return FoundModel(id_, name, place, source, of_folder or Outline(0, 0, problem="It is not complete."))
+
+
+def _where(place: Path, root: Path) -> str:
+    """The place of a model below an allowed folder, in words: many models have the same name."""
+    folder, root = place.parent, root.resolve()
+    # The root itself may be a model, and a file may be a link to another place.
+    if folder == root or not folder.is_relative_to(root):
+        return "allowed folder"
+    return f"allowed folder, in {folder.relative_to(root)}"
 
 
 def _checkpoints_in(root: Path) -> Iterator[Path]:

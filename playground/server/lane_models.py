@@ -1,7 +1,7 @@
 """What the Decode tab needs of the models, wherever they are: in this process (LoadedModels) or at a server
 (RemoteModels). A lane is a job, whose events come from either."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class LaneJob(Protocol):
     def partial_bytes_of(self, tokens: Iterable[int]) -> dict[int, bytes]: ...
     def answer_pieces(self, token_ids: Sequence[int]) -> list[str]: ...
     def text_of(self, token_ids: Sequence[int]) -> str: ...
+    def live_text(self) -> Callable[[DecodeEvent], str]: ...
 
 
 class LaneModels(Protocol):

@@ -60,7 +60,8 @@ _RECALL = "() => { try { return [localStorage.getItem('nbdiff.sweep') ?? '']; } 
 _LEGEND = (
     "Speed-up: tokens/s divided by those of AR, which is measured in the same turns. Same text as AR: share of answers "
     "with the same tokens as AR. Accuracy: share of correct answers, with its 95 % interval. Mean length: tokens per "
-    "answer. Bars in the figure of the speed: the middle half of the answers."
+    "answer. Bars in the figure of the speed: the middle half of the answers. AUP: the area under the accuracy, along "
+    "the tokens per forward."
 )
 
 
@@ -142,7 +143,7 @@ class BlockSizesTab:
             apply_default_css=False,
             elem_id="sweep-outputs",
         )
-        self.download = gr.DownloadButton("Download as CSV", interactive=False, size="sm", elem_id="sweep-csv")
+        self.download = gr.DownloadButton("Download as CSV", visible=False, size="sm", elem_id="sweep-csv")
         self.timer = gr.Timer(POLL_SECONDS, active=False)
         self.under_way = gr.State(None)  # an UnderWay after the first Run
         self.opened = gr.State(None)  # an OpenedAnswer after a click on an answer
@@ -321,7 +322,7 @@ class BlockSizesTab:
             self.per_forward: tokens_per_forward_against_block_size(rows),
             self.agreement: agreement_against_block_size(rows),
             self.accuracy: gr.update(value=accuracy_against_tpf(rows) if judged else None, visible=judged),
-            self.download: gr.update(value=self._file(rows), interactive=True),
+            self.download: gr.update(value=self._file(rows), visible=True),
         }
 
     def _file(self, rows: Sequence[TableRow]) -> str:

@@ -1,12 +1,13 @@
 """The values of the form: a preset and the settings that differ from it. They give a recipe and the spec of a job."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from nbdiff_engine.errors import brief
-from playground.training_tab.fields import Field, as_overrides, fields, flat
+from playground.training_tab.fields import Field, as_overrides, fields, flat, whole
 from training.errors import RecipeError
 from training.jobs import JobSpec
 from training.recipe.recipe import Recipe
@@ -116,7 +117,7 @@ def _changed(recipe: Recipe, lora: bool, quantization: Any, values: Sequence[Any
         changed["lora"] = None
         if recipe.drafts:
             changed["draft"] = {}
-    wanted = QUANTIZATIONS.get(quantization, quantization)
+    wanted = QUANTIZATIONS.get(quantization, quantization) if isinstance(quantization, str) else quantization
     if wanted != recipe.quantization:
         changed["quantization"] = wanted
     return changed
@@ -129,18 +130,20 @@ def _same(value: Any, before: Any) -> bool:
 
 
 def _steps(given: Any) -> int | None:
+    given = whole(given)
     if given is None or given == "":
         return None
-    if isinstance(given, float) and given.is_integer():
-        given = int(given)
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise RecipeError(f"The number of steps is {brief(given)}; give a whole number of at least 1.")
     return given
 
 
 def _epochs(given: Any) -> float | None:
-    if given is None or given == "" or given == 0:  # the page sends 0 for an empty field
+    if given is None or given == "":
         return None
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = float(given)
     if not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given <= 10_000:
         raise RecipeError(f"The number of epochs is {brief(given)}; give a number above 0, at most 10,000.")
     return float(given)

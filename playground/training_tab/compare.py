@@ -42,7 +42,7 @@ class Compare:
             datatype="str",
             interactive=False,
             label="Runs: click one to compare it",
-            column_widths=[150, 150, 90, 110, 110, 70, 80, 80, 90, 90, 110, 90, 260, 90],
+            column_widths=[150, 170, 100, 120, 120, 80, 110, 100, 150, 150, 190, 110, 280, 110],
             max_height=340,
             buttons=[],
             elem_id="compare-table-of-runs",

@@ -106,6 +106,7 @@ def held_out(
             name = "1 = AR" if size == 1 else f"blocks of {size}"
             add_line(figure, number, name, *zip(*points), f"%{{y:.3f}} {x.hover}")
             figure.data[-1].mode = "lines+markers"
+    figure.update_yaxes(rangemode="nonnegative")  # without a point, plotly would begin at -1
     return _phased(figure, metrics, x)
 
 

@@ -4,6 +4,7 @@ This module converts values between the recipe and the form. The recipe validate
 parsed is an error.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -18,6 +19,7 @@ from training.recipe.recipe import Recipe
 
 Kind = Literal["switch", "choice", "whole", "number", "text", "yaml"]
 
+_WHOLE = re.compile(r"[+-]?\d{1,18}")
 _YES_OR_NO = {True: "yes", False: "no"}  # choices of an optional switch
 # These have their own component in the form, or follow from the preset.
 _NOT_A_FIELD = (
@@ -134,16 +136,25 @@ class Field:
         if self.kind in ("yaml", "number") or str(given).startswith("["):
             try:
                 value = yaml.safe_load(str(given))
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, ValueError) as error:  # ValueError: thousands of digits, or no date
                 raise RecipeError(
                     f"{self.name} is {brief(given)}, which cannot be read as a list or a value."
                 ) from error
             return _number(value) if self.kind == "number" else value
         if self.choices == tuple(_YES_OR_NO.values()):
             return given == _YES_OR_NO[True]
-        if self.kind == "whole" and isinstance(given, float) and given.is_integer():
-            return int(given)
+        if self.kind == "whole":
+            return whole(given)
         return given
+
+
+def whole(given: Any) -> Any:
+    """A whole number that was typed, or sent as a float by JavaScript, as an integer; other values as they are."""
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    if isinstance(given, str) and _WHOLE.fullmatch(given.strip()):
+        return int(given)
+    return given
 
 
 def fields() -> list[Field]:

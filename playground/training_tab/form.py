@@ -51,8 +51,8 @@ class Parts:
     base: gr.Dropdown
     data: gr.Dropdown
     name: gr.Textbox
-    max_steps: gr.Number
-    epochs: gr.Number
+    max_steps: gr.Textbox
+    epochs: gr.Textbox
     lora: gr.Checkbox
     quantization: gr.Radio
     values: list[Any] = field(default_factory=list)
@@ -138,12 +138,10 @@ class JobForm:
         name = gr.Textbox(
             label="Job name", placeholder=FIRST, max_lines=1, min_width=160, elem_id="job-name", render=False
         )
-        steps = gr.Number(
-            _steps(recipe), label="Steps", precision=0, minimum=1, min_width=110, elem_id="job-steps", render=False
-        )
-        epochs = gr.Number(
-            recipe.optimisation.epochs, label="or epochs", min_width=110, elem_id="job-epochs", render=False
-        )
+        # gr.Number would show 0 for an empty field, and send it.
+        own = {"max_lines": 1, "min_width": 110, "render": False}
+        steps = gr.Textbox(_steps(recipe), label="Steps", placeholder="by epochs", elem_id="job-steps", **own)
+        epochs = gr.Textbox(_epochs(recipe), label="or epochs", placeholder="by steps", elem_id="job-epochs", **own)
         self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 
     def _build_actions(self, recipe: Recipe) -> None:
@@ -185,15 +183,15 @@ class JobForm:
         form = parts.all()
         described = [self.growth, self.command, self.said]
         changes = []
+        last = {"trigger_mode": "always_last", **QUIET}  # Gradio drops what is typed before the event before has ended
         # The length is given in one way, so an entry in one field empties the other.
         for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
-            changes.append(used.input(_emptied, used, other, **QUIET).then(self.described, form, described, **QUIET))
+            changes.append(used.input(_emptied, used, other, **last).then(self.described, form, described, **QUIET))
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
         edited = [each.input for each in form if each not in own]
-        last = {"trigger_mode": "always_last", **QUIET}
         changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
         chosen = parts.preset.input(
-            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **QUIET
+            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **last
         )
         changes.append(chosen.then(self.described, form, described, **QUIET))
         for change in changes:
@@ -297,7 +295,7 @@ class JobForm:
             parts.base: gr.update(value=base or recipe.base or None, interactive=recipe.kind == "adapt"),
             parts.data: gr.update(value=data or recipe.data.source),
             parts.max_steps: _steps(recipe),
-            parts.epochs: recipe.optimisation.epochs,
+            parts.epochs: _epochs(recipe),
             parts.lora: gr.update(value=recipe.lora is not None),
             parts.quantization: _quantization(recipe),
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
@@ -379,6 +377,12 @@ def _growth(recipe: Recipe) -> Any:
 def _steps(recipe: Recipe) -> int | None:
     """The steps of a run; None if they are counted in epochs when it starts."""
     return recipe.optimisation.max_steps if recipe.optimisation.epochs is None else None
+
+
+def _epochs(recipe: Recipe) -> str | None:
+    """The epochs of a run as the form shows them; None if the recipe gives steps."""
+    epochs = recipe.optimisation.epochs
+    return None if epochs is None else f"{epochs:g}"
 
 
 def _quantization(recipe: Recipe) -> str:

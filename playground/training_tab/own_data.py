@@ -52,7 +52,8 @@ class OwnData:
         """columns: the form's field for data.columns. described, form, outputs: what follows each change."""
         self.field = columns
         looked = [self.data, self.said, self.columns, self.prompt, self.answer, columns]
-        slow = {"show_progress_on": self.said, **QUEUED}
+        # By default Gradio drops an event that comes before the one before it has ended.
+        slow = {"show_progress_on": self.said, "trigger_mode": "always_last", **QUEUED}
         self.upload.upload(self.uploaded, self.upload, looked, **slow).then(described, form, outputs, **QUIET)
         self.data.input(self.look, self.data, looked, **slow).then(described, form, outputs, **QUIET)
         pair = [self.prompt, self.answer]

@@ -43,6 +43,7 @@ class SeenPanel:
     held_out: tuple[Any, ...]
     log: str
     settings: Stamp
+    card: Stamp
     probes: Stamp
     note: str
 

@@ -32,6 +32,7 @@ def _component(each: Field, value: Any) -> Any:
     if each.kind == "choice":
         choices = [("none", ""), *each.choices] if each.empty else list(each.choices)
         return gr.Dropdown(choices, value=value, **common)
-    if each.kind == "whole":
+    if each.kind == "whole" and not each.empty:
         return gr.Number(value, precision=0, **common)
-    return gr.Textbox(value or "", max_lines=1, placeholder="empty" if each.empty else "", **common)
+    # gr.Number would show 0 for an empty field, and send it.
+    return gr.Textbox(value or "", max_lines=1, placeholder="none" if each.empty else "", **common)

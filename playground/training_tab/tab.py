@@ -9,6 +9,7 @@ from playground.options import ServerOptions
 from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
 from playground.server.worker import Worker
+from playground.training_tab import hub_export
 from playground.training_tab.asked import LONGEST_NAME
 from playground.training_tab.checkpoint_opener import CheckpointOpener
 from playground.training_tab.compare import Compare
@@ -38,7 +39,7 @@ class TrainingTab:
     def __init__(self, loaded: LoadedModels, worker: Worker, options: ServerOptions, jobs: Jobs):
         self.jobs = jobs
         self.form = JobForm(loaded, options, jobs)
-        self.watch = Watch(jobs)
+        self.watch = Watch(jobs, uploads=hub_export.allowed(options))
         self.compare = Compare(jobs)
         self.opening = CheckpointOpener(loaded, worker, jobs)
 

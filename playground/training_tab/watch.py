@@ -18,6 +18,7 @@ from playground.page_words import say
 from playground.training_tab import curves, estimates, words
 from playground.training_tab.checkpoint_opener import FINAL
 from playground.training_tab.event_options import QUIET, SAVE_FILE, Updates
+from playground.training_tab.hub_export import HubExport
 from playground.training_tab.metrics_csv import metrics_csv
 from playground.training_tab.note_field import Notes
 from playground.training_tab.pace import LIVE_SECONDS, redraw_seconds, tick_seconds
@@ -30,6 +31,7 @@ from training.jobs.notes import read_note
 
 LOG_LINES = 14  # the newest lines, as many as the box shows
 MOST_LISTED = 300
+CARD = "README.md"  # of a finished model
 _NONE_YET = "There is no job yet. Start one under **New job**."
 _STOPPABLE = {states.QUEUED, states.STARTING, states.RUNNING}
 _DELETABLE = states.ENDED | {states.QUEUED}
@@ -48,12 +50,15 @@ _SEEN = "(...all) => [...all.slice(0, -1), document.getElementById('watch')?.off
 class Watch:
     """The list and the panel. `build` lays them out; `tick` returns the changes."""
 
-    def __init__(self, jobs: Jobs, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, jobs: Jobs, clock: Callable[[], float] = time.monotonic, uploads: bool = False):
+        """uploads: whether the page uploads models to the hub."""
         self.jobs = jobs
+        self.uploads = uploads
         self._clock = clock
         self.probes = Probes()
         self.notes = Notes(jobs)
         self.zip = ZipExport(jobs)
+        self.hub = HubExport(jobs)
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -103,6 +108,7 @@ class Watch:
             )
             self.open = gr.Button("Open in Decode tab", variant="primary", min_width=170, scale=1, elem_id="job-open")
             self.zip.build()
+        self.hub.build(visible=self.uploads)
         self.notes.build()
         with gr.Row(elem_classes="asking", elem_id="job-view"):
             self.x = gr.Radio(list(X_AXES), value=STEP, label="Horizontal axis", min_width=220, elem_id="job-x")
@@ -130,6 +136,8 @@ class Watch:
         with gr.Accordion("Settings of this run", open=False):
             self.command = gr.Code("", language=None, label="Command", interactive=False, lines=1, wrap_lines=True)
             self.settings = gr.Code("", language=None, label="recipe.yaml", interactive=False, wrap_lines=True)
+        with gr.Accordion("Model card", open=False, visible=False, elem_id="job-card") as self.card_box:
+            self.card = gr.Code("", language=None, label=CARD, interactive=False, wrap_lines=True)
 
     @property
     def outputs(self) -> list[Any]:
@@ -148,12 +156,16 @@ class Watch:
             self.move_down,
             self.delete,
             self.checkpoint,
+            self.open,
+            self.hub.ask,
             self.losses,
             self.rate,
             self.held_out,
             self.log,
             self.command,
             self.settings,
+            self.card_box,
+            self.card,
             self.notes.text,
             *self.zip.outputs,
             *self.probes.outputs,
@@ -190,6 +202,7 @@ class Watch:
         self.probes.wire()
         self.notes.wire(self.chosen, self.said)
         self.zip.wire(self.chosen, self.checkpoint, self.said)
+        self.hub.wire(self.chosen, self.checkpoint, self.said)
 
     # -- requests of visitors ----------------------------------------------------------------------------
 
@@ -275,6 +288,7 @@ class Watch:
             held_out=(stamp(job.run / "evaluations.jsonl"), view.x),
             log=self.jobs.log_tail(job.id, LOG_LINES),
             settings=stamp(job.run / "recipe.yaml"),
+            card=stamp(job.run / FINAL / CARD),
             probes=stamp(job.run / "probes.jsonl"),
             note=read_note(job.folder),
         )
@@ -300,11 +314,15 @@ class Watch:
             first = now.checkpoints[0][1] if now.checkpoints else None
             updates[self.checkpoint] = gr.update(choices=list(now.checkpoints), value=first)
             updates |= self.zip.offered(possible=bool(now.checkpoints))
+            updates |= {each: gr.update(interactive=bool(now.checkpoints)) for each in (self.open, self.hub.ask)}
         if new("log"):
             updates[self.log] = now.log
         if new("settings"):
             updates[self.command] = self._command(job)
             updates[self.settings] = _text(job.run / "recipe.yaml")
+        if new("card"):
+            card = _text(job.run / FINAL / CARD)
+            updates |= {self.card: card, self.card_box: gr.update(visible=bool(card))}
         if new("note"):
             updates[self.notes.text] = now.note
         if new("probes"):

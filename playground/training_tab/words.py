@@ -14,7 +14,7 @@ from training.run.log_lines import StepFigures
 
 # CSS classes of the badge by state of the job.
 _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad", "lost": "bad", "stopping": "wait"}
-_FIELDS = {"--base": "a base model", "--data": "data", "--max-steps": "a number of steps"}
+_FIELDS = {"--base": "a base model", "--data": "data", "--max-steps": "a number of steps", "--repo": "The repository"}
 _RECENT = 20  # log lines to measure the speed
 
 

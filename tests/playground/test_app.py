@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import signal
 import socket
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import nbdiff_engine as nb
 from nbdiff_engine import Trace
 from playground.options import ServerOptions, StartError
 from tests.playground.serving import PATCHED_APP, PATIENCE, ROOT, Server, free_port, run_app, serving
@@ -305,6 +307,34 @@ def test_an_api_call_returns_an_answer_and_its_trace(client) -> None:
     assert len(trace.token_ids) == out["metrics"]["output_tokens"]
     fixed = client.predict("Hello", "nano-ar", "ar", 12, ignore_eos=True, api_name="/generate")
     assert fixed["metrics"]["output_tokens"] == 12
+
+
+def test_an_api_call_streams_its_text_and_takes_a_conversation(client) -> None:
+    said = ["What is the capital of Peru?", "Lima.", "What is the capital of Germany?"]
+    messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), said)]
+    job = client.submit(model="nano", strategy="ar", max_new_tokens=16, messages=messages, api_name="/generate")
+    *partial, last = job.outputs() if job.result() else ()
+    assert partial
+    assert all(last["text"].startswith(each["text"]) and each["trace"] is None for each in partial)
+    prompt_ids = Trace.from_json(last["trace"]).prompt_ids
+    assert all(word in nb.load("nano").tokenizer.decode(prompt_ids) for word in said)
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ({"messages": []}, "messages must be a list whose last item is"),
+        ({"messages": "Hi"}, "messages must be a list whose last item is"),
+        ({"messages": [{"role": "assistant", "content": "Hi"}]}, "messages must be a list whose last item is"),
+        ({"messages": [{"role": "user", "content": 5}]}, "prompt is 5"),
+        ({"messages": [{"role": "nobody", "content": "Hi"}, {"role": "user", "content": "Hi"}]}, "'nobody'"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi"}, "Both prompt and messages are given"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "raw": True}, "raw uses no chat template"),
+    ],
+)
+def test_a_wrong_conversation_gets_a_sentence(client, messages: dict, sentence: str) -> None:
+    with pytest.raises(Exception, match=re.escape(sentence)):
+        client.predict(**messages, api_name="/generate")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class ObjectiveSettings(Section):
 class Optimisation(Section):
     """Steps, batches, learning rate."""
 
-    max_steps: int = Field(default=4000, ge=1, description="optimiser steps of the whole run")
+    max_steps: int = Field(default=4000, ge=1, le=10**9, description="optimiser steps of the whole run")
     epochs: float | None = Field(
         default=None, gt=0, le=10_000, description="passes over the documents, instead of max_steps"
     )

@@ -36,12 +36,15 @@ def test_the_python_code_gives_the_answers_of_the_run(spec: RunSpec, capsys: pyt
         assert f"{out.metrics.decode_forwards}\n{out.text}" in printed
 
 
-def test_earlier_turns_are_part_of_the_python_code() -> None:
+def test_earlier_turns_are_part_of_the_code() -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    code = as_python(RunSpec.of(prompt="And?", lanes=LANES[:1], history=turns))
+    spec = RunSpec.of(prompt="And?", lanes=LANES[:1], history=turns)
+    whole = [*turns, {"role": "user", "content": "And?"}]
     found: dict = {}
-    exec(code.split("for name")[0], found)
-    assert found["prompt"] == [*turns, {"role": "user", "content": "And?"}]
+    exec(as_python(spec).split("for name")[0], found)
+    assert found["prompt"] == whole
+    sent = json.loads(next(each for each in shlex.split(as_curl(spec), comments=True) if each.startswith('{"data"')))
+    assert (sent["data"][0], sent["data"][-1]) == ("", whole)
 
 
 def test_the_shell_gives_curl_the_whole_request(spec: RunSpec, tmp_path: Path) -> None:
@@ -58,6 +61,6 @@ def test_the_shell_gives_curl_the_whole_request(spec: RunSpec, tmp_path: Path) -
         [PROMPT, "nano", "ar", 12, False, True],
         [PROMPT, "nano", "block_diffusion", 12, False, True],
     ]
-    assert bodies[1][6] == {"block_size": 16, "threshold": 0.9, "logit_bias": ["5=1"]}
+    assert bodies[1][6:] == [{"block_size": 16, "threshold": 0.9, "logit_bias": ["5=1"]}, None]
     assert sum(each.endswith("/generate/e 1") for each in arguments) == 2
     assert shlex.split(as_curl(spec), comments=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nbdiff_engine.decoding.settings import STRATEGIES
 from playground.server import web_files
 from playground.server.tables import LANE_SETTINGS, form_tables
 from tests.playground.replaying import BROWSER_TEST, Browser, Page, launched, page_of
@@ -24,7 +25,7 @@ const props = { value: @value@ };
 </script></body></html>
 """
 LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 16}
-NEW = {"group": "Sampling", "strategies": None, "step": None, "must_be": None, "choices": [], "optional": True}
+NEW = {"group": "New", "strategies": None, "step": None, "must_be": None, "choices": [], "optional": True}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def edited(browser: Browser, folder: Path, lane: dict[str, Any], *more: dict[str
     tables = form_tables()
     value = {
         "lanes": [lane],
-        "models": [{"name": "nano", "strategies": [each["name"] for each in tables["strategies"]]}],
+        "models": [{"name": "nano", "strategies": list(STRATEGIES), "defaults": {"threshold": 0.85}}],
         "most": 6,
         "serial": "a",
         "tables": {**tables, "settings": [*tables["settings"], *more]},
@@ -82,6 +83,9 @@ def test_a_new_setting_of_any_kind_gets_a_control_and_is_sent(browser: Browser, 
         new("table", "pairs"),
     ]
     with edited(browser, tmp_path, LANE, *settings) as page:
+        empty = {"Threshold": "default: 0.85", "Temperature": "default: 0", "Top-k": "off", "penalty": "default"}
+        for name, placeholder in empty.items():
+            assert page.get_by_role("spinbutton", name=name, exact=True).get_attribute("placeholder") == placeholder
         penalty = page.get_by_label("penalty", exact=True)
         assert [penalty.get_attribute(name) for name in ("min", "max", "step")] == ["0.5", "2", "0.1"]
         penalty.fill("1.5")

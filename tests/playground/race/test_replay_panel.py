@@ -42,6 +42,14 @@ def test_the_panel_is_at_its_token(browser: Browser, tmp_path: Path) -> None:
             page.keyboard.press("Escape")
             expect(panel).to_be_hidden()
             expect(tokens(page, "Long").nth(at)).to_be_focused()
+        # Without room above and below, it is beside its token, which stays in view.
+        page.set_viewport_size({"width": 1000, "height": 300})
+        token = tokens(page, "Long").nth(40)
+        token.evaluate("node => node.scrollIntoView({ block: 'center' })")
+        token.click()
+        token, box = token.bounding_box(), panel.bounding_box()
+        assert box["x"] >= token["x"] + token["width"] or box["x"] + box["width"] <= token["x"]
+        assert (box["x"] >= 0, box["y"] >= 0, box["y"] + box["height"] <= 300) == (True, True, True)
 
 
 def test_the_panel_follows_its_token_when_the_page_scrolls(browser: Browser, tmp_path: Path) -> None:

@@ -159,12 +159,15 @@ def test_the_page_polls_at_most_20_times_per_second(browser: Browser, tmp_path: 
         assert min(between) >= 49
 
 
-def test_an_error_does_not_change_the_race_on_the_stage(browser: Browser, tmp_path: Path) -> None:
+def test_an_error_or_a_note_alone_does_not_change_the_race_on_the_stage(browser: Browser, tmp_path: Path) -> None:
     race = small_race()
     with staged(browser, tmp_path, value_of(race, run=None, race=race, recorded=True)) as page:
         expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
         page.evaluate("put({ run: null, error: 'The prompt is empty.' })")
         expect(page.get_by_role("alert").filter(visible=True)).to_have_text("The prompt is empty.")
+        page.evaluate("put({ run: 'old', lanes: [], note: 'Lane 4 is new.', stays: true })")
+        expect(page.locator("[data-note]")).to_have_text("Lane 4 is new.")
+        expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
         assert len(names_of(page)) == 2
         page.evaluate("put({ run: 'r1', lanes: [{ name: 'AR', about: '' }], error: '' })")
         expect(page.locator("[data-error]")).to_be_hidden()

@@ -29,12 +29,15 @@ def root(tmp_path: Path) -> Path:
 
 def test_models_in_allowed_folders_are_listed_with_what_they_can_do(root: Path) -> None:
     found = FoundModels(ServerOptions(model_roots=(root,)), None)
-    own = {each.name: each for each in found.models() if each.place == "allowed folder"}
+    own = {each.name: each for each in found.models() if each.place.startswith("allowed folder")}
     assert {name: str(each.outline) for name, each in own.items()} == {
         "mine": "AR only",
         "drafts": "drafts for nano-ar",
         "q4.gguf": "AR only",
     }
+    assert own["mine"].place == "allowed folder, in deep"
+    itself = FoundModels(ServerOptions(model_roots=(root / "deep" / "mine",)), None).models()
+    assert [each.place for each in itself if each.name == "mine"] == ["allowed folder"]
     assert [name for name, each in own.items() if each.can_be_base] == ["q4.gguf", "mine"]
     assert found.get(str(root / "drafts")) == own["drafts"]
     for wrong in ("../other", str(root / "outside" / "other"), None, 5):

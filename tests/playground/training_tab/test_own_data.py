@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import gradio as gr
+
 from playground.training_tab.form import JobForm
 from tests.playground.training_tab.forms import filled
 from training.data.data_settings import SelfData
@@ -21,6 +23,13 @@ def test_the_columns_of_an_upload_can_be_chosen(form: JobForm, tmp_path: Path) -
     assert recipe.data.columns == {"prompt": "frage", "completion": "antwort"}
     assert own.choose(data, "antwort", "")[own.field] == "{text: antwort}"
     assert not own.look("corpus")[own.columns]["visible"]
+
+
+def test_a_choice_that_is_made_while_the_one_before_is_read_counts(form: JobForm) -> None:
+    with gr.Blocks() as blocks:
+        form.build()
+    modes = {each.name: each.trigger_mode for each in blocks.fns.values()}
+    assert {modes[name] for name in ("choose", "look", "_emptied")} == {"always_last"}
 
 
 def test_own_data_drops_what_a_recipe_says_about_documents_of_its_base(form: JobForm, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def test_a_checkpoint_is_opened_beside_its_base(page: Page) -> None:
     expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
     assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
     assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
+    expect(page.locator("[data-note]")).to_contain_text("AR with nano-ar and Block diffusion with to be raced")
+    expect(page.locator("[data-lanes] h2").first).to_be_visible()  # the race on the stage stays
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
 

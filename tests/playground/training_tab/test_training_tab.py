@@ -201,7 +201,9 @@ def test_a_form_is_submitted_as_a_job_and_watched(form: JobForm, jobs: Jobs) -> 
     assert 'data-state="finished"' in head
     assert "estimated" in head  # next to the measured figures
     assert [value for _, value in news[watch.checkpoint]["choices"]] == ["final", "40", "20"]
+    assert news[watch.open]["interactive"] is True
     assert "base: nano-ar" in news[watch.settings]
+    assert news[watch.card] == (job.run / "final" / "README.md").read_text()
     assert {trace.name for trace in news[watch.losses].data} == {"Masked tokens (MDM)", "Next tokens (AR)"}
     assert watch.tick(job.id, news[watch.seen], False) == gr.skip()
 
