@@ -65,7 +65,9 @@ def say(words: str, error: bool = False) -> str:
 
 
 def bytes_in_words(size: float) -> str:
-    """A number of bytes, such as "1.2 GB" or "269 MB"."""
+    """A number of bytes, such as "1.2 GB", "269 MB" or "43 kB"."""
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 

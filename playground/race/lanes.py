@@ -26,7 +26,7 @@ class CheckedRun:
 
     parts: Sequence[RunPart]
     titles: Sequence[LaneTitle]
-    jobs: Sequence[DecodeJob]
+    jobs: Sequence[LaneJob]
     note: str
 
 
