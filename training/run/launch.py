@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GROUP_TIMEOUT = timedelta(hours=2)  # long, because the other processes wait while the first one saves
+GROUP_TIMEOUT = timedelta(hours=2)  # long, because the other processes wait while the first one saves
 
 
 def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None) -> Path:
@@ -62,7 +62,11 @@ def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFig
     Raises NBDiffError with one sentence. Mistakes in the recipe or the data are found before anything is written,
     where that is possible.
     """
-    trainer = make_trainer(recipe, output, resume, on_step)
+    return run_to_end(make_trainer(recipe, output, resume, on_step), resume)
+
+
+def run_to_end(trainer: Trainer, resume: bool) -> Path:
+    """The second half of `start`, for a trainer that is made."""
     try:
         if resume:
             trainer.resume()
@@ -139,7 +143,7 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
             cpu=not torch.cuda.is_available(),
             log_with=list(recipe.saving.trackers) or None,
             project_dir=str(folder.path / "trackers"),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_GROUP_TIMEOUT)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=GROUP_TIMEOUT)],
         )
     except (ValueError, RuntimeError) as error:
         raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
