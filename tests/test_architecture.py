@@ -179,6 +179,16 @@ def test_only_the_adapter_imports_the_evaluation_harness() -> None:
         assert adapter in path.parents or "lm_eval" not in top_level(path)
 
 
+def test_only_the_modules_of_ray_import_ray_and_only_inside_functions() -> None:
+    own = {"nbdiff_engine/ray_cluster.py", "nbdiff_engine/serving/on_ray.py"}
+    found = {relative(path) for path in SOURCES if "ray" in top_level(path)}
+    assert own <= found
+    assert not [name for name in found - own if not name.startswith("training/on_ray/")]
+    for name in found:
+        body = [node for node in tree(ROOT / name).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [node for node in body if ast.unparse(node).split()[1].split(".")[0] == "ray"]
+
+
 # -- cost of an import ------------------------------------------------------------------------------------
 
 
