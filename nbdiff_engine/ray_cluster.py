@@ -40,9 +40,8 @@ def connected(given: str | None) -> Iterator[None]:
     address = known_address(given)
     import ray
 
-    options = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        ray.init(address, logging_level="WARNING", **options)
+        ray.init(address, logging_level="WARNING")
     except Exception as error:  # also a plain Exception, where a head does not start in time
         raise NBDiffError(
             f"The Ray cluster at {brief(address)} cannot be used: {brief_text(str(error), 200)} Check the address; "

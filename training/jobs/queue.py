@@ -50,7 +50,7 @@ class TrainingJob:
     started: str | None  # the latest start
     finished: str | None  # the latest end
     queue_place: int | None  # 1 starts next; None if it is not queued
-    backend: str  # local or ray
+    backend: str = "local"  # or ray
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""
