@@ -97,6 +97,8 @@ def environment() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # Ray's own 15 gets no time beside the other tests
         patch.setenv("RAY_worker_register_timeout_seconds", "300")
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")
+        patch.setenv("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "120")
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
 

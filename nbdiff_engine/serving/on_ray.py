@@ -181,7 +181,7 @@ def serve_on_ray(served: ServedModel, replicas: Replicas, address: str | None, h
         if serve.status().proxies:
             raise NBDiffError("Ray Serve runs on this cluster already; end it with serve shutdown, or use another one.")
         try:
-            serve.start(http_options={"host": host, "port": port})
+            _start_serve(host, port)
             _deploy(served, replicas, gpus)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: ended.set())
@@ -193,6 +193,20 @@ def serve_on_ray(served: ServedModel, replicas: Replicas, address: str | None, h
                 pass
         finally:
             serve.shutdown()
+
+
+def _start_serve(host: str, port: int) -> None:
+    from ray import serve
+    from ray.exceptions import RayError
+
+    try:
+        serve.start(http_options={"host": host, "port": port})
+    except (RayError, RuntimeError, TimeoutError) as error:
+        reason = brief_text(str(error), 200) or type(error).__name__
+        raise NBDiffError(
+            f"Ray Serve cannot listen at port {port} of {host} on the cluster: {reason}; see the logs of Ray, or "
+            "choose another --port."
+        ) from error
 
 
 def _deploy(served: ServedModel, replicas: Replicas, gpus: float) -> None:
