@@ -24,7 +24,7 @@ from nbdiff_engine.errors import NBDiffError, brief_text
 from nbdiff_engine.ray_cluster import ADDRESS_VARIABLE, require_ray
 from training.failure_kind import FailureKind
 from training.jobs.cluster_file import RayCluster
-from training.jobs.supervisor import TEST_TRAINER, environment
+from training.jobs.supervisor import TEST_TRAINER
 from training.run.end_file import Ending, Outcome, write_ending
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Following:
             self.cluster = replace(self.cluster, submission=submission)
             self.cluster.write(self.folder)
             variables = {
-                "PYTHONPATH": environment()["PYTHONPATH"],
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # the runner has put the project there
                 "PYTHONUNBUFFERED": "1",
                 "RAY_JOB_STOP_WAIT_TIME_S": _SAVING,
             }

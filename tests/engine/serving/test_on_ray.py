@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -53,7 +54,9 @@ def test_two_replicas_of_which_one_is_killed_under_load_lose_no_request(ray_clus
         assert server.stdout.readline() == f"nano on http://127.0.0.1:{port}/v1, 2 replicas on Ray\n"
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_SECONDS) as client:
             check_routes(client)
-            check_a_killed_replica(client, ray_cluster.head, nb.generate(nano, QUESTION, max_tokens=200).text)
+            check_a_killed_replica(
+                client, ray_cluster.head, nb.generate(nano, QUESTION, max_new_tokens=200, ignore_eos=True).text
+            )
     finally:
         server.terminate()
         server.wait(_SECONDS)
@@ -71,6 +74,8 @@ def check_routes(client: httpx.Client) -> None:
 
 def check_a_killed_replica(client: httpx.Client, head: int, expected: str) -> None:
     body = {"model": "nano", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
+    body["ignore_eos"] = True  # all answers are so long that some run when the replica dies
+    begun = threading.Event()
 
     def whole() -> str:
         answer = client.post("/v1/chat/completions", json=body)
@@ -84,6 +89,7 @@ def check_a_killed_replica(client: httpx.Client, head: int, expected: str) -> No
             assert answer.status_code == 200
             for line in answer.iter_lines():
                 if line.startswith("data: {"):
+                    begun.set()
                     chunk = json.loads(line.removeprefix("data: "))
                     lost = lost or "error" in chunk
                     text += "" if lost else chunk["choices"][0]["delta"].get("content") or ""
@@ -92,6 +98,7 @@ def check_a_killed_replica(client: httpx.Client, head: int, expected: str) -> No
     with ThreadPoolExecutor(24) as pool:
         wholes = [pool.submit(whole) for _ in range(16)]
         streams = [pool.submit(streamed) for _ in range(8)]
+        assert begun.wait(_SECONDS)
         replicas = replica_processes(head)
         assert len(replicas) == 2
         replicas[0].kill()
