@@ -215,11 +215,22 @@ def test_importing_the_engine_loads_no_page_and_no_optional_package() -> None:
     }
 
 
-def test_the_runner_of_a_job_loads_no_large_package() -> None:
-    """The runner keeps its memory until its trainer ends."""
-    loaded = loaded_by("training.jobs.runner")
+@pytest.mark.parametrize("module", ["training.jobs.runner", "training.on_ray.job_client"])
+def test_the_runner_of_a_job_loads_no_large_package(module: str) -> None:
+    """The runner keeps its memory until its trainer ends, and so does the follower of a Ray job."""
+    loaded = loaded_by(module)
     assert "training" in loaded
-    assert not loaded & {"torch", "transformers", "datasets", "gradio", "accelerate", "peft", "numpy", "pydantic"}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "datasets",
+        "gradio",
+        "accelerate",
+        "peft",
+        "numpy",
+        "pydantic",
+        "ray",
+    }
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=relative)

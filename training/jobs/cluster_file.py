@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from nbdiff_engine.errors import brief
-from training.jobs.job_errors import JobError
 from training.jobs.places import cluster_of
 
 
@@ -19,8 +17,12 @@ class RayCluster:
     workers: int = 1
     submission: str | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Raise JobError for an address that is no URL, or a number out of range."""
+        # Imported here: the process that follows a Ray job reads this file and must not import torch.
+        from nbdiff_engine.errors import brief
+        from training.jobs.job_errors import JobError
+
         if not self.address.startswith(("http://", "https://")):
             raise JobError(
                 f"The address {brief(self.address)} is not the URL of a Ray job server, which the head of a cluster "
@@ -30,12 +32,12 @@ class RayCluster:
             raise JobError(f"workers is {brief(self.workers)}; it must be from 1 to 100,000.")
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """That of a job. Raises JobError if the file cannot be read."""
+    def read(cls, folder: Path) -> Self | None:
+        """That of a job; None if the file cannot be read."""
         try:
             return cls(**json.loads(cluster_of(folder).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise JobError(f"The file {cluster_of(folder)} cannot be read; submit the job again.") from error
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
 
     def write(self, folder: Path) -> None:
         """Write the file completely, or leave it unchanged."""

@@ -143,6 +143,7 @@ class Jobs:
         """
         if cluster is not None:
             require_ray()
+            cluster.check()
         recipe = spec.with_absolute_paths(None if cluster else threads_each(self._supervisor.slots))
         label = _one_line(name) or (spec.label if spec.label != "custom" else "custom recipe")
         with self._open(reconcile=False) as ledger:

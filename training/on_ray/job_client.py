@@ -9,6 +9,7 @@ and the next start of the job follows it again. It does not import torch, becaus
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import os
 import secrets
 import shlex
@@ -20,8 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbdiff_engine.errors import NBDiffError, brief_text
-from nbdiff_engine.ray_cluster import ADDRESS_VARIABLE, require_ray
 from training.failure_kind import FailureKind
 from training.jobs.cluster_file import RayCluster
 from training.jobs.supervisor import TEST_TRAINER
@@ -38,6 +37,10 @@ _STOPPED = 128 + signal.SIGTERM
 
 class ClusterLost(Exception):
     """The cluster does not answer, or does not know the run any more. The message is a sentence."""
+
+
+class NotStarted(Exception):
+    """There is no run to follow. The message is a sentence. Not an error of the engine, which would import torch."""
 
 
 class Following:
@@ -91,7 +94,7 @@ class Following:
         if info.status == JobStatus.STOPPED:
             return _STOPPED
         if info.driver_exit_code is None:  # it never started, such as without room on the cluster
-            raise NBDiffError(f"Ray could not start the run: {brief_text(info.message or '', 400)}")
+            raise NotStarted(f"Ray could not start the run: {' '.join((info.message or '').split())[:400]}")
         return info.driver_exit_code
 
     def _submit(
@@ -179,13 +182,17 @@ def main() -> int:
     folder = options.output.parent
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        require_ray()
-        for name in (ADDRESS_VARIABLE, "RAY_API_SERVER_ADDRESS"):
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
             os.environ.pop(name, None)  # Ray's client prefers them to the address that it is given
-        following = Following(folder, RayCluster.read(folder))
+        if importlib.util.find_spec("ray") is None:
+            raise NotStarted('Ray is not installed any more; run pip install "ray[train,serve]>=2.60,<3" and resume it')
+        cluster = RayCluster.read(folder)
+        if cluster is None:
+            raise NotStarted("the cluster.json of the job cannot be read; submit it again")
+        following = Following(folder, cluster)
         signal.signal(signal.SIGTERM, lambda *_: setattr(following, "stopping", True))
         return following.run(entrypoint(options, following.cluster.workers))
-    except (ClusterLost, NBDiffError) as error:
+    except (ClusterLost, NotStarted) as error:
         lost = isinstance(error, ClusterLost)
         outcome = Outcome.LOST if lost else Outcome.FAILED
         write_ending(options.output, Ending(outcome, None if lost else FailureKind.OTHER, message=str(error)))
