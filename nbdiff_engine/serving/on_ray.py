@@ -29,6 +29,7 @@ from nbdiff_engine.serving.scheduler import Limits
 
 _APPLICATION = "nbdiff"
 _FRONT_REQUESTS = 200  # that one front passes on at once, before there is a second front
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}  # no line per request, as without Ray
 _TRIES = 5  # replicas that a request may see die
 _DRAIN_SECONDS = 120.0  # for the answers of a replica that is no longer needed
 _SCOPE = ("method", "path", "raw_path", "query_string", "root_path", "headers", "http_version", "scheme")
@@ -200,7 +201,7 @@ def _start_serve(host: str, port: int) -> None:
     from ray.exceptions import RayError
 
     try:
-        serve.start(http_options={"host": host, "port": port})
+        serve.start(http_options={"host": host, "port": port}, logging_config=_LOGGING)
     except (RayError, RuntimeError, TimeoutError) as error:
         reason = brief_text(str(error), 200) or type(error).__name__
         raise NBDiffError(
@@ -237,7 +238,7 @@ def _deploy(served: ServedModel, replicas: Replicas, gpus: float) -> None:
         autoscaling_config=fronts,
     )
     try:
-        serve.run(front.bind(model.bind(served)), name=_APPLICATION, route_prefix="/")
+        serve.run(front.bind(model.bind(served)), name=_APPLICATION, route_prefix="/", logging_config=_LOGGING)
     except RuntimeError as error:
         found = serve.status().applications.get(_APPLICATION)
         raise NBDiffError(f"The replicas cannot start: {_reason(found.message if found else str(error))}") from error
