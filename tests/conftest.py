@@ -18,6 +18,7 @@ import torch
 
 import nbdiff_engine as nb
 from nbdiff_engine.tasks import sandbox
+from tests import ray_clusters
 from tests.tiny import FAMILIES, in_part_slow, tiny_model, trained_model
 
 torch.set_num_threads(1)  # more threads make models this small slower
@@ -29,6 +30,8 @@ GOLDEN = Path(__file__).parent / "golden"
 # the page share the servers of a worker.
 _TOGETHER = {
     "tests/training/jobs/": "jobs",
+    "tests/training/on_ray/": "ray",
+    "tests/engine/serving/test_on_ray.py": "ray",
     "tests/playground/test_page.py": "page",
     "tests/playground/test_page_api.py": "page",
     "tests/playground/test_page_tools.py": "page",
@@ -88,6 +91,20 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
     monkeypatch.setattr(socket, "getaddrinfo", recorded)
     return found
+
+
+@pytest.fixture(scope="session")
+def ray_environment() -> Iterator[None]:
+    """The variables of all clusters of this session, and of the processes that ask them."""
+    with ray_clusters.environment():
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_environment: None) -> Iterator[ray_clusters.RayCluster]:
+    """The cluster of the tests of Ray; they run in one worker."""
+    with ray_clusters.running() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ TESTED_BY = {
     "training/jobs/runner.py": "tests/training/jobs/test_kills.py",
     "training/jobs/supervisor.py": "tests/training/jobs/test_lifecycle.py",
     "training/planning/planning_commands.py": "tests/training/test_command_line.py",
+    "training/run/end_file.py": "tests/training/run/test_ending.py",
     "training/run/launch.py": "tests/training/run/test_trainer.py",
     "training/sharing/export_command.py": "tests/training/sharing/test_exports.py",
     "training/sharing/export_card.py": "tests/training/sharing/test_exports.py",
@@ -200,6 +201,16 @@ def test_only_the_adapter_imports_the_evaluation_harness() -> None:
         assert adapter in path.parents or "lm_eval" not in top_level(path)
 
 
+def test_only_the_modules_of_ray_import_ray_and_only_inside_functions() -> None:
+    own = {"nbdiff_engine/ray_cluster.py", "nbdiff_engine/serving/on_ray.py"}
+    found = {relative(path) for path in SOURCES if "ray" in top_level(path)}
+    assert own <= found
+    assert not [name for name in found - own if not name.startswith("training/on_ray/")]
+    for name in found:
+        body = [node for node in tree(ROOT / name).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [node for node in body if ast.unparse(node).split()[1].split(".")[0] == "ray"]
+
+
 # -- cost of an import ------------------------------------------------------------------------------------
 
 
@@ -226,11 +237,22 @@ def test_importing_the_engine_loads_no_page_and_no_optional_package() -> None:
     }
 
 
-def test_the_runner_of_a_job_loads_no_large_package() -> None:
-    """The runner keeps its memory until its trainer ends."""
-    loaded = loaded_by("training.jobs.runner")
+@pytest.mark.parametrize("module", ["training.jobs.runner", "training.on_ray.job_client"])
+def test_the_runner_of_a_job_loads_no_large_package(module: str) -> None:
+    """The runner keeps its memory until its trainer ends, and so does the follower of a Ray job."""
+    loaded = loaded_by(module)
     assert "training" in loaded
-    assert not loaded & {"torch", "transformers", "datasets", "gradio", "accelerate", "peft", "numpy", "pydantic"}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "datasets",
+        "gradio",
+        "accelerate",
+        "peft",
+        "numpy",
+        "pydantic",
+        "ray",
+    }
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=relative)

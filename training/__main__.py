@@ -3,6 +3,7 @@
     python -m training adapt --recipe smoke
     python -m training pretrain --recipe nano-ar --output runs/nano-ar
     python -m training preview --recipe nano
+    python -m training ray nano --output runs/nano --workers 8 --address auto
     python -m training jobs submit --recipe smoke
     torchrun --standalone --nproc-per-node 2 -m training adapt --recipe nano --output runs/nano
 
@@ -12,15 +13,22 @@ that --help is fast.
 
 import logging
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from training.jobs.jobs_command import cli as jobs_cli
+from training.on_ray.ray_command import ray
 from training.planning import planning_commands
-from training.planning.planning_commands import BaseOption, DataOption, RecipeOption, SetOption, StepsOption
+from training.planning.planning_commands import (
+    BaseOption,
+    DataOption,
+    OutputOption,
+    RecipeOption,
+    ResumeOption,
+    SetOption,
+    StepsOption,
+)
 from training.run.end_file import ending_written, is_first_process
 from training.sharing.export_command import export
 
@@ -31,9 +39,6 @@ cli = typer.Typer(
     help="Adapt an AR checkpoint into a block-diffusion model.",
     epilog="After installation, nbdiff-train is the same command as python -m training.",
 )
-
-OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run. Default: a new one in runs/.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")]
 
 
 @cli.command()
@@ -65,6 +70,7 @@ def pretrain(
 
 planning_commands.register(cli)
 cli.command()(export)
+cli.command()(ray)
 cli.add_typer(jobs_cli, name="jobs")
 
 
@@ -78,15 +84,10 @@ def _run(
     overrides: list[str] | None,
     resume: bool,
 ) -> None:
-    from training.errors import RecipeError, RunError
+    from training.errors import RecipeError
     from training.run.ending import ending_of
 
-    if resume and output is None:
-        raise RunError("--resume needs --output, the folder of the run to continue.")
-    if recipe is None and resume:
-        recipe = str(output / "recipe.yaml")
-    if output is None:
-        output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    recipe, output = planning_commands.recipe_and_folder(recipe, output, resume)
     with ending_written(output, resume, ending_of):
         chosen = planning_commands.resolved_recipe(recipe, overrides, base, data, max_steps)
         if chosen.kind != kind:

@@ -2,6 +2,7 @@
 
 python -m nbdiff_engine serve nano
 NBDIFF_API_KEY=secret python -m nbdiff_engine serve smollm2 --host 0.0.0.0 --port 8000
+python -m nbdiff_engine serve nano --ray --ray-address auto --replicas 1:8
 """
 
 import ipaddress
@@ -24,6 +25,7 @@ from nbdiff_engine.load_options import (
 )
 from nbdiff_engine.model.checkpoints import load
 from nbdiff_engine.model.threads import choose_threads
+from nbdiff_engine.ray_cluster import ADDRESS_VARIABLE
 
 KEY_VARIABLE = "NBDIFF_API_KEY"
 
@@ -56,6 +58,16 @@ def serve_command(
         int, typer.Option(min=64, help="Tokens of long prompts that are read between two forwards of other answers.")
     ] = 128,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer, if a request does not say.")] = 512,
+    ray: Annotated[bool, typer.Option("--ray", help="Serve on a Ray cluster, by Ray Serve.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help=f"host:port of that cluster's head, auto, or local. Default: ${ADDRESS_VARIABLE}."),
+    ] = None,
+    replicas: Annotated[str, typer.Option(help="On Ray: a number, or MIN:MAX, between which the load decides.")] = "1",
+    replica_cpus: Annotated[float, typer.Option(min=0.01, help="On Ray: CPUs of a replica.")] = 1.0,
+    replica_gpus: Annotated[
+        float | None, typer.Option(min=0, help="On Ray: GPUs of a replica. Default: 1 if the cluster has any, else 0.")
+    ] = None,
 ) -> None:
     """Serve a model to OpenAI clients: /v1/chat/completions, /v1/completions, /v1/models, /metrics, /docs."""
     # Imported here: the other commands need no web server.
@@ -67,12 +79,19 @@ def serve_command(
     api_key = api_key or None
     if api_key is None and not is_loopback(host):
         raise NBDiffError(f"Others can reach {host}; set {KEY_VARIABLE} to a key, or use --host 127.0.0.1.")
+    how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
+    limits = SchedulerLimits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
+    if ray:
+        from nbdiff_engine.serving.on_ray import ReplicaModel, Replicas, serve_on_ray
+
+        wanted = Replicas.of(replicas, replica_cpus, replica_gpus)
+        how |= {"model": model, "base": base, "adapter": adapter}
+        serve_on_ray(ReplicaModel(how, served_name, api_key, limits, max_tokens), wanted, ray_address, host, port)
+        return
     listening = listen(host, port)
     with listening:
-        how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
         loaded = load(model, base=base, adapter=adapter, **how)
         choose_threads(loaded)
-        limits = SchedulerLimits(queue, rows, cache_mb * 10**6, prefix_mb * 10**6, prefill_tokens)
         app = make_app(loaded, served_name, api_key, limits, max_tokens)
         address = f"[{host}]" if ":" in host else host
         print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)

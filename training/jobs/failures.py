@@ -45,6 +45,8 @@ def verdict(code: int | None, folder: Path, stopping: bool, killed: bool, grace:
     if killed:
         return states.STOPPED, f"killed: it still ran {grace:g} s after the stop signal; resume it to continue"
     ending = read_ending(run_of(folder))
+    if ending is not None and ending.outcome is Outcome.LOST:
+        return states.LOST, ending.message
     saved = ending is not None and ending.outcome is Outcome.STOPPED and ending.step is not None
     unseen_stop = stopping and code is None and ending is None
     if saved or unseen_stop or code in _STOP_CODES:

@@ -1,17 +1,14 @@
 """The spec of a job: a recipe and changes to it, validated before anything is stored."""
 
 import json
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
-from nbdiff_engine.model.checkpoint_folders import bundled_models
-from training.data.data_settings import CORPUS, SELF
-from training.data.source_names import with_sources
 from training.jobs.job_errors import JobError
+from training.recipe.absolute_paths import with_absolute_paths
 from training.recipe.recipe import Recipe
 from training.recipe.recipe_fields import bundled_recipes, plain_yaml
 
@@ -70,19 +67,10 @@ class JobSpec(BaseModel):
             raise JobError("pretrain creates a new network, so it takes no base; leave it out.")
         return recipe
 
-    def with_absolute_paths(self, threads: int) -> Recipe:
+    def with_absolute_paths(self, threads: int | None) -> Recipe:
         """The recipe for the job's folder, with absolute paths. threads: used if the recipe sets none."""
-        recipe = self.resolved()
-        data = recipe.data
-        if data.source not in (CORPUS, SELF):
-            data = data.model_copy(update={"source": with_sources(data.source, _absolute)})
-        if data.self_data.prompts is not None:
-            prompts = _absolute(data.self_data.prompts)
-            data = data.model_copy(update={"self_data": data.self_data.model_copy(update={"prompts": prompts})})
-        base = recipe.base
-        if base is not None and base not in bundled_models():
-            base = _absolute(base)
-        return recipe.model_copy(update={"base": base, "data": data, "threads": recipe.threads or threads})
+        recipe = with_absolute_paths(self.resolved())
+        return recipe.model_copy(update={"threads": recipe.threads or threads})
 
     @property
     def label(self) -> str:
@@ -140,12 +128,3 @@ def _set_value(value: Any) -> str:
         plain = yaml.safe_dump(value, width=float("inf")).strip().removesuffix("...").strip()
         return plain if "\n" not in plain else json.dumps(value)
     return json.dumps(value)
-
-
-def _absolute(name: str) -> str:
-    """The absolute path of an existing file or folder, because a trainer runs in another folder; else `name`."""
-    try:
-        path = Path(name).expanduser()
-        return str(path.resolve()) if path.exists() else name
-    except (OSError, RuntimeError, ValueError):
-        return name

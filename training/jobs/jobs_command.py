@@ -34,10 +34,18 @@ def submit(
     overrides: SetOption = None,
     name: Annotated[str, typer.Option("--name", help="Name of the job. Default: the recipe's name.")] = "",
     kind: Annotated[str, typer.Option("--kind", help="adapt or pretrain.")] = "adapt",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="URL", help="Run it on the Ray cluster with this job server, as http://head:8265."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the run, on a Ray cluster.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Queue a job; print its id."""
-    from training.jobs import Jobs, JobSpec
+    from training.jobs import JobError, Jobs, JobSpec
+    from training.jobs.cluster_file import RayCluster
     from training.jobs.job_spec import settings_of
 
     spec = JobSpec.of(
@@ -48,7 +56,11 @@ def submit(
         max_steps=max_steps,
         kind=kind,
     )
-    job = Jobs().submit(spec, name)
+    if ray is None and workers > 1:
+        raise JobError(
+            "A job on this machine has one worker; give --ray URL, or start several processes with torchrun."
+        )
+    job = Jobs().submit(spec, name, None if ray is None else RayCluster(ray, workers))
     print(json.dumps(job.to_json(), ensure_ascii=False) if as_json else job.id)
 
 
@@ -72,7 +84,7 @@ def show(id: IdArgument, as_json: JsonOption = False) -> None:
         print(json.dumps(job.to_json(), ensure_ascii=False))
         return
     print(_line(job))
-    for key in ("pid", "folder", "created", "started", "finished", "queue_place"):
+    for key in ("backend", "pid", "folder", "created", "started", "finished", "queue_place"):
         value = getattr(job, key)
         if value is not None:
             print(f"{key.replace('_', ' '):12}{value}")

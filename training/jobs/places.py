@@ -50,3 +50,8 @@ def log_of(folder: Path) -> Path:
 def recipe_of(folder: Path) -> Path:
     """The resolved recipe of a job."""
     return folder / "recipe.yaml"
+
+
+def cluster_of(folder: Path) -> Path:
+    """The file that says on which Ray cluster a job runs; a job of this machine has none."""
+    return folder / "cluster.json"

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nbdiff_engine.errors import brief
+from nbdiff_engine.ray_cluster import require_ray
 from training.jobs import places, states
+from training.jobs.cluster_file import RayCluster
 from training.jobs.job_errors import JobError
 from training.jobs.job_spec import JobSpec
 from training.jobs.notes import write_note
@@ -38,7 +40,7 @@ class TrainingJob:
     name: str
     state: str  # queued, starting, running, stopping, stopped, finished, failed or lost
     reason: str  # of the latest transition; may be empty
-    pid: int | None  # of the trainer, while it runs
+    pid: int | None  # of the trainer, while it runs; on a Ray cluster: of the process that follows it
     step: int  # last step in metrics.jsonl; 0 before the first
     max_steps: int | None
     folder: Path
@@ -48,6 +50,7 @@ class TrainingJob:
     started: str | None  # the latest start
     finished: str | None  # the latest end
     queue_place: int | None  # 1 starts next; None if it is not queued
+    backend: str = "local"  # or ray
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""
@@ -132,12 +135,16 @@ class Jobs:
 
     # -- changing -----------------------------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec, name: str = "") -> TrainingJob:
+    def submit(self, spec: JobSpec, name: str = "", cluster: RayCluster | None = None) -> TrainingJob:
         """Queue a job and create its folder. It starts at once if a slot is free.
 
+        cluster: where it runs; None: on this machine.
         Raises JobError if the spec is not valid or the home cannot be written.
         """
-        recipe = spec.with_absolute_paths(threads_each(self._supervisor.slots))
+        if cluster is not None:
+            require_ray()
+            cluster.check()
+        recipe = spec.with_absolute_paths(None if cluster else threads_each(self._supervisor.slots))
         label = _one_line(name) or (spec.label if spec.label != "custom" else "custom recipe")
         with self._open(reconcile=False) as ledger:
             job = _new_id(self._store)
@@ -145,6 +152,8 @@ class Jobs:
             folder.mkdir()
             try:
                 places.recipe_of(folder).write_text(recipe.to_yaml(), encoding="utf-8")
+                if cluster is not None:
+                    cluster.write(folder)
                 ledger.add(
                     job,
                     name=label,
@@ -185,6 +194,8 @@ class Jobs:
     def save_now(self, id: str) -> None:
         """Make the trainer save after the current step and continue. Raises JobError if it is not running."""
         with self._at(id) as (_, row):
+            if places.cluster_of(self._folder(row.id)).exists():
+                raise JobError(f"The job {row.id} runs on a Ray cluster, where only a stop saves; stop and resume it.")
             if row.state != states.RUNNING or not row.trainer.send(signal.SIGUSR1):
                 raise JobError(f"The job {row.id} is {row.state}; only a running job can save.")
 
@@ -272,6 +283,7 @@ class Jobs:
             started=row.started,
             finished=row.finished,
             queue_place=queue.get(row.id),
+            backend="ray" if places.cluster_of(folder).exists() else "local",
         )
 
 

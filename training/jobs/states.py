@@ -14,7 +14,7 @@ STOPPING = "stopping"  # it was signalled to stop, and saves first
 STOPPED = "stopped"
 FINISHED = "finished"
 FAILED = "failed"
-LOST = "lost"  # the machine was restarted during the run
+LOST = "lost"  # the machine was restarted during the run, or the Ray cluster does not answer
 
 LIVE = frozenset({STARTING, RUNNING, STOPPING})  # uses a slot
 ENDED = frozenset({STOPPED, FINISHED, FAILED, LOST})

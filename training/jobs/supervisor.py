@@ -17,7 +17,7 @@ from pathlib import Path
 
 from training.jobs import states
 from training.jobs.failures import verdict
-from training.jobs.places import log_of, recipe_of, run_of
+from training.jobs.places import cluster_of, log_of, recipe_of, run_of
 from training.jobs.processes import Identity, boot_id, kill_left_over
 from training.jobs.progress import START
 from training.jobs.store import JobRow, Ledger, Store, clock, now
@@ -27,15 +27,17 @@ from training.run.manifest import is_complete
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 _ATTEMPTS = 3  # consecutive starts whose runner dies before the trainer starts; then the job fails
 _SLACK = 5.0  # seconds after the deadline at which other processes do the runner's work
-_TEST_TRAINER = "NBDIFF_JOB_TRAINER"  # environment variable for tests: a Python file to run instead of `-m training`
+TEST_TRAINER = "NBDIFF_JOB_TRAINER"  # environment variable for tests: a Python file to run instead of `-m training`
 
 _spawned: list[subprocess.Popen] = []  # child runners; `poll` reaps those that have ended
 
 
 def command(kind: str, folder: Path) -> list[str]:
     """The argv of a job's trainer. With --resume if the folder already contains a run."""
-    test_trainer = os.environ.get(_TEST_TRAINER)
+    test_trainer = os.environ.get(TEST_TRAINER)
     program = [test_trainer] if test_trainer else ["-m", "training"]
+    if cluster_of(folder).exists():  # which starts the same program on the cluster
+        program = ["-m", "training.on_ray.job_client"]
     resume = ["--resume"] if (run_of(folder) / "recipe.yaml").exists() else []
     files = ["--recipe", str(recipe_of(folder)), "--output", str(run_of(folder))]
     return [sys.executable, *program, kind, *files, *resume]

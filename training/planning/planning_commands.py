@@ -7,6 +7,8 @@ python -m training corpus --domain math --split test --n 5
 """
 
 import json
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +25,8 @@ DataOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option("--max-steps", help="Optimiser steps; all phases scale with it.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", help="Folder of the run. Default: a new one in runs/.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --output.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -129,6 +133,22 @@ def corpus(
     from training.corpus.samples import render
 
     print(render(domain, split, n, seed))
+
+
+def recipe_and_folder(recipe: str | None, output: Path | None, resume: bool) -> tuple[str | None, Path]:
+    """The recipe and the folder of a run, where an option was left out: those of the run to resume, or a new folder.
+
+    Raises RunError if it is not said which run to resume.
+    """
+    from training.errors import RunError
+
+    if resume and output is None:
+        raise RunError("--resume needs --output, the folder of the run to continue.")
+    if recipe is None and resume:
+        recipe = str(output / "recipe.yaml")
+    if output is None:
+        output = Path("runs") / f"{Path(recipe or '').stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return recipe, output
 
 
 def resolved_recipe(

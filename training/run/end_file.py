@@ -17,12 +17,15 @@ END = "end.json"
 
 
 class Outcome(StrEnum):
-    """finished: final/ is complete. failed: an NBDiffError, with one sentence. crashed: any other exception."""
+    """finished: final/ is complete. failed: an NBDiffError, with one sentence. crashed: any other exception.
+    lost: the Ray cluster that ran it does not answer; written by the process that followed it.
+    """
 
     FINISHED = "finished"
     STOPPED = "stopped"
     FAILED = "failed"
     CRASHED = "crashed"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def ending_written(run: Path, resume: bool, ending_of: Callable[[BaseException],
         raise
     finally:
         if writes and ending is not None and run.is_dir():
-            _write(run / END, ending)
+            write_ending(run, ending)
 
 
 def _belongs_to_run(folder: Path, resume: bool) -> bool:
@@ -85,8 +88,9 @@ def _belongs_to_run(folder: Path, resume: bool) -> bool:
         return False
 
 
-def _write(path: Path, ending: Ending) -> None:
+def write_ending(run: Path, ending: Ending) -> None:
     """Write the file completely or not at all."""
+    path = run / END
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as file:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GROUP_TIMEOUT = timedelta(hours=2)  # long, because the other processes wait while the first one saves
+GROUP_TIMEOUT = timedelta(hours=2)  # long, because the other processes wait while the first one saves
 
 
 def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFigures], object] | None = None) -> Path:
@@ -63,7 +63,11 @@ def start(recipe: Recipe, output: Path, resume: bool, on_step: Callable[[StepFig
     Raises NBDiffError with one sentence. Mistakes in the recipe or the data are found before anything is written,
     where that is possible.
     """
-    trainer = make_trainer(recipe, output, resume, on_step)
+    return run_to_end(make_trainer(recipe, output, resume, on_step), resume)
+
+
+def run_to_end(trainer: Trainer, resume: bool) -> Path:
+    """The second half of `start`, for a trainer that is made."""
     try:
         if resume:
             trainer.resume()
@@ -101,7 +105,7 @@ def make_trainer(
     train, held_out = open_documents(recipe, model, self_written)
     if accelerator.num_processes > 1:
         # A group of its own, because a thread reads the data while gradients are summed.
-        group = torch.distributed.new_group(backend="gloo", timeout=_GROUP_TIMEOUT)
+        group = torch.distributed.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
         train, held_out = SharedSource(train, group), SharedSource(held_out, group)
     packer_of(recipe, model, train).check()
     if recipe.optimisation.epochs is not None:
@@ -144,7 +148,7 @@ def make_accelerator(recipe: Recipe, folder: RunFolder) -> Accelerator:
             cpu=not torch.cuda.is_available(),
             log_with=list(recipe.saving.trackers) or None,
             project_dir=str(folder.path / "trackers"),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_GROUP_TIMEOUT)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=GROUP_TIMEOUT)],
         )
     except (ValueError, RuntimeError) as error:
         raise RunError(f"The run cannot start on this machine: {str(error).splitlines()[0]}") from error
