@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nbdiff_engine.ray_cluster import ADDRESS_VARIABLE
 from training.planning.planning_commands import (
     BaseOption,
     DataOption,
@@ -41,7 +40,7 @@ def ray(
     ] = 3,
     address: Annotated[
         str | None,
-        typer.Option(help=f"host:port of the cluster's head, auto, or local. Default: ${ADDRESS_VARIABLE}."),
+        typer.Option(help="host:port of the cluster's head, auto, or local. Default: $RAY_ADDRESS."),
     ] = None,
 ) -> None:
     """Run a recipe on a Ray cluster (docs/scaling.md). The folder of the run must be shared by its machines."""
