@@ -35,7 +35,7 @@ _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share o
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
 # glibc does not return all freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
-# What stays of a checkpointed layer (its input, the gradients of its adapters) cuts the pieces that it frees: 131 MiB
+# LoRA: what stays of a checkpointed layer (its input, gradients) cuts the pieces that it frees: 131 MiB
 # stayed free after a step of 4 layers of 33 MiB, 630 MiB of 30 of 31 MiB, 2.3 GiB of 30 of about 135 MiB (mallinfo2).
 _CUT_SHARE, _LARGEST_PIECE = 0.6, 2**25  # glibc returns larger pieces when they are freed
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
@@ -348,8 +348,9 @@ class _Sizes:
         allocator = program = 0
         if self.device == "cpu":
             program = _PROGRAM + _PEFT * bool(recipe.lora)
-            allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * activations))
-            if checkpointed:
+            freed = kept * (layer.number - 1) if checkpointed else 0
+            allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * (activations + freed)))
+            if checkpointed and recipe.lora:
                 cut = layer.in_pieces(_LARGEST_PIECE, kept, tokens, value) * (layer.number - 1)
                 allocator = max(allocator, round(_ALLOCATOR + _CUT_SHARE * cut))
         peak = (
