@@ -33,10 +33,10 @@ from training.run.run_length import with_steps
 _MASK_TEMPORARIES = 6  # boolean B x S x S tensors in memory while the mask is computed
 _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share of its activations
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
-# glibc does not return all freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
+# glibc keeps freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
-# What stays of a checkpointed layer (its input, the gradients of its adapters) cuts the pieces that it frees: 131 MiB
-# stayed free after a step of 4 layers of 33 MiB, 630 MiB of 30 of 31 MiB, 2.3 GiB of 30 of about 135 MiB (mallinfo2).
+# With LoRA, what stays of a checkpointed layer cuts the pieces that it frees: by mallinfo2, of 4 layers of 33 MiB 131 MiB
+# stayed free, of 30 layers of 31 MiB 630 MiB, of 30 of about 135 MiB 2.3 GiB.
 _CUT_SHARE, _LARGEST_PIECE = 0.6, 2**25  # glibc returns larger pieces when they are freed
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
 _PEFT = 55 * 2**20
@@ -304,8 +304,7 @@ class _Sizes:
         autocast = recipe.precision == "bf16"
         stored = 4 if loads_float32(recipe) else self.shape.dtype.itemsize
         value = 2 if autocast else stored  # bytes of an arithmetic value in the layers
-        length = self.length(block_size)
-        tokens = self.kept_tokens(block_size)
+        length, tokens = self.length(block_size), self.kept_tokens(block_size)
         number = sum(each.numel() for each in self.trained.values())
         gradients = 4 * number
         optimizer = 8 * number
@@ -348,10 +347,11 @@ class _Sizes:
         allocator = program = 0
         if self.device == "cpu":
             program = _PROGRAM + _PEFT * bool(recipe.lora)
-            allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * activations))
-            if checkpointed:
-                cut = layer.in_pieces(_LARGEST_PIECE, kept, tokens, value) * (layer.number - 1)
-                allocator = max(allocator, round(_ALLOCATOR + _CUT_SHARE * cut))
+            freed = kept * (layer.number - 1) if checkpointed else 0
+            allocator = min(_ALLOCATOR_MOST, round(_ALLOCATOR + _ALLOCATOR_SHARE * (activations + freed)))
+            if checkpointed and recipe.lora:
+                freed = layer.in_pieces(_LARGEST_PIECE, kept, tokens, value) * (layer.number - 1)
+                allocator = max(allocator, round(_ALLOCATOR + _CUT_SHARE * freed))
         peak = (
             constant
             + allocator
