@@ -35,8 +35,8 @@ _BACKWARD_SHARE = 0.5  # memory of gradients in a layer's backward, as a share o
 _QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # nf4: one float32 scale for 64 weights
 # glibc keeps freed pieces of up to 32 MB: 34 to 203 MiB in three runs, more with more activations.
 _ALLOCATOR, _ALLOCATOR_SHARE, _ALLOCATOR_MOST = 50 * 2**20, 0.2, 2**28
-# With LoRA, what stays of a checkpointed layer cuts the pieces that it frees: by mallinfo2, of 4 layers of 33 MiB 131 MiB
-# stayed free, of 30 layers of 31 MiB 630 MiB, of 30 of about 135 MiB 2.3 GiB.
+# With LoRA, what stays of a checkpointed layer cuts the pieces that it frees. By mallinfo2, 131 MiB stayed free of
+# 4 layers of 33 MiB, 630 MiB of 30 layers of 31 MiB, and 2.3 GiB of 30 layers of about 135 MiB.
 _CUT_SHARE, _LARGEST_PIECE = 0.6, 2**25  # glibc returns larger pieces when they are freed
 _PROGRAM = 475 * 2**20  # Python, torch, transformers, accelerate and datasets, before the weights are loaded
 _PEFT = 55 * 2**20
