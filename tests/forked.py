@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,15 +52,7 @@ def run_modules(
     not zero."""
     output = Path(os.environ["NBDIFF_HOME"]) / f"forked-{time.monotonic_ns()}"
     running = [start(module, arguments, output, environment) for environment in environments]
-    deadline = time.monotonic() + timeout
-    try:
-        while any(each.exitcode is None for each in running) and not any(each.exitcode for each in running):
-            assert time.monotonic() < deadline, f"{module} {' '.join(arguments)} takes more than {timeout} seconds"
-            next(each for each in running if each.exitcode is None).join(0.05)
-    finally:
-        for each in running:
-            each.kill()
-            each.join()
+    _wait(running, timeout, f"{module} {' '.join(arguments)}")
     code = next((each.exitcode for each in running if each.exitcode), 0)
     out, err = (path.read_text(encoding="utf-8") for path in _files(output))
     return subprocess.CompletedProcess([module, *arguments], code, out, err)
@@ -68,18 +61,50 @@ def run_modules(
 def start(module: str, arguments: Sequence[str], output: Path, environment: dict[str, str]) -> BaseProcess:
     """A process that runs the module. output: standard output and standard error are written to this path with the
     endings .out and .err."""
-    global _started
-    if not _started:
-        threads = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it once, in the process that the others are forked from
-        _CONTEXT.set_forkserver_preload(["nbdiff_engine.__main__", "training.__main__", "training.run.launch"])
-        forkserver.ensure_running()
-        _started = True
-        os.environ.pop("OMP_NUM_THREADS") if threads is None else os.environ.update(OMP_NUM_THREADS=threads)
+    _start_server()
     own = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     process = _CONTEXT.Process(target=_run, args=(module, list(arguments), own, [str(path) for path in _files(output)]))
     process.start()
     return process
+
+
+def run_function(function: Callable[..., None], processes: int, *arguments: Any, timeout: float = 300) -> None:
+    """Call function(number, *arguments) in this many processes at once. All of them must end without an error."""
+    _start_server()
+    running = [_CONTEXT.Process(target=function, args=(number, *arguments)) for number in range(processes)]
+    for each in running:
+        each.start()
+    _wait(running, timeout, function.__name__)
+    assert [each.exitcode for each in running] == [0] * processes
+
+
+def _wait(running: Sequence[BaseProcess], timeout: float, name: str) -> None:
+    """Until all have ended, or one has failed; then the others are killed."""
+    deadline = time.monotonic() + timeout
+    try:
+        while any(each.exitcode is None for each in running) and not any(each.exitcode for each in running):
+            assert time.monotonic() < deadline, f"{name} takes more than {timeout} seconds"
+            next(each for each in running if each.exitcode is None).join(0.05)
+    finally:
+        for each in running:
+            each.kill()
+            each.join()
+
+
+def _start_server() -> None:
+    """Start the process that the others are forked from, once."""
+    global _started
+    if _started:
+        return
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it once, when it is imported
+    _CONTEXT.set_forkserver_preload(["nbdiff_engine.__main__", "training.__main__", "training.run.launch"])
+    forkserver.ensure_running()
+    _started = True
+    if threads is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = threads
 
 
 def _files(output: Path) -> tuple[Path, Path]:

@@ -77,8 +77,7 @@ class HubExport:
 
     def export(self, job_id: Any, which: Any, repo: Any, public: bool) -> Upload:
         """The export of a checkpoint in a folder, and where it would go. Raises NBDiffError, one sentence."""
-        from training.sharing.sources import find_source
-
+        from training.sharing.export_source import find_source
         from training.sharing.exports import Options, write_export  # imports torch, which is slow
 
         job = self.jobs.get(str(job_id))

@@ -47,7 +47,7 @@ def test_the_lines_of_a_form_are_a_bias_of_the_engine() -> None:
         ({"lanes": [{**LANE, "model": "m" * 1000}]}, "model"),
         ({"max_new_tokens": None}, "max_new_tokens is empty"),
         ({"max_new_tokens": 2.5}, "max_new_tokens"),
-        ({"history": [{"role": "system", "content": "x"}]}, "role"),
+        ({"history": [{"role": "tool", "content": "x"}]}, "role"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -5,8 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
+from tests import forked
 from tests.training.encoders import EOS, LOADED, MASK, written
 from training.data.data_settings import DataSettings
 from training.data.dataset import open_source
@@ -59,7 +59,7 @@ def test_two_processes_read_the_batches_of_one_and_encode_each_document_once(tmp
         written(tmp_path / "pairs.jsonl", [{"prompt": text, "completion": f"to {text}"} for text in texts]),
         written(tmp_path / "texts.jsonl", [{"text": text} for text in texts]),
     ]
-    multiprocessing.spawn(process, (tmp_path, files), nprocs=2)
+    forked.run_function(process, 2, tmp_path, files)
     one, two = (json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2))
     for data, first, second in zip(files, one, two, strict=True):
         expected = [*batches(opened(data)[0])]
