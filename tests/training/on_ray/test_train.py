@@ -39,10 +39,11 @@ def test_a_run_whose_worker_is_killed_has_the_losses_of_an_undisturbed_run(ray_c
 
 @pytest.mark.slow
 def test_more_workers_than_cpus_are_refused(ray_cluster):
-    with pytest.raises(NBDiffError, match="3 workers of 1 CPUs need 3, and the Ray cluster has 2; ask for fewer"):
-        clusters.check_room("workers", 3, 1.0, 0.0)
-    with pytest.raises(NBDiffError, match="1 workers of 1 GPUs need 1, and the Ray cluster has 0"):
-        clusters.check_room("workers", 1, 1.0, 1.0)
+    with clusters.connected(ray_cluster.address):
+        with pytest.raises(NBDiffError, match="3 workers of 1 CPUs need 3, and the Ray cluster has 2; ask for fewer"):
+            clusters.check_room("workers", 3, 1.0, 0.0)
+        with pytest.raises(NBDiffError, match="1 workers of 1 GPUs need 1, and the Ray cluster has 0"):
+            clusters.check_room("workers", 1, 1.0, 1.0)
 
 
 def command(*options):
