@@ -133,7 +133,7 @@ def test_200_connections_of_which_half_are_cut_leak_nothing_and_mix_nothing(nano
         assert text == expected[number % 8]
 
     async def all_of_them(address: str) -> None:
-        limits = httpx.SchedulerLimits(max_connections=200)
+        limits = httpx.Limits(max_connections=200)
         async with httpx.AsyncClient(base_url=address, limits=limits, timeout=300) as client:
             await asyncio.gather(*(one(client, number) for number in range(200)))
 
