@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.serving.remote import RemoteServer
 from playground import address, api
+from playground.event_options import QUIET
 from playground.header import TITLE, header
 from playground.models import Chosen, ModelsTab
 from playground.options import ServerOptions, StartError
@@ -36,9 +37,6 @@ from training.jobs import Jobs
 # Fonts of the system: the page downloads none.
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
-
-
-QUIETLY = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class Playground:
@@ -140,10 +138,10 @@ def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Bl
         decoding.opens(sizes.opened, tabs)
         # The other tabs must list the models that one tab has loaded or unloaded.
         changed = models_tab.changed
-        decoding.stage.arrived(lambda: secrets.token_hex(4), None, changed, **{**QUIETLY, "queue": True})
-        changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **QUIETLY)
-        changed.change(sizes.refreshed, sizes.lists, sizes.lists, **QUIETLY)
-        models.select(models_tab.refreshed, None, models_tab.list, **QUIETLY)
+        decoding.stage.arrived(lambda: secrets.token_hex(4), None, changed, **{**QUIET, "queue": True})
+        changed.change(lambda shown: lanes_editor.refreshed(loaded, options, shown), editor, editor, **QUIET)
+        changed.change(sizes.refreshed, sizes.lists, sizes.lists, **QUIET)
+        models.select(models_tab.refreshed, None, models_tab.list, **QUIET)
         api.build(loaded, worker, options)
         sweep_api.build(loaded, worker, options)
     _copy_no_component_for_hidden_progress(blocks, top)
@@ -200,7 +198,7 @@ def _use_in_decode_tab(
         return {editor: added, tabs: gr.update(selected="decode"), stage: noted(on_stage, said)}
 
     outputs = [editor, tabs, stage, *models_tab.said]
-    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage], outputs, **QUIETLY)
+    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage], outputs, **QUIET)
 
 
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:
@@ -223,13 +221,13 @@ def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor:
             return gr.skip()
 
     # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
-    editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIETLY, "queue": True})
+    editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIET, "queue": True})
     outputs = [*training.form.outputs, training.tabs, tabs, training.timer]
-    models_tab.to_adapt.change(filled, models_tab.to_adapt, outputs, **QUIETLY).then(
+    models_tab.to_adapt.change(filled, models_tab.to_adapt, outputs, **QUIET).then(
         training.form.described_quietly,
         training.form.parts.all(),
         [training.form.growth, training.form.command],
-        **QUIETLY,
+        **QUIET,
     )
 
 
@@ -255,7 +253,7 @@ def _open_in_decode_tab(
             changed: checkpoint.serial,
         }
 
-    opened.change(shown, [opened, stage], [editor, tabs, changed, stage], **QUIETLY)
+    opened.change(shown, [opened, stage], [editor, tabs, changed, stage], **QUIET)
 
 
 def _theme() -> gr.Theme:

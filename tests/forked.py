@@ -7,7 +7,6 @@ the start of a command or of torchrun, is tested with `subprocess`.
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,11 +35,8 @@ def run_ranks(
     module: str, *arguments: str, processes: int, timeout: float = 550, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """`torchrun --nproc-per-node processes -m module arguments`. The output is that of all processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
         {**world, **address, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)
     ]

@@ -2,18 +2,19 @@
 
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.free_ports import free_ports
 
 _TRIES = 4
 
@@ -44,7 +45,7 @@ def running(jobs: bool = False) -> Iterator[RayCluster]:
     """A cluster, which ends with the block. jobs: with a job server, which needs ten more processes."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     for attempt in range(_TRIES):
-        port, server, grpc, http, metrics, environments = _free_ports(6)
+        port, server, grpc, http, metrics, environments = free_ports(6)
         folder = tempfile.mkdtemp(prefix="nbray", dir="/tmp")  # a short path, because sockets lie below it
         options = {
             "--num-cpus": 2,
@@ -101,11 +102,3 @@ def environment() -> Iterator[None]:
         patch.setenv("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "120")
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in found]

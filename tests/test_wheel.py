@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.playground.serving import free_port
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import gradio as gr
 
+from playground.event_options import QUIET
 from playground.race import race_figures
 from playground.race.race_file import Race
 from playground.server.web_files import read
-
-_QUIETLY = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 
 class DecodeFigures:
@@ -36,13 +35,13 @@ class DecodeFigures:
         self.seen = gr.State(False)
         self._inputs = [on_stage, self.seen]
         self._outputs = [self.seen, self.shown, self.lane, *self.plots]
-        near.seen(self._draw, on_stage, self._outputs, **_QUIETLY)
-        self.lane.input(lambda race, lane: figures_of(race, lane)[-1], [on_stage, self.lane], confidence, **_QUIETLY)
+        near.seen(self._draw, on_stage, self._outputs, **QUIET)
+        self.lane.input(lambda race, lane: figures_of(race, lane)[-1], [on_stage, self.lane], confidence, **QUIET)
 
     def follow(self, *changes: Any) -> None:
         """Draw the race again after these events, which put another one on the stage."""
         for change in changes:
-            change.then(self._draw_again, self._inputs, self._outputs, **_QUIETLY)
+            change.then(self._draw_again, self._inputs, self._outputs, **QUIET)
 
     def _draw(self, race: Race | None) -> dict[Any, Any]:
         """The three figures of a race, and the list of its lanes for the confidence map."""

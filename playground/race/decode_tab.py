@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUIET
 from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.race import conversation, lanes_editor
@@ -33,7 +34,6 @@ from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
 RAW, IGNORE_EOS, KEEP = SWITCHES = ("No chat template", "Ignore end-of-text", "Chat: keep turns")
-PRIVATE = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _SHOW_LINK = """(link) => {
     if (!link) return link;
@@ -122,18 +122,18 @@ class DecodeTab:
             self.start,
             [stage, *form],
             [stage, self.stop_button, self.run_prompt],
-            **PRIVATE,
+            **QUIET,
         )
-        self.stop_button.click(self.stop, stage, None, **PRIVATE)
+        self.stop_button.click(self.stop, stage, None, **QUIET)
         opening = self.opening
-        opening.preset.input(self.choose, [opening.model, opening.preset], self.editor, **PRIVATE)
+        opening.preset.input(self.choose, [opening.model, opening.preset], self.editor, **QUIET)
         filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage]
-        opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **PRIVATE)
+        opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **QUIET)
         ended = stage.ended(
             self.ended,
             [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
             [self.stop_button, self.on_stage, *chat.outputs, self.prompt],
-            **PRIVATE,
+            **QUIET,
         )
         gr.on(
             [self.prompt.change, self.limit.change, self.switches.change],
@@ -143,17 +143,17 @@ class DecodeTab:
             js=KEEP_FORM,
             api_visibility="private",
         )
-        stage.resumed(self.resumed, None, [self.stop_button, self.run_prompt], **PRIVATE)
-        stage.fork(self.fork, stage, [stage, self.stop_button], **PRIVATE)
-        picked = chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **PRIVATE)
-        chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **PRIVATE)
-        imported = stage.imported(self.imported, stage, [stage, self.on_stage], **PRIVATE)
+        stage.resumed(self.resumed, None, [self.stop_button, self.run_prompt], **QUIET)
+        stage.fork(self.fork, stage, [stage, self.stop_button], **QUIET)
+        picked = chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **QUIET)
+        chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **QUIET)
+        imported = stage.imported(self.imported, stage, [stage, self.on_stage], **QUIET)
         self.figures.follow(opened, ended, picked, imported)
-        self.link_button.click(self.link, [stage, *form], [stage, address], **PRIVATE).then(
+        self.link_button.click(self.link, [stage, *form], [stage, address], **QUIET).then(
             None, address, address, js=_SHOW_LINK, api_visibility="private"
         )
         for written, button in self.code_buttons.items():
-            button.click(partial(self.as_code, written), [stage, *form], [stage, self.code], **PRIVATE).then(
+            button.click(partial(self.as_code, written), [stage, *form], [stage, self.code], **QUIET).then(
                 None, self.code, self.code, js=_COPY_CODE, api_visibility="private"
             )
         self.opened = gr.State(False)  # whether a link opened this page
@@ -162,8 +162,8 @@ class DecodeTab:
             address,
             [*filled, self.switches, self.opened],
             js=READ_OPENING,
-            **PRIVATE,
-        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **PRIVATE)
+            **QUIET,
+        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **QUIET)
 
     def opens(self, asked: gr.State, tabs: gr.Tabs) -> None:
         """When another tab asks for a prompt with lanes, fill the form, show this tab and run.
@@ -172,11 +172,11 @@ class DecodeTab:
         """
         filled = [self.prompt, self.editor, self.limit, self.switches, tabs]
         form = [self.stage, self.prompt, self.editor, self.limit, self.switches, self.chat.turns]
-        asked.change(self.fill, asked, filled, **PRIVATE).then(
+        asked.change(self.fill, asked, filled, **QUIET).then(
             lambda asked, *form: gr.skip() if asked is None else self.start(*form),
             [asked, *form],
             [self.stage, self.stop_button, self.run_prompt],
-            **PRIVATE,
+            **QUIET,
         )
 
     # -- requests of visitors ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import gradio as gr
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
 from nbdiff_engine.token_choice.unmasking import POLICIES as UNMASKING_POLICIES
+from playground.event_options import QUIET
 from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.server.loaded_models import LoadedModels
@@ -49,7 +50,6 @@ POLICY_LABELS = [
     (STRATEGY_NAMES[name] if name == SELF_SPECULATION else UNMASKING_POLICIES[name].label, name)
     for name in POLICY_CHOICES
 ]
-PRIVATE = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
 
 _INTRO = (
     "**Block size 1 is AR**: the same weights, one token per forward. Larger blocks decode more tokens per forward, "
@@ -159,15 +159,15 @@ class BlockSizesTab:
             self.start,
             [self.under_way, *form],
             [self.under_way, self.status, self.stop_button, self.timer, self.shown_run],
-            **PRIVATE,
+            **QUIET,
         ).then(None, self.shown_run, None, js=_KEEP, api_visibility="private")
-        blocks.load(self.resume, self.shown_run, [self.under_way, self.timer], js=_RECALL, **PRIVATE)
-        self.stop_button.click(self.stop, self.under_way, None, **PRIVATE)
-        self.timer.tick(self.tick, self.under_way, [*progress, *results], **PRIVATE)
-        self.upload.upload(self.uploaded, self.upload, [self.source, self.problems, self.status], **PRIVATE)
-        self.answers.picked(self.show_answers, self.under_way, self.answers, **PRIVATE)
+        blocks.load(self.resume, self.shown_run, [self.under_way, self.timer], js=_RECALL, **QUIET)
+        self.stop_button.click(self.stop, self.under_way, None, **QUIET)
+        self.timer.tick(self.tick, self.under_way, [*progress, *results], **QUIET)
+        self.upload.upload(self.uploaded, self.upload, [self.source, self.problems, self.status], **QUIET)
+        self.answers.picked(self.show_answers, self.under_way, self.answers, **QUIET)
         # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
-        self.answers.opened(self.open_answer, self.under_way, self.opened, **{**PRIVATE, "queue": True})
+        self.answers.opened(self.open_answer, self.under_way, self.opened, **{**QUIET, "queue": True})
         by_source = {self.prompt: True, self.problems: False}
         self.source.change(
             lambda chosen: {
@@ -175,19 +175,19 @@ class BlockSizesTab:
             },
             self.source,
             list(by_source),
-            **PRIVATE,
+            **QUIET,
         )
         by_series = {self.thresholds: THRESHOLDS, self.policies: POLICIES, self.models: MODELS}
         self.vary.change(
             lambda chosen: {each: gr.update(visible=chosen == name) for each, name in by_series.items()},
             self.vary,
             list(by_series),
-            **PRIVATE,
+            **QUIET,
         )
-        self.model.input(self._sizes, self.model, self.sizes, **PRIVATE)
+        self.model.input(self._sizes, self.model, self.sizes, **QUIET)
         # Another tab may have loaded or unloaded models: the lists are updated when the page is opened.
         self.lists = [self.model, self.models]
-        blocks.load(self.refreshed, self.lists, self.lists, **PRIVATE)
+        blocks.load(self.refreshed, self.lists, self.lists, **QUIET)
 
     def refreshed(self, model: Any, models: Any) -> dict[Any, Any]:
         """`lists` with the models that are loaded now."""

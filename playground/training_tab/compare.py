@@ -6,9 +6,9 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUIET, Updates
 from playground.page_words import say
 from playground.training_tab import curves
-from playground.training_tab.event_options import QUIET, Updates
 from playground.training_tab.run_table import HEADERS, RunTable
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe

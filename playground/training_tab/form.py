@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUEUED, QUIET, SAVE_FILE, Updates
 from playground.options import ServerOptions
 from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
@@ -22,7 +23,6 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
-from playground.training_tab.event_options import QUEUED, QUIET, SAVE_FILE, Updates
 from playground.training_tab.own_data import OwnData
 from playground.training_tab.setting_inputs import setting_inputs
 from playground.training_tab.trackers import TrackerTicks, require_trackers

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUEUED, QUIET, Updates
 from playground.options import ServerOptions
 from playground.page_words import say
 from playground.training_tab.checkpoint_opener import FINAL
-from playground.training_tab.event_options import QUEUED, QUIET, Updates
 from playground.training_tab.words import refused
 from training.jobs import Jobs
 from training.sharing.hub_upload import Upload, planned, send

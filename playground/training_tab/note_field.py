@@ -5,8 +5,8 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUIET, Updates
 from playground.page_words import say
-from playground.training_tab.event_options import QUIET, Updates
 from training.jobs import Jobs
 from training.jobs.notes import read_note
 

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError, SettingError
+from playground.event_options import QUEUED, QUIET, Updates
 from playground.page_words import say
 from playground.training_tab.access import OWN_DATA, UPLOADS, Access
-from playground.training_tab.event_options import QUEUED, QUIET, Updates
 from playground.training_tab.fields import to_yaml
 from playground.training_tab.words import refused
 from training.data.data_settings import DataSettings

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from playground.event_options import QUIET, Updates
 from playground.training_tab import curves
-from playground.training_tab.event_options import QUIET, Updates
 from training.run.log_lines import Probe, ProbeAnswer
 
 _NOTHING = "The first checkpoint has not been probed yet."

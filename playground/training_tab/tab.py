@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUEUED, QUIET, Updates
 from playground.options import ServerOptions
 from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
@@ -13,7 +14,6 @@ from playground.training_tab import hub_export
 from playground.training_tab.asked import LONGEST_NAME
 from playground.training_tab.checkpoint_opener import CheckpointOpener
 from playground.training_tab.compare import Compare
-from playground.training_tab.event_options import QUEUED, QUIET, Updates
 from playground.training_tab.form import JobForm
 from playground.training_tab.watch import KEEP_ADDRESS, Watch
 from playground.training_tab.words import choice, refused

@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUIET, Updates
 from playground.training_tab.asked import form_fields
-from playground.training_tab.event_options import QUIET, Updates
 from playground.training_tab.fields import to_yaml
 from playground.training_tab.words import refused
 

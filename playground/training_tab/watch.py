@@ -14,10 +14,10 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.model.draft_spec import DRAFT_SPEC
+from playground.event_options import QUIET, SAVE_FILE, Updates
 from playground.page_words import say
 from playground.training_tab import curves, estimates, words
 from playground.training_tab.checkpoint_opener import FINAL
-from playground.training_tab.event_options import QUIET, SAVE_FILE, Updates
 from playground.training_tab.hub_export import HubExport
 from playground.training_tab.metrics_csv import metrics_csv
 from playground.training_tab.note_field import Notes

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from playground.event_options import QUEUED, Updates
 from playground.page_words import bytes_in_words, say
 from playground.training_tab.checkpoint_opener import FINAL
-from playground.training_tab.event_options import QUEUED, Updates
 from training.errors import RunError
 from training.jobs import Jobs
 

@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app.py"
@@ -54,12 +55,6 @@ class Gate:
         """Let all forwards run again. An open gate stays open."""
         if self.folder.exists():
             shutil.rmtree(self.folder.rename(self.folder.with_name(secrets.token_hex(8))))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

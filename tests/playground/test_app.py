@@ -16,7 +16,8 @@ import yaml
 import nbdiff_engine as nb
 from nbdiff_engine import Trace
 from playground.options import ServerOptions, StartError
-from tests.playground.serving import PATCHED_APP, PATIENCE, ROOT, Server, free_port, run_app, serving
+from tests.free_ports import free_port
+from tests.playground.serving import PATCHED_APP, PATIENCE, ROOT, Server, run_app, serving
 
 
 def test_help_names_every_option_with_its_default_and_does_not_wait_for_torch() -> None:

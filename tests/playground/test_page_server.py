@@ -6,7 +6,8 @@ import pytest
 
 import nbdiff_engine as nb
 from tests.engine.serving.servers import nano_app, served
-from tests.playground.serving import free_port, run_app, serving
+from tests.free_ports import free_port
+from tests.playground.serving import run_app, serving
 from tests.playground.visiting import BROWSER_TEST, STORY, Browser, expect, lanes, opened, run
 
 pytestmark = [*BROWSER_TEST, pytest.mark.slow]  # it starts a page of its own, twice

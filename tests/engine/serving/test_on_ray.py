@@ -1,7 +1,6 @@
 """The server on Ray Serve: the same routes, and no request lost with a replica whose answer had not begun to stream."""
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from nbdiff_engine.serving.on_ray import Replicas
 from nbdiff_engine.serving.serve_command import serve_command
 from tests.engine.serving.servers import QUESTION
 from tests.forked import ROOT
+from tests.free_ports import free_port
 
 _SECONDS = 400  # the machine may be busy
 
@@ -26,12 +26,6 @@ def replica_processes(head: int) -> list[psutil.Process]:
     """The replicas of the model: Ray names a process after its actor."""
     found = psutil.Process(head).children(recursive=True)
     return [each for each in found if each.cmdline()[:1] and "ServeReplica:nbdiff:Replica" in each.cmdline()[0]]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.mark.slow

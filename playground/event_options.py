@@ -1,4 +1,4 @@
-"""Options of the tab's Gradio events, and the type that their handlers return."""
+"""Options of the page's Gradio events, and the type that their handlers return."""
 
 from typing import Any
 
