@@ -20,6 +20,8 @@ from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[1]
 
+PRELOADED = ["nbdiff_engine.__main__", "training.__main__", "training.run.launch", "playground.page"]
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _started = False
 
@@ -49,19 +51,19 @@ def run_modules(
     """One process for each environment. After a failure the others are killed; the return code is the first that is
     not zero."""
     output = Path(os.environ["NBDIFF_HOME"]) / f"forked-{time.monotonic_ns()}"
-    running = [start(module, arguments, output, environment) for environment in environments]
+    files = output.with_suffix(".out"), output.with_suffix(".err")
+    running = [start(module, arguments, *files, environment) for environment in environments]
     _wait(running, timeout, f"{module} {' '.join(arguments)}")
     code = next((each.exitcode for each in running if each.exitcode), 0)
-    out, err = (path.read_text(encoding="utf-8") for path in _files(output))
+    out, err = (path.read_text(encoding="utf-8") for path in files)
     return subprocess.CompletedProcess([module, *arguments], code, out, err)
 
 
-def start(module: str, arguments: Sequence[str], output: Path, environment: dict[str, str]) -> BaseProcess:
-    """A process that runs the module. output: standard output and standard error are written to this path with the
-    endings .out and .err."""
+def start(module: str, arguments: Sequence[str], out: Path, err: Path, environment: dict[str, str]) -> BaseProcess:
+    """A process that runs the module. out, err: the files of its standard output and standard error; may be one."""
     _start_server()
     own = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    process = _CONTEXT.Process(target=_run, args=(module, list(arguments), own, [str(path) for path in _files(output)]))
+    process = _CONTEXT.Process(target=_run, args=(module, list(arguments), own, [str(out), str(err)]))
     process.start()
     return process
 
@@ -96,17 +98,13 @@ def _start_server() -> None:
         return
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it once, when it is imported
-    _CONTEXT.set_forkserver_preload(["nbdiff_engine.__main__", "training.__main__", "training.run.launch"])
+    _CONTEXT.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
     _started = True
     if threads is None:
         del os.environ["OMP_NUM_THREADS"]
     else:
         os.environ["OMP_NUM_THREADS"] = threads
-
-
-def _files(output: Path) -> tuple[Path, Path]:
-    return output.with_name(f"{output.name}.out"), output.with_name(f"{output.name}.err")
 
 
 def _run(module: str, arguments: list[str], environment: dict[str, str], files: list[str]) -> None:

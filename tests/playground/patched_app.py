@@ -7,11 +7,8 @@ NBDIFF_TEST_CALLS=path       a file with a line for each connection or name look
 import ipaddress
 import os
 import socket
-import sys
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def watch_connections(record: Path) -> None:
@@ -71,7 +68,6 @@ def hold_forwards(gate: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
     if record := os.environ.get("NBDIFF_TEST_CALLS"):
         watch_connections(Path(record))
 

@@ -1,4 +1,4 @@
-"""The playground in its own process on a free port, as users start it."""
+"""The playground in its own process on a free port."""
 
 import os
 import secrets
@@ -11,13 +11,15 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests import forked
 from tests.free_ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = ROOT / "app.py"
-PATCHED_APP = Path(__file__).with_name("patched_app.py")
+APP = "app"
+PATCHED_APP = "tests.playground.patched_app"
 PATIENCE = 120.0  # seconds until a test fails; the machine may be busy
 STARTS = 3  # another process may take the port before the server binds it
 
@@ -26,9 +28,31 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
+class ForkedProcess:
+    """A process with those methods of `subprocess.Popen` that the tests use."""
+
+    process: BaseProcess
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.process.name, timeout)
+        return self.process.exitcode
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     url: str
-    process: subprocess.Popen
+    process: subprocess.Popen | ForkedProcess
     output: Path
 
     def get(self, path: str = "/") -> bytes:
@@ -58,9 +82,9 @@ class Gate:
 
 
 def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run app.py with arguments for which it exits at once."""
+    """Run app.py with arguments for which it exits before it imports torch."""
     return subprocess.run(
-        [sys.executable, str(APP), *arguments],
+        [sys.executable, str(ROOT / "app.py"), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -70,17 +94,19 @@ def run_app(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: str, app: Path = APP, as_users: bool = False, **environment: str
+    folder: Path, *arguments: str, app: str = APP, as_users: bool = False, new: bool = False, **environment: str
 ) -> Iterator[Server]:
     """A server that is ready for requests; it is stopped at the end. Its output is in `folder`/server.log.
 
     It opens on nano if the arguments name neither a model nor a server of models, because smollm2 would cost each
-    server 20 CPU-seconds. as_users: it opens on what a user sees.
+    server 20 CPU-seconds. app: the module to run. as_users: it opens on what a user sees. new: it is a new process of
+    Python, as users start it; otherwise a forked one (tests/forked.py), which saves ten CPU-seconds, and for which
+    variables that the libraries read when they are imported have no effect.
     """
     if not {"--model", "--server"}.intersection(arguments) and not as_users:
         arguments = ("--model", "nano", *arguments)
     for _ in range(STARTS):
-        server = _start(folder / "server.log", app, arguments, environment)
+        server = _start(folder / "server.log", app, arguments, environment, new)
         try:
             if _answers(server):
                 yield server
@@ -90,17 +116,24 @@ def serving(
     raise AssertionError(server.output.read_text())
 
 
-def _start(output: Path, app: Path, arguments: Sequence[str], environment: dict[str, str]) -> Server:
+def _start(output: Path, app: str, arguments: Sequence[str], environment: dict[str, str], new: bool) -> Server:
     port = free_port()
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(app), "--port", str(port), *arguments],
-            env={**os.environ, **environment},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            # A background job of a shell ignores SIGINT, and its children inherit that. The server must receive SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+    arguments = ["--port", str(port), *arguments]
+    output.write_text("")
+    if new:
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", app, *arguments],
+                env={**os.environ, **environment},
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # A background job of a shell ignores SIGINT, and its children inherit that. The server must receive
+                # SIGINT.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+    else:
+        process = ForkedProcess(forked.start(app, arguments, output, output, environment))
     return Server(f"http://127.0.0.1:{port}", process, output)
 
 
@@ -117,7 +150,7 @@ def _answers(server: Server) -> bool:
     return True
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen | ForkedProcess) -> None:
     process.terminate()
     try:
         process.wait(timeout=PATIENCE)

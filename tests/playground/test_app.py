@@ -16,6 +16,7 @@ import yaml
 import nbdiff_engine as nb
 from nbdiff_engine import Trace
 from playground.options import ServerOptions, StartError
+from tests import forked
 from tests.free_ports import free_port
 from tests.playground.serving import PATCHED_APP, PATIENCE, ROOT, Server, run_app, serving
 
@@ -51,7 +52,8 @@ def test_a_bad_option_gives_one_sentence_and_exit_code_2(arguments: list[str], s
 
 
 def test_an_unknown_model_gives_one_sentence_and_exit_code_2() -> None:
-    assert_refused(run_app("--model", "nosuch", "--port", str(free_port())), "No model 'nosuch'")
+    refused = forked.run_module("app", "--model", "nosuch", "--port", str(free_port()))
+    assert_refused(refused, "No model 'nosuch'")
 
 
 def test_a_used_port_gives_one_sentence_and_exit_code_2() -> None:
@@ -161,6 +163,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Se
     with serving(
         *(folder, "--max-prompt-chars", "2000", "--lease-seconds", "120"),
         app=PATCHED_APP,
+        new=True,
         NBDIFF_TEST_CALLS=str(calls),
         HF_HUB_OFFLINE="0",
         **proxy,

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 import nbdiff_engine as nb
+from tests import forked
 from tests.engine.serving.servers import nano_app, served
 from tests.free_ports import free_port
-from tests.playground.serving import run_app, serving
+from tests.playground.serving import serving
 from tests.playground.visiting import BROWSER_TEST, STORY, Browser, expect, lanes, opened, run
 
 pytestmark = [*BROWSER_TEST, pytest.mark.slow]  # it starts a page of its own, twice
@@ -36,7 +37,7 @@ def test_a_race_at_a_server_shows_the_tokens_of_the_model_here(browser: Browser,
         ):
             page.get_by_role("tab", name=tab).click()
             expect(page.get_by_text(sentence)).to_be_visible()
-    refused = run_app("--server", address, "--port", str(free_port()))
+    refused = forked.run_module("app", "--server", address, "--port", str(free_port()))
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"error: The server at {address} does not answer; start it with")
     assert refused.stderr.count("\n") == 1

@@ -1,6 +1,8 @@
 """Forwards that verify and draft: the answer is AR's, in no more forwards, whatever the layout; the trace tells drafts
 from tokens."""
 
+from itertools import product
+
 import pytest
 
 import nbdiff_engine as nb
@@ -35,13 +37,14 @@ def pair(request: pytest.FixtureRequest) -> tuple[BlockModel, BlockModel]:
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_ar_with_the_adapter_loaded_and_self_speculation_are_the_bases_ar(pair, sampling):
     base, drafter = pair
-    expected = ids(base, PROMPTS, strategy="ar", max_new_tokens=30, **sampling)
-    assert ids(drafter, PROMPTS, strategy="ar", max_new_tokens=30, **sampling) == expected
+    how = {"max_new_tokens": 18, **sampling}
+    expected = ids(base, PROMPTS, strategy="ar", **how)
+    assert ids(drafter, PROMPTS, strategy="ar", **how) == expected
     for layout in LAYOUTS:
-        assert ids(drafter, PROMPTS, **drafting(layout, **sampling)) == expected, layout
+        assert ids(drafter, PROMPTS, **drafting(layout, **how)) == expected, layout
         if layout != "auto":  # which has candidates
-            assert ids(drafter, PROMPTS, **drafting(layout, draft_candidates=4, **sampling)) == expected, layout
-    assert ids(drafter, PROMPTS, **drafting("separate", draft_steps=2, draft_candidates=2, **sampling)) == expected
+            assert ids(drafter, PROMPTS, **drafting(layout, draft_candidates=4, **how)) == expected, layout
+    assert ids(drafter, PROMPTS, **drafting("separate", draft_steps=2, draft_candidates=2, **how)) == expected
 
 
 @pytest.mark.parametrize("options", [{"noise": "uniform"}, {"noise_attention": "causal"}, {"block_size": 2}], ids=str)
@@ -54,15 +57,14 @@ def test_every_kind_of_noise_and_the_smallest_block(options, layout):
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-@pytest.mark.parametrize("candidates", [0, 4])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_checkpoint_of_the_papers_way_too(golden_model, golden_cases, layout, candidates, sampling):
+def test_a_checkpoint_of_the_papers_way_too(golden_model, golden_cases, sampling):
     set_width_cost(golden_model, CHEAP)
     prompts = [case["prompt_ids"] for case in golden_cases[:6]]
     how = {"max_new_tokens": 48, **sampling}
     expected = ids(golden_model, prompts, strategy="ar", **how)
-    how |= {"strategy": "self_speculative", "draft_layout": layout, "draft_candidates": candidates}
-    assert ids(golden_model, prompts, block_size=8, **how) == expected
+    for layout, candidates in product(LAYOUTS, (0, 4)):
+        drafts = {"strategy": "self_speculative", "draft_layout": layout, "draft_candidates": candidates}
+        assert ids(golden_model, prompts, block_size=8, **how, **drafts) == expected, (layout, candidates)
 
 
 def test_one_forward_that_does_both_takes_fewer_of_them(golden_model, golden_cases):

@@ -240,14 +240,14 @@ def test_a_run_killed_three_times_has_the_losses_of_an_uninterrupted_one(tmp_pat
         saving={"save_every": 7, "eval_every": 0},
     )
     start(recipe, tmp_path / "uninterrupted", resume=False)
-    run, limit = tmp_path / "run", tmp_path / "limit"
+    run, limit, log = tmp_path / "run", tmp_path / "limit", tmp_path / "log"
     for kill in range(3):
         resume = ["--resume"] if kill else []
         wanted = 60 * (kill + 1)
         held_trainer.allow(limit, wanted + 40)
         _, _, *arguments = command(recipe, tmp_path, run, *resume)
         environment = {"NBDIFF_TEST_LIMIT": str(limit)}
-        process = forked.start("tests.training.held_trainer", arguments, tmp_path / "log", environment)
+        process = forked.start("tests.training.held_trainer", arguments, log, log, environment)
         deadline = time.monotonic() + 240
         while not (run / "metrics.jsonl").exists() or len(losses_so_far(run)) < wanted:
             assert process.exitcode is None
