@@ -26,12 +26,14 @@ torch.set_num_threads(1)  # more threads make models this small slower
 GOLDEN = Path(__file__).parent / "golden"
 
 
-# Files whose tests run in one worker: the queues of jobs start processes, up to the number of cores, and the tests of
-# the page share the servers of a worker.
+# Files whose tests run in one worker: the queues of jobs start processes, up to the number of cores, the tests of the
+# page share the servers of a worker, and those of smollm2 the weights that the first of them converts.
 _TOGETHER = {
     "tests/training/jobs/": "jobs",
     "tests/training/on_ray/": "ray",
     "tests/engine/serving/test_on_ray.py": "ray",
+    "tests/engine/model/test_packaged_models.py": "smollm2",
+    "tests/playground/test_page_opening.py": "smollm2",
     "tests/playground/test_page.py": "page",
     "tests/playground/test_page_api.py": "page",
     "tests/playground/test_page_tools.py": "page",

@@ -207,7 +207,7 @@ def test_a_full_disk_gives_one_sentence_and_keeps_the_journal(model, path, monke
     run(model, path, resume=True)
 
 
-# The command waits after 40 written lines while a file exists, so that it cannot finish before the signal.
+# The command waits after 16 written lines while a file exists, so that it cannot finish before the signal.
 WAITING_COMMAND = """
 import os, sys, time
 from nbdiff_engine.__main__ import main
@@ -215,7 +215,7 @@ hold, fsync, written = sys.argv.pop(1), os.fsync, []
 def waiting_fsync(handle):
     fsync(handle)
     written.append(handle)
-    while len(written) >= 40 and os.path.exists(hold):
+    while len(written) >= 16 and os.path.exists(hold):
         time.sleep(0.01)
 os.fsync = waiting_fsync
 main()
@@ -226,7 +226,7 @@ main()
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_resumes_after_it_was_killed(tmp_path, end):
     output = tmp_path / "run.json"
-    arguments = ["eval", "--model", MODEL, "--domain", "story", "--limit", "40"]
+    arguments = ["eval", "--model", MODEL, "--domain", "story", "--limit", "16"]
     arguments += ["--max-new-tokens", "24", "--dtype", "float32", "--output", str(output)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     hold = tmp_path / "hold"
@@ -243,7 +243,7 @@ def test_the_command_resumes_after_it_was_killed(tmp_path, end):
     )
     journal = tmp_path / "run.answers.jsonl"
     until = time.monotonic() + 240
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(end)
@@ -258,5 +258,5 @@ def test_the_command_resumes_after_it_was_killed(tmp_path, end):
         assert "Traceback" not in stderr
     again = forked.run_module("nbdiff_engine", *arguments, "--resume")
     assert again.returncode == 0, again.stderr
-    assert json.loads(output.read_text())["problems"] == {"story": 40}
-    assert len(journal.read_bytes().splitlines()) == 2 + 3 * 40
+    assert json.loads(output.read_text())["problems"] == {"story": 16}
+    assert len(journal.read_bytes().splitlines()) == 2 + 3 * 16

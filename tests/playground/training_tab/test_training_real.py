@@ -1,17 +1,15 @@
 """The training tab with the real trainer: from Start to a lane with the adapted model, with a kill of the server."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.playground import visiting
-from tests.playground.serving import ROOT, serving
+from tests.playground.serving import serving
+from training.jobs import Jobs
+from training.jobs.states import ENDED
 
 sync_api = visiting.sync_api
 Browser, expect = sync_api.Browser, sync_api.expect
@@ -24,20 +22,10 @@ MINUTES = 4 * 60_000  # ms; on two idle cores the recipe takes less than one
 def home(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "home"
     yield folder
-    for job in listed(folder):
-        subprocess.run([*JOBS, "stop", job["id"]], env=environment(folder), check=False, capture_output=True)
-
-
-JOBS = [sys.executable, "-m", "training", "jobs"]
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "NBDIFF_HOME": str(home), "PYTHONPATH": str(ROOT)}
-
-
-def listed(home: Path) -> list[dict]:
-    found = subprocess.run([*JOBS, "list", "--json"], env=environment(home), capture_output=True, text=True, check=True)
-    return json.loads(found.stdout)
+    jobs = Jobs(folder)
+    for job in jobs.list():
+        if job.state not in ENDED:
+            jobs.stop(job.id)
 
 
 def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_lane(
@@ -57,8 +45,8 @@ def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_la
         server.process.kill()
         server.process.wait()
         page.close()
-    (job,) = listed(home)
-    assert job["state"] in ("running", "finished")
+    (job,) = Jobs(home).list()
+    assert job.state in ("running", "finished")
     with serving(tmp_path, NBDIFF_HOME=str(home)) as server:
         page = browser.new_page()
         page.set_default_timeout(MINUTES)

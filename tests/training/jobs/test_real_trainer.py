@@ -27,21 +27,21 @@ def test_a_job_that_was_killed_damaged_and_stopped_has_the_losses_of_an_uninterr
     recipe = small_recipe(
         small_base(tmp_path / "base"),
         small_data(tmp_path / "data.jsonl"),
-        optimisation={"max_steps": 260},
-        saving={"save_every": 20, "eval_every": 0, "keep": 3},
+        optimisation={"max_steps": 130},
+        saving={"save_every": 10, "eval_every": 0, "keep": 3},
     )
     start(recipe, tmp_path / "uninterrupted", resume=False)
     jobs = Jobs(home)
-    held_trainer.allow(limit, 85)
+    held_trainer.allow(limit, 45)
     job = jobs.submit(JobSpec.of(recipe=recipe.to_yaml()))
 
-    pid = stepping(jobs, job, 45).pid
+    pid = stepping(jobs, job, 25).pid
     os.kill(pid, signal.SIGKILL)
     assert "out of memory, most likely" in in_state(jobs, job, "failed").reason
-    held_trainer.allow(limit, 145)
+    held_trainer.allow(limit, 75)
     jobs.resume(job.id)
 
-    stepping(jobs, job, 105)
+    stepping(jobs, job, 55)
     for process in processes_of(home):
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -49,14 +49,14 @@ def test_a_job_that_was_killed_damaged_and_stopped_has_the_losses_of_an_uninterr
     newest = jobs.checkpoints(job.id)[-1].folder / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
     with (job.run / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 106, "lo')
-    held_trainer.allow(limit, 165)
+        log.write('{"step": 56, "lo')
+    held_trainer.allow(limit, 85)
     jobs.resume(job.id)
 
-    stepping(jobs, job, 165)
+    stepping(jobs, job, 85)
     jobs.save_now(job.id)
-    held_trainer.allow(limit, 175)
-    until(lambda: any(each.step % 20 for each in jobs.checkpoints(job.id)))
+    held_trainer.allow(limit, 95)
+    until(lambda: any(each.step % 10 for each in jobs.checkpoints(job.id)))
     jobs.stop(job.id)
     held_trainer.allow(limit, recipe.optimisation.max_steps + 1)
     stopped = in_state(jobs, job, "stopped")
