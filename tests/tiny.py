@@ -12,7 +12,7 @@ from nbdiff_engine import BlockModel, DiffusionSpec, load
 
 FUSED = ("llama", "qwen2", "qwen3")  # families that `nbdiff_engine.model.fused_forward` supports
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "smollm3", "olmo2", "phi3")
-_QUICK = ("llama", "gemma", "qwen3", "llama fused", "nano")
+_QUICK = ("gemma", "qwen3", "llama fused", "nano")
 VOCABULARY = 48
 MASK = 1
 

@@ -113,7 +113,7 @@ def test_every_lossless_row_gives_the_tokens_of_ar():
     model.__dict__["eos_token_ids"] = frozenset({7})
     prompts = [prompt_ids(length, seed=length) for length in (9, 4, 6)]
     for batch in (1, 2):
-        rows = contenders(model, model.network, None, prompts, 20, batch)
+        rows = contenders(model, model.network, None, prompts, 12, batch)
         found = race(model, rows, prompts, 1, "test")
         assert not found.differences
         assert all(row.equal_to_ar == 1 for row in found.rows if row.lossless)

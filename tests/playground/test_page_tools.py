@@ -28,6 +28,7 @@ pytestmark = BROWSER_TEST
 # -- figures, files, links, forks --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_figures_show_the_race_on_the_stage(used_page: Page) -> None:
     run(used_page, STORY)
     figures = used_page.locator("#figures")
@@ -100,6 +101,7 @@ def test_a_fork_continues_after_a_changed_token_in_a_new_lane(used_page: Page) -
     expect(lanes(used_page)[1].locator(".token.edited")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_conversation_keeps_its_turns(page: Page) -> None:
     page.get_by_label("Chat: keep turns").check()
     run(page, "What is the capital of Germany?")

@@ -168,7 +168,7 @@ def test_figures_of_a_lane(browser: Browser, tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(browser: Browser, tmp_path: Path, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with opened(browser, tmp_path, small_race(), with_engine, color_scheme=scheme) as page:
@@ -320,7 +320,7 @@ def test_the_layout_below_does_not_move_during_a_replay(browser: Browser, tmp_pa
 
 
 @pytest.mark.parametrize("width", [380, 768, 1440, 1920])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_the_player_has_no_horizontal_scroll_bar(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900}
     with opened(browser, tmp_path, small_race(), viewport=size, color_scheme=scheme) as page:

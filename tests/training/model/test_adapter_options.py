@@ -19,13 +19,13 @@ from training.run.launch import start
 IDS = torch.tensor([[5, 6, 8, 9, 10, 1, 1]])  # 1: MASK
 OPTIONS = [
     {},
-    {"use_rslora": True},
     {"use_dora": True},
-    {"init": "gaussian"},
-    {"init": "orthogonal"},
-    {"init": "pissa"},
     {"init": "pissa_niter_4", "use_rslora": True},
     {"init": "olora"},
+    *(
+        pytest.param(each, marks=pytest.mark.slow)
+        for each in ({"use_rslora": True}, {"init": "gaussian"}, {"init": "orthogonal"}, {"init": "pissa"})
+    ),
 ]
 
 

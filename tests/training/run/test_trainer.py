@@ -74,7 +74,7 @@ def test_a_run_writes_no_pickle(recipe, tmp_path):
 
 def test_the_held_out_losses_fall(tmp_path):
     recipe = small_recipe(
-        small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), optimisation={"max_steps": 60, "rows": 8}
+        small_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl"), optimisation={"max_steps": 40, "rows": 8}
     )
     start(recipe, tmp_path / "run", resume=False)
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
