@@ -76,7 +76,6 @@ class Playground:
         """Serve the page, print its address, and return after Ctrl+C."""
         options = self.options
         _reach_loopback_directly()
-        self.worker.start()
         try:
             self.blocks.launch(
                 server_name=f"[{options.host}]" if ":" in options.host else options.host,  # IPv6, as in a URL
@@ -100,6 +99,8 @@ class Playground:
             )
             _rest_while_idle(self.blocks)
             print(f"The playground is on {self.blocks.local_url.rstrip('/')} (Ctrl+C ends it)", flush=True)
+            # Not before: while it loads a model, the page would open seconds later.
+            self.worker.start()
             threading.Event().wait()
         except KeyboardInterrupt:
             pass

@@ -22,8 +22,24 @@ def test_the_product_is_that_of_a_linear_layer(rows):
         expected = F.linear(x.double(), weight.double(), None if shift is None else shift.double()).float()
         found = packed_linear.linear(x, weight, packed, shift)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-4)
-    if rows == 1:  # AR's product is the one without packing, bit by bit
+    if rows == 1:  # AR's product in one thread is the one without packing, bit by bit
         assert torch.equal(packed_linear.linear(x, weight, packed, bias), F.linear(x, weight, bias))
+
+
+@needs_onednn
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_threads_share_the_weights_of_one_row(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(1026, 600, generator=generator), torch.randn(1026, generator=generator)
+    x = torch.randn(1, 1, 600, generator=generator)
+    for shift in (None, bias):
+        expected = F.linear(x.double(), weight.double(), None if shift is None else shift.double()).float()
+        found = packed_linear.linear(x, weight, packed_linear.packed(weight), shift)
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-4)
+    weight = weight[:1025]  # not a multiple of the threads
+    torch.testing.assert_close(packed_linear.linear(x, weight, packed_linear.packed(weight), None), F.linear(x, weight))
 
 
 def test_small_narrow_and_very_large_weights_are_not_packed():
