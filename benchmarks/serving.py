@@ -39,7 +39,7 @@ from tqdm import tqdm
 import nbdiff_engine as nb
 from benchmarks.measuring import BenchmarkParser, Report, at_least, held_out_prompts, run, table
 from nbdiff_engine.decoding.settings import STRATEGIES
-from nbdiff_engine.model.checkpoint_folders import find_checkpoint
+from nbdiff_engine.model.description import describe
 from nbdiff_engine.serving.remote import RemoteServer
 
 START_SECONDS = 300.0  # that a server may take to load its model
@@ -220,7 +220,7 @@ def main() -> None:
                     turns = {"in the prefix cache": known, "not in it": new}
                     second[model] = {name: statistics.median(each) for name, each in turns.items() if each}
         if options.transformers:
-            folder, port = str(find_checkpoint(given)), free_port()
+            folder, port = str(describe(given).folder), free_port()  # of an adapter: its base
             command = [transformers_command(), "serve", folder, "--port", str(port), "--dtype", served.dtype]
             with server(command, port) as address:
                 measure(address, model, "transformers serve", folder, [("ar", {})])
