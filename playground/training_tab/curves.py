@@ -1,9 +1,9 @@
-"""The figures of training: losses, learning rate, held-out losses and probes, of one run or of several.
+"""The figures of training: losses, learning rate, memory, held-out losses and probes, of one run or of several.
 
 Pure functions of the logs of a run. A long run is reduced to MOST_POINTS points, always with the last step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import plotly.graph_objects as go
@@ -85,6 +85,33 @@ def rate(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
         add_line(figure, 1, "Gradient norm", *zip(*norms), f"%{{y:.3g}} {x.hover}")
         figure.data[-1].update(mode="lines", yaxis="y2")
         figure.update_layout(yaxis2={**_RIGHT, "title": "Gradient norm", "rangemode": "tozero"})
+    return figure
+
+
+def memory(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
+    """The memory of a run's main process, and of its GPU if it has one, with the GPU's use.
+
+    A run of an older version logged only the peak.
+    """
+    figure = _figure(x.title, "Memory (GB)", 200)
+    shown = thinned(metrics)
+    with_gpu = any(line.gpu_memory is not None for line in shown)
+    kinds: tuple[tuple[str, Callable[[StepFigures], int | None]], ...] = (
+        ("RAM", lambda line: line.process_memory),
+        ("GPU, held by PyTorch", lambda line: line.gpu_memory),
+        ("GPU, peak of tensors" if with_gpu else "Peak", lambda line: line.peak_memory),
+    )
+    for number, (name, value) in enumerate(kinds):
+        points = [(x.at(line.step), found / 1e9) for line in shown if (found := value(line)) is not None]
+        if points:
+            add_line(figure, number, name, *zip(*points), f"%{{y:.3g}} GB {x.hover}")
+            figure.data[-1].mode = "lines"
+    figure.update_yaxes(rangemode="tozero")
+    used = [(x.at(line.step), line.gpu_use) for line in shown if line.gpu_use is not None]
+    if used:
+        add_line(figure, len(kinds), "GPU use", *zip(*used), f"%{{y:.0f}} % {x.hover}")
+        figure.data[-1].update(mode="lines", yaxis="y2")
+        figure.update_layout(yaxis2={**_RIGHT, "title": "GPU use", "range": [0, 103], "ticksuffix": " %"})
     return figure
 
 

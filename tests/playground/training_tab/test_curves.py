@@ -47,6 +47,24 @@ def test_figures_have_steps_tokens_or_time_and_shaded_phases() -> None:
     assert curves.smoothed([1.0, 1.0, 1.0]) == [1.0, 1.0, 1.0]
 
 
+def test_memory_of_a_run_with_and_without_a_gpu() -> None:
+    on_gpu = [StepFigures(step, peak_memory=2 * 10**9, process_memory=10**9, gpu_memory=3 * 10**9) for step in (1, 2)]
+    on_gpu.append(dataclasses.replace(on_gpu[-1], step=3, gpu_use=96))
+    figure = curves.memory(on_gpu)
+    lines = {line.name: (list(line.x), list(line.y)) for line in figure.data}
+    assert lines == {
+        "RAM": ([1, 2, 3], [1, 1, 1]),
+        "GPU, held by PyTorch": ([1, 2, 3], [3, 3, 3]),
+        "GPU, peak of tensors": ([1, 2, 3], [2, 2, 2]),
+        "GPU use": ([3], [96]),
+    }
+    assert figure.data[-1].yaxis == "y2"
+    assert [line.name for line in curves.memory([StepFigures(1, peak_memory=5, process_memory=4)]).data] == [
+        "RAM",
+        "Peak",
+    ]
+
+
 def test_metrics_are_saved_as_csv() -> None:
     text = metrics_csv([StepFigures(1, loss=0.5), StepFigures(2, loss_mdm=1 / 3)])
     rows = list(csv.DictReader(io.StringIO(text)))

@@ -82,6 +82,9 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(page: Page,
     until_finished(page)
     expect(page.locator("#probe-text")).to_contain_text("5 <script>")
     expect(page.locator("#job-losses .annotation-text").nth(2)).to_be_visible()  # the phases of its growth
+    page.get_by_role("button", name="Learning rate, gradient, memory and GPU").click()
+    for line in ("Gradient norm", "RAM", "GPU, held by PyTorch", "GPU use"):
+        expect(page.locator("#job-machine .legendtext").filter(has_text=line)).to_be_visible()
     with page.expect_download() as waiting:
         page.locator("#job-csv").click()
     assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
