@@ -265,9 +265,12 @@ def _figure(x_title: str, y_title: str, height: int = _HEIGHT) -> go.Figure:
 
 def _sized(figure: go.Figure, sizes: Sequence[int]) -> None:
     """A linear axis from 0 whose ticks are the block sizes; without sizes whose labels would overlap."""
-    found = sorted(set(sizes))
-    largest = found[-1] if found else 1
-    ticks = [size for size in found if size == largest or (size >= largest / 16 and size <= largest * 0.6)]
+    largest = max(sizes, default=1)
+    ticks = [largest]
+    for size in sorted(set(sizes), reverse=True):
+        if ticks[-1] - size >= largest / 10:  # the height of a label, in a figure of 200 pixels
+            ticks.append(size)
+    ticks.reverse()
     figure.update_yaxes(tickmode="array", tickvals=ticks, range=[0, largest * 1.08])
 
 

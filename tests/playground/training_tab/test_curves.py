@@ -106,6 +106,9 @@ def test_block_growth_in_steps_is_shown_in_steps_also_where_the_end_is_not_known
     figure = curves.growth(blocks, None)
     assert list(figure.data[0].x) == [1, 101, 8001, 10_001]
     assert list(figure.data[0].y) == [1, 4, 16, 16]
+    assert figure.layout.yaxis.tickvals == (1, 4, 16)
     assert figure.layout.xaxis.title.text == "Step, of a run that ends after its epochs"
+    close = BlockGrowth(kind="list", sizes=(1, 2, 4, 8, 16), starts=(0, 1, 2, 3, 4), b_max=16)
+    assert curves.growth(close, 9).layout.yaxis.tickvals == (2, 4, 8, 16)  # the label of 1 would lie over that of 2
     shorter = curves.growth(blocks, 1000)
     assert (list(shorter.data[0].x), list(shorter.data[0].y)) == ([1, 101, 1000], [1, 4, 4])
