@@ -65,6 +65,19 @@ def test_memory_of_a_run_with_and_without_a_gpu() -> None:
     ]
 
 
+def test_a_figure_without_data_says_so() -> None:
+    run = [StepFigures(1, loss_ar=1.0)]
+    for figure, sentence in (
+        (curves.losses([]), curves.NO_STEP),
+        (curves.memory(run), curves.NOT_LOGGED),
+        (curves.overlaid({"a": run}, "loss_mdm", "MDM loss"), curves.NOT_MEASURED),
+        (curves.overlaid_points({"a": []}, "Accepted run"), curves.NOT_MEASURED),
+    ):
+        assert [each.text for each in figure.layout.annotations] == [sentence]
+        assert figure.layout.yaxis.showticklabels is False
+    assert curves.losses(run).layout.annotations == ()
+
+
 def test_metrics_are_saved_as_csv() -> None:
     text = metrics_csv([StepFigures(1, loss=0.5), StepFigures(2, loss_mdm=1 / 3)])
     rows = list(csv.DictReader(io.StringIO(text)))
