@@ -129,6 +129,9 @@ def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None
     expect(preview).to_contain_text("What is <b>it</b>?")
     expect(preview.locator(".masked").first).to_be_visible()
     expect(preview.get_by_role("img", name="Training mask of one document")).to_be_visible()
+    page.get_by_role("checkbox", name="LoRA", exact=True).check()
+    expect(preview).to_be_hidden()  # it is of other settings
+    page.get_by_role("checkbox", name="LoRA", exact=True).uncheck()
 
 
 def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job_is_deleted(
