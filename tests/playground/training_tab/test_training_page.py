@@ -150,3 +150,17 @@ def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job
     page.locator("#job-really").click()
     expect(page.locator("#jobs").filter(has_text="to be deleted")).to_have_count(0)
     expect(page.locator("#job")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_on_a_phone_nothing_of_the_training_tab_is_cut(browser: visiting.Browser, server: Server) -> None:
+    phone = {"viewport": {"width": 380, "height": 760}, "has_touch": True, "is_mobile": True}
+    with visiting.opened(browser, server, **phone) as page:
+        page.get_by_role("tab", name="Training").tap()
+        for tab, last in (("New job", "#job-start"), ("Compare", "#compare-log-scale label")):
+            page.get_by_role("tab", name=tab).tap()
+            expect(page.locator(last)).to_be_visible()
+            box = page.locator(last).bounding_box()
+            assert box["width"] > 80
+            assert box["x"] + box["width"] <= 380
+            assert page.evaluate("document.documentElement.scrollWidth") <= 380
