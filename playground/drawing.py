@@ -75,6 +75,16 @@ def add_line(
     )
 
 
+def said_if_empty(figure: go.Figure, sentence: str) -> go.Figure:
+    """The figure; without data, a sentence in place of the numbers that Plotly would invent for its axes."""
+    if not figure.data:
+        middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+        figure.add_annotation(text=sentence, showarrow=False, font={"size": 13}, **middle)
+        figure.update_xaxes(showticklabels=False)
+        figure.update_yaxes(showticklabels=False)
+    return figure
+
+
 def _plain(text: str) -> str:
     """A name without the HTML tags and the %{...} that Plotly would interpret."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

@@ -205,8 +205,10 @@ class ModelsTab:
             where.append("models from the hub")
         elif options.is_local:
             where.append("models that this machine has in its cache")
+        *first, last = where
+        kinds = f"{', '.join(first)} and {last}" if first else last
         return (
-            f"This server loads {', '.join(where)}; at most {options.max_models} at a time, each of at most "
+            f"This server loads {kinds}; at most {options.max_models} at a time, each of at most "
             f"{options.max_model_gb:g} GB, only from safetensors and GGUF files, and never runs code from a checkpoint."
         )
 

@@ -115,8 +115,10 @@ class BlockSizesTab:
             names, value=names[:2], multiselect=True, label="Models, one series each", visible=False, min_width=200
         )
         with gr.Row():
-            self.run_button = gr.Button("Run", variant="primary", min_width=110, elem_id="sweep-run")
-            self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=110, elem_id="sweep-stop")
+            self.run_button = gr.Button("Run", variant="primary", scale=0, min_width=150, elem_id="sweep-run")
+            self.stop_button = gr.Button(
+                "Stop", variant="stop", interactive=False, scale=0, min_width=150, elem_id="sweep-stop"
+            )
         self._build_results()
         self._wire(blocks)
 

@@ -1,14 +1,14 @@
-"""The figures of training: losses, learning rate, held-out losses and probes, of one run or of several.
+"""The figures of training: losses, learning rate, memory, held-out losses and probes, of one run or of several.
 
 Pure functions of the logs of a run. A long run is reduced to MOST_POINTS points, always with the last step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import plotly.graph_objects as go
 
-from playground.drawing import INK, add_line, blank
+from playground.drawing import INK, add_line, blank, said_if_empty
 from playground.training_tab.x_axis import STEPS, XAxis
 from training.recipe.block_schedule import BlockGrowth
 from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
@@ -16,6 +16,9 @@ from training.run.log_lines import HeldOutEvaluation, Probe, StepFigures
 Line = TypeVar("Line")
 Compared = Literal["loss_mdm", "loss_ar", "block_size"]  # fields of StepFigures
 
+NO_STEP = "There is no step yet."
+NOT_LOGGED = "This run did not log its memory."
+NOT_MEASURED = "None of these runs measures it."
 MOST_POINTS = 400  # per line of a figure
 _HEIGHT = 260  # pixels
 _NATS = "nats per token"
@@ -68,12 +71,12 @@ def losses(metrics: Sequence[StepFigures], log: bool = False, x: XAxis = STEPS, 
             places, values = zip(*points)
             add_line(figure, number, name, places, smoothed(values) if smooth else values, f"%{{y:.3f}} {x.hover}")
             figure.data[-1].mode = "lines"
-    return _phased(_logged(figure, log), metrics, x)
+    return said_if_empty(_phased(_logged(figure, log), metrics, x), NO_STEP)
 
 
 def rate(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
     """The learning rate and the norm of the gradient of each step."""
-    figure = _figure(x.title, "Learning rate", 200)
+    figure = _figure(x.title, "Learning rate")
     shown = thinned(metrics)
     if shown:
         places, rates = [x.at(line.step) for line in shown], [line.lr for line in shown]
@@ -85,7 +88,34 @@ def rate(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
         add_line(figure, 1, "Gradient norm", *zip(*norms), f"%{{y:.3g}} {x.hover}")
         figure.data[-1].update(mode="lines", yaxis="y2")
         figure.update_layout(yaxis2={**_RIGHT, "title": "Gradient norm", "rangemode": "tozero"})
-    return figure
+    return said_if_empty(figure, NO_STEP)
+
+
+def memory(metrics: Sequence[StepFigures], x: XAxis = STEPS) -> go.Figure:
+    """The memory of a run's main process, and of its GPU if it has one, with the GPU's use.
+
+    A run of an older version logged only the peak.
+    """
+    figure = _figure(x.title, "Memory (GB)")
+    shown = thinned(metrics)
+    with_gpu = any(line.gpu_memory is not None for line in shown)
+    kinds: tuple[tuple[str, Callable[[StepFigures], int | None]], ...] = (
+        ("RAM", lambda line: line.process_memory),
+        ("GPU, held by PyTorch", lambda line: line.gpu_memory),
+        ("GPU, peak of tensors" if with_gpu else "Peak", lambda line: line.peak_memory),
+    )
+    for number, (name, value) in enumerate(kinds):
+        points = [(x.at(line.step), found / 1e9) for line in shown if (found := value(line)) is not None]
+        if points:
+            add_line(figure, number, name, *zip(*points), f"%{{y:.3g}} GB {x.hover}")
+            figure.data[-1].mode = "lines"
+    figure.update_yaxes(rangemode="tozero")
+    used = [(x.at(line.step), line.gpu_use) for line in shown if line.gpu_use is not None]
+    if used:
+        add_line(figure, len(kinds), "GPU use", *zip(*used), f"%{{y:.0f}} % {x.hover}")
+        figure.data[-1].update(mode="lines", yaxis="y2")
+        figure.update_layout(yaxis2={**_RIGHT, "title": "GPU use", "range": [0, 103], "ticksuffix": " %"})
+    return said_if_empty(figure, NOT_LOGGED if shown else NO_STEP)
 
 
 def held_out(
@@ -106,8 +136,8 @@ def held_out(
             name = "1 = AR" if size == 1 else f"blocks of {size}"
             add_line(figure, number, name, *zip(*points), f"%{{y:.3f}} {x.hover}")
             figure.data[-1].mode = "lines+markers"
-    figure.update_yaxes(rangemode="nonnegative")  # without a point, plotly would begin at -1
-    return _phased(figure, metrics, x)
+    figure.update_yaxes(rangemode="nonnegative")
+    return said_if_empty(_phased(figure, metrics, x), "Nothing is measured yet.")
 
 
 def acceptance(evaluations: Sequence[HeldOutEvaluation], x: XAxis = STEPS) -> go.Figure:
@@ -164,7 +194,7 @@ def overlaid(runs: Mapping[str, Sequence[StepFigures]], key: Compared, title: st
             add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
             figure.data[-1].mode = "lines"
             figure.data[-1].line.shape = "hv" if key == "block_size" else "linear"
-    return _logged(figure, log)
+    return said_if_empty(_logged(figure, log), NOT_MEASURED)
 
 
 def overlaid_points(runs: Mapping[str, Sequence[tuple[int, float]]], title: str) -> go.Figure:
@@ -175,7 +205,7 @@ def overlaid_points(runs: Mapping[str, Sequence[tuple[int, float]]], title: str)
             add_line(figure, number, name, *zip(*points), "%{y:.4g} at step %{x}")
             figure.data[-1].mode = "lines+markers"
     figure.update_yaxes(rangemode="tozero")
-    return figure
+    return said_if_empty(figure, NOT_MEASURED)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -238,9 +268,12 @@ def _figure(x_title: str, y_title: str, height: int = _HEIGHT) -> go.Figure:
 
 def _sized(figure: go.Figure, sizes: Sequence[int]) -> None:
     """A linear axis from 0 whose ticks are the block sizes; without sizes whose labels would overlap."""
-    found = sorted(set(sizes))
-    largest = found[-1] if found else 1
-    ticks = [size for size in found if size == largest or (size >= largest / 16 and size <= largest * 0.6)]
+    largest = max(sizes, default=1)
+    ticks = [largest]
+    for size in sorted(set(sizes), reverse=True):
+        if ticks[-1] - size >= largest / 10:  # the height of a label, in a figure of 200 pixels
+            ticks.append(size)
+    ticks.reverse()
     figure.update_yaxes(tickmode="array", tickvals=ticks, range=[0, largest * 1.08])
 
 

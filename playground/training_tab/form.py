@@ -152,12 +152,7 @@ class JobForm:
         self.need = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-need")
         self.said = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="job-said")
         gr.Markdown("Block size in the run", elem_classes="plot-title")
-        self.growth = gr.Plot(
-            _growth(recipe),
-            show_label=False,
-            container=False,
-            elem_id="job-growth",
-        )
+        self.growth = gr.Plot(_growth(recipe), show_label=False, container=False, elem_id="job-growth")
         gr.Markdown("### 4 Train", elem_classes="step")
         with gr.Row(elem_classes="asking"):
             for part in (self.parts.name, self.parts.max_steps, self.parts.epochs):
@@ -187,20 +182,22 @@ class JobForm:
         # The length is given in one way, so an entry in one field empties the other.
         for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
             changes.append(used.input(_emptied, used, other, **last).then(self.described, form, described, **QUIET))
-        own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization)
+        own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization, parts.name)
         edited = [each.input for each in form if each not in own]
         changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
         chosen = parts.preset.input(
             self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **last
         )
         changes.append(chosen.then(self.described, form, described, **QUIET))
+        needed = [self.need, self.preview_shown]
         for change in changes:
-            change.then(self.needed, form, self.need, **QUIET)
+            change.then(self.needed, form, needed, **QUIET)
+        parts.name.input(lambda: "", None, self.said, **last)
         quietly = [self.growth, self.command]
         ticked = self.trackers.wire(self._field("saving.trackers"), self.said)
         ticked.then(self.described_quietly, form, quietly, **QUIET)
         columns = self._field("data.columns")
-        self.own_data.wire(columns, self.described_quietly, form, quietly)
+        self.own_data.wire(columns, self.data_changed, form, [*quietly, *needed])
         self.estimate.click(self.estimated, form, [self.need, self.said], show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
         self.download.click(self.as_yaml, form, [self._yaml, self._file_name, self.said], **QUIET).then(
@@ -243,6 +240,10 @@ class JobForm:
     def described_quietly(self, *form: Any) -> Updates:
         """The same, but the sentence beside the buttons stays."""
         return {part: updates for part, updates in self.described(*form).items() if part is not self.said}
+
+    def data_changed(self, *form: Any) -> Updates:
+        """What follows from other data: schedule and command, estimate, no preview. What is said of a file stays."""
+        return {**self.described_quietly(*form), **self.needed(*form)}
 
     def choose(self, preset: Any, base: Any = None, data: Any = None) -> Updates:
         """Fill the form with the values of a preset. base, data: as they are in the form; they stay where the preset
@@ -309,12 +310,13 @@ class JobForm:
             return {self.need: "", self.said: refused(error)}
 
     def needed(self, *form: Any) -> Updates:
-        """The estimate after a change, if it takes no data, no download and no conversion. An error is shown by
-        `described`."""
+        """The estimate after a change, if it takes no data, no download and no conversion; and no preview, because the
+        one there was is of other settings. An error is shown by `described`."""
+        hidden = {self.preview_shown: gr.update(value="", visible=False)}
         try:
-            return {self.need: say(estimates.at_once(self.asked(*form).recipe()))}
+            return {self.need: say(estimates.at_once(self.asked(*form).recipe())), **hidden}
         except NBDiffError:
-            return {self.need: ""}
+            return {self.need: "", **hidden}
 
     def previewed(self, *form: Any) -> Updates:
         """Show what the run would read: documents, noised copies, and the attention mask."""

@@ -122,8 +122,11 @@ class Watch:
                 gr.Markdown("#### Held-out documents")
                 self.held_out = gr.Plot(show_label=False, container=False, elem_id="job-held-out")
         self.probes.build()
-        with gr.Accordion("Learning rate and gradient", open=False):
-            self.rate = gr.Plot(show_label=False, container=False, elem_id="job-rate")
+        with gr.Accordion("Learning rate, gradient, memory and GPU", open=False, elem_id="job-machine"), gr.Row():
+            with gr.Column(min_width=320):
+                self.rate = gr.Plot(show_label=False, container=False, elem_id="job-rate")
+            with gr.Column(min_width=320):
+                self.memory = gr.Plot(show_label=False, container=False, elem_id="job-memory")
         with gr.Accordion("Log", open=True):
             self.log = gr.Textbox(
                 show_label=False,
@@ -160,6 +163,7 @@ class Watch:
             self.hub.ask,
             self.losses,
             self.rate,
+            self.memory,
             self.held_out,
             self.log,
             self.command,
@@ -306,6 +310,7 @@ class Watch:
         if new("curves"):
             updates[self.losses] = curves.losses(metrics, view.log, along, view.smooth)
             updates[self.rate] = curves.rate(metrics, along)
+            updates[self.memory] = curves.memory(metrics, along)
         if new("held_out"):
             updates[self.held_out] = curves.held_out(self.jobs.evaluations(job.id), metrics, along)
         if new("buttons"):

@@ -32,7 +32,11 @@ def write(folder: Path, steps: int = STEPS) -> Path:
                 "tokens_seen": 1000 * step,
                 "tokens_per_second": 900.0,
                 "seconds": 1.0 * step,
+                "gradient_norm": 0.5,
                 "peak_memory": 800_000_000,
+                "process_memory": 700_000_000,
+                "gpu_memory": 900_000_000,
+                "gpu_use": 87,
             }
         )
         if step in SAVED:

@@ -19,6 +19,9 @@ _PAIRS = (
     ("question", "response"),
     ("query", "response"),
     ("input", "output"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("instruction", "answer"),
 )
 _BESIDE_NAMES = {"system": ("system", "system_prompt"), "history": ("history",), "tools": ("tools",)}
 _INPUTS = ("input", "context")  # the material of an instruction

@@ -27,7 +27,10 @@ class StepFigures:
     tokens_seen: int | None = None  # clean tokens since the start of the run
     tokens_per_second: float | None = None
     seconds: float | None = None  # of training since the start of the run
-    peak_memory: int | None = None  # bytes
+    peak_memory: int | None = None  # bytes since the start of the process: tensors on the GPU, without one all RAM
+    process_memory: int | None = None  # bytes of RAM of the main process
+    gpu_memory: int | None = None  # bytes that PyTorch holds on the GPU of the main process
+    gpu_use: int | None = None  # percent of the last sample period in which that GPU computed
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -30,7 +30,7 @@ from training.run.evaluating import Evaluator
 from training.run.finishing import Finished, write_final
 from training.run.interruption import Interruption
 from training.run.log_lines import StepFigures
-from training.run.machine import peak_memory, require_compiler
+from training.run.machine import gpu_memory, gpu_use, peak_memory, process_memory, require_compiler
 from training.run.optimizers import make_optimizers, rate_at
 from training.run.probing import probe_prompts, probe_safely, probes_by_default
 from training.run.run_folder import RunFolder
@@ -222,6 +222,9 @@ class Trainer:
             tokens_per_second=data.tokens / seconds,
             seconds=self.progress.seconds,
             peak_memory=peak_memory(self.accelerator.device),
+            process_memory=process_memory(),
+            gpu_memory=gpu_memory(self.accelerator.device),
+            gpu_use=gpu_use(self.accelerator.device),
         )
 
     def _ar_weight(self, fraction: float) -> float:

@@ -47,6 +47,37 @@ def test_figures_have_steps_tokens_or_time_and_shaded_phases() -> None:
     assert curves.smoothed([1.0, 1.0, 1.0]) == [1.0, 1.0, 1.0]
 
 
+def test_memory_of_a_run_with_and_without_a_gpu() -> None:
+    on_gpu = [StepFigures(step, peak_memory=2 * 10**9, process_memory=10**9, gpu_memory=3 * 10**9) for step in (1, 2)]
+    on_gpu.append(dataclasses.replace(on_gpu[-1], step=3, gpu_use=96))
+    figure = curves.memory(on_gpu)
+    lines = {line.name: (list(line.x), list(line.y)) for line in figure.data}
+    assert lines == {
+        "RAM": ([1, 2, 3], [1, 1, 1]),
+        "GPU, held by PyTorch": ([1, 2, 3], [3, 3, 3]),
+        "GPU, peak of tensors": ([1, 2, 3], [2, 2, 2]),
+        "GPU use": ([3], [96]),
+    }
+    assert figure.data[-1].yaxis == "y2"
+    assert [line.name for line in curves.memory([StepFigures(1, peak_memory=5, process_memory=4)]).data] == [
+        "RAM",
+        "Peak",
+    ]
+
+
+def test_a_figure_without_data_says_so() -> None:
+    run = [StepFigures(1, loss_ar=1.0)]
+    for figure, sentence in (
+        (curves.losses([]), curves.NO_STEP),
+        (curves.memory(run), curves.NOT_LOGGED),
+        (curves.overlaid({"a": run}, "loss_mdm", "MDM loss"), curves.NOT_MEASURED),
+        (curves.overlaid_points({"a": []}, "Accepted run"), curves.NOT_MEASURED),
+    ):
+        assert [each.text for each in figure.layout.annotations] == [sentence]
+        assert figure.layout.yaxis.showticklabels is False
+    assert curves.losses(run).layout.annotations == ()
+
+
 def test_metrics_are_saved_as_csv() -> None:
     text = metrics_csv([StepFigures(1, loss=0.5), StepFigures(2, loss_mdm=1 / 3)])
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -88,6 +119,9 @@ def test_block_growth_in_steps_is_shown_in_steps_also_where_the_end_is_not_known
     figure = curves.growth(blocks, None)
     assert list(figure.data[0].x) == [1, 101, 8001, 10_001]
     assert list(figure.data[0].y) == [1, 4, 16, 16]
+    assert figure.layout.yaxis.tickvals == (1, 4, 16)
     assert figure.layout.xaxis.title.text == "Step, of a run that ends after its epochs"
+    close = BlockGrowth(kind="list", sizes=(1, 2, 4, 8, 16), starts=(0, 1, 2, 3, 4), b_max=16)
+    assert curves.growth(close, 9).layout.yaxis.tickvals == (2, 4, 8, 16)  # the label of 1 would lie over that of 2
     shorter = curves.growth(blocks, 1000)
     assert (list(shorter.data[0].x), list(shorter.data[0].y)) == ([1, 101, 1000], [1, 4, 4])

@@ -82,6 +82,9 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(page: Page,
     until_finished(page)
     expect(page.locator("#probe-text")).to_contain_text("5 <script>")
     expect(page.locator("#job-losses .annotation-text").nth(2)).to_be_visible()  # the phases of its growth
+    page.get_by_role("button", name="Learning rate, gradient, memory and GPU").click()
+    for line in ("Gradient norm", "RAM", "GPU, held by PyTorch", "GPU use"):
+        expect(page.locator("#job-machine .legendtext").filter(has_text=line)).to_be_visible()
     with page.expect_download() as waiting:
         page.locator("#job-csv").click()
     assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
@@ -126,6 +129,9 @@ def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None
     expect(preview).to_contain_text("What is <b>it</b>?")
     expect(preview.locator(".masked").first).to_be_visible()
     expect(preview.get_by_role("img", name="Training mask of one document")).to_be_visible()
+    page.get_by_role("checkbox", name="LoRA", exact=True).check()
+    expect(preview).to_be_hidden()  # it is of other settings
+    page.get_by_role("checkbox", name="LoRA", exact=True).uncheck()
 
 
 def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job_is_deleted(
@@ -144,3 +150,17 @@ def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job
     page.locator("#job-really").click()
     expect(page.locator("#jobs").filter(has_text="to be deleted")).to_have_count(0)
     expect(page.locator("#job")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_on_a_phone_nothing_of_the_training_tab_is_cut(browser: visiting.Browser, server: Server) -> None:
+    phone = {"viewport": {"width": 380, "height": 760}, "has_touch": True, "is_mobile": True}
+    with visiting.opened(browser, server, **phone) as page:
+        page.get_by_role("tab", name="Training").tap()
+        for tab, last in (("New job", "#job-start"), ("Compare", "#compare-log-scale label")):
+            page.get_by_role("tab", name=tab).tap()
+            expect(page.locator(last)).to_be_visible()
+            box = page.locator(last).bounding_box()
+            assert box["width"] > 80
+            assert box["x"] + box["width"] <= 380
+            assert page.evaluate("document.documentElement.scrollWidth") <= 380

@@ -216,6 +216,8 @@ def test_a_template_that_refuses_and_a_missing_template_raise_one_sentence():
         (["instruction", "output"], {}, ("prompt", "instruction", "output")),
         (["output", "input", "instruction"], {}, ("prompt", "instruction", "output", "input")),
         (["input", "output"], {}, ("prompt", "input", "output")),
+        (["id", "prompt", "answer"], {}, ("prompt", "prompt", "answer")),
+        (["prompt", "question", "answer"], {}, ("prompt", "question", "answer")),
         (["query", "Response"], {}, ("prompt", "query", "Response")),
         (["prompt", "completion", "messages"], {}, ("messages", "messages")),
         (["prompt", "completion", "messages"], {"raw": True}, ("prompt", "prompt", "completion")),

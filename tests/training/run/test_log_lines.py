@@ -21,6 +21,9 @@ LINE = {
     "tokens_per_second": 512.5,
     "seconds": 2.0,
     "peak_memory": 4096,
+    "process_memory": 8192,
+    "gpu_memory": 6144,
+    "gpu_use": 97,
 }
 
 
