@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.errors import SettingError, brief, brief_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +113,31 @@ def words_of(value: Any) -> Any:
 
 
 def integers_from(name: str, value: Any) -> Any:
-    """The integers of a list, or of a text with spaces between them; pydantic checks them. Raises ValueError."""
+    """The integers of a list, or of a text with spaces between them; pydantic checks them. Raises SettingError."""
     if value is None:
         return ()
     parts = [value] if isinstance(value, int) else value
     parts = _words(name, parts) if isinstance(value, str) or _all_texts(parts) else parts
     if isinstance(parts, Iterable) and any(isinstance(each, bool) for each in parts):
-        raise ValueError(f"{name} is {brief(value)}; it must be a list of token ids")
+        raise SettingError.of(name, brief(value), "it must be a list of token ids")
     return parts
 
 
 def pairs_from(name: str, value: Any) -> Any:
-    """The table of a dict, or of texts like "13=-5"; pydantic checks its numbers. Raises ValueError."""
+    """The table of a dict, or of texts like "13=-5"; pydantic checks its numbers. Raises SettingError."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
         if any(isinstance(each, bool) for each in (*value, *value.values())):
-            raise ValueError(f"{name} is {brief(dict(value))}; it must give a number for each token id")
+            raise SettingError.of(name, brief(dict(value)), "it must give a number for each token id")
         return value
     found: dict[str, str] = {}
     for word in _words(name, value):
         key, sign, number = (each.strip() for each in word.partition("="))
         if not sign or not key or not number:
-            raise ValueError(f"{name} has {brief(word)}; give token id=number, as in 13=-5")
+            raise SettingError.of(name, "", f"has {brief(word)}; give token id=number, as in 13=-5")
         if key in found:
-            raise ValueError(f"{name} has the token id {brief_text(key)} twice")
+            raise SettingError.of(name, "", f"has the token id {brief_text(key)} twice")
         found[key] = number
     return found
 
@@ -145,7 +145,7 @@ def pairs_from(name: str, value: Any) -> Any:
 def _words(name: str, value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not _all_texts(texts):
-        raise ValueError(f"{name} is {brief(value)}; it is a list, or a text with spaces between its parts")
+        raise SettingError.of(name, brief(value), "it is a list, or a text with spaces between its parts")
     return [word for text in texts for word in text.split()]
 
 

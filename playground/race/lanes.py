@@ -11,7 +11,6 @@ from nbdiff_engine.decoding.settings import STRATEGIES
 from nbdiff_engine.errors import ServerError, brief
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
-from playground.page_words import LaneError
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
@@ -78,9 +77,8 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
             f"{options.max_prompt_chars:,}."
         )
     if spec.max_new_tokens > options.max_new_tokens:
-        raise SettingError(
-            f"max_new_tokens is {brief(spec.max_new_tokens)}; this server allows at most {options.max_new_tokens:,}."
-        )
+        limit = f"this server allows at most {options.max_new_tokens:,}"
+        raise SettingError.of("max_new_tokens", brief(spec.max_new_tokens), limit)
 
 
 def guarded(
@@ -134,7 +132,8 @@ def _checked_job(loaded: LaneModels, spec: RunSpec, index: int) -> LaneJob:
     except (PromptError, ServerError):
         raise  # of all lanes, not of this one
     except NBDiffError as error:
-        raise LaneError(index + 1, str(error)) from error
+        error.field = ("lanes", index, *error.field)
+        raise
 
 
 def _job(loaded: LaneModels, spec: RunSpec, lane: LaneSpec) -> LaneJob:

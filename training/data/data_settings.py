@@ -118,7 +118,7 @@ class DataSettings(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise RecipeError(first_problem(error).rstrip(".") + ".") from error
+            raise RecipeError(f"{first_problem(error)}.") from error
 
     @field_validator("held_out", "limit", "seed", mode="before")
     @classmethod
