@@ -20,6 +20,7 @@ LABELS = {
     "policies": "Policies",
     "models": "Models",
     "lanes": "Lanes",
+    "--repo": "Repository",
 }
 
 

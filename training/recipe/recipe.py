@@ -263,13 +263,18 @@ class Recipe(Section):
         except ValidationError as error:
             raise RecipeError(f"The recipe {brief_text(name)} is not valid: {first_problem(error)}.") from error
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The inputs that are still to be given, of "base" and "data"."""
+        base = ("base",) if self.kind == "adapt" and self.base is None else ()
+        return (*base, "data") if self.data.source is None else base
+
     def require_inputs(self, data: bool = True) -> None:
         """Raise RecipeError, one sentence, if the base or the data is still to be given. data: False for no data."""
-        missing = [("base checkpoint", "--base")] if self.kind == "adapt" and self.base is None else []
-        missing += [("data", "--data")] if data and self.data.source is None else []
+        missing = [each for each in self.missing if data or each != "data"]
         if missing:
-            names, options = zip(*missing)
-            raise RecipeError(f"The recipe names no {' and no '.join(names)}; give {' and '.join(options)}.")
+            names = ["base checkpoint" if each == "base" else each for each in missing]
+            raise RecipeError(f"The recipe names no {' and no '.join(names)}", give=missing)
 
     def to_yaml(self) -> str:
         """All resolved settings, as YAML that `read` accepts."""
