@@ -17,6 +17,15 @@ _BOUNDS = {
     "less_than": ("below", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+# pydantic's types of errors about the kind of a value: what it must be.
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "names with values"),
+    "string_type": "text",
+}
 
 
 class NBDiffError(ValueError):
@@ -91,6 +100,8 @@ def setting_error(error: ValidationError, ranges: Mapping[str, str] | None = Non
     if problem["type"] in _BOUNDS or problem["type"] == "finite_number":
         must_be = (ranges or {}).get(field) or _missed_bound(problem)
         return SettingError.of(path, _number(problem["input"]), f"it must be {must_be}")
+    if problem["type"] in _KINDS:
+        return SettingError.of(path, brief(problem["input"]), f"it must be {_KINDS[problem['type']]}")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return SettingError.of(path, brief(problem["input"]), brief_text(message, 200).removesuffix("."))
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -49,6 +49,7 @@ class SettingField:
     least: float | None = None
     above_least: bool = False  # `least` itself is out of range
     most: float | None = None
+    below_most: bool = False  # `most` itself is out of range
 
     @property
     def range(self) -> str | None:
@@ -56,7 +57,7 @@ class SettingField:
         if self.form.must_be is not None or self.kind != "number":
             return self.form.must_be
         low = None if self.least is None else f"{'above' if self.above_least else 'at least'} {self.least:g}"
-        high = "finite" if self.most is None else f"at most {self.most:g}"
+        high = "finite" if self.most is None else f"{'below' if self.below_most else 'at most'} {self.most:g}"
         return high if low is None else f"{low} and {high}"
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
         tuple[int, ...]: "integers",
         dict[int, float]: "pairs",
     }
-    above, least, most = (_last(info, bound) for bound in (Gt, Ge, Le))
+    above, least, below, most = (_last(info, bound) for bound in (Gt, Ge, Lt, Le))
     return SettingField(
         name=name,
         kind="choice" if get_origin(kind) is Literal else kinds[kind],
@@ -94,7 +95,8 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
         choices=get_args(kind) if get_origin(kind) is Literal else (),
         least=above.gt if above is not None else least.ge if least is not None else None,
         above_least=above is not None,
-        most=None if most is None else most.le,
+        most=below.lt if below is not None else most.le if most is not None else None,
+        below_most=below is not None,
     )
 
 

@@ -59,7 +59,10 @@ def test_a_missing_field_is_named_and_other_errors_repeat_the_value():
     with pytest.raises(ValidationError) as caught:
         Form.model_validate({})
     assert first_problem(caught.value) == "'name' is missing"
-    assert problem(width="wide").startswith("width is 'wide'; input should be a valid integer")
+    assert problem(kind=["plain"]) == "kind is ['plain']; choose one of plain, striped"
+    for value in ("wide", 2.5, None, []):
+        assert problem(width=value) == f"width is {value!r}; it must be a whole number"
+    assert problem(part=5) == "part is 5; it must be names with values"
 
 
 def test_an_error_about_a_field_has_its_parts():

@@ -47,12 +47,14 @@ def loaded() -> LoadedModels:
     [
         ({"threshold": 2}, "Lane 2, Threshold: 2 is not allowed; it must be above 0 and at most 1."),
         ({"seed": -1}, "Lane 2, Seed: -1 is not allowed; it must be from 0 to 2^63 - 1."),
-        ({"block_size": 2.5}, "Lane 2, Block size: 2.5 is not allowed; input should be a valid integer"),
+        ({"block_size": 2.5}, "Lane 2, Block size: 2.5 is not allowed; it must be a whole number."),
         ({"unmasking": "magic"}, "Lane 2, Unmasking policy: 'magic' is not allowed; choose one of"),
         ({"model": "nosuch"}, "Lane 2: No model 'nosuch' is loaded; there are nano, nano-ar."),
         ({"model": "nano-ar"}, "Lane 2: nano-ar is an autoregressive checkpoint"),
         ({"logit_bias": ["5"]}, "Lane 2, Logit bias: it has '5'; give token id=number"),
         ({"logit_bias": ["5=200"]}, "Lane 2, Logit bias: it has 200 for token 5; it must be from -100 to 100."),
+        ({"threshold": "0,9"}, "Lane 2, Threshold: '0,9' is not allowed; it must be a number."),
+        ({"draft_confidence": 1}, "Lane 2, Draft confidence: 1 is not allowed; it must be at least 0 and below 1."),
         ({"sub_block_size": 32}, "Lane 2, Sub-block size: 32 is not allowed; it must be at most the block size, 16."),
         ({"strategy": "beam"}, "Lane 2, Strategy: 'beam' is not allowed; choose one of ar, block_diffusion, "),
     ],
@@ -80,9 +82,9 @@ def test_a_lane_that_is_off_counts(loaded: LoadedModels) -> None:
     ("fields", "words"),
     [
         ({"max_new_tokens": None}, "Max new tokens: it is empty; give a whole number."),
-        ({"lanes": "<b>"}, "Lanes: '<b>' is not allowed; input should be a valid tuple."),
-        ({"lanes": ["a; b"]}, "Lane 1: 'a; b' is not allowed; input should be a valid dictionary"),
-        ({"raw": 5}, "raw is 5; input should be a valid boolean"),
+        ({"lanes": "<b>"}, "Lanes: '<b>' is not allowed; it must be a list."),
+        ({"lanes": ["a; b"]}, "Lane 1: 'a; b' is not allowed; it must be names with values."),
+        ({"raw": 5}, "raw is 5; it must be true or false."),
         ({"lanes": [{**LANE, "speed": 5}]}, "'lanes.0.speed' is not known here."),
     ],
 )
