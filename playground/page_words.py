@@ -5,6 +5,7 @@ The engine names a setting as Python code does: "threshold is 2; it must be abov
 """
 
 import html
+from collections.abc import Mapping
 
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
@@ -20,18 +21,19 @@ LABELS = {
     "policies": "Policies",
     "models": "Models",
     "lanes": "Lanes",
-    "--repo": "Repository",
 }
 
 
-def in_page_words(error: Exception) -> str:
-    """The sentence of an error for a visitor of the page."""
+def in_page_words(error: Exception, labels: Mapping[str, str] = LABELS) -> str:
+    """The sentence of an error for a visitor of the page. labels: of the form's fields, by dotted name."""
     path = error.field if isinstance(error, NBDiffError) else ()
     where = []
     if path[:1] == ("lanes",) and len(path) > 1:
         where, path = [f"Lane {path[1] + 1}"], path[2:]
-    if path and (where or path[0] in LABELS):
-        where.append(LABELS.get(path[0], str(path[0])))
+    names = [".".join(map(str, path[:end])) for end in range(len(path), 0, -1)]  # an item of a list is in its field
+    label = next((labels[name] for name in names if name in labels), names[-1] if where and names else None)
+    if label is not None:
+        where.append(label)
     if not where:
         return str(error)
     says = str(error)

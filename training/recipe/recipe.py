@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from nbdiff_engine.errors import brief_text, first_problem
+from nbdiff_engine.errors import brief_text, setting_error
 from training.data.data_settings import DataSettings
 from training.errors import RecipeError
 from training.recipe.block_schedule import BlockGrowth
@@ -261,7 +261,10 @@ class Recipe(Section):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise RecipeError(f"The recipe {brief_text(name)} is not valid: {first_problem(error)}.") from error
+            problem = setting_error(error)
+            refused = RecipeError(f"The recipe {brief_text(name)} is not valid: {problem}")
+            refused.field, refused.value, refused.rule = problem.field, problem.value, problem.rule
+            raise refused from error
 
     @property
     def missing(self) -> tuple[str, ...]:
