@@ -5,7 +5,7 @@ shows it, and Python code can catch it. It is also a `ValueError`, because a val
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -17,10 +17,40 @@ _BOUNDS = {
     "less_than": ("below", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+# pydantic's types of errors about the kind of a value: what it must be.
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "names with values"),
+    "string_type": "text",
+}
 
 
 class NBDiffError(ValueError):
-    """Base class of the engine's errors; a message names the value, its limit and what to do."""
+    """Base class of the engine's errors; a message names the value, its limit and what to do.
+
+    An error about one field also has its parts, so that a page can write the sentence with labels of its own.
+    field: its name, after the names and indices of what it is in, as ("lanes", 1, "threshold"); () for other errors.
+    value, rule: as in `of`.
+    """
+
+    field: tuple[str | int, ...] = ()
+    value: str = ""
+    rule: str = ""
+
+    @classmethod
+    def of(cls, field: str | tuple[str | int, ...], value: str, rule: str) -> Self:
+        """An error about one field: "threshold is 2; it must be at most 1." value: "2"; rule: "it must be at most 1".
+
+        value: brief text; "" if the rule says all that is to be said of the field: "stop_token_ids has -1; ..."
+        """
+        path = (field,) if isinstance(field, str) else field
+        name = ".".join(map(str, path))
+        error = cls(f"{name} is {value}; {rule}." if value else f"{name} {rule}.")
+        error.field, error.value, error.rule = path, value, rule
+        return error
 
 
 class CheckpointError(NBDiffError):
@@ -43,28 +73,37 @@ class ServerError(NBDiffError):
     """A server that was asked to decode cannot be reached, refuses the caller, or has ended."""
 
 
-def first_problem(error: ValidationError, ranges: Mapping[str, str] | None = None) -> str:
-    """The first problem of a pydantic validation, as one sentence.
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic validation as the rest of a sentence, without its period."""
+    return str(setting_error(error)).removesuffix(".")
+
+
+def setting_error(error: ValidationError, ranges: Mapping[str, str] | None = None) -> SettingError:
+    """The first problem of a pydantic validation, as one sentence and as data.
 
     ranges: the range of a field in words, by its name. For a field without an entry the sentence names the bound that
     the value violates.
     """
     problem = error.errors(include_url=False)[0]
     if problem["type"] == "value_error":  # raised by one of our validators: already a sentence
-        return str(problem["ctx"]["error"])
-    field = ".".join(str(part) for part in problem["loc"])
+        raised = problem["ctx"]["error"]
+        return raised if isinstance(raised, SettingError) else SettingError(f"{str(raised).removesuffix('.')}.")
+    path = problem["loc"]
+    field = ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
-        return f"{field!r} is not known here"
+        return SettingError(f"{field!r} is not known here.")
     if problem["type"] == "missing":
-        return f"{field!r} is missing"
+        return SettingError(f"{field!r} is missing.")
     if problem["type"] == "literal_error":
         names = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{field} is {brief(problem['input'])}; choose one of {names}"
+        return SettingError.of(path, brief(problem["input"]), f"choose one of {names}")
     if problem["type"] in _BOUNDS or problem["type"] == "finite_number":
         must_be = (ranges or {}).get(field) or _missed_bound(problem)
-        return f"{field} is {_number(problem['input'])}; it must be {must_be}"
+        return SettingError.of(path, _number(problem["input"]), f"it must be {must_be}")
+    if problem["type"] in _KINDS:
+        return SettingError.of(path, brief(problem["input"]), f"it must be {_KINDS[problem['type']]}")
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{field} is {brief(problem['input'])}: {brief_text(message, 200)}"
+    return SettingError.of(path, brief(problem["input"]), brief_text(message, 200).removesuffix("."))
 
 
 def _missed_bound(problem: Any) -> str:

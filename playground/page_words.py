@@ -5,9 +5,9 @@ The engine names a setting as Python code does: "threshold is 2; it must be abov
 """
 
 import html
-import re
+from collections.abc import Mapping
 
-from nbdiff_engine import SettingError
+from nbdiff_engine import NBDiffError
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
 
 LABELS = {
@@ -22,38 +22,24 @@ LABELS = {
     "models": "Models",
     "lanes": "Lanes",
 }
-_FIELD = re.compile(r"^(?:lanes\.(?P<lane>\d+)\.?)?(?P<field>[a-z_]*)(?:\.\d+)*(?P<verb> is | has )(?P<rest>.*)$", re.S)
 
 
-class LaneError(SettingError):
-    """An error in the settings of one lane. number: of the lane, from 1."""
-
-    def __init__(self, number: int, sentence: str):
-        super().__init__(sentence)
-        self.number = number
-
-
-def in_page_words(error: Exception) -> str:
-    """The sentence of an error for a visitor of the page."""
-    sentence = str(error)
-    lane = f"Lane {error.number}" if isinstance(error, LaneError) else ""
-    found = _FIELD.match(sentence)
-    if found is None or (found["field"] not in LABELS and not found["lane"]):
-        return f"{lane}: {sentence}" if lane else sentence
-    if found["field"] == "max_new_tokens":  # of the run, although a lane's settings were checked
-        lane = ""
-    if found["lane"] is not None:
-        lane = f"Lane {int(found['lane']) + 1}"
-    label = LABELS.get(found["field"], found["field"])
-    where = ", ".join(part for part in (lane, label) if part) or "Lanes"
-    rest = found["rest"]
-    if found["verb"] == " has ":
-        return f"{where}: it has {rest}"
-    if rest.startswith("empty"):
-        return f"{where}: it is {rest}"
-    # The value ends before the rule that it breaks.
-    value, mark, rule = _split(rest)
-    return f"{where}: {value} is not allowed{mark} {rule}" if mark else f"{where}: it is {rest}"
+def in_page_words(error: Exception, labels: Mapping[str, str] = LABELS) -> str:
+    """The sentence of an error for a visitor of the page. labels: of the form's fields, by dotted name."""
+    path = error.field if isinstance(error, NBDiffError) else ()
+    where = []
+    if path[:1] == ("lanes",) and len(path) > 1:
+        where, path = [f"Lane {path[1] + 1}"], path[2:]
+    names = [".".join(map(str, path[:end])) for end in range(len(path), 0, -1)]  # an item of a list is in its field
+    label = next((labels[name] for name in names if name in labels), names[-1] if where and names else None)
+    if label is not None:
+        where.append(label)
+    if not where:
+        return str(error)
+    says = str(error)
+    if error.rule:
+        says = f"{error.value} is not allowed; {error.rule}." if error.value else f"it {error.rule}."
+    return f"{', '.join(where)}: {says}"
 
 
 def say(words: str, error: bool = False) -> str:
@@ -69,14 +55,3 @@ def bytes_in_words(size: float) -> str:
     if size < 1e6:
         return f"{size / 1e3:.0f} kB"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _split(rest: str) -> tuple[str, str, str]:
-    """The value, the mark after it, and the rule. A value in quotes may contain a mark."""
-    quoted = re.match(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")([;:]) (.*)""", rest, re.S)
-    if quoted:
-        return quoted[1], quoted[2], quoted[3]
-    plain = re.match(
-        r"(.*?)([;:]) (?=it must|this server |input |choose|expected|give|a token|value |string )(.*)", rest, re.S
-    )
-    return (plain[1], plain[2], plain[3]) if plain else (rest, "", "")

@@ -60,7 +60,6 @@ TESTED_BY = {
     "playground/training_tab/form.py": "tests/playground/training_tab/test_training_tab.py",
     "playground/training_tab/tab.py": "tests/playground/training_tab/test_training_page.py",
     "playground/training_tab/watch.py": "tests/playground/training_tab/test_training_tab.py",
-    "playground/training_tab/words.py": "tests/playground/training_tab/test_curves.py",
     "training/__main__.py": "tests/training/test_command_line.py",
     "training/corpus/chat_topics.py": "tests/training/corpus/test_chat_prompts.py",
     "training/corpus/code.py": "tests/training/corpus/test_corpus.py",

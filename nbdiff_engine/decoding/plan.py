@@ -107,7 +107,8 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
         chosen["threshold"] = settings.threshold or spec.threshold
         sub_block_size = settings.sub_block_size or min(spec.sub_block_size or block_size, block_size)
         if sub_block_size > block_size:
-            raise SettingError(f"sub_block_size is {sub_block_size}; it must be at most the block size, {block_size}.")
+            must_be = f"it must be at most the block size, {block_size}"
+            raise SettingError.of("sub_block_size", str(sub_block_size), must_be)
         # A draft has no sub-blocks: they order the positions that become final, and a draft is not final.
         chosen["sub_block_size"] = sub_block_size if strategy == "block_diffusion" else None
     cost = candidates = None
@@ -152,9 +153,11 @@ def make_plan(model: BlockModel, settings: DecodeSettings) -> DecodePlan:
 def _draft_layout(model: BlockModel, settings: DecodeSettings) -> str:
     """The draft layout, if the settings name none: auto with a draft adapter. Raises SettingError."""
     if settings.draft_steps > 1 and settings.draft_layout not in (None, "separate"):
-        raise SettingError(
-            f"draft_steps is {settings.draft_steps} and draft_layout {settings.draft_layout!r}; a draft of several "
-            "denoise passes needs draft_layout='separate'."
+        raise SettingError.of(
+            "draft_steps",
+            "",
+            f"is {settings.draft_steps} and draft_layout {settings.draft_layout!r}; a draft of several denoise passes "
+            "needs draft_layout='separate'",
         )
     if settings.draft_layout is not None:
         return settings.draft_layout
@@ -171,8 +174,7 @@ def _check_token_ids(model: BlockModel, settings: DecodeSettings) -> None:
     for name, tokens in (("stop_token_ids", settings.stop_token_ids), ("logit_bias", settings.logit_bias)):
         for token in tokens:
             if token >= model.vocab_size:
-                raise SettingError(
-                    f"{name} has the token id {brief(token)}; {model.name} has ids 0 to {model.vocab_size - 1}."
-                )
+                ids = f"{model.name} has ids 0 to {model.vocab_size - 1}"
+                raise SettingError.of(name, "", f"has the token id {brief(token)}; {ids}")
             if token in model.never_predicted:
-                raise SettingError(f"{name} has the token id {token}, which is MASK: it is never predicted.")
+                raise SettingError.of(name, "", f"has the token id {token}, which is MASK: it is never predicted")

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from nbdiff_engine.errors import brief, brief_text
+from nbdiff_engine.errors import SettingError, brief, brief_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class SettingField:
     least: float | None = None
     above_least: bool = False  # `least` itself is out of range
     most: float | None = None
+    below_most: bool = False  # `most` itself is out of range
 
     @property
     def range(self) -> str | None:
@@ -56,7 +57,7 @@ class SettingField:
         if self.form.must_be is not None or self.kind != "number":
             return self.form.must_be
         low = None if self.least is None else f"{'above' if self.above_least else 'at least'} {self.least:g}"
-        high = "finite" if self.most is None else f"at most {self.most:g}"
+        high = "finite" if self.most is None else f"{'below' if self.below_most else 'at most'} {self.most:g}"
         return high if low is None else f"{low} and {high}"
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
         tuple[int, ...]: "integers",
         dict[int, float]: "pairs",
     }
-    above, least, most = (_last(info, bound) for bound in (Gt, Ge, Le))
+    above, least, below, most = (_last(info, bound) for bound in (Gt, Ge, Lt, Le))
     return SettingField(
         name=name,
         kind="choice" if get_origin(kind) is Literal else kinds[kind],
@@ -94,7 +95,8 @@ def _read(name: str, info: FieldInfo, form: SettingForm) -> SettingField:
         choices=get_args(kind) if get_origin(kind) is Literal else (),
         least=above.gt if above is not None else least.ge if least is not None else None,
         above_least=above is not None,
-        most=None if most is None else most.le,
+        most=below.lt if below is not None else most.le if most is not None else None,
+        below_most=below is not None,
     )
 
 
@@ -113,31 +115,31 @@ def words_of(value: Any) -> Any:
 
 
 def integers_from(name: str, value: Any) -> Any:
-    """The integers of a list, or of a text with spaces between them; pydantic checks them. Raises ValueError."""
+    """The integers of a list, or of a text with spaces between them; pydantic checks them. Raises SettingError."""
     if value is None:
         return ()
     parts = [value] if isinstance(value, int) else value
     parts = _words(name, parts) if isinstance(value, str) or _all_texts(parts) else parts
     if isinstance(parts, Iterable) and any(isinstance(each, bool) for each in parts):
-        raise ValueError(f"{name} is {brief(value)}; it must be a list of token ids")
+        raise SettingError.of(name, brief(value), "it must be a list of token ids")
     return parts
 
 
 def pairs_from(name: str, value: Any) -> Any:
-    """The table of a dict, or of texts like "13=-5"; pydantic checks its numbers. Raises ValueError."""
+    """The table of a dict, or of texts like "13=-5"; pydantic checks its numbers. Raises SettingError."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
         if any(isinstance(each, bool) for each in (*value, *value.values())):
-            raise ValueError(f"{name} is {brief(dict(value))}; it must give a number for each token id")
+            raise SettingError.of(name, brief(dict(value)), "it must give a number for each token id")
         return value
     found: dict[str, str] = {}
     for word in _words(name, value):
         key, sign, number = (each.strip() for each in word.partition("="))
         if not sign or not key or not number:
-            raise ValueError(f"{name} has {brief(word)}; give token id=number, as in 13=-5")
+            raise SettingError.of(name, "", f"has {brief(word)}; give token id=number, as in 13=-5")
         if key in found:
-            raise ValueError(f"{name} has the token id {brief_text(key)} twice")
+            raise SettingError.of(name, "", f"has the token id {brief_text(key)} twice")
         found[key] = number
     return found
 
@@ -145,7 +147,7 @@ def pairs_from(name: str, value: Any) -> Any:
 def _words(name: str, value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not _all_texts(texts):
-        raise ValueError(f"{name} is {brief(value)}; it is a list, or a text with spaces between its parts")
+        raise SettingError.of(name, brief(value), "it is a list, or a text with spaces between its parts")
     return [word for text in texts for word in text.split()]
 
 

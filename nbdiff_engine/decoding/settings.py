@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nbdiff_engine.decoding.setting_fields import SettingForm, integers_from, pairs_from, read_fields
-from nbdiff_engine.errors import SettingError, brief, first_problem, is_text
+from nbdiff_engine.errors import SettingError, brief, is_text, setting_error
 from nbdiff_engine.model.spec import MAX_BLOCK_SIZE
 from nbdiff_engine.token_choice.sampling import MAX_CANDIDATES
 from nbdiff_engine.token_choice.unmasking import POLICIES, PolicyName
@@ -262,13 +262,13 @@ class DecodeSettings(BaseModel):
             return cls.model_validate(settings)
         except ValidationError as error:
             ranges = {name: field.range for name, field in SETTING_FIELDS.items() if field.range is not None}
-            raise SettingError(first_problem(error, ranges).rstrip(".") + ".") from error
+            raise setting_error(error, ranges) from error
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError(f"{info.field_name} is {value}; expected a value, not true or false")
+            raise SettingError.of(info.field_name, str(value), "expected a value, not true or false")
         return value
 
     @field_validator("stop_token_ids", mode="before")
@@ -281,7 +281,7 @@ class DecodeSettings(BaseModel):
     def _ids(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         for token in value:
             if token < 0:
-                raise ValueError(f"stop_token_ids has {brief(token)}; a token id is at least 0")
+                raise SettingError.of("stop_token_ids", "", f"has {brief(token)}; a token id is at least 0")
         return value
 
     @field_validator("logit_bias", mode="before")
@@ -294,18 +294,17 @@ class DecodeSettings(BaseModel):
     def _bias_in_range(cls, value: dict[int, float]) -> dict[int, float]:
         for token, bias in value.items():
             if token < 0:
-                raise ValueError(f"logit_bias has the token id {brief(token)}; a token id is at least 0")
+                raise SettingError.of("logit_bias", "", f"has the token id {brief(token)}; a token id is at least 0")
             if not -MAX_BIAS <= bias <= MAX_BIAS:
-                raise ValueError(
-                    f"logit_bias of token {brief(token)} is {bias:g}; it must be from {-MAX_BIAS:g} to {MAX_BIAS:g}"
-                )
+                limits = f"from {-MAX_BIAS:g} to {MAX_BIAS:g}"
+                raise SettingError.of("logit_bias", "", f"has {bias:g} for token {brief(token)}; it must be {limits}")
         return value
 
     @field_validator("temperature")
     @classmethod
     def _not_too_near_to_zero(cls, value: float) -> float:
         if 0 < value < TEMPERATURES[0]:
-            raise ValueError(f"temperature is {value:g}; it must be {_TEMPERATURE}")
+            raise SettingError.of("temperature", f"{value:g}", f"it must be {_TEMPERATURE}")
         return value
 
     @field_validator("stop", mode="before")

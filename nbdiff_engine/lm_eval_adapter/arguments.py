@@ -74,7 +74,7 @@ class ModelArguments(_WithDecoding):
                 raise SettingError(
                     "model_args names no checkpoint; give model= with a bundled name, a folder or a hub id."
                 ) from error
-            raise SettingError(f"model_args: {first_problem(error).rstrip('.')}.") from error
+            raise SettingError(f"model_args: {first_problem(error)}.") from error
 
     @model_validator(mode="before")
     @classmethod

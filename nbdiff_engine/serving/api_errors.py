@@ -1,4 +1,7 @@
-"""Errors in the shape of OpenAI's API: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in the shape of OpenAI's API: {"error": {"message", "type", "param", "code"}}.
+
+An error about one setting has "nbdiff" beside "error": {"field", "value", "rule"}, its parts.
+"""
 
 from typing import Any
 
@@ -9,13 +12,16 @@ from nbdiff_engine.serving.scheduler import RequestQueueFullError
 class ApiError(Exception):
     """An answer that is an error. status: of HTTP. kind, param, code: as in OpenAI's API."""
 
+    parts: dict[str, Any] | None = None  # of an error about one setting
+
     def __init__(self, status: int, message: str, kind: str, param: str | None = None, code: str | None = None):
         super().__init__(message)
         self.status, self.kind, self.param, self.code = status, kind, param, code
 
     @property
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error} if self.parts is None else {"error": error, "nbdiff": self.parts}
 
     @classmethod
     def of(cls, error: Exception) -> "ApiError":
@@ -26,7 +32,11 @@ class ApiError(Exception):
             return cls(429, str(error), "rate_limit_error", code="queue_full")
         if isinstance(error, NBDiffError):
             code = "invalid_prompt" if isinstance(error, PromptError) else None
-            return cls(400, str(error), "invalid_request_error", code=code)
+            param = ".".join(map(str, error.field)) or None
+            found = cls(400, str(error), "invalid_request_error", param, code)
+            if error.field:
+                found.parts = {"field": error.field, "value": error.value, "rule": error.rule}
+            return found
         return cls(500, str(error), "server_error")
 
     @classmethod

@@ -242,6 +242,8 @@ class RemoteServer:
         with self.understood():
             content = response.json()
             sentence, code = _message(content), content["error"]["code"]
+            if (parts := content.get("nbdiff")) is not None:
+                return SettingError.of(tuple(parts["field"]), str(parts["value"]), str(parts["rule"]))
         if response.status_code == 400:
             return PromptError(sentence) if code == "invalid_prompt" else SettingError(sentence)
         return ServerError(f"{self}: {sentence}")

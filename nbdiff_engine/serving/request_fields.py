@@ -153,4 +153,5 @@ def _bias(given: dict[Any, Any]) -> dict[Any, Any]:
     try:
         return {int(token): bias for token, bias in given.items()}
     except (TypeError, ValueError) as error:
-        raise SettingError("logit_bias has a key that is no token id; give token ids as keys.") from error
+        must_be = "has a key that is no token id; give token ids as keys"
+        raise SettingError.of("logit_bias", "", must_be) from error

@@ -67,8 +67,10 @@ def _code(name: str, examples: list[list[Any]], text: str) -> Verdict:
         outcomes = sandbox.run(code_of(text), name, [arguments for arguments, _ in examples])
     except sandbox.SandboxUnavailable as error:
         return Verdict(None, f"Not judged: {error}.")
+    except sandbox.CodeRefused as error:
+        return Verdict(False, f"{error}.")
     except sandbox.SandboxError as error:
-        return Verdict(False, f"The code {error}." if not str(error).startswith("refused") else f"{error}.")
+        return Verdict(False, f"The code {error}.")
     for (arguments, expected), outcome in zip(examples, outcomes, strict=True):
         given = ", ".join(map(brief, arguments))
         if outcome.problem:

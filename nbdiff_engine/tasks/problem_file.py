@@ -40,24 +40,26 @@ class _Line(BaseModel):
     facts: dict[str, Any] = {}
 
 
-def read_problems(path: Path) -> list[Problem]:
+def read_problems(path: Path, name: str | None = None) -> list[Problem]:
     """The problems of a .jsonl file, in the order of its lines; empty lines are skipped.
 
-    Raises NBDiffError, one sentence with the file, the line and the mistake.
+    name: of the file in errors, its path if None. Raises NBDiffError, one sentence with the file, the line and the
+    mistake.
     """
+    shown = str(path) if name is None else name
     try:
         if not path.is_file():
             reason = "that is a folder" if path.is_dir() else "there is no such file"
-            raise NBDiffError(f"The problems cannot be read from {path}: {reason}.")
+            raise NBDiffError(f"The problems cannot be read from {shown}: {reason}.")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, NBDiffError):
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise NBDiffError(f"The problems cannot be read from {path}: {reason}.") from error
+        raise NBDiffError(f"The problems cannot be read from {shown}: {reason}.") from error
     if len(data) > MAX_BYTES:
-        raise NBDiffError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; split the file.")
+        raise NBDiffError(f"{shown} is larger than {MAX_BYTES // 2**20} MiB; split the file.")
     problems: list[Problem] = []
     ids: dict[str, int] = {}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
@@ -68,12 +70,12 @@ def read_problems(path: Path) -> list[Problem]:
             if problem.id in ids:
                 raise ValueError(f"the id {brief(problem.id)} is already used in line {ids[problem.id]}")
         except ValueError as error:
-            raise NBDiffError(f"{path}, line {number}: {str(error).rstrip('.')}.") from error
+            raise NBDiffError(f"{shown}, line {number}: {str(error).rstrip('.')}.") from error
         if problem.id:
             ids[problem.id] = number
         problems.append(problem)
     if not problems:
-        raise NBDiffError(f"{path} contains no problem; write one JSON object per line, with a prompt and an answer.")
+        raise NBDiffError(f"{shown} contains no problem; write one JSON object per line, with a prompt and an answer.")
     return problems
 
 

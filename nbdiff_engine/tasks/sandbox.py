@@ -55,6 +55,10 @@ class SandboxError(NBDiffError):
     """The code was refused, or ended without results."""
 
 
+class CodeRefused(SandboxError):
+    """The code contains what the allowlist does not."""
+
+
 class SandboxUnavailable(SandboxError):
     """This system cannot set the limits that the sandbox needs."""
 
@@ -111,7 +115,7 @@ def run(code: str, name: str, calls: list[list[Any]]) -> list[CallOutcome]:
     Raises SandboxError with the reason if the code has no results, SandboxUnavailable if the system has no limits.
     """
     if found := refusal(code):
-        raise SandboxError(f"refused: {found}")
+        raise CodeRefused(f"refused: {found}")
     return run_unlisted(code, name, calls)
 
 

@@ -1,10 +1,12 @@
-"""A run of the Decode tab as code that repeats it elsewhere: with the engine in Python, and with curl."""
+"""A run of the Decode tab as code that repeats it elsewhere: in Python, with the engine or with a client of the server
+that decodes, and with curl."""
 
 import json
 import pprint
 import shlex
 
 from playground.race.run_spec import LaneSpec, RunSpec
+from playground.server.remote_models import RemoteModels
 
 ADDRESS = "@ADDRESS@"  # the page puts its own address here: only the browser knows it
 _WIDTH = 100
@@ -23,6 +25,33 @@ def as_python(spec: RunSpec) -> str:
         "for name, settings in lanes:",
         f"    out = nb.generate(nb.load(name), prompt, {_arguments(run)}, **settings)",
         "    print(settings, out.metrics.decode_forwards, out.text, sep='\\n', end='\\n\\n')",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_client(models: RemoteModels, spec: RunSpec) -> str:
+    """The run with the package openai and the server of `models`, lane after lane. The key is read from the
+    environment. Raises SettingError for a model that the server does not have."""
+    conversation = _conversation(spec)
+    texts = [spec.raw or not models.get(lane.model).has_chat_template for lane in spec.running]
+    own = {"ignore_eos": True} if spec.ignore_eos else {}
+    lanes = [(lane.model, lane.settings() | own) for lane in spec.running]
+    if conversation is None and any(texts):
+        prompt, call, answer = spec.prompt, "client.completions.create(model=name, prompt=prompt", "text"
+    else:
+        prompt = conversation or [{"role": "user", "content": spec.prompt}]
+        call, answer = "client.chat.completions.create(model=name, messages=prompt", "message.content"
+    lines = [
+        "import os",
+        "",
+        "from openai import OpenAI",
+        "",
+        f"client = OpenAI(base_url={models.server.url + '/v1'!r}, api_key=os.environ.get('NBDIFF_API_KEY', 'none'))",
+        f"prompt = {_literal(prompt)}",
+        f"lanes = {_literal(lanes)}",
+        "for name, settings in lanes:",
+        f"    out = {call}, max_tokens={spec.max_new_tokens}, extra_body=settings)",
+        f"    print(settings, out.usage.completion_tokens, out.choices[0].{answer}, sep='\\n', end='\\n\\n')",
     ]
     return "\n".join(lines) + "\n"
 

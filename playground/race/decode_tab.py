@@ -13,7 +13,7 @@ from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.race import conversation, lanes_editor
 from playground.race import stage as race_stage
-from playground.race.as_code import ADDRESS, as_curl, as_python
+from playground.race.as_code import ADDRESS, as_client, as_curl, as_python
 from playground.race.conversation import KeptTurn
 from playground.race.decode_figures import DecodeFigures
 from playground.race.forks import check_fork
@@ -30,6 +30,7 @@ from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import refused, shown_on_stage, stage_message
 from playground.race.verdict import summary
 from playground.server.lane_models import LaneModels
+from playground.server.remote_models import RemoteModels
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
@@ -97,8 +98,10 @@ class DecodeTab:
             self.stop_button = gr.Button("Stop", variant="stop", interactive=False, min_width=80, elem_id="stop")
         with gr.Row(elem_id="share"):
             self.link_button = gr.Button("Copy link", min_width=70, size="sm")
+            models = self.loaded
+            in_python = partial(as_client, models) if isinstance(models, RemoteModels) else as_python
             self.code_buttons = {
-                as_python: gr.Button("Copy as Python", min_width=70, size="sm"),
+                in_python: gr.Button("Copy as Python", min_width=70, size="sm"),
                 as_curl: gr.Button("Copy as curl", min_width=70, size="sm"),
             }
         self.code = gr.Textbox(

@@ -42,7 +42,7 @@ def check_fork(loaded: LaneModels, data: Any, options: ServerOptions) -> Checked
     try:
         request = ForkRequest.model_validate(data)
     except ValidationError as error:
-        raise SettingError(f"The fork cannot be read: {first_problem(error).rstrip('.')}.") from error
+        raise SettingError(f"The fork cannot be read: {first_problem(error)}.") from error
     if len(request.trace.get("events") or ()) > _MOST_EVENTS:
         raise SettingError(f"The trace has more than {_MOST_EVENTS:,} events, the most that a fork may have.")
     trace = Trace.from_json(request.trace, whole=False)
@@ -52,7 +52,7 @@ def check_fork(loaded: LaneModels, data: Any, options: ServerOptions) -> Checked
     settings = _settings(trace, request.settings)
     if settings["max_new_tokens"] > options.max_new_tokens:
         wanted = brief(settings["max_new_tokens"])
-        raise SettingError(f"max_new_tokens is {wanted}; this server allows at most {options.max_new_tokens:,}.")
+        raise SettingError.of("max_new_tokens", wanted, f"this server allows at most {options.max_new_tokens:,}")
     changes = _changes(model, trace, request.changes)
     edit, start = fork(trace, len(trace.events), changes)
     job = prepare(model, list(trace.prompt_ids), start=start, **settings)

@@ -43,7 +43,7 @@ def check_race(data: Any) -> Race:
     try:
         race = _RaceInFile.model_validate(data)
     except ValidationError as error:
-        raise TraceError(f"This is not a race file: {first_problem(error).rstrip('.')}.") from error
+        raise TraceError(f"This is not a race file: {first_problem(error)}.") from error
     lanes = []
     for lane in race.lanes:
         if len(lane.trace.get("events") or ()) > MOST_EVENTS:

@@ -11,7 +11,6 @@ from nbdiff_engine.decoding.settings import STRATEGIES
 from nbdiff_engine.errors import ServerError, brief
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
-from playground.page_words import LaneError
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
@@ -58,8 +57,7 @@ def check(loaded: LaneModels, spec: RunSpec, options: ServerOptions) -> CheckedR
     check_limits(spec, options)
     running = spec.running
     jobs = [_checked_job(loaded, spec, number) for number, lane in enumerate(spec.lanes) if lane.on]
-    abouts = [about(job) for job in jobs]
-    titles = [LaneTitle(name, line) for name, line in zip(_names(running, abouts), abouts, strict=True)]
+    titles = [LaneTitle(name, about(job)) for name, job in zip(_names(running, jobs), jobs, strict=True)]
     parts = [RunPart(title.name, partial(guarded, loaded, job, title)) for title, job in zip(titles, jobs, strict=True)]
     return CheckedRun(parts, titles, jobs, _note(jobs))
 
@@ -78,9 +76,8 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
             f"{options.max_prompt_chars:,}."
         )
     if spec.max_new_tokens > options.max_new_tokens:
-        raise SettingError(
-            f"max_new_tokens is {brief(spec.max_new_tokens)}; this server allows at most {options.max_new_tokens:,}."
-        )
+        limit = f"this server allows at most {options.max_new_tokens:,}"
+        raise SettingError.of("max_new_tokens", brief(spec.max_new_tokens), limit)
 
 
 def guarded(
@@ -109,8 +106,12 @@ def warm_up(model: LaneModel, prepare: Callable[..., LaneJob]) -> None:
 
 def about(job: LaneJob) -> str:
     """The settings of a lane in one line."""
+    return ", ".join(_settings_in_words(job))
+
+
+def _settings_in_words(job: LaneJob) -> list[str]:
     settings = job.plan.settings
-    words = []
+    words = [job.model.name]
     if settings.strategy == "ar":
         words.append("one token per forward")
     else:
@@ -123,8 +124,8 @@ def about(job: LaneJob) -> str:
         elif settings.sub_block_size and settings.sub_block_size < settings.block_size:
             words.append(f"sub-blocks of {settings.sub_block_size}")
     if settings.temperature:
-        words.append(f"temperature {settings.temperature:g}, seed {settings.seed}")
-    return ", ".join([job.model.name, *words])
+        words += [f"temperature {settings.temperature:g}", f"seed {settings.seed}"]
+    return words
 
 
 def _checked_job(loaded: LaneModels, spec: RunSpec, index: int) -> LaneJob:
@@ -134,7 +135,8 @@ def _checked_job(loaded: LaneModels, spec: RunSpec, index: int) -> LaneJob:
     except (PromptError, ServerError):
         raise  # of all lanes, not of this one
     except NBDiffError as error:
-        raise LaneError(index + 1, str(error)) from error
+        error.field = ("lanes", index, *error.field)
+        raise
 
 
 def _job(loaded: LaneModels, spec: RunSpec, lane: LaneSpec) -> LaneJob:
@@ -152,25 +154,20 @@ def _job(loaded: LaneModels, spec: RunSpec, lane: LaneSpec) -> LaneJob:
     )
 
 
-def _names(lanes: Sequence[LaneSpec], abouts: Sequence[str]) -> list[str]:
+def _names(lanes: Sequence[LaneSpec], jobs: Sequence[LaneJob]) -> list[str]:
     """Unique names of the lanes: the strategy and, if several lanes share it, the settings that differ."""
     plain = [STRATEGY_NAMES[lane.strategy] for lane in lanes]
+    settings = [_settings_in_words(job) for job in jobs]
     counts = Counter(plain)
     names: list[str] = []
-    for name, line in zip(plain, abouts, strict=True):
+    for name, words in zip(plain, settings, strict=True):
         if counts[name] > 1:
-            name = f"{name}: {_difference(name, line, plain, abouts)}"
+            common = set.intersection(*(set(each) for other, each in zip(plain, settings) if other == name))
+            name = f"{name}: {', '.join(each for each in words if each not in common) or 'the same'}"
         while name in names:
             name += " again"
         names.append(name)
     return names
-
-
-def _difference(name: str, line: str, plain: Sequence[str], abouts: Sequence[str]) -> str:
-    """The parts of a lane's line that differ between the lanes of its strategy."""
-    others = [set(each.split(", ")) for other, each in zip(plain, abouts) if other == name]
-    common = set.intersection(*others)
-    return ", ".join(part for part in line.split(", ") if part not in common) or "the same"
 
 
 def _note(jobs: Sequence[LaneJob]) -> str:

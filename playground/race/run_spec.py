@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from nbdiff_engine import SettingError
 from nbdiff_engine.decoding.settings import Strategy
-from nbdiff_engine.errors import first_problem
+from nbdiff_engine.errors import setting_error
 from playground.server.tables import LANE_SETTINGS
 
 _LINK_CHARS = 20_000  # more than any link of this page
@@ -72,7 +72,7 @@ class RunSpec(BaseModel):
 
     prompt: str
     lanes: tuple[LaneSpec, ...]
-    max_new_tokens: Whole = 96
+    max_new_tokens: Annotated[Whole, Field(ge=1)] = 96
     raw: bool = False
     ignore_eos: bool = False
     history: tuple[Turn, ...] = Field(default=(), max_length=100)
@@ -83,13 +83,13 @@ class RunSpec(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise SettingError(first_problem(error).rstrip(".") + ".") from error
+            raise setting_error(error) from error
 
     @field_validator("max_new_tokens", mode="before")
     @classmethod
     def _max_new_tokens(cls, value: Any) -> Any:
         if value is None:
-            raise ValueError("max_new_tokens is empty; give a whole number")
+            raise SettingError.of("max_new_tokens", "", "is empty; give a whole number")
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @property

@@ -25,10 +25,7 @@ class OwnProblems:
         Raises NBDiffError, one sentence with the name of the file, not its place on the server.
         """
         file = Path(str(path))
-        try:
-            problems = read_problems(file)
-        except NBDiffError as error:
-            raise NBDiffError(str(error).replace(str(file), file.name)) from error
+        problems = read_problems(file, file.name)
         key = KEY + secrets.token_hex(6)
         label = f"{file.name} ({len(problems)} problems)"
         self._kept[key] = (label, problems)

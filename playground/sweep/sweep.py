@@ -19,7 +19,7 @@ from nbdiff_engine import BlockModel, PromptError, SettingError, bundled_models,
 from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.prompts import encode
 from nbdiff_engine.decoding.settings import DecodeSettings
-from nbdiff_engine.errors import brief, first_problem
+from nbdiff_engine.errors import brief, setting_error
 from nbdiff_engine.evaluation.answering import DecodeProgress, answers_in_turn
 from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
@@ -68,7 +68,7 @@ class SweepSpec(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise SettingError(first_problem(error).rstrip(".") + ".") from error
+            raise setting_error(error) from error
 
     @field_validator("problems", "max_new_tokens", mode="before")
     @classmethod
@@ -170,9 +170,8 @@ def _check_limits(spec: SweepSpec, options: ServerOptions, has_own: bool) -> Non
             f"{brief(spec.problems)} problems are requested; a sweep takes from 1 to {options.max_problems}."
         )
     if spec.max_new_tokens > options.max_new_tokens:
-        raise SettingError(
-            f"max_new_tokens is {brief(spec.max_new_tokens)}; this server allows at most {options.max_new_tokens:,}."
-        )
+        limit = f"this server allows at most {options.max_new_tokens:,}"
+        raise SettingError.of("max_new_tokens", brief(spec.max_new_tokens), limit)
 
 
 def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSetting]:

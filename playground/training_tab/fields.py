@@ -137,9 +137,8 @@ class Field:
             try:
                 value = yaml.safe_load(str(given))
             except (yaml.YAMLError, ValueError) as error:  # ValueError: thousands of digits, or no date
-                raise RecipeError(
-                    f"{self.name} is {brief(given)}, which cannot be read as a list or a value."
-                ) from error
+                wrong = "it cannot be read as a list or a value"
+                raise RecipeError.of(tuple(self.name.split(".")), brief(given), wrong) from error
             return _number(value) if self.kind == "number" else value
         if self.choices == tuple(_YES_OR_NO.values()):
             return given == _YES_OR_NO[True]

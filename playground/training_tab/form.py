@@ -26,7 +26,7 @@ from playground.training_tab.asked import (
 from playground.training_tab.own_data import OwnData
 from playground.training_tab.setting_inputs import setting_inputs
 from playground.training_tab.trackers import TrackerTicks, require_trackers
-from playground.training_tab.words import about, refused
+from playground.training_tab.words import refused
 from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 from training.recipe.recipe_fields import bundled_recipes
@@ -104,7 +104,7 @@ class JobForm:
             [(RECIPE_LABELS.get(name, name), name) for name in names],
             value=FIRST,
             label="Recipe",
-            info=about(recipe),
+            info=recipe.about,
             elem_id="job-preset",
         )
         base = gr.Dropdown(
@@ -253,7 +253,7 @@ class JobForm:
         except NBDiffError as error:
             return {self.said: refused(error)}
         return {
-            self.parts.preset: gr.update(info=about(recipe)),
+            self.parts.preset: gr.update(info=recipe.about),
             self.parts.name: gr.update(placeholder=str(preset)),
             **self._filled(recipe, recipe.base or base, recipe.data.source or data),
             self.growth: _growth(recipe),
@@ -264,7 +264,7 @@ class JobForm:
         """Fill the form with the settings of an existing run. base, data: values of the form."""
         preset = preset_for(recipe, preset)
         return {
-            self.parts.preset: gr.update(value=preset, info=about(preset_of(preset))),
+            self.parts.preset: gr.update(value=preset, info=preset_of(preset).about),
             self.parts.name: gr.update(value=name),
             **self._filled(recipe, base, data),
         }
@@ -278,7 +278,7 @@ class JobForm:
             "Choose your data, then Start." if recipe.data.source is None else "Start it, or change the data."
         )
         return {
-            self.parts.preset: gr.update(value=preset, info=about(recipe)),
+            self.parts.preset: gr.update(value=preset, info=recipe.about),
             self.parts.name: gr.update(value="", placeholder=preset),
             **self._filled(recipe, base),
             self.parts.base: gr.update(choices=self.access.bases(), value=base, interactive=True),

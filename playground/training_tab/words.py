@@ -1,20 +1,21 @@
 """Sentences and figures about a job as text and HTML. Names and reasons are escaped."""
 
 import html
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from playground.page_words import bytes_in_words, say
+from playground.page_words import bytes_in_words, in_page_words, say
+from playground.training_tab.asked import form_fields
 from playground.training_tab.estimates import RunEstimate
 from playground.training_tab.quantities import duration
+from training.errors import TrainingError
 from training.jobs import TrainingJob, states
-from training.recipe.recipe import Recipe
 from training.run.log_lines import StepFigures
 
 # CSS classes of the badge by state of the job.
 _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad", "lost": "bad", "stopping": "wait"}
-_FIELDS = {"--base": "a base model", "--data": "data", "--max-steps": "a number of steps", "--repo": "The repository"}
+_LABELS = {"--repo": "Repository", "quantization": "Precision of the base model", "optimisation.max_steps": "Steps"}
+_INPUTS = {"base": "a base model", "data": "data", "max_steps": "a number of steps"}
 _RECENT = 20  # log lines to measure the speed
 
 
@@ -34,15 +35,10 @@ class Tile:
 
 def refused(error: Exception) -> str:
     """An error of a form as HTML, with the fields of the form where a command line has options."""
-    text = str(error)
-    for option, field in _FIELDS.items():
-        text = text.replace(option, field)
-    return say(text, error=True)
-
-
-def about(recipe: Recipe) -> str:
-    """What a recipe is for, without what a command line must give."""
-    return re.sub(r"[,;] give --\w+( and --\w+)?", "", recipe.about)
+    words = in_page_words(error, {**_LABELS, **{field.name: field.label for field in form_fields()}})
+    if isinstance(error, TrainingError) and error.give:
+        words = f"{error.message}; give {' and '.join(_INPUTS[each] for each in error.give)}."
+    return say(words, error=True)
 
 
 def choice(job: TrainingJob) -> str:

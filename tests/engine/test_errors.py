@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nbdiff_engine import CheckpointError, NBDiffError, PromptError, SettingError, TraceError
-from nbdiff_engine.errors import brief, brief_text, first_problem, is_text
+from nbdiff_engine import CheckpointError, DecodeSettings, NBDiffError, PromptError, SettingError, TraceError
+from nbdiff_engine.errors import brief, brief_text, first_problem, is_text, setting_error
 
 
 class Part(BaseModel):
@@ -33,7 +33,7 @@ class Form(BaseModel):
 def problem(ranges=None, **fields) -> str:
     with pytest.raises(ValidationError) as caught:
         Form.model_validate({"name": "a", **fields})
-    return first_problem(caught.value, ranges)
+    return str(setting_error(caught.value, ranges)).removesuffix(".")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,28 @@ def test_a_missing_field_is_named_and_other_errors_repeat_the_value():
     with pytest.raises(ValidationError) as caught:
         Form.model_validate({})
     assert first_problem(caught.value) == "'name' is missing"
-    assert problem(width="wide").startswith("width is 'wide': input should be a valid integer")
+    assert problem(kind=["plain"]) == "kind is ['plain']; choose one of plain, striped"
+    for value in ("wide", 2.5, None, []):
+        assert problem(width=value) == f"width is {value!r}; it must be a whole number"
+    assert problem(part=5) == "part is 5; it must be names with values"
+
+
+def test_an_error_about_a_field_has_its_parts():
+    with pytest.raises(ValidationError) as caught:
+        Form.model_validate({"name": "a", "part": {"depth": 8}})
+    error = setting_error(caught.value)
+    assert (error.field, error.value, error.rule) == (("part", "depth"), "8", "it must be below 8")
+    own = SettingError.of("stop", "", "has 5; give text")
+    assert (str(own), own.field, own.value) == ("stop has 5; give text.", ("stop",), "")
+    assert (SettingError("No lane.").field, SettingError("No lane.").rule) == ((), "")
+
+
+def test_an_error_of_a_validator_keeps_its_parts():
+    with pytest.raises(SettingError) as caught:
+        DecodeSettings.of(temperature=1e-9)
+    error = caught.value
+    assert (error.field, error.value) == (("temperature",), "1e-09")
+    assert str(error) == f"temperature is 1e-09; {error.rule}."
 
 
 def test_a_range_in_words_replaces_the_violated_bound():

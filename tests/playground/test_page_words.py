@@ -7,7 +7,7 @@ import pytest
 
 from nbdiff_engine import NBDiffError, SettingError
 from playground.options import ServerOptions
-from playground.page_words import LaneError, in_page_words
+from playground.page_words import in_page_words
 from playground.race.lanes import check
 from playground.race.run_spec import RunSpec
 from playground.server.loaded_models import LoadedModels, first_models
@@ -47,11 +47,16 @@ def loaded() -> LoadedModels:
     [
         ({"threshold": 2}, "Lane 2, Threshold: 2 is not allowed; it must be above 0 and at most 1."),
         ({"seed": -1}, "Lane 2, Seed: -1 is not allowed; it must be from 0 to 2^63 - 1."),
-        ({"block_size": 2.5}, "Lane 2, Block size: 2.5 is not allowed: input should be a valid integer"),
+        ({"block_size": 2.5}, "Lane 2, Block size: 2.5 is not allowed; it must be a whole number."),
         ({"unmasking": "magic"}, "Lane 2, Unmasking policy: 'magic' is not allowed; choose one of"),
         ({"model": "nosuch"}, "Lane 2: No model 'nosuch' is loaded; there are nano, nano-ar."),
         ({"model": "nano-ar"}, "Lane 2: nano-ar is an autoregressive checkpoint"),
         ({"logit_bias": ["5"]}, "Lane 2, Logit bias: it has '5'; give token id=number"),
+        ({"logit_bias": ["5=200"]}, "Lane 2, Logit bias: it has 200 for token 5; it must be from -100 to 100."),
+        ({"threshold": "0,9"}, "Lane 2, Threshold: '0,9' is not allowed; it must be a number."),
+        ({"draft_confidence": 1}, "Lane 2, Draft confidence: 1 is not allowed; it must be at least 0 and below 1."),
+        ({"sub_block_size": 32}, "Lane 2, Sub-block size: 32 is not allowed; it must be at most the block size, 16."),
+        ({"strategy": "beam"}, "Lane 2, Strategy: 'beam' is not allowed; choose one of ar, block_diffusion, "),
     ],
 )
 def test_an_error_names_the_lane_and_the_field(loaded: LoadedModels, lane: dict[str, Any], sentence: str) -> None:
@@ -68,25 +73,30 @@ def test_a_field_of_the_run_names_no_lane(loaded: LoadedModels) -> None:
 
 def test_a_lane_that_is_off_counts(loaded: LoadedModels) -> None:
     lanes = [{**LANE, "on": False}, LANE, {**LANE, "threshold": 7}]
-    with pytest.raises(LaneError) as caught:
+    with pytest.raises(SettingError) as caught:
         check(loaded, RunSpec.of(prompt="Hi", lanes=lanes), ServerOptions())
     assert in_page_words(caught.value).startswith("Lane 3, Threshold: 7")
 
 
 @pytest.mark.parametrize(
-    ("sentence", "words"),
+    ("fields", "words"),
     [
-        ("max_new_tokens is empty; give a whole number.", "Max new tokens: it is empty; give a whole number."),
-        ("The prompt is empty; write something.", "The prompt is empty; write something."),
-        (
-            "lanes is '<b>': input should be a valid tuple.",
-            "Lanes: '<b>' is not allowed: input should be a valid tuple.",
-        ),
-        ("a; b is c", "a; b is c"),
+        ({"max_new_tokens": None}, "Max new tokens: it is empty; give a whole number."),
+        ({"lanes": "<b>"}, "Lanes: '<b>' is not allowed; it must be a list."),
+        ({"lanes": ["a; b"]}, "Lane 1: 'a; b' is not allowed; it must be names with values."),
+        ({"raw": 5}, "raw is 5; it must be true or false."),
+        ({"lanes": [{**LANE, "speed": 5}]}, "'lanes.0.speed' is not known here."),
     ],
 )
-def test_other_sentences(sentence: str, words: str) -> None:
-    assert in_page_words(SettingError(sentence)) == words
+def test_errors_of_the_whole_form(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        RunSpec.of(**{"prompt": "Hi", "lanes": [LANE], **fields})
+    assert in_page_words(caught.value).startswith(words)
+
+
+def test_a_sentence_without_a_field_stays_as_it_is() -> None:
+    for error in (SettingError("threshold is 2; it must be below 1."), TypeError("a; b is c")):
+        assert in_page_words(error) == str(error)
 
 
 def refused(call: Any) -> str:

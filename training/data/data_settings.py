@@ -81,11 +81,15 @@ class DataSettings(BaseModel):
     ] = {}
     subset: Annotated[str | None, Field(description="the configuration of a hub data set, if it has several")] = None
     split: Annotated[str, Field(description="the split of a hub data set; files have only train")] = "train"
-    held_out: Annotated[int, Field(description="documents kept for evaluation, at most a tenth of all")] = 64
-    limit: Annotated[int | None, Field(description="read only this number of documents, from the first")] = None
+    held_out: Annotated[int, Field(ge=0, description="documents kept for evaluation, at most a tenth of all")] = 64
+    limit: Annotated[int | None, Field(ge=1, description="read only this number of documents, from the first")] = None
     seed: Annotated[
         int,
-        Field(description="seed of the held-out choice, of the corpus's problems and of the samples of self"),
+        Field(
+            ge=0,
+            le=2**63 - 1,
+            description="seed of the held-out choice, of the corpus's problems and of the samples of self",
+        ),
     ] = 0
     raw: Annotated[bool, Field(description="encode prompt and completion as plain text, without a chat template")] = (
         False
@@ -118,7 +122,7 @@ class DataSettings(BaseModel):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            raise RecipeError(first_problem(error).rstrip(".") + ".") from error
+            raise RecipeError(f"{first_problem(error)}.") from error
 
     @field_validator("held_out", "limit", "seed", mode="before")
     @classmethod
@@ -144,27 +148,6 @@ class DataSettings(BaseModel):
             raise ValueError(
                 f"columns names {', '.join(value)}, which belong to different formats; name the roles of one format"
             )
-        return value
-
-    @field_validator("held_out")
-    @classmethod
-    def _none_or_more(cls, value: int) -> int:
-        if value < 0:
-            raise ValueError(f"held_out is {brief(value)}; it must be 0 or more")
-        return value
-
-    @field_validator("limit")
-    @classmethod
-    def _at_least_one(cls, value: int | None) -> int | None:
-        if value is not None and value < 1:
-            raise ValueError(f"limit is {brief(value)}; it must be at least 1")
-        return value
-
-    @field_validator("seed")
-    @classmethod
-    def _a_seed(cls, value: int) -> int:
-        if not 0 <= value < 2**63:
-            raise ValueError(f"seed is {brief(value)}; it must be from 0 to 2^63 - 1")
         return value
 
     @field_validator("weights")

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nbdiff_engine.errors import NBDiffError, brief_text, first_problem
+from training.errors import RecipeError
 from training.jobs.job_errors import JobError
 from training.recipe.absolute_paths import with_absolute_paths
 from training.recipe.recipe import Recipe
@@ -61,8 +62,8 @@ class JobSpec(BaseModel):
             raise JobError(f"The recipe {self.label} is for {recipe.kind}, but the job is for {self.kind}.")
         try:
             recipe.require_inputs()
-        except NBDiffError as error:
-            raise JobError(str(error)) from error
+        except RecipeError as error:
+            raise JobError(error.message, give=error.give) from error
         if recipe.kind == "pretrain" and self.base is not None:
             raise JobError("pretrain creates a new network, so it takes no base; leave it out.")
         return recipe

@@ -43,13 +43,15 @@ def recipes(as_json: JsonOption = False) -> None:
     found = {name: Recipe.read(name) for name in sorted(bundled_recipes())}
     if as_json:
         rows = [
-            {"name": name, "kind": each.kind, "base": each.base, "about": each.about} for name, each in found.items()
+            {"name": name, "kind": each.kind, "base": each.base, "about": each.about, "missing": each.missing}
+            for name, each in found.items()
         ]
         print(json.dumps(rows, ensure_ascii=False))
         return
     width = max(map(len, found))
     for name, each in found.items():
-        print(f"{name:{width}}  {each.kind:8}  {each.about}")
+        missing = f" Give {' and '.join(f'--{part}' for part in each.missing)}." if each.missing else ""
+        print(f"{name:{width}}  {each.kind:8}  {each.about}{missing}")
 
 
 def preview(

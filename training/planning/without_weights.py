@@ -42,13 +42,14 @@ def open_without_weights(recipe: Recipe) -> OpenedRun:
         if not count:
             raise DataError(
                 f"{model.name} has not written its documents yet. A run writes them before its first step, and "
-                "python -m training preview the first few; or give other --data."
+                "python -m training preview the first few; or choose other data."
             )
         if count < recipe.data.self_data.documents:
             if recipe.optimisation.epochs is not None:
                 raise DataError(
                     f"optimisation.epochs is {recipe.optimisation.epochs:g}, but {model.name} has written only {count} "
-                    f"of {recipe.data.self_data.documents} documents, so the steps cannot be counted; give --max-steps."
+                    f"of {recipe.data.self_data.documents} documents, so the steps cannot be counted",
+                    give=["max_steps"],
                 )
             few = first_documents(recipe.data, count)
             opened = recipe.model_copy(update={"data": few.model_copy(update={"held_out": 0})})

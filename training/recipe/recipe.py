@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from nbdiff_engine.errors import brief_text, first_problem
+from nbdiff_engine.errors import brief_text, setting_error
 from training.data.data_settings import DataSettings
 from training.errors import RecipeError
 from training.recipe.block_schedule import BlockGrowth
@@ -261,15 +261,23 @@ class Recipe(Section):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise RecipeError(f"The recipe {brief_text(name)} is not valid: {first_problem(error)}.") from error
+            problem = setting_error(error)
+            refused = RecipeError(f"The recipe {brief_text(name)} is not valid: {problem}")
+            refused.field, refused.value, refused.rule = problem.field, problem.value, problem.rule
+            raise refused from error
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The inputs that are still to be given, of "base" and "data"."""
+        base = ("base",) if self.kind == "adapt" and self.base is None else ()
+        return (*base, "data") if self.data.source is None else base
 
     def require_inputs(self, data: bool = True) -> None:
         """Raise RecipeError, one sentence, if the base or the data is still to be given. data: False for no data."""
-        missing = [("base checkpoint", "--base")] if self.kind == "adapt" and self.base is None else []
-        missing += [("data", "--data")] if data and self.data.source is None else []
+        missing = [each for each in self.missing if data or each != "data"]
         if missing:
-            names, options = zip(*missing)
-            raise RecipeError(f"The recipe names no {' and no '.join(names)}; give {' and '.join(options)}.")
+            names = ["base checkpoint" if each == "base" else each for each in missing]
+            raise RecipeError(f"The recipe names no {' and no '.join(names)}", give=missing)
 
     def to_yaml(self) -> str:
         """All resolved settings, as YAML that `read` accepts."""

@@ -21,11 +21,11 @@ REFUSED = [
         "is not supported",
         "stream_options.include_obfuscation",
     ),
-    ({"temperature": 1e9}, 400, "temperature is 1e+09; it must be 0 (greedy) or from 0.001 to 100", None),
-    ({"temperature": "warm"}, 400, "temperature", None),
-    ({"strategy": "beam"}, 400, "strategy is 'beam'; choose one of ar, block_diffusion, self_speculative", None),
-    ({"block_size": 0}, 400, "block_size is 0; it must be", None),
-    ({"logit_bias": {"word": 1}}, 400, "logit_bias has a key that is no token id", None),
+    ({"temperature": 1e9}, 400, "temperature is 1e+09; it must be 0 (greedy) or from 0.001 to 100", "temperature"),
+    ({"temperature": "warm"}, 400, "temperature", "temperature"),
+    ({"strategy": "beam"}, 400, "strategy is 'beam'; choose one of ar, block_diffusion, self_speculative", "strategy"),
+    ({"block_size": 0}, 400, "block_size is 0; it must be", "block_size"),
+    ({"logit_bias": {"word": 1}}, 400, "logit_bias has a key that is no token id", "logit_bias"),
     ({"n": 99}, 400, "n is 99; it must be at most 16", "n"),
     ({"max_tokens": 0}, 400, "max_tokens is 0; it must be at least 1", "max_tokens"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, 400, "differ; give one of them", None),
@@ -49,6 +49,12 @@ def test_a_request_is_refused_in_one_sentence(client, fields, status, message, p
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param
     assert "\n" not in error["message"]
+
+
+def test_an_error_about_a_setting_has_its_parts(client):
+    refused = client.post(CHAT, json={**BODY, "stop_token_ids": [1, -1]}).json()
+    assert refused["nbdiff"] == {"field": ["stop_token_ids"], "value": "", "rule": "has -1; a token id is at least 0"}
+    assert "nbdiff" not in client.post(CHAT, json={**BODY, "messages": []}).json()
 
 
 def test_what_is_no_request_is_refused(client):

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import nbdiff_engine as nb
-from playground.race.as_code import as_curl, as_python
+from nbdiff_engine.serving.remote import RemoteServer
+from playground.race.as_code import as_client, as_curl, as_python
 from playground.race.run_spec import RunSpec
+from playground.server.remote_models import RemoteModels
+from tests.engine.serving.servers import nano_app, served
 
 PROMPT = 'What\'s the "capital" of $(Peru)?\n`Say` it.'
 LANES = [
@@ -36,10 +39,33 @@ def test_the_python_code_gives_the_answers_of_the_run(spec: RunSpec, capsys: pyt
         assert f"{out.metrics.decode_forwards}\n{out.text}" in printed
 
 
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+def test_the_code_for_a_server_gives_the_answers_of_the_run(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nb.load("nano")
+    conversation = [*TURNS, {"role": "user", "content": PROMPT}]
+    monkeypatch.setenv("NBDIFF_API_KEY", "secret")
+    with served(nano_app(model, api_key="secret")) as address:
+        models = RemoteModels(RemoteServer(address, "secret"))
+        for fields, prompt in (({}, PROMPT), ({"raw": True}, PROMPT), ({"history": TURNS}, conversation)):
+            spec = RunSpec.of(prompt=PROMPT, lanes=LANES, max_new_tokens=12, ignore_eos=True, **fields)
+            code = as_client(models, spec)
+            assert "secret" not in code
+            exec(compile(code, "run.py", "exec"), {})
+            printed = capsys.readouterr().out
+            for lane in spec.running:
+                settings = {"max_new_tokens": 12, "ignore_eos": True, "raw": spec.raw, **lane.settings()}
+                assert f"12\n{nb.generate(model, prompt, **settings).text}\n\n" in printed
+        with pytest.raises(nb.SettingError, match="has no model 'other'"):
+            as_client(models, RunSpec.of(prompt=PROMPT, lanes=[{**LANES[0], "model": "other"}]))
+
+
 def test_earlier_turns_are_part_of_the_code() -> None:
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    spec = RunSpec.of(prompt="And?", lanes=LANES[:1], history=turns)
-    whole = [*turns, {"role": "user", "content": "And?"}]
+    spec = RunSpec.of(prompt="And?", lanes=LANES[:1], history=TURNS)
+    whole = [*TURNS, {"role": "user", "content": "And?"}]
     found: dict = {}
     exec(as_python(spec).split("for name")[0], found)
     assert found["prompt"] == whole

@@ -10,7 +10,7 @@ from nbdiff_engine.errors import ServerError
 from nbdiff_engine.serving.remote import RemoteServer
 from nbdiff_engine.serving.served_model import ServedModel
 from playground.options import ServerOptions, StartError
-from playground.page_words import LaneError
+from playground.page_words import in_page_words
 from playground.race.forks import check_fork
 from playground.race.frames import race_of
 from playground.race.lanes import check
@@ -77,16 +77,17 @@ def test_the_frames_of_a_race_are_those_of_a_race_here(local, remote, worker) ->
 
 
 def test_errors_name_their_lane_as_here(local, remote) -> None:
-    for fields in ({"prompt": " "}, {"lanes": [LANES[0], {**LANES[1], "threshold": 2}]}):
+    lanes = ({**LANES[1], "threshold": 2}, {**LANES[1], "logit_bias": ["999999=1"]})
+    for fields in ({"prompt": " "}, {"max_new_tokens": 10**9}, *({"lanes": [LANES[0], lane]} for lane in lanes)):
         spec = RunSpec.of(**{"prompt": QUESTION, "lanes": LANES, **fields})
         caught = []
         for models in (local, remote):
             with pytest.raises(nb.NBDiffError) as error:
                 check(models, spec, OPTIONS)
-            caught.append((type(error.value), str(error.value), getattr(error.value, "number", None)))
+            caught.append((type(error.value), str(error.value), in_page_words(error.value)))
         assert caught[0] == caught[1]
     unknown = RunSpec.of(prompt=QUESTION, lanes=[{**LANES[0], "model": "other"}])
-    with pytest.raises(LaneError, match="has no model 'other'; it has nano"):
+    with pytest.raises(nb.SettingError, match="has no model 'other'; it has nano"):
         check(remote, unknown, OPTIONS)
 
 

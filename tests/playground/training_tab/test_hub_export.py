@@ -22,7 +22,11 @@ def test_a_model_is_uploaded_after_what_would_leave_was_shown(
     sent = []
     monkeypatch.setattr(hub_export, "send", lambda upload: sent.append(upload.repo) or "https://hub.example/commit")
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    for repo, sentence in (("no owner", "The repository is"), (None, "The repository is"), ("me/mine", "HF_TOKEN")):
+    for repo, sentence in (
+        ("no owner", "Repository: &#x27;no owner&#x27; is"),
+        (None, "Repository: None is"),
+        ("me/mine", "HF_TOKEN"),
+    ):
         *_, refusal = hub.asked(job.id, "final", repo, False)
         assert sentence in refusal[said]
     monkeypatch.setenv("HF_TOKEN", "secret")

@@ -87,10 +87,12 @@ def test_the_command_is_an_exact_shell_line(form: JobForm) -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"optimisation__rows": 0}, "optimisation.rows is 0"),
-        ({"optimisation__rows": None}, "optimisation.rows is None"),
-        ({"optimisation__learning_rate": "fast"}, "learning_rate is 'fast'"),
-        ({"blocks__sizes": "[1, 2"}, "blocks.sizes is '[1, 2'"),
+        ({"optimisation__rows": 0}, "Rows per forward: 0 is not allowed; it must be at least 1."),
+        ({"optimisation__rows": None}, "Rows per forward: None is not allowed; it must be a whole number."),
+        ({"optimisation__learning_rate": "fast"}, "earning rate: 'fast' is not allowed; it must be a number."),
+        ({"blocks__sizes": "[1, 2"}, "Block sizes (list): '[1, 2' is not allowed; it cannot be read"),
+        ({"blocks__sizes": "[4, -1]"}, "Block sizes (list): -1 is not allowed; it must be at least 1."),
+        ({"max_steps": 1e12}, "Steps: 1000000000000 is not allowed; it must be at most 1000000000."),
         ({"quantization": "8 bit"}, "quantised weights are frozen"),
         ({"max_steps": 1.5}, "The number of steps is 1.5"),
         ({"max_steps": None, "epochs": -1}, "The number of epochs is -1; give a number above 0"),

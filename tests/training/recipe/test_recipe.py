@@ -110,7 +110,10 @@ def test_the_recipes_command_lists_all_recipes(run):
     code, out, _ = run("recipes")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == sorted(NAMES)
+    needs = {line.split()[0]: line.partition(" Give ")[2] for line in out.splitlines()}
+    assert (needs["lora"], needs["draft-adapter"], needs["smoke"]) == ("--base and --data.", "--base.", "")
     listed = json.loads(run("recipes", "--json")[1])
+    assert {each["name"]: each["missing"] for each in listed}["lora"] == ["base", "data"]
     assert {each["name"]: each["about"] for each in listed} == {name: Recipe.read(name).about for name in NAMES}
 
 
