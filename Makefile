@@ -1,5 +1,5 @@
 # make demo    set up once, then open the playground on http://127.0.0.1:7860
-# make test    the same set-up, what the tests need, then the tests that are not slow (about 20 minutes on two cores)
+# make test    the same set-up, what the tests need, then the tests that are not slow (about 15 minutes on two cores)
 # make test-slow  the slow tests; .ci/run runs both
 # make test-fast  neither slow tests nor those that need a browser
 # make lint    ruff: rules and format

@@ -139,7 +139,7 @@ def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job
 ) -> None:
     page.get_by_role("button", name="All settings").click()
     page.locator("#set-blocks-b_max input").fill("0")
-    expect(page.get_by_role("alert").filter(has_text="blocks.b_max is 0")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="Last block size (tokens): 0 is not allowed")).to_be_visible()
     page.locator("#set-blocks-b_max input").fill("8")
     expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
     start(page, "to be deleted", steps=200)
