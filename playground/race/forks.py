@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nbdiff_engine import BlockModel, SettingError, prepare
 from nbdiff_engine.decoding.prompts import control_tokens_of
 from nbdiff_engine.decoding.settings import DecodeSettings
-from nbdiff_engine.errors import brief, first_problem
+from nbdiff_engine.errors import first_problem
 from nbdiff_engine.forking import continued, fork
 from nbdiff_engine.trace.trace_file import Trace
 from playground.options import ServerOptions
 from playground.race.lanes import CheckedRun, about, guarded
 from playground.race.stage import LaneTitle
+from playground.request_limits import check_new_tokens
 from playground.server.lane_models import LaneModels
 from playground.server.worker import RunPart
 
@@ -50,9 +51,7 @@ def check_fork(loaded: LaneModels, data: Any, options: ServerOptions) -> Checked
         raise SettingError(f"The trace's prompt has more than {options.max_prompt_chars:,} tokens.")
     model = loaded.get(trace.model)
     settings = _settings(trace, request.settings)
-    if settings["max_new_tokens"] > options.max_new_tokens:
-        wanted = brief(settings["max_new_tokens"])
-        raise SettingError.of("max_new_tokens", wanted, f"this server allows at most {options.max_new_tokens:,}")
+    check_new_tokens(settings["max_new_tokens"], options)
     changes = _changes(model, trace, request.changes)
     edit, start = fork(trace, len(trace.events), changes)
     job = prepare(model, list(trace.prompt_ids), start=start, **settings)

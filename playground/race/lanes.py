@@ -8,12 +8,13 @@ from functools import partial
 from nbdiff_engine import NBDiffError, PromptError, SettingError
 from nbdiff_engine.decoding.plan import BeyondTraining
 from nbdiff_engine.decoding.settings import STRATEGIES
-from nbdiff_engine.errors import ServerError, brief
+from nbdiff_engine.errors import ServerError
 from nbdiff_engine.trace.events import DecodeEvent
 from playground.options import ServerOptions
 from playground.race.frames import lane_frames
 from playground.race.run_spec import LaneSpec, RunSpec
 from playground.race.stage import LaneTitle
+from playground.request_limits import check_new_tokens, check_prompt_length
 from playground.server.lane_models import LaneJob, LaneModel, LaneModels
 from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
@@ -69,15 +70,8 @@ def check_limits(spec: RunSpec, options: ServerOptions) -> None:
     if len(spec.lanes) > options.max_lanes:
         raise SettingError(f"{len(spec.lanes)} lanes are requested; this server allows at most {options.max_lanes}.")
     length = len(spec.prompt) + sum(len(turn.content) for turn in spec.history)
-    if length > options.max_prompt_chars:
-        with_turns = " with the earlier turns" if spec.history else ""
-        raise PromptError(
-            f"The prompt{with_turns} is {length:,} characters long; this server takes at most "
-            f"{options.max_prompt_chars:,}."
-        )
-    if spec.max_new_tokens > options.max_new_tokens:
-        limit = f"this server allows at most {options.max_new_tokens:,}"
-        raise SettingError.of("max_new_tokens", brief(spec.max_new_tokens), limit)
+    check_prompt_length(length, options, with_turns=bool(spec.history))
+    check_new_tokens(spec.max_new_tokens, options)
 
 
 def guarded(

@@ -25,6 +25,7 @@ from nbdiff_engine.generate import Output
 from nbdiff_engine.tasks import DOMAINS, Problem, Verdict, check, held_out
 from nbdiff_engine.token_choice.unmasking import POLICIES
 from playground.options import ServerOptions
+from playground.request_limits import check_new_tokens, check_prompt_length
 from playground.server.loaded_models import LoadedModels
 from playground.server.tables import STRATEGY_NAMES
 from playground.server.worker import Frame, RunPart
@@ -158,20 +159,14 @@ def _check_limits(spec: SweepSpec, options: ServerOptions, has_own: bool) -> Non
     if spec.domain is None and not has_own:
         if not spec.prompt.strip():
             raise PromptError("The prompt is empty; write one, or choose held-out problems.")
-        if len(spec.prompt) > options.max_prompt_chars:
-            raise PromptError(
-                f"The prompt is {len(spec.prompt):,} characters long; this server takes at most "
-                f"{options.max_prompt_chars:,}."
-            )
+        check_prompt_length(len(spec.prompt), options)
     elif not has_own and spec.domain not in DOMAINS:
         raise SettingError(f"There are no problems of domain {brief(spec.domain)}; there are {', '.join(DOMAINS)}.")
     elif not 1 <= spec.problems <= options.max_problems:
         raise SettingError(
             f"{brief(spec.problems)} problems are requested; a sweep takes from 1 to {options.max_problems}."
         )
-    if spec.max_new_tokens > options.max_new_tokens:
-        limit = f"this server allows at most {options.max_new_tokens:,}"
-        raise SettingError.of("max_new_tokens", brief(spec.max_new_tokens), limit)
+    check_new_tokens(spec.max_new_tokens, options)
 
 
 def _settings(model: BlockModel, spec: SweepSpec, several: bool) -> list[SweepSetting]:
