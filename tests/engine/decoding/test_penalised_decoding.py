@@ -60,15 +60,19 @@ def assert_self_speculation_is_ar(model, **how):
 @pytest.mark.parametrize(
     ("settings", "sampling"),
     [
-        *((settings, SAMPLINGS[number % 4]) for number, settings in enumerate(PENALISED)),
-        *((ALL, sampling) for sampling in SAMPLINGS if sampling != SAMPLINGS[1]),  # ALL has SAMPLINGS[1] above
+        # Every penalty with one sampling, and all together with every one; the other pairs are slow tests.
+        pytest.param(settings, sampling, marks=() if settings is ALL or number % 4 == other else pytest.mark.slow)
+        for number, settings in enumerate(PENALISED)
+        for other, sampling in enumerate(SAMPLINGS)
     ],
 )
 def test_self_speculation_is_ar_in_a_ragged_batch(llama, settings, sampling):
     assert_self_speculation_is_ar(llama, **settings, **sampling)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS[1:3])
+@pytest.mark.parametrize(
+    "sampling", [pytest.param(each, marks=() if each in SAMPLINGS[1:3] else pytest.mark.slow) for each in SAMPLINGS]
+)
 def test_self_speculation_with_all_penalties_is_ar_in_every_family(any_model, sampling):
     assert_self_speculation_is_ar(any_model, **ALL, **sampling)
 

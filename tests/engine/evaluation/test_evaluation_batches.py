@@ -20,7 +20,7 @@ def model() -> nb.BlockModel:
     return nb.load(GOLDEN / "tiny-block-diffusion", dtype="float32")
 
 
-@pytest.mark.parametrize("batch_size", [3, 64])
+@pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow), 3, 64])
 def test_in_float32_batches_give_the_outputs_of_prompts_one_by_one(model, monkeypatch, batch_size):
     rows = []
 
