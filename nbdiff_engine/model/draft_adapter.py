@@ -10,7 +10,7 @@ In the layers of transformers the sum is a hook on each linear layer, which work
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nbdiff_engine.errors import CheckpointError
+from nbdiff_engine.model import packed_linear
 from nbdiff_engine.model.draft_spec import DRAFT_SPEC, MASK_EMBEDDING, NOISE_WEIGHTS, DraftSpec
 from nbdiff_engine.model.lora_folders import with_adapter
 from nbdiff_engine.model.passes import Pass
@@ -41,10 +42,15 @@ _running: ContextVar[NoiseRows | None] = ContextVar("noise rows of this forward"
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """The change of one linear layer, or of several with concatenated outputs. b has the scale in it."""
+    """The change of one linear layer, or of several with concatenated outputs. b has the scale in it.
+
+    packed_a, packed_b: the same once more, as `packed_linear` reads them.
+    """
 
     a_RD: Tensor
     b_OR: Tensor
+    packed_a: Tensor | None = None
+    packed_b: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Self | None], outputs: Sequence[int]) -> Self | None:
@@ -55,6 +61,10 @@ class LowRank:
         zeros = [each.b_OR if each is not None else present[0].b_OR.new_zeros(o, 0) for each, o in zip(parts, outputs)]
         return cls(torch.cat([each.a_RD for each in present]), torch.block_diag(*zeros))
 
+    def pack(self) -> Self:
+        """The same, with its weights in oneDNN's layout too."""
+        return replace(self, packed_a=packed_linear.packed(self.a_RD, 0), packed_b=packed_linear.packed(self.b_OR, 0))
+
     def add_to(self, y: Tensor, x: Tensor, noise: NoiseRows) -> Tensor:
         """`y`, the layer's output [..., O] for `x` [..., D], with the change added at the noise rows, in place.
 
@@ -64,7 +74,8 @@ class LowRank:
         if len(flat_x) != noise.tokens:
             raise ValueError(f"a layer with LoRA reads {len(flat_x)} rows of a forward of {noise.tokens}")
         x_GD = flat_x[noise.rows].to(self.a_RD.dtype)
-        flat_y[noise.rows] += ((x_GD @ self.a_RD.T) @ self.b_OR.T).to(y.dtype)
+        inner_GR = packed_linear.linear(x_GD, self.a_RD, self.packed_a, None)
+        flat_y[noise.rows] += packed_linear.linear(inner_GR, self.b_OR, self.packed_b, None).to(y.dtype)
         return y
 
 

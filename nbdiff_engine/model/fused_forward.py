@@ -48,6 +48,8 @@ class _Product:
         changes: of a draft adapter, by layer. pack: keep the weight in oneDNN's layout too.
         """
         change = LowRank.joined([changes.get(each) for each in layers], [each.out_features for each in layers])
+        if pack and change is not None:
+            change = change.pack()
         if len(layers) == 1:
             weight = layers[0].weight.detach()
             bias = None if layers[0].bias is None else layers[0].bias.detach()

@@ -115,9 +115,9 @@ class DraftObjective(nn.Module):
             hidden_ND = self._noise(batch, memory)
             scored, rows = self._targets(batch, teacher_UD)
             for part in self.head.chunks(len(rows)):
-                logits, teacher = self.head(hidden_ND[rows[part]]), self.head.teacher(scored, part)
+                logits, (teacher, which) = self.head(hidden_ND[rows[part]]), self.head.teacher(scored, part)
                 ce = nn.functional.cross_entropy(logits, scored.tokens[part], reduction="none")
-                found[:, rows[part].cpu()] = torch.stack([logits.argmax(1), teacher.argmax(1), ce]).double().cpu()
+                found[:, rows[part].cpu()] = torch.stack([logits.argmax(1), teacher.argmax(1)[which], ce]).double().cpu()
         tokens, wanted, ce = found
         offset = (batch.position - batch.anchor)[there]
         return Drafts(offset.cpu(), tokens.long(), wanted.long(), targets.cpu(), ce)
