@@ -24,7 +24,6 @@ from torch.nn import functional as F
 
 from training.objective.objective import chunk_rows
 
-
 _CACHED_BYTES = 2**21  # of the logits of the rows that a CPU scores at once
 
 

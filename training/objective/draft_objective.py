@@ -117,7 +117,8 @@ class DraftObjective(nn.Module):
             for part in self.head.chunks(len(rows)):
                 logits, (teacher, which) = self.head(hidden_ND[rows[part]]), self.head.teacher(scored, part)
                 ce = nn.functional.cross_entropy(logits, scored.tokens[part], reduction="none")
-                found[:, rows[part].cpu()] = torch.stack([logits.argmax(1), teacher.argmax(1)[which], ce]).double().cpu()
+                figures = torch.stack([logits.argmax(1), teacher.argmax(1)[which], ce])
+                found[:, rows[part].cpu()] = figures.double().cpu()
         tokens, wanted, ce = found
         offset = (batch.position - batch.anchor)[there]
         return Drafts(offset.cpu(), tokens.long(), wanted.long(), targets.cpu(), ce)
