@@ -140,7 +140,7 @@ class RunningBatch:
         now = self.clock.now()
         times = seats[0].row.plan.times
         if times is not None and len(seats) == 1:
-            times.observe(len(seats[0].asked.tokens), now - begun)
+            times.observe(len(seats[0].asked.tokens), now - begun, seats[0].asked.has_noise)
         finished = set()
         for seat, prediction in zip(seats, predictions, strict=True):
             seat.row.time, seat.last = now - seat.joined, seat.asked

@@ -250,10 +250,23 @@ class AdaptiveLayout:
     which costs nothing.
     """
 
-    def __init__(self, shape: Shape, cost: CostByWidth, rows: int, backoff: bool, candidates: int = 0):
-        """rows: of the batch. backoff: whether AR decodes while drafts do not pay. candidates: at most, per forward."""
-        one = cost(rows)
-        self._costs = [0.0] + [cost(width * rows) / one for width in range(1, _WIDEST + 1)]  # by width
+    def __init__(
+        self,
+        shape: Shape,
+        cost: CostByWidth,
+        rows: int,
+        backoff: bool,
+        candidates: int = 0,
+        clean_cost: CostByWidth | None = None,
+    ):
+        """cost: of forwards with noise rows; clean_cost: of those without, None: the same. rows: of the batch. backoff:
+        whether AR decodes while drafts do not pay. candidates: at most, per forward."""
+        clean_cost = clean_cost or cost
+        one = clean_cost(rows)
+        # By width, of a forward with noise rows and of one without.
+        self._costs, self._clean_costs = (
+            [0.0] + [of(width * rows) / one for width in range(1, _WIDEST + 1)] for of in (cost, clean_cost)
+        )
         self._shape = shape
         self._backoff = backoff
         self._candidates = candidates
@@ -303,6 +316,9 @@ class AdaptiveLayout:
     def _cost(self, width: int) -> float:
         return self._costs[min(width, _WIDEST)]
 
+    def _clean_cost(self, width: int) -> float:
+        return self._clean_costs[min(width, _WIDEST)]
+
     def _rate_of(self, count: int) -> float:
         """The tokens per cost of the best layout with this number of drafts."""
         chances = list(accumulate(self._acceptance.shares[:count], mul))
@@ -314,7 +330,7 @@ class AdaptiveLayout:
             best = max(best, (1 + accepted + missed) / (self._cost(1 + verified + rows) + missed * draft))
             if 1 + verified + (verified + 1) * rows <= _WIDEST:
                 best = max(best, (1 + accepted) / self._cost(1 + verified + (verified + 1) * rows))
-        return max(best, (2 + accepted) / (self._cost(1 + count) + draft))
+        return max(best, (2 + accepted) / (self._clean_cost(1 + count) + draft))
 
     def _best(self, drafts: Sequence[Draft], room: int, end_token_ids: Collection[int]) -> LayoutChoice:
         all_chances = self._acceptance.chances(drafts)
@@ -330,10 +346,11 @@ class AdaptiveLayout:
             ends = any(each.token in end_token_ids for each in drafts[:verified])
             order = [] if ends else sorted(range(verified + 1), key=lambda point: -stops[point])
             width, points = 1 + verified, []
-            own = expected - self._rate * self._cost(width)
             found, gain = self._leaves(leaves, verified, width, ())
+            own = expected - self._rate * self._clean_cost(width)
             if own + gain > worth:
                 best, worth = LayoutChoice(verified, (), found), own + gain
+            own = expected - self._rate * self._cost(width)
             for point in order:
                 count = min(self._count, room - point - 1)
                 rows = self._shape.rows(count)
@@ -352,6 +369,7 @@ class AdaptiveLayout:
         self, leaves: Sequence[Leaf], verified: int, width: int, points: Collection[int]
     ) -> tuple[tuple[tuple[int, int], ...], float]:
         """The candidates that pay in a forward of `width` tokens with noise after `points`, and their worth."""
+        cost = self._cost if points else self._clean_cost
         missed = 1 - self._acceptance.shares[0]  # the first draft after a point is wrong
         gains = [
             (leaf.chance * (missed if leaf.distance - 1 in points else 1), leaf)
@@ -360,7 +378,7 @@ class AdaptiveLayout:
         ]
         found, worth = [], 0.0
         for gain, leaf in sorted(gains, key=lambda pair: -pair[0])[: self._candidates]:
-            gain -= self._rate * (self._cost(width + 1) - self._cost(width))
+            gain -= self._rate * (cost(width + 1) - cost(width))
             if gain <= 0 or width >= _WIDEST:
                 break
             found.append((leaf.distance, leaf.token))

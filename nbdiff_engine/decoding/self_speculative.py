@@ -232,7 +232,9 @@ def _after_first(drafts: list[tuple[Draft, Fixed]], token: int) -> list[tuple[Dr
 def _layout_of(plan: DecodePlan, shape: Shape, rows: int) -> Layout:
     settings = plan.settings
     if settings.draft_layout == "auto":
-        return AdaptiveLayout(shape, plan.cost, rows, settings.draft_backoff, settings.draft_candidates)
+        return AdaptiveLayout(
+            shape, plan.cost, rows, settings.draft_backoff, settings.draft_candidates, plan.cost.without_noise
+        )
     return _fixed_layout(plan, shape)
 
 

@@ -54,6 +54,10 @@ class Pass:
         return self.clean + self.leaves
 
     @property
+    def has_noise(self) -> bool:
+        return self.first_noise < len(self.tokens)
+
+    @property
     def kept(self) -> int:
         """The number of its first tokens that the cache keeps."""
         return 0 if self.noised else self.clean

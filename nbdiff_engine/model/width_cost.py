@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from weakref import WeakKeyDictionary
@@ -26,7 +27,7 @@ from nbdiff_engine.model.passes import Pass
 logger = logging.getLogger(__name__)
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-_FORMAT = 3  # of the measurement; a new number makes all be measured again
+_FORMAT = 4  # of the measurement; a new number makes all be measured again
 _CONTEXT = 128  # committed tokens before the passes
 _ROUNDS = (5, 40)  # at least, at most
 _SECONDS = 1.0  # no further round begins after them
@@ -37,16 +38,28 @@ _CONTRADICTION = 1.5  # the ratio of two widths' costs, as timed and as measured
 
 @dataclass(frozen=True, slots=True)
 class WidthCost:
-    """Seconds of a forward of WIDTHS[i] tokens, with the probabilities of all of them, relative to one token's."""
+    """Seconds of a forward of WIDTHS[i] tokens, with the probabilities of all of them, relative to one token's.
+
+    relative: one clean token, and noise rows after it. clean: without noise rows, which costs less with a draft adapter
+    because no LoRA is computed; None: the same.
+    """
 
     relative: tuple[float, ...]
+    clean: tuple[float, ...] | None = None
 
     def __call__(self, tokens: int) -> float:
-        """Between the measured widths, and beyond them, the cost grows evenly."""
-        at = min(max(bisect_left(WIDTHS, tokens), 1), len(WIDTHS) - 1)
-        low, high = WIDTHS[at - 1], WIDTHS[at]
-        share = (tokens - low) / (high - low)
-        return self.relative[at - 1] + share * (self.relative[at] - self.relative[at - 1])
+        """Of a forward with noise rows. Between the measured widths, and beyond them, the cost grows evenly."""
+        return _between(self.relative, tokens)
+
+    def without_noise(self, tokens: int) -> float:
+        return _between(self.clean or self.relative, tokens)
+
+
+def _between(costs: tuple[float, ...], tokens: int) -> float:
+    at = min(max(bisect_left(WIDTHS, tokens), 1), len(WIDTHS) - 1)
+    low, high = WIDTHS[at - 1], WIDTHS[at]
+    share = (tokens - low) / (high - low)
+    return costs[at - 1] + share * (costs[at] - costs[at - 1])
 
 
 class ForwardTimes:
@@ -57,22 +70,24 @@ class ForwardTimes:
     """
 
     def __init__(self) -> None:
-        self._last: deque[tuple[int, float]] = deque(maxlen=_WINDOW)  # tokens, seconds
+        self._last: deque[tuple[int, float, bool]] = deque(maxlen=_WINDOW)  # tokens, seconds, noise
         self._window, self._count = _WINDOW, 0
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Note a forward of one row, with the probabilities of all its tokens."""
+    def observe(self, tokens: int, seconds: float, noise: bool = True) -> None:
+        """Note a forward of one row, with the probabilities of all its tokens. noise: whether it has noise rows."""
         if tokens <= WIDTHS[-1]:
-            self._last.append((tokens, seconds))
+            self._last.append((tokens, seconds, noise))
             self._count += 1
 
     def contradict(self, cost: WidthCost) -> bool:
-        """Whether the forwards of two widths differ from this cost by more than a half."""
+        """Whether the forwards of two kinds differ from this cost by more than a half. A kind is a width, with or
+        without noise rows."""
         if self._count < self._window:
             return False
-        units: dict[int, list[float]] = {}  # seconds of a forward of one token, by the next measured width
-        for tokens, seconds in self._last:
-            units.setdefault(bisect_left(WIDTHS, tokens), []).append(seconds / cost(tokens))
+        units: dict[tuple[int, bool], list[float]] = {}  # seconds of a forward of one token
+        for tokens, seconds, noise in self._last:
+            expected = cost(tokens) if noise else cost.without_noise(tokens)
+            units.setdefault((bisect_left(WIDTHS, tokens), noise), []).append(seconds / expected)
         typical = [median(own) for own in units.values() if len(own) >= _ENOUGH]
         return len(typical) > 1 and max(typical) > _CONTRADICTION * min(typical)
 
@@ -130,18 +145,24 @@ def _key(model: BlockModel) -> str:
 
 def _read(file: Path) -> WidthCost | None:
     try:
-        relative = json.loads(file.read_text(encoding="utf-8"))["relative"]
-        found = WidthCost(tuple(float(each) for each in relative))
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        relative, clean = kept["relative"], kept["clean"]
+        found = WidthCost(tuple(map(float, relative)), None if clean is None else tuple(map(float, clean)))
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: it is measured again
         return None
-    return found if len(found.relative) == len(WIDTHS) and min(found.relative) > 0 else None
+    complete = all(
+        len(each) == len(WIDTHS) and min(each) > 0 for each in (found.relative, found.clean or found.relative)
+    )
+    return found if complete else None
 
 
 def _write(file: Path, cost: WidthCost) -> None:
     beside = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"widths": WIDTHS, "relative": cost.relative}), encoding="utf-8")
+        beside.write_text(
+            json.dumps({"widths": WIDTHS, "relative": cost.relative, "clean": cost.clean}), encoding="utf-8"
+        )
         os.replace(beside, file)
     except OSError as error:
         logger.warning("The measured cost of forwards cannot be kept in %s: %s", file.parent, error)
@@ -155,26 +176,31 @@ def _measured(model: BlockModel) -> WidthCost:
     session.prefill([[token] * max(context, 1)])
     start = session.lengths[0]
 
-    def seconds(width: int) -> float:
-        # One clean row and noise rows after it; without an adapter, a causal pass costs the same.
-        unknown = token if model.draft is None else model.draft.mask_token_id
-        groups = [(1, [unknown] * (width - 1))] if width > 1 and model.draft is not None else []
+    def seconds(width: int, noise: bool) -> float:
+        groups = [(1, [model.draft.mask_token_id] * (width - 1))] if noise and width > 1 else []
         tokens = [token] if groups else [token] * width
         asked = time.perf_counter()
         logits = session.run([Pass.mixed(tokens, start, groups, range(width))])
         logits.softmax(dim=-1).amax(dim=-1).tolist()  # as a prediction; waits for the device
         return time.perf_counter() - asked
 
-    for width in WIDTHS:  # a warm-up
-        seconds(width)
+    # Without an adapter, noise rows cost as much as clean ones.
+    kinds = [(width, False) for width in WIDTHS]
+    if model.draft is not None:
+        kinds += [(width, True) for width in WIDTHS[1:]]
+    for kind in kinds:  # a warm-up
+        seconds(*kind)
     least, most = _ROUNDS
     begun = time.perf_counter()
     rounds: list[list[float]] = []
     while len(rounds) < least or (len(rounds) < most and time.perf_counter() - begun < _SECONDS):
-        rounds.append([seconds(width) for width in WIDTHS])
+        rounds.append([seconds(*kind) for kind in kinds])
     # Ratios within a round, so that other load on the machine slows both; the median, as it may come and go.
-    relative: list[float] = []
-    for number in range(len(WIDTHS)):
-        ratio = median(each[number] / each[0] for each in rounds)
-        relative.append(max([ratio, *relative]))  # a wider forward is never cheaper: a smaller figure is chance
-    return WidthCost(tuple(relative))
+    ratios = [median(each[number] / each[0] for each in rounds) for number in range(len(kinds))]
+    clean = _rising(ratios[: len(WIDTHS)])
+    return WidthCost(clean) if model.draft is None else WidthCost(_rising([1.0, *ratios[len(WIDTHS) :]]), clean)
+
+
+def _rising(ratios: list[float]) -> tuple[float, ...]:
+    """A wider forward is never cheaper: a smaller figure is chance."""
+    return tuple(accumulate(ratios, max))

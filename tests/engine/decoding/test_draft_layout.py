@@ -227,3 +227,21 @@ def test_useless_drafts_and_candidates_are_given_up(cost):
         layout.observe([(draft, WRONG) for draft in held[:1]])
         held = with_others(*[0.6] * dict(choice.points).get(0, 0))
     assert spent <= 1.1 * 128
+
+
+def test_drafts_are_verified_without_new_ones_where_noise_rows_are_dear():
+    """Noise rows cost half a forward more, however few; clean rows cost nothing."""
+
+    def noise(tokens: int) -> float:
+        return 1.5 if tokens > 1 else 1.0
+
+    def choices(clean_cost) -> list:
+        layout = AdaptiveLayout(SHAPE, noise, 1, True, clean_cost=clean_cost)
+        return played(layout, 0.6, 200)[0]
+
+    def mixed(found) -> float:
+        verifying = [each for each in found if each.verified]
+        return sum(bool(each.points) for each in verifying) / len(verifying)
+
+    assert mixed(choices(None)) > 0.9
+    assert mixed(choices(lambda tokens: 1.0)) < mixed(choices(None))

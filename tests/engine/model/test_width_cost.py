@@ -23,6 +23,9 @@ def test_between_the_measured_widths_the_cost_grows_evenly():
     cost = WidthCost((1.0, 1.5, 2.0, 2.0, 3.0, 4.0, 8.0))
     assert [cost(width) for width in (1, 2, 3, 4, 6, 12, 16, 64)] == [1.0, 1.5, 1.75, 2.0, 2.0, 2.5, 3.0, 8.0]
     assert cost(96) == 12.0
+    assert cost.without_noise(6) == cost(6)
+    cheaper = WidthCost(cost.relative, (1.0, 1.0, 1.0, 1.2, 1.4, 2.0, 4.0))
+    assert [cheaper(8), cheaper.without_noise(8), cheaper.without_noise(6)] == [2.0, 1.2, pytest.approx(1.1)]
 
 
 def test_it_is_measured_once_for_a_model_and_a_machine(home, monkeypatch):
@@ -41,10 +44,23 @@ def test_it_is_measured_once_for_a_model_and_a_machine(home, monkeypatch):
 
 def test_a_draft_adapter_is_measured_with_its_noise_rows(home):
     _, model = tiny_drafter("llama", fused=True)
-    assert len(width_cost(model).relative) == len(WIDTHS)
+    cost = width_cost(model)
+    assert len(cost.relative) == len(cost.clean) == len(WIDTHS)
+    assert cost.relative[0] == cost.clean[0] == 1
+    assert width_cost(tiny_drafter("llama", fused=True)[1]) == cost  # read from the file
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"relative": [1, 2]}', '{"relative": [1, 1, 1, 1, 1, 1, -1]}', "[1]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        '{"relative": [1, 2], "clean": null}',
+        '{"relative": [1, 1, 1, 1, 1, 1, -1], "clean": null}',
+        '{"relative": [1, 1, 1, 1, 1, 1, 1], "clean": [1, 1]}',
+        "[1]",
+    ],
+)
 def test_a_damaged_file_is_replaced(home, content):
     cost = width_cost(tiny_model("llama"))
     (file,) = home.iterdir()
@@ -90,6 +106,12 @@ def test_forwards_of_two_widths_show_a_wrong_measurement():
     slower = ForwardTimes()
     observe(slower, 200, pace=0.2)  # another machine speed is no contradiction
     assert not slower.contradict(TRUE)
+    by_kind = ForwardTimes()  # forwards of one width, of which those with noise rows take longer
+    for _ in range(64):
+        by_kind.observe(8, 0.02, True)
+        by_kind.observe(8, 0.01, False)
+    assert by_kind.contradict(TRUE)
+    assert not by_kind.contradict(WidthCost(tuple(2 * each for each in TRUE.relative), TRUE.relative))
     for widths in ((1,), (1, 2, 100)):  # as wide as each other, or wider than what is measured
         same = ForwardTimes()
         observe(same, 400, widths)
@@ -134,10 +156,11 @@ def test_a_round_in_which_the_machine_was_busy_does_not_count(home, monkeypatch)
 def test_decoding_times_the_forwards_of_one_row(home, monkeypatch):
     _, drafter = tiny_drafter("llama", fused=True, scale=0.02)
     seen = []
-    monkeypatch.setattr(ForwardTimes, "observe", lambda self, tokens, seconds: seen.append((tokens, seconds)))
+    monkeypatch.setattr(ForwardTimes, "observe", lambda self, *forward: seen.append(forward))
     how = {"strategy": "self_speculative", "draft_layout": "auto", "max_new_tokens": 12, "ignore_eos": True}
     output = nb.generate(drafter, prompt_ids(5), **how)
     assert len(seen) == output.metrics.decode_forwards + 1  # with the prefill
-    assert sum(seconds for _, seconds in seen) <= output.metrics.prefill_seconds + output.metrics.decode_seconds
+    assert {noise for _, _, noise in seen} == {True, False}
+    assert sum(seconds for _, seconds, _ in seen) <= output.metrics.prefill_seconds + output.metrics.decode_seconds
     nb.generate(drafter, [prompt_ids(5), prompt_ids(6)], **{**how, "max_new_tokens": 1})
     assert len(seen) == output.metrics.decode_forwards + 1  # a batch has other costs
