@@ -5,7 +5,7 @@ A contender answers all prompts, `batch` at a time, and returns the token ids of
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -17,6 +17,7 @@ from nbdiff_engine.trace.metrics import Metrics, pooled
 BLOCK_SIZES = (4, 8, 16, 32)
 THRESHOLDS = (0.5, 0.9, 0.99)
 FACTORS = (0.5, 1.0)
+TRANSFORMERS = "transformers.generate"  # the row with which the others are compared, beside AR
 LOOKUP_TOKENS = 10  # tokens of a prompt-lookup draft, the value in transformers' documentation
 
 
@@ -30,6 +31,12 @@ class Answers:
     @property
     def tokens(self) -> int:
         return sum(map(len, self.token_ids))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Answers of several calls, in their order."""
+        metrics = [each for part in parts for each in part.metrics or ()]
+        return cls([ids for part in parts for ids in part.token_ids], metrics or None)
 
     @property
     def tokens_per_forward(self) -> float | None:
@@ -66,7 +73,7 @@ def contenders(
     def theirs(name: str, **options: Any) -> None:
         rows.append(_transformers(name, model, stock, chunks, limit, **options))
 
-    theirs("transformers.generate")
+    theirs(TRANSFORMERS)
     theirs("transformers, static cache", cache_implementation="static")
     if batch == 1:
         if assistant is not None:
@@ -95,33 +102,32 @@ def contenders(
 
 
 def lossless_contenders(
-    model: nb.BlockModel, stock: PreTrainedModel, prompts: list[list[int]], limit: int
+    model: nb.BlockModel, stock: PreTrainedModel | None, prompt: list[int], limit: int
 ) -> list[Contender]:
-    """The rows that must give AR's tokens, one prompt at a time: AR, self-speculation with the model's own block size,
-    and the modes of transformers that need no second model. As in `contenders`, the first two are the references.
+    """The rows that must give AR's tokens on one prompt: AR, self-speculation with the model's own block size, and the
+    modes of transformers that need no second model. stock: as in `contenders`; None leaves these modes out.
 
-    Self-speculation drafts by the measured cost of a forward, which may be never; the last row drafts in each forward.
+    Self-speculation chooses its drafts by the measured cost of a forward, which may be none; `behind_last` drafts in
+    each forward; `behind_each` drafts after each possible acceptance point, which takes the fewest forwards.
     """
-    one_by_one = [[each] for each in prompts]
-    return [
-        _ours("AR, ours", True, model, one_by_one, limit, strategy="ar"),
-        _transformers("transformers.generate", model, stock, one_by_one, limit),
-        _transformers(
-            "transformers, prompt lookup", model, stock, one_by_one, limit, prompt_lookup_num_tokens=LOOKUP_TOKENS
-        ),
-        _ours("self-speculation", True, model, one_by_one, limit, model.spec.block_size, strategy="self_speculative"),
-        _ours(
-            "self-speculation, always drafting",
-            True,
-            model,
-            one_by_one,
-            limit,
-            model.spec.block_size,
-            strategy="self_speculative",
-            draft_layout="behind_last",
-            draft_candidates=8,
-        ),
-    ]
+    chunks = [[prompt]]
+    rows = [_ours("AR, ours", True, model, chunks, limit, strategy="ar")]
+    if stock is not None:
+        rows += [
+            _transformers(TRANSFORMERS, model, stock, chunks, limit),
+            _transformers(
+                "transformers, prompt lookup", model, stock, chunks, limit, prompt_lookup_num_tokens=LOOKUP_TOKENS
+            ),
+        ]
+    layouts = {
+        "self-speculation": {},
+        "drafts behind the last": {"draft_layout": "behind_last", "draft_candidates": 8},
+        "drafts behind each": {"draft_layout": "behind_each"},
+    }
+    for name, settings in layouts.items():
+        own = {"strategy": "self_speculative", **settings}
+        rows.append(_ours(name, True, model, chunks, limit, model.spec.block_size, **own))
+    return rows
 
 
 def load_stock(

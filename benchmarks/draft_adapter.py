@@ -3,9 +3,11 @@
     python benchmarks/draft_adapter.py --adapter smollm2-drafts
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
-One stream: each prompt alone, greedy, prefill included. AR of the same engine, transformers.generate, its prompt lookup
-and self-speculation with the adapter take turns. "= AR" is the share of prompts with exactly AR's tokens; for every
-other one the gap between AR's two best logits at the first difference is printed. The last line is JSON.
+One stream: each prompt alone, greedy, prefill included. AR of the same engine, self-speculation with the adapter in
+three layouts of its drafts, transformers.generate and its prompt lookup take turns on each prompt. The rows of
+transformers are slow; --stock-per-kind limits the prompts that they answer, in a race of their own. "= AR" is the share
+of prompts with exactly AR's tokens; for every other one the gap between AR's two best logits at the first difference is
+printed. The last line is JSON.
 """
 
 import os
@@ -21,7 +23,7 @@ import torch
 import nbdiff_engine as nb
 from benchmarks.contenders import lossless_contenders
 from benchmarks.measuring import BenchmarkParser, Report, at_least, run
-from benchmarks.race import race
+from benchmarks.race import race_by_prompt
 from nbdiff_engine.errors import SettingError
 from nbdiff_engine.tasks.held_out import held_out_prompts
 
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--adapter", required=True, help="folder of the draft adapter, or the name of a bundled one")
     parser.add_argument("--per-kind", type=at_least(1), default=40, help="prompts of each kind")
     parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
-    parser.add_argument("--rounds", type=at_least(1), default=1)
+    parser.add_argument("--stock-per-kind", type=at_least(1), default=8, help="prompts of each kind for transformers")
     parser.add_save()
     options = parser.parse_args()
     report = Report("draft_adapter", options.save)
@@ -41,6 +43,7 @@ def main() -> None:
     for kind, prompt in held_out_prompts():
         by_kind.setdefault(kind, []).append(prompt)
     most = min(map(len, by_kind.values()))
+    options.stock_per_kind = min(options.stock_per_kind, options.per_kind)
     if options.per_kind > most:
         raise SettingError(f"--per-kind is {options.per_kind}, but there are {most} prompts of each kind.")
     figures: dict[str, Any] = {}
@@ -55,13 +58,16 @@ def main() -> None:
         for kind, texts in by_kind.items():
             chats = [[{"role": "user", "content": text}] for text in texts[: options.per_kind]]
             prompts = nb.prepare(model, chats).prompts
-            rows = lossless_contenders(model, stock, prompts, options.max_new_tokens)
-            found = race(model, rows, prompts, options.rounds, f"{dtype}, {kind}")
-            report.write(
-                f"\n{kind}: {model.name}, {dtype}, {own['threads']} thread(s), {len(prompts)} prompts, answers of at "
-                f"most {options.max_new_tokens} tokens\n{found.to_text()}"
-            )
-            own["kinds"][kind] = found.to_json()
+            own["kinds"][kind] = {}
+            for name, network, count in (("all", None, options.per_kind), ("stock", stock, options.stock_per_kind)):
+                some = prompts[:count]
+                turns = [lossless_contenders(model, network, each, options.max_new_tokens) for each in some]
+                found = race_by_prompt(model, turns, some, f"{dtype}, {kind}")
+                report.write(
+                    f"\n{kind}: {model.name}, {dtype}, {own['threads']} thread(s), {len(some)} prompts, answers of at "
+                    f"most {options.max_new_tokens} tokens\n{found.to_text()}"
+                )
+                own["kinds"][kind][name] = found.to_json()
     report.finish({"model": options.model, "adapter": options.adapter, "dtypes": figures})
 
 

@@ -1,12 +1,15 @@
 """The race of the decoding benchmarks: contenders take turns on the same prompts; its table and its JSON."""
 
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tqdm import tqdm
+
 import nbdiff_engine as nb
-from benchmarks.contenders import Contender
+from benchmarks.contenders import TRANSFORMERS, Answers, Contender
 from benchmarks.measuring import ratio, table, take_turns
 from nbdiff_engine.evaluation.pairs import top_two_gap
 
@@ -20,7 +23,7 @@ class SpeedRow:
     policy: str | None
     tokens_per_second: float  # output tokens / seconds of the whole call
     x_ar: float
-    x_transformers: float
+    x_transformers: float | None  # None in a race without transformers.generate
     tokens_per_forward: float | None
     equal_to_ar: float  # share of prompts
     lossless: bool  # whether its tokens must equal those of AR, except for rounding
@@ -69,12 +72,46 @@ class RaceResult:
 def race(
     model: nb.BlockModel, rows: Sequence[Contender], prompts: list[list[int]], rounds: int, label: str
 ) -> RaceResult:
-    """Let the rows answer the prompts in turns. The first row is AR, the second transformers.generate. label: of the
-    progress bar."""
+    """Let the rows answer the prompts in turns. The first row is AR. label: of the progress bar."""
     answers = [each.run() for each in rows]  # also the warm-up
     seconds = take_turns([each.run for each in rows], rounds, label)
     rates = [[answer.tokens / spent for spent in own] for answer, own in zip(answers, seconds, strict=True)]
+    return _result(model, rows, answers, rates, prompts)
+
+
+def race_by_prompt(
+    model: nb.BlockModel, turns: Sequence[Sequence[Contender]], prompts: list[list[int]], label: str
+) -> RaceResult:
+    """Let the rows take turns on each prompt, once. turns: the same rows for each prompt. A rate is of all prompts.
+
+    The rows are measured within seconds of each other, so that other load on the machine slows all of them, and a
+    long race needs no second run.
+    """
+    for each in turns[0]:
+        each.run()  # a warm-up
+    answers: list[list[Answers]] = [[] for _ in turns[0]]
+    seconds = [0.0 for _ in turns[0]]
+    for number, rows in enumerate(tqdm(turns, desc=label, leave=False, disable=None)):
+        for turn in range(len(rows)):
+            index = (number + turn) % len(rows)
+            begun = time.perf_counter()
+            answers[index].append(rows[index].run())
+            seconds[index] += time.perf_counter() - begun
+    joined = [Answers.joined(own) for own in answers]
+    rates = [[own.tokens / spent] for own, spent in zip(joined, seconds, strict=True)]
+    return _result(model, turns[0], joined, rates, prompts)
+
+
+def _result(
+    model: nb.BlockModel,
+    rows: Sequence[Contender],
+    answers: Sequence[Answers],
+    rates: Sequence[list[float]],
+    prompts: list[list[int]],
+) -> RaceResult:
+    """rates: tokens per second of each row in each round."""
     ar = answers[0].token_ids
+    stock = next((own for row, own in zip(rows, rates, strict=True) if row.name == TRANSFORMERS), None)
     found, differences = [], []
     for each, answer, own in zip(rows, answers, rates, strict=True):
         found.append(
@@ -84,7 +121,7 @@ def race(
                 policy=each.policy,
                 tokens_per_second=statistics.median(own),
                 x_ar=ratio(own, rates[0]),
-                x_transformers=ratio(own, rates[1]),
+                x_transformers=None if stock is None else ratio(own, stock),
                 tokens_per_forward=answer.tokens_per_forward,
                 equal_to_ar=statistics.mean(one == other for one, other in zip(answer.token_ids, ar, strict=True)),
                 lossless=each.lossless,
@@ -113,10 +150,13 @@ def _table(rows: Sequence[SpeedRow]) -> str:
     heads = ("row", "block", "policy", "tokens/s", "x AR", "x transformers", "TPF", "= AR")
     cells = [
         (
-            each.name, each.block_size, each.policy, f"{each.tokens_per_second:.0f}", f"{each.x_ar:.2f}",
-            f"{each.x_transformers:.2f}", each.tokens_per_forward and f"{each.tokens_per_forward:.2f}",
+            each.name,
+            each.block_size,
+            each.policy,
+            f"{each.tokens_per_second:.0f}",
+            *(value and f"{value:.2f}" for value in (each.x_ar, each.x_transformers, each.tokens_per_forward)),
             f"{each.equal_to_ar:.0%}",
         )
         for each in rows
-    ]  # fmt: skip
+    ]
     return table(heads, cells)

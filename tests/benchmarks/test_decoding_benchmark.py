@@ -1,20 +1,23 @@
 """The computations of the decoding benchmarks: counted work, split time, cut answers, turns, tables."""
 
+from unittest.mock import ANY
+
 import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import decode_split
-from benchmarks.contenders import Answers, contenders, cut
+from benchmarks.contenders import Answers, contenders, cut, lossless_contenders
 from benchmarks.decode_split import PARTS, measured, split
 from benchmarks.measuring import ratio, table, take_turns
-from benchmarks.race import RaceDifference, race
+from benchmarks.race import RaceDifference, race, race_by_prompt
 from benchmarks.roofline import ForwardWork, MachineLimits, work_of
 from nbdiff_engine.decoding.plan import DecodePlan
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.session import Session
 from nbdiff_engine.token_choice.sampling import Sampler
 from nbdiff_engine.trace.metrics import Metrics
+from tests.draft_adapters import tiny_drafter
 from tests.tiny import prompt_ids, tiny_model
 
 
@@ -120,6 +123,20 @@ def test_every_lossless_row_gives_the_tokens_of_ar():
         assert {row.name for row in found.rows} >= {"AR, ours", "transformers.generate", "self-speculation"}
         assert found.rows[0].x_ar == found.rows[1].x_transformers == 1
         assert len(found.to_text().splitlines()) == 1 + len(rows) == 1 + len(found.to_json()["rows"])
+
+
+def test_rows_race_on_each_prompt():
+    base, drafter = tiny_drafter("llama")
+    prompts = [prompt_ids(length, seed=length) for length in (9, 4)]
+    for stock in (None, base.network):
+        turns = [lossless_contenders(drafter, stock, each, 12) for each in prompts]
+        found = race_by_prompt(drafter, turns, prompts, "test")
+        assert not found.differences
+        assert all(row.equal_to_ar == 1 for row in found.rows)
+        assert found.rows[0].x_ar == 1
+        assert [row.x_transformers for row in found.rows[:2]] == ([None, None] if stock is None else [ANY, 1])
+        assert len(found.to_text().splitlines()) == 1 + len(turns[0])
+    assert found.rows[-1].tokens_per_forward > 0
 
 
 def test_a_difference_from_ar_is_one_line():
