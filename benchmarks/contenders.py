@@ -104,30 +104,31 @@ def contenders(
 def lossless_contenders(
     model: nb.BlockModel, stock: PreTrainedModel | None, prompt: list[int], limit: int
 ) -> list[Contender]:
-    """The rows that must give AR's tokens on one prompt: AR, self-speculation with the model's own block size, and the
-    modes of transformers that need no second model. stock: as in `contenders`; None leaves these modes out.
+    """The rows that must give AR's tokens on one prompt: AR, and self-speculation with the model's own block size. With
+    `stock`, as in `contenders`, also the modes of transformers that need no second model, and fixed layouts of drafts.
 
-    Self-speculation chooses its drafts by the measured cost of a forward, which may be none; `behind_last` drafts in
+    Self-speculation chooses its drafts by the measured cost of a forward, which may be none. `behind_last` drafts in
     each forward; `behind_each` drafts after each possible acceptance point, which takes the fewest forwards.
     """
-    chunks = [[prompt]]
-    rows = [_ours("AR, ours", True, model, chunks, limit, strategy="ar")]
-    if stock is not None:
-        rows += [
-            _transformers(TRANSFORMERS, model, stock, chunks, limit),
-            _transformers(
-                "transformers, prompt lookup", model, stock, chunks, limit, prompt_lookup_num_tokens=LOOKUP_TOKENS
-            ),
-        ]
-    layouts = {
-        "self-speculation": {},
-        "drafts behind the last": {"draft_layout": "behind_last", "draft_candidates": 8},
-        "drafts behind each": {"draft_layout": "behind_each"},
-    }
-    for name, settings in layouts.items():
-        own = {"strategy": "self_speculative", **settings}
-        rows.append(_ours(name, True, model, chunks, limit, model.spec.block_size, **own))
-    return rows
+    chunks, size = [[prompt]], model.spec.block_size
+    speculative = {"strategy": "self_speculative"}
+    rows = [
+        _ours("AR, ours", True, model, chunks, limit, strategy="ar"),
+        _ours("self-speculation", True, model, chunks, limit, size, **speculative),
+    ]
+    if stock is None:
+        return rows
+    lookup = {"prompt_lookup_num_tokens": LOOKUP_TOKENS}
+    candidates = {**speculative, "draft_candidates": 8}
+    return [
+        *rows,
+        _transformers(TRANSFORMERS, model, stock, chunks, limit),
+        _transformers("transformers, prompt lookup", model, stock, chunks, limit, **lookup),
+        _ours("drafts behind the last", True, model, chunks, limit, size, draft_layout="behind_last", **candidates),
+        _ours(
+            "drafts behind each", True, model, chunks, limit, 4, draft_layout="behind_each", block_size=4, **candidates
+        ),
+    ]
 
 
 def load_stock(

@@ -3,11 +3,10 @@
     python benchmarks/draft_adapter.py --adapter smollm2-drafts
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
-One stream: each prompt alone, greedy, prefill included. AR of the same engine, self-speculation with the adapter in
-three layouts of its drafts, transformers.generate and its prompt lookup take turns on each prompt. The rows of
-transformers are slow; --stock-per-kind limits the prompts that they answer, in a race of their own. "= AR" is the share
-of prompts with exactly AR's tokens; for every other one the gap between AR's two best logits at the first difference is
-printed. The last line is JSON.
+One stream: each prompt alone, greedy, prefill included. AR of the same engine and self-speculation with the adapter take
+turns on each prompt. A second race, on the first prompts of each kind, has also fixed layouts of the drafts,
+transformers.generate and its prompt lookup. "= AR" is the share of prompts with exactly AR's tokens; for every other one
+the gap between AR's two best logits at the first difference is printed. The last line is JSON.
 """
 
 import os
@@ -35,7 +34,9 @@ def main() -> None:
     parser.add_argument("--adapter", required=True, help="folder of the draft adapter, or the name of a bundled one")
     parser.add_argument("--per-kind", type=at_least(1), default=40, help="prompts of each kind")
     parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
-    parser.add_argument("--stock-per-kind", type=at_least(1), default=8, help="prompts of each kind for transformers")
+    parser.add_argument(
+        "--stock-per-kind", type=at_least(1), default=8, help="prompts of each kind for the second race"
+    )
     parser.add_save()
     options = parser.parse_args()
     report = Report("draft_adapter", options.save)

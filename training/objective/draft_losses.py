@@ -99,7 +99,8 @@ class _DraftLosses(torch.autograd.Function):
             (gradient_TD[rows],) = torch.autograd.grad(logits_TV, own_TD, d_logits_TV)
         ctx.save_for_backward(gradient_TD)
         ctx.mark_non_differentiable(sums)
-        return sums @ sums.new_tensor([weights.ce, weights.kl, weights.tv]), sums
+        # No matrix product: autocast would round the loss to bfloat16.
+        return (sums * sums.new_tensor([weights.ce, weights.kl, weights.tv])).sum(), sums
 
     @staticmethod
     def backward(ctx, gradient: Tensor, _: Tensor | None):
