@@ -3,10 +3,10 @@
     python benchmarks/draft_adapter.py --adapter smollm2-drafts
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
-One stream: each prompt alone, greedy, prefill included. AR of the same engine and self-speculation with the adapter take
-turns on each prompt. A second race, on the first prompts of each kind, has also fixed layouts of the drafts,
-transformers.generate and its prompt lookup. "= AR" is the share of prompts with exactly AR's tokens; for every other one
-the gap between AR's two best logits at the first difference is printed. The last line is JSON.
+One stream: each prompt alone, greedy, prefill included. AR of the same engine and self-speculation with the adapter
+take turns on each prompt. A second race, on the first prompts of each kind, has also fixed layouts of the drafts,
+transformers.generate and its prompt lookup. "= AR" is the share of prompts with exactly AR's tokens; for every other
+one the gap between AR's two best logits at the first difference is printed. The last line is JSON.
 """
 
 import os
