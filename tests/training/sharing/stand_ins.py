@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 class Hub:
-    """What the stand-in received. files: of the last commit, by their path in the repository."""
+    """What the stand-in received. files: of the last commit, by their path in the repository. tokens: of the requests
+    about repositories; others, such as the check of a card, need none."""
 
     def __init__(self) -> None:
         self.created: list[dict] = []
@@ -37,12 +38,16 @@ def local_hub() -> Iterator[Hub]:
             self.end_headers()
             self.wfile.write(body)
 
+        def note_token(self) -> None:
+            if self.path.startswith(("/api/repos/", "/api/models/")):
+                hub.tokens.add(self.headers.get("Authorization"))
+
         def do_GET(self) -> None:
-            hub.tokens.add(self.headers.get("Authorization"))
+            self.note_token()
             self.answer({"id": "someone/mine", "sha": "0" * 40, "siblings": []})
 
         def do_POST(self) -> None:
-            hub.tokens.add(self.headers.get("Authorization"))
+            self.note_token()
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if hub.refuses:
                 self.answer({"error": "You have no right to write here"}, 403)
