@@ -205,11 +205,11 @@ def _use_in_decode_tab(
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:
     """When a card of the Models tab or a lane names a model to adapt, fill the training form and show it."""
 
-    def filled(chosen: Chosen | None) -> dict:
+    def filled(chosen: Chosen | None, *kept: Any) -> dict:
         if chosen is None:
             return gr.skip()
         return {
-            **training.adapt(chosen.name),
+            **training.adapt(chosen.name, *kept),
             tabs: gr.update(selected="training"),
             training.timer: gr.Timer(active=True),
         }
@@ -224,7 +224,7 @@ def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor:
     # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
     editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIET, "queue": True})
     outputs = [*training.form.outputs, training.tabs, tabs, training.timer]
-    models_tab.to_adapt.change(filled, models_tab.to_adapt, outputs, **QUIET).then(
+    models_tab.to_adapt.change(filled, [models_tab.to_adapt, *training.form.kept], outputs, **QUIET).then(
         training.form.described_quietly,
         training.form.parts.all(),
         [training.form.growth, training.form.command],
