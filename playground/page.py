@@ -241,7 +241,7 @@ def _open_in_decode_tab(
     changed: gr.State,
 ) -> None:
     """When the training tab has loaded a checkpoint, put it into the lanes of the Decode tab and show that tab."""
-    editor, stage = decoding.editor, decoding.stage
+    editor, stage, opening = decoding.editor, decoding.stage, decoding.opening
 
     def shown(checkpoint: OpenedCheckpoint | None, on_stage: Any) -> dict:
         if checkpoint is None:
@@ -252,9 +252,10 @@ def _open_in_decode_tab(
             editor: EditorValue.of(loaded, options, list(checkpoint.lanes)).to_json(),
             tabs: gr.update(selected="decode"),
             changed: checkpoint.serial,
+            **opening.of_filled(checkpoint.lanes, loaded),
         }
 
-    opened.change(shown, [opened, stage], [editor, tabs, changed, stage], **QUIET)
+    opened.change(shown, [opened, stage], [editor, tabs, changed, stage, *opening.outputs], **QUIET)
 
 
 def _theme() -> gr.Theme:

@@ -175,9 +175,9 @@ class DecodeTab:
 
         asked: has the fields prompt, lanes, max_new_tokens.
         """
-        filled = [self.prompt, self.editor, self.limit, self.switches, tabs]
+        filled = [self.prompt, self.editor, self.limit, self.switches, tabs, *self.opening.outputs]
         form = [self.stage, self.prompt, self.editor, self.limit, self.switches, self.chat.turns]
-        asked.change(self.fill, asked, filled, **QUIET).then(
+        asked.change(partial(self.fill, tabs), asked, filled, **QUIET).then(
             lambda asked, *form: gr.skip() if asked is None else self.start(*form),
             [asked, *form],
             [self.stage, self.stop_button, self.run_prompt],
@@ -250,12 +250,18 @@ class DecodeTab:
             return {self.stage: refused(shown, error)}
         return {self.on_stage: read}
 
-    def fill(self, asked: Any) -> Any:
+    def fill(self, tabs: gr.Tabs, asked: Any) -> Any:
         """Fill the form with what another tab asks for, and show this tab."""
         if asked is None:
             return gr.skip()
-        values = [asked.prompt, self._edited(asked.lanes, chosen=True), asked.max_new_tokens, []]
-        return [*values, gr.update(selected="decode")]
+        return {
+            self.prompt: asked.prompt,
+            self.editor: self._edited(asked.lanes, chosen=True),
+            self.limit: asked.max_new_tokens,
+            self.switches: [],
+            tabs: gr.update(selected="decode"),
+            **self.opening.of_filled(asked.lanes, self.loaded),
+        }
 
     def choose(self, name: str, model: Any) -> dict[Any, Any]:
         """Fill the lane form from a preset of the model that is on stage."""

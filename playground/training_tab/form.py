@@ -365,6 +365,7 @@ class JobForm:
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
         require_trackers(recipe.saving.trackers)
+        self.own_data.require_readable(recipe.data)
         job = self.jobs.submit(asked.spec(), name)
         estimates.save(recipe, job.folder)
         return job

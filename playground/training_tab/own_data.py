@@ -87,7 +87,7 @@ class OwnData:
             source = self.access.data(data)
             if source is None or source in OWN_DATA or not Path(source).exists():
                 return hidden
-            found = self._first_look(source, {})
+            found = _first_look(DataSettings.of(source=source))
         except NBDiffError as error:
             return {**hidden, self.said: refused(error, self.access.uploads)}
         words = say(f"{Path(source).name}: {found}")
@@ -112,15 +112,24 @@ class OwnData:
             source = self.access.data(data)
             if source is None:
                 raise SettingError("There is no data; upload a file first.")
-            found = self._first_look(source, columns)
+            found = _first_look(DataSettings.of(source=source, columns=columns))
         except NBDiffError as error:
             return {self.said: refused(error, self.access.uploads)}
         return {self.field: to_yaml(columns), self.said: say(f"{Path(source).name}: {found}")}
 
-    def _first_look(self, source: str, columns: dict[str, str]) -> Any:
-        from training.data.first_look import first_look  # imports datasets, which is slow; not needed for the page
+    def require_readable(self, data: DataSettings) -> None:
+        """Raise NBDiffError, one sentence, for an upload that a run could not read."""
+        if data.source is None or not Path(data.source).is_relative_to(self.access.uploads):
+            return
+        found = _first_look(data)
+        if found.format is None:
+            raise SettingError(f"{Path(data.source).name}: {found}")
 
-        return first_look(DataSettings.of(source=source, columns=columns))
+
+def _first_look(data: DataSettings) -> Any:
+    from training.data.first_look import first_look  # imports datasets, which is slow; not needed for the page
+
+    return first_look(data)
 
 
 def _choices() -> list[tuple[str, str]]:
