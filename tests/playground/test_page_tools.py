@@ -120,7 +120,8 @@ def test_the_conversation_keeps_its_turns(page: Page) -> None:
     forget_status(page)
     page.get_by_role("button", name="Continue from here").click()
     until_finished(page)
-    expect(page.locator("#figures .legend").first).to_contain_text("Fork of")
+    expect(page.locator("[data-lanes] h2")).to_have_count(4)
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()  # the server has kept the fork
     expect(turns.get_by_role("button", pressed=True)).to_have_accessible_name(re.compile("turn 1"))
     page.get_by_role("button", name="New chat").click()
     expect(turns).to_have_count(0)
