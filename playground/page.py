@@ -205,11 +205,11 @@ def _use_in_decode_tab(
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:
     """When a card of the Models tab or a lane names a model to adapt, fill the training form and show it."""
 
-    def filled(chosen: Chosen | None) -> dict:
+    def filled(chosen: Chosen | None, *kept: Any) -> dict:
         if chosen is None:
             return gr.skip()
         return {
-            **training.adapt(chosen.name),
+            **training.adapt(chosen.name, *kept),
             tabs: gr.update(selected="training"),
             training.timer: gr.Timer(active=True),
         }
@@ -224,7 +224,7 @@ def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor:
     # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
     editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIET, "queue": True})
     outputs = [*training.form.outputs, training.tabs, tabs, training.timer]
-    models_tab.to_adapt.change(filled, models_tab.to_adapt, outputs, **QUIET).then(
+    models_tab.to_adapt.change(filled, [models_tab.to_adapt, *training.form.kept], outputs, **QUIET).then(
         training.form.described_quietly,
         training.form.parts.all(),
         [training.form.growth, training.form.command],
@@ -241,7 +241,7 @@ def _open_in_decode_tab(
     changed: gr.State,
 ) -> None:
     """When the training tab has loaded a checkpoint, put it into the lanes of the Decode tab and show that tab."""
-    editor, stage = decoding.editor, decoding.stage
+    editor, stage, opening = decoding.editor, decoding.stage, decoding.opening
 
     def shown(checkpoint: OpenedCheckpoint | None, on_stage: Any) -> dict:
         if checkpoint is None:
@@ -252,9 +252,10 @@ def _open_in_decode_tab(
             editor: EditorValue.of(loaded, options, list(checkpoint.lanes)).to_json(),
             tabs: gr.update(selected="decode"),
             changed: checkpoint.serial,
+            **opening.of_filled(checkpoint.lanes, loaded),
         }
 
-    opened.change(shown, [opened, stage], [editor, tabs, changed, stage], **QUIET)
+    opened.change(shown, [opened, stage], [editor, tabs, changed, stage, *opening.outputs], **QUIET)
 
 
 def _theme() -> gr.Theme:

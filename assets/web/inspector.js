@@ -101,14 +101,15 @@ class Inspector {
     if (!isOpen) root.showPopover();
     const token = this.lane.grid.cells[this.position].node.getBoundingClientRect();
     const { width, height } = root.getBoundingClientRect();
-    const inside = (start, size, room) => Math.max(GAP, Math.min(start, room - size - GAP));
+    const { clientWidth: room } = document.documentElement; // without the scroll bar
+    const inside = (start, size, most) => Math.max(GAP, Math.min(start, most - size - GAP));
     const above = Math.min(token.top, innerHeight) - GAP - height;
-    let [left, top] = [inside(token.left, width, innerWidth), token.bottom + GAP];
+    let [left, top] = [inside(token.left, width, room), token.bottom + GAP];
     if (top + height > innerHeight) {
       top = Math.max(GAP, above);
       if (above < GAP) {
         const right = token.right + GAP;
-        left = inside(right + width <= innerWidth ? right : token.left - GAP - width, width, innerWidth);
+        left = inside(right + width <= room ? right : token.left - GAP - width, width, room);
         top = inside(token.top, height, innerHeight);
       }
     }

@@ -42,7 +42,7 @@ class Reading {
     if (first) {
       const at = this.runs[0].kind === "same" ? this.runs[0].to : 0;
       const count = this.runs.filter((run) => run.kind === "new").reduce((sum, run) => sum + run.to - run.from, 0);
-      this.part("differs").textContent = `AR differs from token ${at + 1}`;
+      this.part("differs").textContent = `AR differs at token ${at + 1}`;
       this.part("differs").title = `${plural(count, "token")} of ${lane.words().length} differ from AR's. Show the first.`;
     }
     if (this.as === "changes" && !this.against) this.show("text");

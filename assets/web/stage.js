@@ -5,6 +5,7 @@
 const POLL_MS = 50; // at most 20 polls a second; all frames of a poll are drawn together
 const QUEUED_POLL_MS = 300;
 const GIVE_UP_AFTER = 8; // failed polls in a row
+const SEEN = 160; // pixels of the stage that must be in view, or may be above it
 const LIVE = ["queued", "running"];
 const BROKEN = ["failed", "unknown"];
 
@@ -48,6 +49,7 @@ function receive(value) {
   if (!value) return;
   player.say("error", value.error);
   player.say("note", value.note);
+  if (value.error || value.stays || (value.run && value !== resumed)) showTop();
   if (value.error) {
     if (following === null) status("Not started.");
     return;
@@ -69,6 +71,12 @@ function receive(value) {
   const { run, lanes, title } = value;
   remember(ofTab, KEPT.run, { run, lanes, title, keep });
   follow(value.run, keep);
+}
+
+// On a phone the form is below the race: what was asked for would begin out of sight.
+function showTop() {
+  const { top } = element.getBoundingClientRect();
+  if (top < -SEEN || top > innerHeight - SEEN) element.scrollIntoView();
 }
 
 // The page was loaded again: continue the run that was in progress, or show the last race. Returns false without either.

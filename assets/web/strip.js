@@ -9,7 +9,11 @@ class Strip {
   }
 
   draw(lanes, current) {
-    const counts = lanes.map((lane) => lane.state?.forwards.at(-1) ?? 0);
+    // Of a fork, only what follows the change is counted, as in the figures of its lane.
+    const counts = lanes.map(({ state }) => {
+      if (!state) return 0;
+      return state.has.edits ? measure(state.events).decode_forwards : state.forwards.at(-1) ?? 0;
+    });
     const most = Math.max(1, ...counts);
     while (this.root.children.length > lanes.length) this.root.lastChild.remove();
     lanes.forEach((lane, index) => {
@@ -18,7 +22,8 @@ class Strip {
       const [name, work, text] = button.children;
       const same = lane.reading?.same ?? null;
       name.textContent = lane.name;
-      work.textContent = lane.state ? plural(counts[index], "forward") : lane.stopped ? "not run" : "waits";
+      const since = lane.state?.has.edits ? " since the fork" : "";
+      work.textContent = lane.state ? plural(counts[index], "forward") + since : lane.stopped ? "not run" : "waits";
       text.textContent = same === null ? "" : same ? "same text" : "text differs";
       text.dataset.same = String(same);
       button.style.setProperty("--share", counts[index] / most);

@@ -37,8 +37,8 @@ class ChatComponents:
         return [self.turns, self.row, self.list]
 
     def shown(self, so_far: Sequence[KeptTurn], chosen: int | None = None) -> dict[Any, Any]:
-        """The components with these turns; the race of turn `chosen`, or else the newest, is on the stage. Without
-        turns, they are hidden."""
+        """The components with these turns; the race of turn `chosen`, or else the newest, is on the stage; -1: that of
+        none. Without turns, they are hidden."""
         chosen = len(so_far) - 1 if chosen is None else chosen
         return {
             self.turns: so_far,

@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from nbdiff_engine import NBDiffError
+from nbdiff_engine.decoding.prompts import require_words
 from playground.event_options import QUIET
+from playground.new_choice import on_new_choice
 from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.race import conversation, lanes_editor
@@ -20,7 +22,7 @@ from playground.race.forks import check_fork
 from playground.race.frames import race_of
 from playground.race.imported_race import check_race
 from playground.race.kept_form import KEEP_FORM, READ_OPENING, kept_form
-from playground.race.lanes import CheckedRun, check
+from playground.race.lanes import CheckedRun, check, check_limits
 from playground.race.lanes_editor import EditorValue
 from playground.race.opening_choice import OpeningChoice
 from playground.race.openings import MAX_NEW_TOKENS, Opening, openings
@@ -129,7 +131,7 @@ class DecodeTab:
         )
         self.stop_button.click(self.stop, stage, None, **QUIET)
         opening = self.opening
-        opening.preset.input(self.choose, [opening.model, opening.preset], self.editor, **QUIET)
+        on_new_choice(opening.preset, self.choose, [opening.model], [self.editor], **QUIET)
         filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage]
         opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **QUIET)
         ended = stage.ended(
@@ -173,9 +175,9 @@ class DecodeTab:
 
         asked: has the fields prompt, lanes, max_new_tokens.
         """
-        filled = [self.prompt, self.editor, self.limit, self.switches, tabs]
+        filled = [self.prompt, self.editor, self.limit, self.switches, tabs, *self.opening.outputs]
         form = [self.stage, self.prompt, self.editor, self.limit, self.switches, self.chat.turns]
-        asked.change(self.fill, asked, filled, **QUIET).then(
+        asked.change(partial(self.fill, tabs), asked, filled, **QUIET).then(
             lambda asked, *form: gr.skip() if asked is None else self.start(*form),
             [asked, *form],
             [self.stage, self.stop_button, self.run_prompt],
@@ -225,13 +227,13 @@ class DecodeTab:
         if live or stage.run is None:  # without a run, the race was loaded, not decoded
             return stop
         done = race_of(self.worker.log(stage.run), prompt)
-        if stage.keep and before is not None:
-            done = dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))
-        elif KEEP in _on(switches):
-            so_far = conversation.added(so_far, prompt, done)
-            if typed == prompt:  # the next turn has another prompt; one that is being typed stays
-                stop[self.prompt] = ""
-        return {**stop, self.on_stage: done, **self.chat.shown(so_far)}
+        if stage.keep and before is not None:  # a fork: it belongs to the turn that is on the stage
+            return {**stop, self.on_stage: dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))}
+        if KEEP not in _on(switches):
+            return {**stop, self.on_stage: done, **self.chat.shown(so_far, chosen=-1)}
+        if typed == prompt:  # the next turn has another prompt; one that is being typed stays
+            stop[self.prompt] = ""
+        return {**stop, self.on_stage: done, **self.chat.shown(conversation.added(so_far, prompt, done))}
 
     def resumed(self, event: gr.EventData) -> dict[Any, Any]:
         """A page was loaded again during a run."""
@@ -248,14 +250,20 @@ class DecodeTab:
             return {self.stage: refused(shown, error)}
         return {self.on_stage: read}
 
-    def fill(self, asked: Any) -> Any:
+    def fill(self, tabs: gr.Tabs, asked: Any) -> Any:
         """Fill the form with what another tab asks for, and show this tab."""
         if asked is None:
             return gr.skip()
-        values = [asked.prompt, self._edited(asked.lanes, chosen=True), asked.max_new_tokens, []]
-        return [*values, gr.update(selected="decode")]
+        return {
+            self.prompt: asked.prompt,
+            self.editor: self._edited(asked.lanes, chosen=True),
+            self.limit: asked.max_new_tokens,
+            self.switches: [],
+            tabs: gr.update(selected="decode"),
+            **self.opening.of_filled(asked.lanes, self.loaded),
+        }
 
-    def choose(self, model: Any, name: str) -> dict[Any, Any]:
+    def choose(self, name: str, model: Any) -> dict[Any, Any]:
         """Fill the lane form from a preset of the model that is on stage."""
         return {self.editor: self._edited(self.opening.get(model).presets.get(name) or [], chosen=True)}
 
@@ -292,16 +300,23 @@ class DecodeTab:
     def link(self, shown: Any, *fields: Any) -> dict[Any, Any]:
         """Show the form as a link."""
         try:
-            return {self.address: gr.update(value=_spec(*fields).to_link(), visible=True)}
+            return {self.address: gr.update(value=self._runnable(*fields).to_link(), visible=True)}
         except NBDiffError as error:
-            return {self.stage: refused(shown, error)}
+            return {self.stage: refused(shown, error), self.address: gr.update(value="", visible=False)}
 
     def as_code(self, written: Callable[[RunSpec], str], shown: Any, *fields: Any) -> dict[Any, Any]:
         """Show the form as code."""
         try:
-            return {self.code: gr.update(value=written(_spec(*fields)), visible=True)}
+            return {self.code: gr.update(value=written(self._runnable(*fields)), visible=True)}
         except NBDiffError as error:
             return {self.stage: refused(shown, error), self.code: gr.update(value="", visible=False)}
+
+    def _runnable(self, *fields: Any) -> RunSpec:
+        """The form, if it has a prompt and is within the server's limits. Raises NBDiffError, one sentence."""
+        spec = _spec(*fields)
+        require_words(spec.prompt)
+        check_limits(spec, self.options)
+        return spec
 
     def restore(self, opening: str) -> dict[Any, Any]:
         """Fill the form from a link, or with what it held before a reload. See READ_OPENING."""

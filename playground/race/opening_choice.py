@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from playground.race.openings import Opening
+from playground.race.openings import Opening, about
 from playground.race.run_spec import LaneSpec
+from playground.server.lane_models import LaneModels
 
 
 class OpeningChoice:
@@ -36,7 +37,7 @@ class OpeningChoice:
             visible=len(self.openings) > 1,
             elem_id="opening",
         )
-        self.line = gr.HTML(_line(self.first), js_on_load=None, apply_default_css=False, elem_id="about-model")
+        self.line = gr.HTML(_line(self.first.about), js_on_load=None, apply_default_css=False, elem_id="about-model")
 
     def build_examples(self, prompt: gr.Textbox) -> None:
         """Buttons that fill in the prompt. Gradio neither runs nor caches these examples."""
@@ -67,10 +68,20 @@ class OpeningChoice:
         names = list(opening.presets)
         return {
             self.model: opening.model,
-            self.line: _line(opening),
+            self.line: _line(opening.about),
             self.preset: gr.update(choices=names, value=names[0]),
             **{buttons: gr.update(visible=name == opening.model) for name, buttons in self._examples.items()},
         }
+
+    def of_filled(self, lanes: Sequence[LaneSpec], loaded: LaneModels) -> dict[Any, Any]:
+        """The components for lanes that another tab has filled in. If their models are not those of one opening, none
+        is chosen, and the line is about these models."""
+        names = dict.fromkeys(lane.model for lane in lanes)
+        only = self.openings.get(next(iter(names))) if len(names) == 1 else None
+        if only is not None:
+            return self.shown(only)
+        known = [about(loaded.get(name)) for name in names if name in loaded.names()]
+        return {self.model: None, self.line: _line(" ".join(known))}
 
     def prompt_after(self, typed: Any, opening: Opening) -> str:
         """The prompt for an opening: its first example, unless the visitor has written an own one."""
@@ -79,5 +90,5 @@ class OpeningChoice:
         return typed if own else opening.examples[0].prompt
 
 
-def _line(opening: Opening) -> str:
-    return f"<p>{html.escape(opening.about)}</p>"
+def _line(words: str) -> str:
+    return f"<p>{html.escape(words)}</p>"

@@ -67,8 +67,8 @@ CHAT_EXAMPLES = (
 # What the bundled models were trained on: a visitor cannot guess it from their names.
 _KNOWS = {"nano": "word problems, tiny Python functions, country and animal facts, short stories"}
 _ABOUT_DRAFTS = (
-    "SmolLM2, 135M parameters, with a draft adapter: AR's own text in fewer forwards, in less time only where the "
-    "verdict says so. For block diffusion, choose nano."
+    "SmolLM2, 135M parameters, with a draft adapter: AR's text, apart from rounding, in fewer forwards; in less time "
+    "only where the verdict says so. For block diffusion, choose nano."
 )
 
 

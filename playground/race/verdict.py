@@ -7,8 +7,11 @@ the forwards can explain is none.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from nbdiff_engine.decoding.settings import SETTING_FIELDS
 from nbdiff_engine.trace.metrics import Metrics
+from nbdiff_engine.trace.trace_file import Trace
 from playground.race.forward_times import Forward, forwards_of, mean_width, same_work, time_of
 from playground.race.frames import Summary, race_of
 from playground.race.race_file import Race
@@ -16,17 +19,23 @@ from playground.server.worker import Logged
 
 TIE = 1.15  # a smaller ratio of times is not shown as a difference
 NO_DIFFERENCE = "no measurable difference"
+_GIVES_AR_TEXT = ("ar", "self_speculative")
+_ROUNDING = "In bfloat16, forwards of different widths round differently; in float32 the texts are the same."
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finished lane: what the verdict compares."""
+    """A finished lane: what the verdict compares.
+
+    ar_run: what decides the text of a strategy that gives AR's, the model and the sampling; None for other strategies.
+    """
 
     name: str
     strategy: str
     metrics: Metrics
     tokens: tuple[int, ...]
     forwards: tuple[Forward, ...]
+    ar_run: tuple[Any, ...] | None = None
 
     @property
     def per_forward(self) -> float | None:
@@ -41,10 +50,25 @@ def summary(log: Iterable[Logged]) -> Summary:
 def entries(race: Race) -> list[Entry]:
     """The finished lanes of a race."""
     return [
-        Entry(lane.name, lane.strategy, lane.metrics, lane.trace.token_ids, tuple(forwards_of(lane.trace.events)))
+        Entry(
+            lane.name,
+            lane.strategy,
+            lane.metrics,
+            lane.trace.token_ids,
+            tuple(forwards_of(lane.trace.events)),
+            _ar_run(lane.trace) if lane.strategy in _GIVES_AR_TEXT else None,
+        )
         for lane in race.lanes
         if lane.metrics is not None
     ]
+
+
+def _ar_run(trace: Trace) -> tuple[Any, ...]:
+    """The model, the prompt, and the settings that AR reads."""
+    read = [
+        name for name, each in SETTING_FIELDS.items() if each.form.strategies is None or "ar" in each.form.strategies
+    ]
+    return (trace.model, trace.prompt_ids, *((name, trace.settings.get(name)) for name in read if name != "strategy"))
 
 
 def verdict(lanes: list[Entry]) -> str:
@@ -79,7 +103,8 @@ def verdict(lanes: list[Entry]) -> str:
         if best.metrics.output_tokens == other.metrics.output_tokens:
             counts = f"{best.metrics.decode_forwards} instead of {other.metrics.decode_forwards}"
             work = f"{best.name} needed {fewer:.1f}x fewer forwards than {other.name}, {counts}"
-    return f"{work}, {joint} {text}. {_times(best, other)}"
+    rounded = best.tokens != other.tokens and best.ar_run is not None and best.ar_run == other.ar_run
+    return " ".join([f"{work}, {joint} {text}.", *([_ROUNDING] if rounded else []), _times(best, other)])
 
 
 def _times(best: Entry, other: Entry) -> str:

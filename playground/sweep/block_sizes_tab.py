@@ -14,6 +14,7 @@ from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import DOMAINS
 from nbdiff_engine.token_choice.unmasking import POLICIES as UNMASKING_POLICIES
 from playground.event_options import QUIET
+from playground.new_choice import on_new_choice
 from playground.options import ServerOptions
 from playground.page_words import in_page_words
 from playground.server.loaded_models import LoadedModels
@@ -186,7 +187,7 @@ class BlockSizesTab:
             list(by_series),
             **QUIET,
         )
-        self.model.input(self._sizes, self.model, self.sizes, **QUIET)
+        on_new_choice(self.model, lambda name: {self.sizes: self._sizes(name)}, [], [self.sizes], **QUIET)
         # Another tab may have loaded or unloaded models: the lists are updated when the page is opened.
         self.lists = [self.model, self.models]
         blocks.load(self.refreshed, self.lists, self.lists, **QUIET)

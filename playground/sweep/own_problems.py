@@ -27,7 +27,7 @@ class OwnProblems:
         file = Path(str(path))
         problems = read_problems(file, file.name)
         key = KEY + secrets.token_hex(6)
-        label = f"{file.name} ({len(problems)} problems)"
+        label = f"{file.name} ({len(problems)} problem{'' if len(problems) == 1 else 's'})"
         self._kept[key] = (label, problems)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

@@ -93,8 +93,8 @@ class Access:
         if text in OWN_DATA:
             return text
         if text.startswith(_UPLOAD):
-            path = (self._uploads / text.removeprefix(_UPLOAD)).resolve()
-            if not (path.is_relative_to(self._uploads) and path.is_file()):
+            path = (self.uploads / text.removeprefix(_UPLOAD)).resolve()
+            if not (path.is_relative_to(self.uploads) and path.is_file()):
                 raise SettingError("This upload no longer exists; upload the file again.")
             return str(path)
         path = self._inside(text)
@@ -114,21 +114,22 @@ class Access:
         stem = uploaded.name[: -len(ending)]
         name = (re.sub(r"[^\w.-]", "_", stem)[:60].lstrip(".") or "data") + ending
         token = secrets.token_hex(6)
-        folder = self._uploads / token
+        folder = self.uploads / token
         folder.mkdir(parents=True)
         shutil.copyfile(uploaded, folder / name)
         return f"{_UPLOAD}{token}/{name}", uploaded.name
 
     @property
-    def _uploads(self) -> Path:
+    def uploads(self) -> Path:
+        """The folder of the uploads; each has a folder of its own, with a random name, in it."""
         return self.jobs.home.resolve() / "uploads"
 
     def named(self, path: str | None) -> str | None:
         """The value in the form for a base or data of a run."""
         if path is None or not Path(path).is_absolute():
             return path
-        if Path(path).is_relative_to(self._uploads):
-            return _UPLOAD + Path(path).relative_to(self._uploads).as_posix()
+        if Path(path).is_relative_to(self.uploads):
+            return _UPLOAD + Path(path).relative_to(self.uploads).as_posix()
         return next((each.id for each in self.found.models() if str(each.source) == path), path)
 
     def id_of_loaded(self, name: str) -> str:

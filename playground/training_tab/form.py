@@ -9,6 +9,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError
 from playground.event_options import QUEUED, QUIET, SAVE_FILE, Updates
+from playground.new_choice import on_new_choice
 from playground.options import ServerOptions
 from playground.page_words import say
 from playground.server.loaded_models import LoadedModels
@@ -24,6 +25,15 @@ from playground.training_tab.asked import (
     shown_values,
 )
 from playground.training_tab.own_data import OwnData
+from playground.training_tab.recipe_choices import (
+    ANY_MODEL,
+    FIRST,
+    RECIPE_LABELS,
+    epochs_of,
+    order,
+    quantization_of,
+    steps_of,
+)
 from playground.training_tab.setting_inputs import setting_inputs
 from playground.training_tab.trackers import TrackerTicks, require_trackers
 from playground.training_tab.words import refused
@@ -31,15 +41,6 @@ from training.jobs import Jobs, TrainingJob
 from training.recipe.recipe import Recipe
 from training.recipe.recipe_fields import bundled_recipes
 
-FIRST = "smoke"
-ANY_MODEL = "lora"
-# The recipes that most people want, in words; the others have their names.
-RECIPE_LABELS = {
-    FIRST: "Try it: nano-ar in a minute",
-    ANY_MODEL: "LoRA, any model",
-    "draft-adapter": "Draft adapter, any model",
-    "chat-sft": "All weights, any chat model",
-}
 PREVIEWED = 3  # documents in the preview
 
 
@@ -99,7 +100,7 @@ class JobForm:
 
     def _build_main(self, recipe: Recipe) -> None:
         gr.Markdown("### 1 Model", elem_classes="step")
-        names = sorted(bundled_recipes(), key=_order)
+        names = sorted(bundled_recipes(), key=order)
         preset = gr.Dropdown(
             [(RECIPE_LABELS.get(name, name), name) for name in names],
             value=FIRST,
@@ -126,7 +127,7 @@ class JobForm:
             )
             quantization = gr.Radio(
                 list(QUANTIZATIONS),
-                value=_quantization(recipe),
+                value=quantization_of(recipe),
                 label="Precision of the base model",
                 info="8 bit and 4 bit need LoRA",
                 min_width=240,
@@ -140,8 +141,8 @@ class JobForm:
         )
         # gr.Number would show 0 for an empty field, and send it.
         own = {"max_lines": 1, "min_width": 110, "render": False}
-        steps = gr.Textbox(_steps(recipe), label="Steps", placeholder="by epochs", elem_id="job-steps", **own)
-        epochs = gr.Textbox(_epochs(recipe), label="or epochs", placeholder="by steps", elem_id="job-epochs", **own)
+        steps = gr.Textbox(steps_of(recipe), label="Steps", placeholder="by epochs", elem_id="job-steps", **own)
+        epochs = gr.Textbox(epochs_of(recipe), label="or epochs", placeholder="by steps", elem_id="job-epochs", **own)
         self.parts = Parts(preset, base, data, name, steps, epochs, lora, quantization)
 
     def _build_actions(self, recipe: Recipe) -> None:
@@ -185,8 +186,8 @@ class JobForm:
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization, parts.name)
         edited = [each.input for each in form if each not in own]
         changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
-        chosen = parts.preset.input(
-            self.choose, [parts.preset, parts.base, parts.data], [*form, self.growth, self.said], **last
+        chosen = on_new_choice(
+            parts.preset, self.choose, [parts.base, *self.kept], [*form, self.growth, self.said], **last
         )
         changes.append(chosen.then(self.described, form, described, **QUIET))
         needed = [self.need, self.preview_shown]
@@ -196,8 +197,7 @@ class JobForm:
         quietly = [self.growth, self.command]
         ticked = self.trackers.wire(self._field("saving.trackers"), self.said)
         ticked.then(self.described_quietly, form, quietly, **QUIET)
-        columns = self._field("data.columns")
-        self.own_data.wire(columns, self.data_changed, form, [*quietly, *needed])
+        self.own_data.wire(self._field("data.columns"), self.data_changed, form, [*quietly, *needed])
         self.estimate.click(self.estimated, form, [self.need, self.said], show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
         self.download.click(self.as_yaml, form, [self._yaml, self._file_name, self.said], **QUIET).then(
@@ -234,7 +234,11 @@ class JobForm:
             growth = _growth(asked.recipe())
             command = shlex.join(self.jobs.command(asked.spec()))
         except NBDiffError as error:
-            return {self.growth: self._growth_only(form), self.command: "", self.said: refused(error)}
+            return {
+                self.growth: self._growth_only(form),
+                self.command: "",
+                self.said: refused(error, self.access.uploads),
+            }
         return {self.growth: growth, self.command: command, self.said: ""}
 
     def described_quietly(self, *form: Any) -> Updates:
@@ -245,17 +249,18 @@ class JobForm:
         """What follows from other data: schedule and command, estimate, no preview. What is said of a file stays."""
         return {**self.described_quietly(*form), **self.needed(*form)}
 
-    def choose(self, preset: Any, base: Any = None, data: Any = None) -> Updates:
-        """Fill the form with the values of a preset. base, data: as they are in the form; they stay where the preset
-        names none."""
+    def choose(self, preset: Any, base: Any = None, data: Any = None, columns: Any = None) -> Updates:
+        """Fill the form with the values of a preset. base, data, columns: as they are in the form. Own data stays with
+        its columns, and the base stays where the preset names none."""
         try:
             recipe = preset_of(str(preset))
         except NBDiffError as error:
-            return {self.said: refused(error)}
+            return {self.said: refused(error, self.access.uploads)}
         return {
             self.parts.preset: gr.update(info=recipe.about),
             self.parts.name: gr.update(placeholder=str(preset)),
             **self._filled(recipe, recipe.base or base, recipe.data.source or data),
+            **self._own(data, columns),
             self.growth: _growth(recipe),
             self.said: "",
         }
@@ -267,38 +272,52 @@ class JobForm:
             self.parts.preset: gr.update(value=preset, info=preset_of(preset).about),
             self.parts.name: gr.update(value=name),
             **self._filled(recipe, base, data),
+            **self.own_data.quiet(),
         }
 
-    def fill_for_base(self, base: str) -> Updates:
-        """Fill the form for a job that starts from a model, with the first recipe that is made for it."""
+    def fill_for_base(self, base: str, data: Any = None, columns: Any = None) -> Updates:
+        """Fill the form for a job that starts from a model, with the first recipe that is made for it. Own data stays
+        with its columns."""
         self.access.base(base)  # raises NBDiffError for one that cannot be trained from
         preset = FIRST if preset_of(FIRST).base == base else ANY_MODEL
         recipe = preset_of(preset)
-        words = "The form is filled for this model. " + (
-            "Choose your data, then Start." if recipe.data.source is None else "Start it, or change the data."
-        )
+        own = self._own(data, columns)
+        has_data = recipe.data.source is not None or own
+        next_step = "Start it, or change the data." if has_data else "Choose your data, then Start."
+        words = f"The form is filled for this model. {next_step}"
         return {
             self.parts.preset: gr.update(value=preset, info=recipe.about),
             self.parts.name: gr.update(value="", placeholder=preset),
             **self._filled(recipe, base),
+            **(own or self.own_data.quiet()),
             self.parts.base: gr.update(choices=self.access.bases(), value=base, interactive=True),
             self.said: say(words),
         }
 
     @property
     def outputs(self) -> list[Any]:
-        """The components that `fill_for_base` changes."""
-        return [*self.parts.all(), self.said]
+        """The components that `fill` and `fill_for_base` change."""
+        return [*self.parts.all(), self.said, *self.own_data.quiet()]
+
+    @property
+    def kept(self) -> list[Any]:
+        """The components with the data and its columns, as `fill_for_base` takes them."""
+        return [self.parts.data, self._field("data.columns")]
+
+    def _own(self, data: Any, columns: Any) -> Updates:
+        """Own data with its columns, to stay in a form that is filled; {} for a source of the project."""
+        is_own = bool(data) and data not in OWN_DATA
+        return dict(zip(self.kept, (gr.update(value=data), columns), strict=True)) if is_own else {}
 
     def _filled(self, recipe: Recipe, base: str | None = None, data: str | None = None) -> Updates:
         parts = self.parts
         return {
             parts.base: gr.update(value=base or recipe.base or None, interactive=recipe.kind == "adapt"),
             parts.data: gr.update(value=data or recipe.data.source),
-            parts.max_steps: _steps(recipe),
-            parts.epochs: _epochs(recipe),
+            parts.max_steps: steps_of(recipe),
+            parts.epochs: epochs_of(recipe),
             parts.lora: gr.update(value=recipe.lora is not None),
-            parts.quantization: _quantization(recipe),
+            parts.quantization: quantization_of(recipe),
             **dict(zip(parts.values, shown_values(recipe), strict=True)),
         }
 
@@ -307,7 +326,7 @@ class JobForm:
         try:
             return {self.need: say(estimates.estimated(self.asked(*form).recipe()).in_words()), self.said: ""}
         except NBDiffError as error:
-            return {self.need: "", self.said: refused(error)}
+            return {self.need: "", self.said: refused(error, self.access.uploads)}
 
     def needed(self, *form: Any) -> Updates:
         """The estimate after a change, if it takes no data, no download and no conversion; and no preview, because the
@@ -328,7 +347,7 @@ class JobForm:
             shown = preview_html(picture(self.asked(*form).recipe(), PREVIEWED))
         except NBDiffError as error:
             hidden = gr.update(value="", visible=False)
-            return {self.preview_shown: hidden, self.said: refused(error)}
+            return {self.preview_shown: hidden, self.said: refused(error, self.access.uploads)}
         return {self.preview_shown: gr.update(value=shown, visible=True), self.said: say("The preview is below.")}
 
     def as_yaml(self, *form: Any) -> Updates:
@@ -338,7 +357,7 @@ class JobForm:
             name = checked_name(form[3], asked.preset)
             return {self._yaml: asked.recipe().to_yaml(), self._file_name: f"{name}.yaml", self.said: ""}
         except NBDiffError as error:
-            return {self._yaml: "", self._file_name: "", self.said: refused(error)}
+            return {self._yaml: "", self._file_name: "", self.said: refused(error, self.access.uploads)}
 
     def submit(self, *form: Any) -> TrainingJob:
         """Submit the form as a job; returns the job. Raises NBDiffError, one sentence."""
@@ -346,6 +365,7 @@ class JobForm:
         name = checked_name(form[3], asked.preset)
         recipe = asked.recipe()
         require_trackers(recipe.saving.trackers)
+        self.own_data.require_readable(recipe.data)
         job = self.jobs.submit(asked.spec(), name)
         estimates.save(recipe, job.folder)
         return job
@@ -373,25 +393,4 @@ def _emptied(given: Any) -> Any:
 
 
 def _growth(recipe: Recipe) -> Any:
-    return curves.growth(recipe.blocks if recipe.kind == "adapt" else None, _steps(recipe))
-
-
-def _steps(recipe: Recipe) -> int | None:
-    """The steps of a run; None if they are counted in epochs when it starts."""
-    return recipe.optimisation.max_steps if recipe.optimisation.epochs is None else None
-
-
-def _epochs(recipe: Recipe) -> str | None:
-    """The epochs of a run as the form shows them; None if the recipe gives steps."""
-    epochs = recipe.optimisation.epochs
-    return None if epochs is None else f"{epochs:g}"
-
-
-def _quantization(recipe: Recipe) -> str:
-    return next(name for name, value in QUANTIZATIONS.items() if value == recipe.quantization)
-
-
-def _order(name: str) -> tuple[int, bool, str]:
-    """Sort key: the recipes with a label come first, in that order."""
-    known = list(RECIPE_LABELS)
-    return known.index(name) if name in known else len(known), not name.startswith("nano"), name
+    return curves.growth(recipe.blocks if recipe.kind == "adapt" else None, steps_of(recipe))

@@ -8,6 +8,7 @@ import gradio as gr
 
 from nbdiff_engine import NBDiffError, SettingError
 from playground.event_options import QUEUED, QUIET, Updates
+from playground.new_choice import on_new_choice
 from playground.page_words import say
 from playground.training_tab.access import OWN_DATA, UPLOADS, Access
 from playground.training_tab.fields import to_yaml
@@ -55,11 +56,16 @@ class OwnData:
         # By default Gradio drops an event that comes before the one before it has ended.
         slow = {"show_progress_on": self.said, "trigger_mode": "always_last", **QUEUED}
         self.upload.upload(self.uploaded, self.upload, looked, **slow).then(described, form, outputs, **QUIET)
-        self.data.input(self.look, self.data, looked, **slow).then(described, form, outputs, **QUIET)
+        looked_at = on_new_choice(self.data, self.look, [], [each for each in looked if each is not self.data], **slow)
+        looked_at.then(described, form, outputs, **QUIET)
         pair = [self.prompt, self.answer]
         gr.on(
             [self.prompt.input, self.answer.input], self.choose, [self.data, *pair], [columns, self.said], **slow
         ).then(described, form, outputs, **QUIET)
+
+    def quiet(self) -> Updates:
+        """Nothing is said of the data, and no columns are asked for."""
+        return {self.said: "", self.columns: gr.update(visible=False)}
 
     # -- handlers ----------------------------------------------------------------------------------------
 
@@ -70,23 +76,23 @@ class OwnData:
         try:
             value, name = self.access.upload(path)
         except (NBDiffError, OSError) as error:
-            return {self.said: refused(error)}
+            return {self.said: refused(error, self.access.uploads)}
         choices = [*_choices(), (f"{name} (uploaded)", value)]
         return {**self.look(value), self.data: gr.update(choices=choices, value=value)}
 
     def look(self, data: Any) -> Updates:
         """Say what the chosen data holds, and ask for its columns if they have no usual names."""
-        hidden = {self.columns: gr.update(visible=False), self.field: to_yaml({})}
+        hidden = {**self.quiet(), self.field: to_yaml({})}
         try:
             source = self.access.data(data)
             if source is None or source in OWN_DATA or not Path(source).exists():
-                return {self.said: "", **hidden}
-            found = self._first_look(source, {})
+                return hidden
+            found = _first_look(DataSettings.of(source=source))
         except NBDiffError as error:
-            return {self.said: refused(error), **hidden}
+            return {**hidden, self.said: refused(error, self.access.uploads)}
         words = say(f"{Path(source).name}: {found}")
         if found.format is not None:
-            return {self.said: words, **hidden}
+            return {**hidden, self.said: words}
         names = list(found.columns)
         answers = [("none: the text alone", NO_ANSWER), *((name, name) for name in names)]
         return {
@@ -106,15 +112,24 @@ class OwnData:
             source = self.access.data(data)
             if source is None:
                 raise SettingError("There is no data; upload a file first.")
-            found = self._first_look(source, columns)
+            found = _first_look(DataSettings.of(source=source, columns=columns))
         except NBDiffError as error:
-            return {self.said: refused(error)}
+            return {self.said: refused(error, self.access.uploads)}
         return {self.field: to_yaml(columns), self.said: say(f"{Path(source).name}: {found}")}
 
-    def _first_look(self, source: str, columns: dict[str, str]) -> Any:
-        from training.data.first_look import first_look  # imports datasets, which is slow; not needed for the page
+    def require_readable(self, data: DataSettings) -> None:
+        """Raise NBDiffError, one sentence, for an upload that a run could not read."""
+        if data.source is None or not Path(data.source).is_relative_to(self.access.uploads):
+            return
+        found = _first_look(data)
+        if found.format is None:
+            raise SettingError(f"{Path(data.source).name}: {found}")
 
-        return first_look(DataSettings.of(source=source, columns=columns))
+
+def _first_look(data: DataSettings) -> Any:
+    from training.data.first_look import first_look  # imports datasets, which is slow; not needed for the page
+
+    return first_look(data)
 
 
 def _choices() -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ class TrainingTab:
             show_progress_on=form.said,
             **QUEUED,
         ).then(watch.tick, watch.inputs, watch.outputs, **QUIET)
-        watch.duplicate.click(self.duplicate, watch.chosen, [*form.parts.all(), self.tabs, watch.said], **QUIET).then(
+        watch.duplicate.click(self.duplicate, watch.chosen, [*form.outputs, self.tabs, watch.said], **QUIET).then(
             form.described, form.parts.all(), [form.growth, form.command, form.said], **QUIET
         )
         watch.open.click(
@@ -106,7 +106,7 @@ class TrainingTab:
         try:
             job = self.form.submit(*form)
         except NBDiffError as error:
-            return {form_said: refused(error)}
+            return {form_said: refused(error, self.form.access.uploads)}
         return {
             form_said: "",
             watch.list: self._listed(job.id),
@@ -127,10 +127,10 @@ class TrainingTab:
             return {self.watch.said: refused(error)}
         return {**filled, self.tabs: gr.update(selected=NEW), self.watch.said: ""}
 
-    def adapt(self, base: str) -> Updates:
-        """Fill the form for a job that starts from a model. base: its value in the form."""
+    def adapt(self, base: str, *kept: Any) -> Updates:
+        """Fill the form for a job that starts from a model. base: its value in the form. kept: of `form.kept`."""
         try:
-            filled = self.form.fill_for_base(base)
+            filled = self.form.fill_for_base(base, *kept)
         except NBDiffError as error:
             return {self.form.said: refused(error), self.tabs: gr.update(selected=NEW)}
         return {**filled, self.tabs: gr.update(selected=NEW)}

@@ -1,8 +1,10 @@
 """Sentences and figures about a job as text and HTML. Names and reasons are escaped."""
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from playground.page_words import bytes_in_words, in_page_words, say
 from playground.training_tab.asked import form_fields
@@ -17,6 +19,7 @@ _TONES = {"running": "go", "starting": "go", "finished": "good", "failed": "bad"
 _LABELS = {"--repo": "Repository", "quantization": "Precision of the base model", "optimisation.max_steps": "Steps"}
 _INPUTS = {"base": "a base model", "data": "data", "max_steps": "a number of steps"}
 _RECENT = 20  # log lines to measure the speed
+_SETTING = re.compile(r"(?<![\w./-])[a-z]+(?:\.[a-z_]+)+")  # such as data.bad_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,18 @@ class Tile:
         return f'<div class="tile"><dt>{html.escape(self.title)}</dt><dd>{html.escape(self.value)}{note}</dd></div>'
 
 
-def refused(error: Exception) -> str:
-    """An error of a form as HTML, with the fields of the form where a command line has options."""
-    words = in_page_words(error, {**_LABELS, **{field.name: field.label for field in form_fields()}})
+def refused(error: Exception, uploads: Path | None = None) -> str:
+    """An error of a form as HTML, with the fields of the form where a command line has options and a recipe has names.
+
+    uploads: the folder of the uploads; a file in it is shown by its name.
+    """
+    labels = {field.name: field.label for field in form_fields()}
+    words = in_page_words(error, {**_LABELS, **labels})
     if isinstance(error, TrainingError) and error.give:
         words = f"{error.message}; give {' and '.join(_INPUTS[each] for each in error.give)}."
+    words = _SETTING.sub(lambda found: f"'{labels[found[0]]}'" if found[0] in labels else found[0], words)
+    if uploads is not None:
+        words = re.sub(rf"{re.escape(str(uploads))}/\w+/", "", words)
     return say(words, error=True)
 
 

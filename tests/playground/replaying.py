@@ -109,9 +109,11 @@ def long_race(tokens: int = 1024, width: int = 32) -> dict[str, Any]:
 
 
 @contextmanager
-def launched() -> Iterator[Browser]:
+def launched(scroll_bars: bool = False) -> Iterator[Browser]:
+    """scroll_bars: they take room, as on a desktop; by default Playwright hides them."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        shown = ["--hide-scrollbars"] if scroll_bars else None
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, ignore_default_args=shown)
         yield browser
         browser.close()
 

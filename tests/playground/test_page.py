@@ -8,6 +8,7 @@ from tests.playground.serving import Server
 from tests.playground.visiting import (
     BROWSER_TEST,
     FIGURES,
+    NAMES,
     STORY,
     Browser,
     Page,
@@ -47,6 +48,36 @@ def test_the_page_opens_on_a_recorded_race_that_replays(browser: Browser, server
         page.locator("[data-range]").press("Home")
         for lane in lanes(page):
             expect(lane.locator(".token:visible")).to_have_count(0)
+
+
+def test_the_header_links_the_paper_and_says_how_it_works(used_page: Page) -> None:
+    expect(used_page.get_by_role("link", name="Paper")).to_have_attribute("href", re.compile("2512.06776"))
+    used_page.locator("#header summary").click()
+    pictures = used_page.locator("#header figure")
+    expect(pictures).to_have_count(3)
+    for number, name in enumerate(NAMES):
+        expect(pictures.nth(number)).to_contain_text(f"{name}: ")
+        expect(pictures.nth(number).locator("svg")).to_be_visible()
+    used_page.locator("#header summary").click()
+
+
+def test_lanes_strip_and_controls_fit_a_small_screen_and_a_phone_shows_the_race_first(page: Page) -> None:
+    size = page.viewport_size
+    page.set_viewport_size({"width": 1400, "height": 900})
+    run(page, STORY)
+    page.locator("[data-range]").press("End")
+    page.evaluate("scrollTo(0, 0)")
+    for part in ("[data-strip]", "[data-verdict]", "[data-transport]", "#run", "#stop"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+    for lane in lanes(page):
+        expect(lane).to_be_in_viewport(ratio=1)
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.evaluate("scrollTo(0, 0)")
+    lane = page.locator("[data-lanes] > *:visible")
+    expect(lane).to_have_count(1)
+    assert lane.bounding_box()["y"] < 700
+    assert page.locator("#run").bounding_box()["y"] > lane.bounding_box()["y"] + lane.bounding_box()["height"]
+    page.set_viewport_size(size)
 
 
 # -- a run -------------------------------------------------------------------------------------------------
@@ -95,6 +126,13 @@ def test_shift_and_enter_runs_and_an_example_fills_the_prompt(used_page: Page) -
     forget_status(used_page)
     prompt.press("Shift+Enter")
     until_finished(used_page)
+
+
+def test_a_prompt_in_any_language_is_run_and_shown(used_page: Page) -> None:
+    prompt = "¿Cuál es la capital de Perú? 秘鲁的首都是哪里？ 👩‍🚀"
+    run(used_page, prompt, max_new_tokens="8")
+    expect(used_page.locator("#stage .title")).to_have_text(prompt)
+    expect(used_page.locator("[data-strip] button").first).to_contain_text("forward")
 
 
 # -- lanes and presets -------------------------------------------------------------------------------------
@@ -153,6 +191,18 @@ def test_a_fixed_length_is_kept_by_every_lane(page: Page) -> None:
         expect(lane.locator(".token:visible")).to_have_count(48)
 
 
+def test_a_list_that_is_closed_without_a_choice_changes_no_lane(page: Page) -> None:
+    set_lane(page, 1, "block_size", "7")
+    preset(page).click()
+    expect(page.get_by_role("option", name="Policies")).to_be_visible()
+    with page.expect_response("**/run/predict"):  # Gradio sends the choice that was there again
+        page.get_by_role("heading", name="NBDiff playground").click()
+    page.get_by_role("textbox", name="Prompt", exact=True).fill(STORY)
+    page.get_by_role("button", name="Copy as Python").click()
+    expect(page.locator("#code textarea")).to_have_value(re.compile("'block_size': 7"))
+    expect(lane_form(page, 1).locator("[data-field=block_size]")).to_have_value("7")
+
+
 # -- errors -------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +223,15 @@ def test_bad_input_gives_a_message_in_the_page(
     ask(used_page, prompt, **{"max_new_tokens": "96", "parameter": "0.9", **fields})
     expect(used_page.get_by_role("alert").filter(visible=True)).to_contain_text(sentence)
     expect(used_page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+@pytest.mark.parametrize("button", ["Copy link", "Copy as Python", "Copy as curl"])
+def test_a_run_that_would_be_refused_is_not_copied(used_page: Page, button: str) -> None:
+    used_page.get_by_role("textbox", name="Prompt", exact=True).fill(" ")
+    used_page.locator("[data-error]").evaluate("node => { node.textContent = ''; }")
+    used_page.get_by_role("button", name=button).click()
+    expect(used_page.get_by_role("alert").filter(visible=True)).to_contain_text("The prompt is empty")
+    expect(used_page.locator("#link" if button == "Copy link" else "#code")).to_be_hidden()
 
 
 def test_an_error_message_disappears_with_the_next_run(used_page: Page) -> None:

@@ -114,6 +114,15 @@ def test_the_conversation_keeps_its_turns(page: Page) -> None:
     turns.get_by_role("button", name=re.compile("Show the race of turn 1: AR [0-9]+ · Block")).click()
     page.locator("[data-range]").press("End")
     expect(lanes(page)[0]).to_contain_text("Germany")
+    # A fork belongs to the turn that is on the stage.
+    lanes(page)[1].locator(".token").nth(3).click()
+    page.get_by_role("button", name="Re-mask").click()
+    forget_status(page)
+    page.get_by_role("button", name="Continue from here").click()
+    until_finished(page)
+    expect(page.locator("[data-lanes] h2")).to_have_count(4)
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()  # the server has kept the fork
+    expect(turns.get_by_role("button", pressed=True)).to_have_accessible_name(re.compile("turn 1"))
     page.get_by_role("button", name="New chat").click()
     expect(turns).to_have_count(0)
 
@@ -164,6 +173,20 @@ def test_a_sweep_of_one_prompt_shows_its_answers_and_refuses_an_empty_prompt(pag
     expect(page.locator("#sweep-outputs")).to_contain_text("Berlin", timeout=PATIENCE)
 
 
+@pytest.mark.slow
+def test_own_problems_are_uploaded_and_decoded(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "What is the capital of Germany?", "answer": "Berlin"}\n')
+    page.get_by_role("tab", name="Block sizes").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload problems").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_label("Prompts", exact=True)).to_have_value("mine.jsonl (1 problem)")
+    page.locator("#sweep-run").click()
+    expect(page.locator("#sweep-outputs")).to_contain_text("Berlin", timeout=PATIENCE)
+    expect(page.locator("#sweep-outputs")).to_contain_text("right")
+
+
 # -- models ------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +194,12 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
     page.get_by_role("tab", name="Models").click()
     listed = page.locator("#models")
     expect(listed).to_contain_text("blocks of 32, token-causal context")
+    size = page.viewport_size
+    page.set_viewport_size({"width": 380, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    for box in listed.locator("li, button").evaluate_all("all => all.map((each) => each.getBoundingClientRect())"):
+        assert (box["left"] >= 0, box["right"] <= 380) == (True, True)
+    page.set_viewport_size(size)
     card = listed.locator("li", has=page.get_by_role("heading", name="nano-ar"))
     expect(card).to_contain_text("AR only")
     page.get_by_role("button", name="Unload: nano-ar").click()

@@ -133,9 +133,11 @@ def _json_lines(path: Path) -> Iterator[tuple[bytes, str | None]]:
                     problem = f"Line {number} of {{}} is not a JSON object; a row is {{{{column: value}}}}."
             except UnicodeDecodeError:
                 problem = f"Line {number} of {{}} is not UTF-8 text; save the file as UTF-8."
-            except (ValueError, RecursionError) as error:
-                reason = brief_text(str(error), 160).replace("{", "{{").replace("}", "}}")
-                problem = f"Line {number} of {{}} is not JSON: {reason}"
+            except json.JSONDecodeError as error:
+                problem = f"Line {number} of {{}} is not JSON: {error.msg} at character {error.pos + 1}."
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
+                reason = brief_text(str(error), 160).rstrip(".").replace("{", "{{").replace("}", "}}")
+                problem = f"Line {number} of {{}} is not JSON: {reason}."
             yield line.rstrip(b"\r\n") + b"\n", problem
 
 

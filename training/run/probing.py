@@ -120,8 +120,11 @@ def probe_prompts(recipe: Recipe, model: TrainedModel, reader: StepReader) -> li
         problems = [problem for domain in _DOMAINS for problem in held_out(domain, _PER_DOMAIN)]
         return [Prompt(problem.prompt, problem.prompt, problem) for problem in problems]
     longest = min(_LONGEST_PROMPT, model.context_length - _MAX_NEW_TOKENS)
-    found = [_prompt_of(document, model) for document in reader.held_out_documents(_READ)]
-    return [prompt for prompt in found if 0 < len(prompt.given) <= longest][:_DOCUMENTS]
+    found: dict[tuple[int, ...], Prompt] = {}  # a prompt with several answers is one probe
+    for document in reader.held_out_documents(_READ):
+        prompt = _prompt_of(document, model)
+        found.setdefault(tuple(prompt.given), prompt)
+    return [prompt for prompt in found.values() if 0 < len(prompt.given) <= longest][:_DOCUMENTS]
 
 
 def _prompt_of(document: Document, model: TrainedModel) -> Prompt:

@@ -115,7 +115,7 @@ def test_differences_from_ar_are_marked_and_the_first_is_shown(browser: Browser,
             ["Same", "5 forwards", "same text"],
             ["Other", "5 forwards", "text differs"],
         ]
-        differs.get_by_role("button", name="AR differs from token 3").click()
+        differs.get_by_role("button", name="AR differs at token 3").click()
         box = differs.get_by_role("group", name="Text of the answer")
         assert box.locator("del").all_inner_texts() == [" the old", "."]
         assert box.locator("ins").all_inner_texts() == [" a new", "!"]
@@ -128,7 +128,7 @@ def test_a_long_answer_jumps_to_its_first_difference(browser: Browser, tmp_path:
     words = [f" word{at}\n" for at in range(200)]
     other = [*words[:150], " other\n", *words[151:]]
     with opened(browser, tmp_path, race_of(("AR", words), ("Other", other))) as page:
-        page.get_by_role("button", name="AR differs from token 151").click()
+        page.get_by_role("button", name="AR differs at token 151").click()
         expect(page.locator("ins")).to_be_in_viewport()
 
 

@@ -307,6 +307,9 @@ def test_an_edit_event_masks_later_tokens_and_marks_the_changed_one(browser: Bro
         page.keyboard.press("End")
         tokens(page).nth(1).hover()
         expect(page.locator("[data-why]")).to_have_text("Changed by hand in this fork.")
+        work = page.locator("[data-strip] .work").first
+        expect(work).to_have_text("1 forward since the fork")
+        expect(page.locator(".lane dd").first).to_have_text("1")
 
 
 def test_the_layout_below_does_not_move_during_a_replay(browser: Browser, tmp_path: Path) -> None:

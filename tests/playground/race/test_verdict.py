@@ -1,5 +1,6 @@
 """The verdict: counted work first, and times only as far as one run can show them."""
 
+import dataclasses
 import random
 
 import pytest
@@ -60,6 +61,21 @@ def test_a_text_that_differs_from_ar_is_said_beside_the_work() -> None:
 def test_answers_of_different_lengths_are_compared_per_token() -> None:
     text = verdict([AR, entry("Block diffusion", "block_diffusion", 5, 20.0, tokens=(1, 2), length=11)])
     assert text.startswith("Block diffusion needed 2.0x fewer forwards per token than AR, but the text differs from AR")
+
+
+@pytest.mark.parametrize(("ar_run", "is_rounding"), [(("m", 0.0), True), (("m", 0.7), False), (None, False)])
+def test_the_reason_is_given_where_only_rounding_can_change_the_text(ar_run: tuple | None, is_rounding: bool) -> None:
+    drafted = entry("Self-speculation", "self_speculative", 5, tokens=(1, 2))
+    text = verdict([dataclasses.replace(AR, ar_run=("m", 0.0)), dataclasses.replace(drafted, ar_run=ar_run)])
+    assert "but the text differs from AR's." in text
+    assert ("In bfloat16, forwards of different widths round differently" in text) == is_rounding
+
+
+def test_drafts_and_ar_of_one_request_must_give_one_text() -> None:
+    ar, diffusion, drafted = entries(recorded_race("nano"))
+    assert ar.ar_run is not None
+    assert ar.ar_run == drafted.ar_run
+    assert diffusion.ar_run is None
 
 
 def test_ar_can_be_the_faster_lane() -> None:

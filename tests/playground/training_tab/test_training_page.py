@@ -1,5 +1,6 @@
 """The training tab in a real browser: a job is started, watched across reloads, stopped, resumed and opened."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(page: Page,
     page.get_by_role("button", name="Learning rate, gradient, memory and GPU").click()
     for line in ("Gradient norm", "RAM", "GPU, held by PyTorch", "GPU use"):
         expect(page.locator("#job-machine .legendtext").filter(has_text=line)).to_be_visible()
+    # The losses by tokens, and smoothed.
+    axis = page.locator("#job-losses .xtitle")
+    expect(axis).to_have_text("Step")
+    page.get_by_label("Tokens", exact=True).filter(visible=True).check()
+    expect(axis).to_contain_text("okens")
+    curve = page.locator("#job-losses .scatterlayer path.js-line").first
+    rough = curve.get_attribute("d")
+    page.get_by_label("Smoothed", exact=True).check()
+    expect(curve).not_to_have_attribute("d", rough)
     with page.expect_download() as waiting:
         page.locator("#job-csv").click()
     assert Path(waiting.value.path()).read_text().startswith("step,loss,loss_mdm")
@@ -100,17 +110,27 @@ def test_a_job_is_started_reloaded_in_the_middle_stopped_and_resumed(page: Page,
 def test_a_checkpoint_is_opened_beside_its_base(page: Page) -> None:
     start(page, "to be raced")
     until_finished(page)
+    page.locator("#job-zip").click()
+    expect(page.locator("#job-zip-file")).to_be_visible()
+    with page.expect_download() as waiting:
+        page.locator("#job-zip-file").click()
+    assert zipfile.is_zipfile(waiting.value.path())
+    page.get_by_role("button", name="Model card").click()
+    expect(page.locator("#job-card")).to_contain_text("nano-ar")
     page.locator("#job-open").click()
     expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=PATIENCE)
     assert page.locator("#lanes [data-field=model]").first.input_value() == "nano-ar"
     assert page.locator("#lanes [data-field=model]").last.input_value() == "to be raced"
     expect(page.locator("[data-note]")).to_contain_text("AR with nano-ar and Block diffusion with to be raced")
+    expect(page.locator("#about-model")).to_contain_text("to be raced, 4.8M parameters")
     expect(page.locator("[data-lanes] h2").first).to_be_visible()  # the race on the stage stays
     page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
 
 
 def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None:
+    steps = page.locator(".step h3").filter(visible=True)
+    assert steps.all_inner_texts() == ["1 Model", "2 Data", "3 Check", "4 Train"]
     file = tmp_path / "own.jsonl"
     file.write_text('{"frage": "What is <b>it</b>?", "antwort": "It is a word."}\n' * 20)
     with page.expect_file_chooser() as chooser:
@@ -119,11 +139,21 @@ def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None
     expect(page.locator("#data-said")).to_have_text(
         "own.jsonl: 20 rows with the columns frage, antwort. Choose which of them to read."
     )
+    page.locator("#job-start").click()
+    expect(page.locator("#job-said")).to_contain_text("Choose which of them to read.")
     for column, name in (("prompt", "frage"), ("answer", "antwort")):
         page.locator(f"#data-{column} input").click()
         page.get_by_role("option", name=name).click()
     expect(page.locator("#data-said")).to_contain_text("20 rows of prompts with answers")
     expect(page.locator("#job-command")).to_contain_text("data.columns=")
+    # Another recipe keeps the data, and each change has its estimate.
+    for recipe, steps in (("LoRA, any model", 600), ("Try it: nano-ar in a minute", 40)):
+        page.locator("#job-preset input").click()
+        page.get_by_role("option", name=recipe).click()
+        expect(page.locator("#job-need")).to_contain_text(f"{steps} steps of")
+        expect(page.locator("#job-command")).to_contain_text(f"--max-steps {steps}")
+        expect(page.locator("#job-command")).to_contain_text("data.columns=")
+        expect(page.locator("#job-data input")).to_have_value("own.jsonl (uploaded)")
     page.locator("#job-preview-button").click()
     preview = page.locator("#job-preview")
     expect(preview).to_contain_text("What is <b>it</b>?")

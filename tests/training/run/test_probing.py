@@ -1,5 +1,6 @@
 """Probes of a run's checkpoints."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_plain_text_is_probed_with_its_beginning(tmp_path: Path) -> None:
     probe = read_lines(tmp_path / "run" / "probes.jsonl")[0]["probes"][0]
     assert probe["prompt"]
     assert f"{probe['prompt']} {probe['reference'].strip()}".split() == text.split()
+
+
+def test_a_prompt_with_several_answers_is_one_probe(tmp_path: Path) -> None:
+    data = small_data(tmp_path / "data.jsonl")
+    rows = [{**json.loads(line), "prompt": "red cat"} for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = small_recipe(small_base(tmp_path / "base"), data, data={"held_out": 4}, saving=SAVING)
+    start(chosen, tmp_path / "run", resume=False)
+    line = read_lines(tmp_path / "run" / "probes.jsonl")[0]
+    assert [probe["prompt"] for probe in line["probes"]] == ["red cat"]
+    assert line["problems"] == 1
 
 
 def test_a_character_of_several_tokens_is_shown_whole_and_its_parts_as_bytes() -> None:

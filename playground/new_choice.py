@@ -1,0 +1,29 @@
+"""An event of a list that comes only with another choice.
+
+Gradio 6.31 sends the event `input` of a gr.Dropdown also when the list is closed without a choice and when it loses the
+focus. A handler that fills a form from the choice would then discard what a visitor has changed in the form.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from playground.event_options import Updates
+
+
+def on_new_choice(
+    chosen: gr.Dropdown, handler: Callable[..., Updates], inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
+) -> Any:
+    """Call the handler with another choice and the values of `inputs`; returns Gradio's event, for `then`."""
+    before = gr.Textbox(visible=False)  # what was chosen when the list was opened
+    chosen.focus(None, chosen, before, js="(chosen) => chosen", api_visibility="private")
+
+    def handled(known: Any, now: Any, *given: Any) -> Any:
+        # The hidden field holds text, and "" for no choice.
+        if str(known or "") == str(now or ""):
+            return gr.skip()
+        return {**handler(now, *given), before: now}
+
+    handled.__name__ = handler.__name__
+    return chosen.input(handled, [before, chosen, *inputs], [*outputs, before], **options)
