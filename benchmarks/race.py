@@ -1,12 +1,9 @@
 """The race of the decoding benchmarks: contenders take turns on the same prompts; its table and its JSON."""
 
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from tqdm import tqdm
 
 import nbdiff_engine as nb
 from benchmarks.contenders import TRANSFORMERS, Answers, Contender
@@ -90,15 +87,14 @@ def race_by_prompt(
     for each in turns[0]:
         each.run()  # a warm-up
     answers: list[list[Answers]] = [[] for _ in turns[0]]
-    seconds = [0.0 for _ in turns[0]]
-    for number, rows in enumerate(tqdm(turns, desc=label, leave=False, disable=None)):
-        for turn in range(len(rows)):
-            index = (number + turn) % len(rows)
-            begun = time.perf_counter()
-            answers[index].append(rows[index].run())
-            seconds[index] += time.perf_counter() - begun
+
+    def next_answer_of(index: int) -> Callable[[], None]:
+        remaining = iter(turns)
+        return lambda: answers[index].append(next(remaining)[index].run())
+
+    seconds = take_turns([next_answer_of(index) for index in range(len(answers))], len(turns), label)
     joined = [Answers.joined(own) for own in answers]
-    rates = [[own.tokens / spent] for own, spent in zip(joined, seconds, strict=True)]
+    rates = [[own.tokens / sum(spent)] for own, spent in zip(joined, seconds, strict=True)]
     return _result(model, turns[0], joined, rates, prompts)
 
 

@@ -63,7 +63,7 @@ class LowRank:
 
     def pack(self) -> Self:
         """The same, with its weights in oneDNN's layout too."""
-        return replace(self, packed_a=packed_linear.packed(self.a_RD, 0), packed_b=packed_linear.packed(self.b_OR, 0))
+        return replace(self, packed_a=packed_linear.packed(self.a_RD), packed_b=packed_linear.packed(self.b_OR))
 
     def add_to(self, y: Tensor, x: Tensor, noise: NoiseRows) -> Tensor:
         """`y`, the layer's output [..., O] for `x` [..., D], with the change added at the noise rows, in place.

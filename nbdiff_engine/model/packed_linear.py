@@ -31,9 +31,9 @@ def can_pack(weights: Iterable[Tensor]) -> bool:
     return plain and sum(each.nbytes for each in weights) <= PACK_LIMIT
 
 
-def packed(weight: Tensor, smallest: int | None = None) -> Tensor | None:
-    """The weight [out, in] for `linear`; None for one of fewer values than `smallest`, by default SMALLEST."""
-    if weight.numel() < (SMALLEST if smallest is None else smallest):
+def packed(weight: Tensor) -> Tensor | None:
+    """The weight [out, in] for `linear`; None for one that is too small to gain from it."""
+    if weight.numel() < SMALLEST:
         return None
     with torch.no_grad():
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
