@@ -132,7 +132,7 @@ class ModelsTab:
             refused = next((frame.sentence for frame in frames if isinstance(frame, Refused)), refused)
             seconds = int(time.monotonic() - began)
             if reply.state == "queued":
-                words = f"Waiting for {reply.ahead} runs before it."
+                words = f"Waiting for {reply.ahead} run{'s' * (reply.ahead != 1)} before it."
             else:
                 words = "Decoding a first answer" if name else "Reading the weights"
                 words += f", {seconds} s." if seconds else "."

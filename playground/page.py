@@ -114,7 +114,7 @@ class Playground:
 
 def _page(loaded: LoadedModels, worker: Worker, options: ServerOptions) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
-        top = gr.HTML(header(), js_on_load=None, apply_default_css=False, elem_id="header")
+        top = gr.HTML(header(), js_on_load=web_files.read("text_fields.js"), apply_default_css=False, elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Decode", id="decode") as decode:
                 decoding = DecodeTab(loaded, worker, options)

@@ -61,6 +61,7 @@ function publish(lanes) {
   props.value = { ...props.value, lanes };
   draw();
   keep(lanes);
+  trigger("edited");
 }
 
 // A reload of the page must not lose the lanes.

@@ -132,6 +132,7 @@ class DecodeTab:
         self.stop_button.click(self.stop, stage, None, **QUIET)
         opening = self.opening
         on_new_choice(opening.preset, self.choose, [opening.model], [self.editor], **QUIET)
+        self.editor.edited(self.lanes_edited, [opening.model, self.editor], opening.preset, **QUIET)
         filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage]
         opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **QUIET)
         ended = stage.ended(
@@ -265,13 +266,22 @@ class DecodeTab:
 
     def choose(self, name: str, model: Any) -> dict[Any, Any]:
         """Fill the lane form from a preset of the model that is on stage."""
-        return {self.editor: self._edited(self.opening.get(model).presets.get(name) or [], chosen=True)}
+        lanes = self.opening.get(model).presets.get(name)
+        return gr.skip() if lanes is None else {self.editor: self._edited(lanes, chosen=True)}
+
+    def lanes_edited(self, model: Any, editor: Any) -> Any:
+        """The lanes were edited: they are those of another preset, or of none."""
+        try:
+            lanes = RunSpec.of(prompt="", lanes=lanes_editor.lanes_of(editor)).lanes
+        except NBDiffError:  # shown when the visitor runs it
+            lanes = ()
+        return self.opening.preset_of(self.opening.get(model), lanes)
 
     def open_on(self, model: Any, typed: Any) -> dict[Any, Any]:
         """Show the recorded race of another model, its lanes, and its examples; keep a prompt that was typed."""
         opening = self.opening.get(model)
         return {
-            **self.opening.shown(opening),
+            **self.opening.shown(opening, opening.lanes),
             self.prompt: self.opening.prompt_after(typed, opening),
             self.editor: self._edited(opening.lanes, chosen=True),
             self.limit: min(MAX_NEW_TOKENS, self.options.max_new_tokens),
@@ -338,7 +348,7 @@ class DecodeTab:
             self.limit: spec.max_new_tokens,
             self.switches: [name for name, is_on in ((RAW, spec.raw), (IGNORE_EOS, spec.ignore_eos)) if is_on],
             self.opened: True,
-            **self.opening.shown(self.opening.of_lanes(spec.lanes)),
+            **self.opening.shown(self.opening.of_lanes(spec.lanes), spec.lanes),
         }
 
     def _restored(self, stored: str) -> dict[Any, Any]:
@@ -349,9 +359,10 @@ class DecodeTab:
         if kept.switches is not None:
             fields[self.switches] = _on(kept.switches)
         given = {field: value for field, value in fields.items() if value is not None}
-        given[self.editor] = self._edited(kept.lanes or opening.lanes)
+        lanes = kept.lanes or opening.lanes
+        given[self.editor] = self._edited(lanes)
         recorded = {} if kept.has_race or opening is self.opening.first else self._recorded(opening)
-        return {**given, **self.opening.shown(opening), **recorded}
+        return {**given, **self.opening.shown(opening, lanes), **recorded}
 
     def start_opened(self, opened: bool, *fields: Any) -> Any:
         """Run the form if a link has filled it."""

@@ -11,6 +11,9 @@ from playground.race.run_spec import LaneSpec
 from playground.server.lane_models import LaneModels
 
 
+OWN_LANES = "Own lanes"  # in the list of presets while the lanes are those of none
+
+
 class OpeningChoice:
     """The components that differ from opening to opening. Each `build_...` lays one out in the Blocks being built."""
 
@@ -63,13 +66,12 @@ class OpeningChoice:
         """The components that `shown` changes."""
         return [self.model, self.line, self.preset, *self._examples.values()]
 
-    def shown(self, opening: Opening) -> dict[Any, Any]:
-        """The components of this opening."""
-        names = list(opening.presets)
+    def shown(self, opening: Opening, lanes: Sequence[LaneSpec]) -> dict[Any, Any]:
+        """The components of this opening with these lanes in the form."""
         return {
             self.model: opening.model,
             self.line: _line(opening.about),
-            self.preset: gr.update(choices=names, value=names[0]),
+            self.preset: self.preset_of(opening, lanes),
             **{buttons: gr.update(visible=name == opening.model) for name, buttons in self._examples.items()},
         }
 
@@ -79,9 +81,16 @@ class OpeningChoice:
         names = dict.fromkeys(lane.model for lane in lanes)
         only = self.openings.get(next(iter(names))) if len(names) == 1 else None
         if only is not None:
-            return self.shown(only)
+            return self.shown(only, lanes)
         known = [about(loaded.get(name)) for name in names if name in loaded.names()]
-        return {self.model: None, self.line: _line(" ".join(known))}
+        return {self.model: None, self.line: _line(" ".join(known)), self.preset: self.preset_of(self.first, lanes)}
+
+    def preset_of(self, opening: Opening, lanes: Sequence[LaneSpec]) -> Any:
+        """An update of the list of presets: the one with these lanes, or else `OWN_LANES`."""
+        presets = opening.presets
+        chosen = next((name for name, each in presets.items() if list(each) == list(lanes)), OWN_LANES)
+        names = [*presets, OWN_LANES] if chosen == OWN_LANES else [*presets]
+        return gr.update(choices=names, value=chosen)
 
     def prompt_after(self, typed: Any, opening: Opening) -> str:
         """The prompt for an opening: its first example, unless the visitor has written an own one."""

@@ -64,7 +64,7 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
     done = sum(isinstance(frame, SweepAnswer) for frame in log)
     total, note = under_way.total, under_way.note
     if reply.state == "queued":
-        return status_line(f"Queued: {reply.ahead} runs before this one.", 0, total, note)
+        return status_line(f"Queued: {reply.ahead} run{'s' * (reply.ahead != 1)} before this one.", 0, total, note)
     if reply.state == "running":
         words = f"{done} of {total} answers"
         if log:

@@ -122,7 +122,7 @@ class Access:
     @property
     def uploads(self) -> Path:
         """The folder of the uploads; each has a folder of its own, with a random name, in it."""
-        return self.jobs.home.resolve() / "uploads"
+        return uploads_of(self.jobs)
 
     def named(self, path: str | None) -> str | None:
         """The value in the form for a base or data of a run."""
@@ -171,3 +171,8 @@ def _line(given: Any, what: str) -> str:
     if len(text) > _LONGEST or not text.isprintable():
         raise SettingError(f"The {what} is {brief(text)}; give a name or a path on one line.")
     return text
+
+
+def uploads_of(jobs: Jobs) -> Path:
+    """The folder of the files that visitors have uploaded for their jobs."""
+    return jobs.home.resolve() / "uploads"

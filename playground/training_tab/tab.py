@@ -166,7 +166,7 @@ class TrainingTab:
         return gr.update(choices=choices, value=job_id, visible=bool(choices))
 
     def _choices(self) -> list[tuple[str, str]]:
-        return [(choice(job), job.id) for job in self.jobs.list()]
+        return [(choice(job, self.form.access.uploads), job.id) for job in self.jobs.list()]
 
 
 def recipe_of(job: TrainingJob) -> Recipe:

@@ -17,6 +17,7 @@ from nbdiff_engine.model.draft_spec import DRAFT_SPEC
 from playground.event_options import QUIET, SAVE_FILE, Updates
 from playground.page_words import say
 from playground.training_tab import curves, estimates, words
+from playground.training_tab.access import uploads_of
 from playground.training_tab.checkpoint_opener import FINAL
 from playground.training_tab.hub_export import HubExport
 from playground.training_tab.metrics_csv import metrics_csv
@@ -54,6 +55,7 @@ class Watch:
         """uploads: whether the page uploads models to the hub."""
         self.jobs = jobs
         self.uploads = uploads
+        self._uploaded = uploads_of(jobs)
         self._clock = clock
         self.probes = Probes()
         self.notes = Notes(jobs)
@@ -252,7 +254,7 @@ class Watch:
         view = View.of(x, scale)
         before = seen.panel if seen and seen.panel and job and seen.panel.job == job.id else None
         panel = None if job is None else self._panel_state(job, jobs, view, before)
-        listed = tuple((words.choice(each), each.id) for each in jobs)
+        listed = tuple((words.choice(each, self._uploaded), each.id) for each in jobs)
         now = Seen(listed, tick_seconds(jobs), gone=job is None and bool(chosen), panel=panel)
         if now == seen:
             return gr.skip()
@@ -303,7 +305,8 @@ class Watch:
 
         updates: Updates = {}
         if new("head"):
-            updates[self.head] = words.head(job, self.jobs.newest_metrics(job.id), estimates.load(job.folder))
+            metrics, estimated = self.jobs.newest_metrics(job.id), estimates.load(job.folder)
+            updates[self.head] = words.head(job, metrics, estimated, self._uploaded)
         if new("curves") or new("held_out"):
             metrics = self.jobs.metrics(job.id)
             along = x_axis(view.x, metrics)

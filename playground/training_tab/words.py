@@ -46,23 +46,27 @@ def refused(error: Exception, uploads: Path | None = None) -> str:
     if isinstance(error, TrainingError) and error.give:
         words = f"{error.message}; give {' and '.join(_INPUTS[each] for each in error.give)}."
     words = _SETTING.sub(lambda found: f"'{labels[found[0]]}'" if found[0] in labels else found[0], words)
-    if uploads is not None:
-        words = re.sub(rf"{re.escape(str(uploads))}/\w+/", "", words)
-    return say(words, error=True)
+    return say(words if uploads is None else uploads_by_name(words, uploads), error=True)
 
 
-def choice(job: TrainingJob) -> str:
+def uploads_by_name(words: str, uploads: Path) -> str:
+    """The words, with each file in the folder of the uploads by its name: a visitor knows no path of the server."""
+    return re.sub(rf"{re.escape(str(uploads))}/\w+/", "", words)
+
+
+def choice(job: TrainingJob, uploads: Path) -> str:
     """The label of a job in the list."""
     step = f"{job.step:,} of {job.max_steps:,}" if job.max_steps else f"step {job.step:,}"
-    reason = f" · {_cut(job.reason)}" if job.reason and job.state not in (states.FINISHED, states.RUNNING) else ""
+    has_reason = job.reason and job.state not in (states.FINISHED, states.RUNNING)
+    reason = f" · {_cut(uploads_by_name(job.reason, uploads))}" if has_reason else ""
     return f"{job.name} · {job.state} · {step}{reason}"
 
 
-def head(job: TrainingJob, metrics: Sequence[StepFigures], estimated: RunEstimate | None) -> str:
-    """State, progress and figures of a job as HTML."""
+def head(job: TrainingJob, metrics: Sequence[StepFigures], estimated: RunEstimate | None, uploads: Path) -> str:
+    """State, progress and figures of a job as HTML. uploads: their folder."""
     tone = _TONES.get(job.state, "calm")
     share = min(1.0, job.step / job.max_steps) if job.max_steps else 0.0
-    reason = f'<p class="reason">{html.escape(job.reason)}</p>' if job.reason else ""
+    reason = f'<p class="reason">{html.escape(uploads_by_name(job.reason, uploads))}</p>' if job.reason else ""
     tiles = "".join(tile.to_html() for tile in _tiles(job, metrics, estimated))
     return (
         f'<div class="job-head"><h3>{html.escape(job.name)} '

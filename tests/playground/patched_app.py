@@ -1,7 +1,8 @@
-"""app.py with changes for tests that control the forwards or record the connections of the server.
+"""app.py with changes for tests that control the forwards, record the connections of the server, or receive its uploads.
 
 NBDIFF_TEST_GATE=path        while this folder exists, each forward waits for a file in it, and deletes it
 NBDIFF_TEST_CALLS=path       a file with a line for each connection or name look-up to another machine
+NBDIFF_TEST_HUB=address      the hub; a forked process has imported its client, which reads HF_ENDPOINT at that time
 """
 
 import ipaddress
@@ -73,6 +74,10 @@ if __name__ == "__main__":
 
     import app
 
+    if hub := os.environ.get("NBDIFF_TEST_HUB"):
+        from huggingface_hub import constants
+
+        constants.ENDPOINT, constants.HF_HUB_OFFLINE = hub, False
     if gate := os.environ.get("NBDIFF_TEST_GATE"):
         hold_forwards(Path(gate))
     app.main()

@@ -203,6 +203,21 @@ def test_a_list_that_is_closed_without_a_choice_changes_no_lane(page: Page) -> N
     expect(lane_form(page, 1).locator("[data-field=block_size]")).to_have_value("7")
 
 
+def test_the_preset_has_the_name_of_the_lanes_in_the_form(page: Page) -> None:
+    expect(preset(page)).to_have_value("All strategies")
+    set_lane(page, 1, "block_size", "7")
+    expect(preset(page)).to_have_value("Own lanes")
+    set_lane(page, 1, "block_size", "16")
+    expect(preset(page)).to_have_value("All strategies")
+    lane_form(page, 2).get_by_role("button", name="Remove lane 3").click()
+    expect(preset(page)).to_have_value("Own lanes")
+    preset(page).click()
+    page.get_by_role("option", name="Lossless").click()
+    expect(page.locator("#lanes fieldset")).to_have_count(2)
+    expect(lane_form(page, 1).locator("[data-field=strategy]")).to_have_value("self_speculative")
+    expect(preset(page)).to_have_value("Lossless")
+
+
 # -- errors -------------------------------------------------------------------------------------------------
 
 

@@ -167,6 +167,32 @@ def test_a_sweep_shows_its_progress(held_page: Page, gate: Gate) -> None:
     expect(progress).to_contain_text("Stopped.")
 
 
+@pytest.mark.slow
+def test_a_load_shows_its_progress_and_figures_of_the_race_before_are_grey(held_page: Page, gate: Gate) -> None:
+    gate.open()
+    run(held_page, STORY)
+    figures = held_page.locator("#figures")
+    figures.scroll_into_view_if_needed()
+    plot = figures.locator(".plot-container").first
+    expect(plot).to_have_css("opacity", "1")
+    gate.shut()
+    ask(held_page, STORY)
+    expect(status(held_page)).to_have_text("AR is decoding.")
+    expect(plot).to_have_css("opacity", "0.35")
+    held_page.get_by_role("tab", name="Models").click()
+    card = held_page.locator("#models li", has=held_page.get_by_role("heading", name="nano-ar", exact=False)).first
+    held_page.get_by_role("button", name="Load: nano-ar", exact=True).click()
+    expect(card.get_by_role("status")).to_have_text("Waiting for 1 run before it.")
+    bar = card.locator(".going")
+    expect(bar).to_be_visible()
+    gate.open()
+    expect(card.get_by_role("status")).to_have_text("nano-ar is loaded.")
+    expect(bar).to_have_count(0)
+    held_page.get_by_role("tab", name="Decode", exact=True).click()
+    until_finished(held_page)
+    expect(plot).to_have_css("opacity", "1")
+
+
 def test_a_token_with_a_script_tag_is_shown_as_text(held_page: Page) -> None:
     run(held_page, hostile.PROMPT)
     for lane in lanes(held_page):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.playground.serving import Server
+import nbdiff_engine as nb
+from tests.draft_adapters import write_draft_adapter
+from tests.playground.serving import Server, serving
 from tests.playground.visiting import (
     BROWSER_TEST,
     NAMES,
@@ -160,6 +162,25 @@ def test_block_sizes_are_compared_on_held_out_problems(page: Page, tmp_path: Pat
     expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
     until_finished(page)
     expect(page.locator("[data-lanes] h2")).to_have_count(2)
+
+
+@pytest.mark.slow
+def test_a_draft_adapter_is_a_series(browser: Browser, tmp_path: Path) -> None:
+    base = nb.load("nano-ar")
+    adapter = write_draft_adapter(tmp_path / "drafts", base.network, "nano-ar", block_size=4)
+    with serving(tmp_path, "--model", str(adapter)) as server, opened(browser, server) as page:
+        page.get_by_role("tab", name="Block sizes").click()
+        expect(page.get_by_label("8", exact=True)).not_to_be_checked()  # it was made for 4
+        page.get_by_role("spinbutton", name=re.compile("Problems")).fill("1")
+        page.locator("#sweep-run").click()
+        expect(page.locator("#sweep-said")).to_contain_text("Done:", timeout=PATIENCE)
+        plots = page.locator("#sweep-plots .js-plotly-plot:visible")
+        expect(plots).to_have_count(4)
+        expect(plots.first.locator(".legend")).to_contain_text("self-speculation")
+        table = page.locator("#sweep-table tbody tr")
+        expect(table).to_have_count(3)  # AR, and blocks of 2 and 4
+        for row in table.all():  # the drafts are random, and the answers AR's
+            expect(row.locator("td").nth(4)).to_have_text("100%")
 
 
 def test_a_sweep_of_one_prompt_shows_its_answers_and_refuses_an_empty_prompt(page: Page) -> None:

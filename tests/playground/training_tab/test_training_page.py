@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from playground.training_tab.curves import NOT_MEASURED
 from tests.playground import recordings, visiting
-from tests.playground.serving import Server, serving
+from tests.playground.serving import PATCHED_APP, Server, serving
 from tests.training.jobs.conftest import STAND_IN, end_all, hold_jobs, release
+from tests.training.sharing.stand_ins import local_hub
 
 sync_api = visiting.sync_api
 Page, expect = sync_api.Page, sync_api.expect
@@ -128,6 +130,61 @@ def test_a_checkpoint_is_opened_beside_its_base(page: Page) -> None:
     expect(page.get_by_role("region", name="Block diffusion", exact=True)).to_be_visible()
 
 
+@pytest.mark.slow
+def test_runs_are_compared_in_plots_and_in_a_table(page: Page) -> None:
+    names = {"short run": 40, "long run": 80}
+    for name, steps in names.items():
+        page.get_by_role("tab", name="New job", exact=True).click()
+        start(page, name, steps)
+        until_finished(page)
+    page.get_by_role("tab", name="Compare").click()
+    for name in names:
+        page.get_by_label("Search runs").fill(name)
+        page.locator("#compare-table-of-runs").get_by_role("gridcell", name=name).click()
+        expect(page.locator("#compare-runs")).to_contain_text(name)
+    plots = page.locator("#compared .js-plotly-plot")
+    expect(plots).to_have_count(5)
+    for plot in plots.all()[:-1]:  # losses, block size, held-out loss
+        for name in names:
+            expect(plot.locator(".legendtext").filter(has_text=name)).to_be_visible()
+    expect(plots.last).to_contain_text(NOT_MEASURED)  # the accepted run, which the recording has not
+    expect(page.locator("#compare-table")).to_contain_text("optimisation.max_steps")
+
+
+@pytest.mark.slow
+def test_a_model_is_uploaded_to_the_hub_after_a_question(
+    browser: visiting.Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = recordings.write(tmp_path / "recording", steps=20)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with local_hub() as hub:
+        environment = {
+            "NBDIFF_HOME": str(tmp_path / "home"),
+            "NBDIFF_JOB_TRAINER": str(STAND_IN),
+            "NBDIFF_STAND_IN_RECORDING": str(recording),
+            "NBDIFF_TEST_HUB": hub.address,
+        }
+        with (
+            serving(tmp_path, "--hub", app=PATCHED_APP, **environment) as server,
+            visiting.opened(browser, server) as page,
+        ):
+            page.get_by_role("tab", name="Training", exact=True).click()
+            start(page, "to be uploaded", steps=20)
+            until_finished(page)
+            page.get_by_label("Upload to the hub as").fill("someone/mine")
+            page.get_by_role("button", name="Upload…").click()
+            question = page.locator("#job-hub-sure")
+            expect(question).to_contain_text("someone/mine, which only its owner can read")
+            question.get_by_role("button", name="Cancel").click()
+            expect(question).to_be_hidden()
+            assert (hub.created, hub.files) == ([], {})
+            page.get_by_role("button", name="Upload…").click()
+            question.get_by_role("button", name="Upload now").click()
+            expect(page.locator("#watch-said")).to_contain_text(f"Uploaded: {hub.address}/someone/mine/commit/1")
+            assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files)
+    end_all(tmp_path / "home")
+
+
 def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None:
     steps = page.locator(".step h3").filter(visible=True)
     assert steps.all_inner_texts() == ["1 Model", "2 Data", "3 Check", "4 Train"]
@@ -154,6 +211,17 @@ def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None
         expect(page.locator("#job-command")).to_contain_text(f"--max-steps {steps}")
         expect(page.locator("#job-command")).to_contain_text("data.columns=")
         expect(page.locator("#job-data input")).to_have_value("own.jsonl (uploaded)")
+    # Of a text field too, however it is filled.
+    length = page.locator("#job-steps input")
+    length.press("End")
+    length.press("Backspace")
+    expect(page.locator("#job-need")).to_contain_text("4 steps of")
+    length.fill("70")
+    expect(page.locator("#job-need")).to_contain_text("70 steps of")
+    length.press("Control+A")
+    page.keyboard.insert_text("90")  # as a paste or a completion does
+    expect(page.locator("#job-need")).to_contain_text("90 steps of")
+    expect(page.locator("#job-command")).to_contain_text("--max-steps 90")
     page.locator("#job-preview-button").click()
     preview = page.locator("#job-preview")
     expect(preview).to_contain_text("What is <b>it</b>?")
@@ -172,6 +240,10 @@ def test_a_wrong_setting_gives_a_message_a_right_one_is_in_the_command_and_a_job
     expect(page.get_by_role("alert").filter(has_text="Last block size (tokens): 0 is not allowed")).to_be_visible()
     page.locator("#set-blocks-b_max input").fill("8")
     expect(page.locator("#job-command")).to_contain_text("blocks.b_max=8")
+    page.get_by_label("TensorBoard", exact=True).check()
+    expect(page.locator("#job-command")).to_contain_text("saving.trackers=")
+    page.get_by_label("TensorBoard", exact=True).uncheck()
+    expect(page.locator("#job-command")).not_to_contain_text("saving.trackers=")
     start(page, "to be deleted", steps=200)
     page.locator("#job-stop").click()
     expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
