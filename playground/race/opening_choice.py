@@ -10,7 +10,6 @@ from playground.race.openings import Opening, about
 from playground.race.run_spec import LaneSpec
 from playground.server.lane_models import LaneModels
 
-
 OWN_LANES = "Own lanes"  # in the list of presets while the lanes are those of none
 
 

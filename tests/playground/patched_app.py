@@ -1,4 +1,4 @@
-"""app.py with changes for tests that control the forwards, record the connections of the server, or receive its uploads.
+"""app.py with changes for tests that control the forwards, record the connections or receive the uploads of the server.
 
 NBDIFF_TEST_GATE=path        while this folder exists, each forward waits for a file in it, and deletes it
 NBDIFF_TEST_CALLS=path       a file with a line for each connection or name look-up to another machine
