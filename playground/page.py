@@ -225,10 +225,7 @@ def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor:
     editor.adapting(of_lane, None, [models_tab.to_adapt, tabs], **{**QUIET, "queue": True})
     outputs = [*training.form.outputs, training.tabs, tabs, training.timer]
     models_tab.to_adapt.change(filled, [models_tab.to_adapt, *training.form.kept], outputs, **QUIET).then(
-        training.form.described_quietly,
-        training.form.parts.all(),
-        [training.form.growth, training.form.command],
-        **QUIET,
+        training.form.filled_anew, training.form.parts.all(), training.form.following, **QUIET
     )
 
 

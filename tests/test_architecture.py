@@ -46,6 +46,7 @@ TESTED_BY = {
     "playground/command_line.py": "tests/playground/test_app.py",
     "playground/model_cards.py": "tests/playground/server/test_found_models.py",
     "playground/models.py": "tests/playground/test_page_tools.py",
+    "playground/race/opening_choice.py": "tests/playground/race/test_openings.py",
     "playground/options.py": "tests/playground/test_app.py",
     "playground/race/decode_tab.py": "tests/playground/test_page.py",
     "playground/race/lanes.py": "tests/playground/race/test_openings.py",

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -24,6 +23,7 @@ from playground.training_tab.asked import (
     preset_of,
     shown_values,
 )
+from playground.training_tab.form_parts import Parts
 from playground.training_tab.own_data import OwnData
 from playground.training_tab.recipe_choices import (
     ANY_MODEL,
@@ -42,35 +42,6 @@ from training.recipe.recipe import Recipe
 from training.recipe.recipe_fields import bundled_recipes
 
 PREVIEWED = 3  # documents in the preview
-
-
-@dataclass(slots=True)
-class Parts:
-    """The components of the form. values: one for each of `form_fields`, in that order."""
-
-    preset: gr.Dropdown
-    base: gr.Dropdown
-    data: gr.Dropdown
-    name: gr.Textbox
-    max_steps: gr.Textbox
-    epochs: gr.Textbox
-    lora: gr.Checkbox
-    quantization: gr.Radio
-    values: list[Any] = field(default_factory=list)
-
-    def all(self) -> list[Any]:
-        """The inputs of the handlers, in the order of their arguments."""
-        return [
-            self.preset,
-            self.base,
-            self.data,
-            self.name,
-            self.max_steps,
-            self.epochs,
-            self.lora,
-            self.quantization,
-            *self.values,
-        ]
 
 
 class JobForm:
@@ -194,10 +165,9 @@ class JobForm:
         for change in changes:
             change.then(self.needed, form, needed, **QUIET)
         parts.name.input(lambda: "", None, self.said, **last)
-        quietly = [self.growth, self.command]
         ticked = self.trackers.wire(self._field("saving.trackers"), self.said)
-        ticked.then(self.described_quietly, form, quietly, **QUIET)
-        self.own_data.wire(self._field("data.columns"), self.data_changed, form, [*quietly, *needed])
+        ticked.then(self.described_quietly, form, [self.growth, self.command], **QUIET)
+        self.own_data.wire(self._field("data.columns"), self.filled_anew, form, self.following)
         self.estimate.click(self.estimated, form, [self.need, self.said], show_progress_on=self.said, **QUEUED)
         self.preview.click(self.previewed, form, [self.preview_shown, self.said], show_progress_on=self.said, **QUEUED)
         self.download.click(self.as_yaml, form, [self._yaml, self._file_name, self.said], **QUIET).then(
@@ -245,9 +215,14 @@ class JobForm:
         """The same, but the sentence beside the buttons stays."""
         return {part: updates for part, updates in self.described(*form).items() if part is not self.said}
 
-    def data_changed(self, *form: Any) -> Updates:
-        """What follows from other data: schedule and command, estimate, no preview. What is said of a file stays."""
+    def filled_anew(self, *form: Any) -> Updates:
+        """What follows from a form that was filled by the page: schedule, command, estimate, no preview. What is said
+        beside the buttons stays."""
         return {**self.described_quietly(*form), **self.needed(*form)}
+
+    def needed_at_first(self, shown: Any, *form: Any) -> Updates:
+        """The estimate of the form with which the page opens. shown: the estimate on the page, which stays."""
+        return gr.skip() if shown else {self.need: self.needed(*form)[self.need]}
 
     def choose(self, preset: Any, base: Any = None, data: Any = None, columns: Any = None) -> Updates:
         """Fill the form with the values of a preset. base, data, columns: as they are in the form. Own data stays with
@@ -298,6 +273,11 @@ class JobForm:
     def outputs(self) -> list[Any]:
         """The components that `fill` and `fill_for_base` change."""
         return [*self.parts.all(), self.said, *self.own_data.quiet()]
+
+    @property
+    def following(self) -> list[Any]:
+        """The components that `filled_anew` changes."""
+        return [self.growth, self.command, self.need, self.preview_shown]
 
     @property
     def kept(self) -> list[Any]:

@@ -67,7 +67,7 @@ class TrainingTab:
         ).then(watch.tick, watch.inputs, watch.outputs, **QUIET)
         watch.duplicate.click(self.duplicate, watch.chosen, [*form.outputs, self.tabs, watch.said], **QUIET).then(
             form.described, form.parts.all(), [form.growth, form.command, form.said], **QUIET
-        )
+        ).then(form.needed, form.parts.all(), [form.need, form.preview_shown], **QUIET)
         watch.open.click(
             self.open,
             [watch.chosen, watch.checkpoint],
@@ -86,7 +86,7 @@ class TrainingTab:
         own.select(None, watch.chosen, None, js=KEEP_ADDRESS, api_visibility="private")
         own.select(self._entered, form.parts.base, [self.timer, form.parts.base], **QUIET).then(
             watch.tick, watch.inputs, watch.outputs, **QUIET
-        )
+        ).then(form.needed_at_first, [form.need, *form.parts.all()], form.need, **QUIET)
         for other in others:
             other.select(lambda: {self.timer: gr.Timer(active=False)}, None, self.timer, **QUIET)
             other.select(None, None, None, js=_LEAVE, api_visibility="private")

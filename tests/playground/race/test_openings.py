@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from playground.options import ServerOptions
 from playground.race import openings as openings_module
 from playground.race.decode_tab import DecodeTab
+from playground.race.opening_choice import OWN_LANES
 from playground.race.openings import openings
 from playground.race.recorded_race import recorded_race
 from playground.server.coming_model import OPENS_ON, ComingModel
@@ -80,6 +82,25 @@ def test_a_reload_shows_the_model_of_the_lanes_that_were_kept(with_drafts: Loade
     with_race = tab.restore("form:" + json.dumps({"prompt": "Hi", "lanes": lanes, "has_race": True}))
     assert tab.stage not in with_race  # the browser shows the last race
     assert tab.restore("form:{}")[tab.opening.model] == OPENS_ON
+
+
+def test_the_list_of_presets_names_the_lanes_in_the_form(loaded: LoadedModels) -> None:
+    tab = tab_of(loaded)
+    preset, presets = tab.opening.preset, openings(loaded)[0].presets
+
+    def named(lanes: Any) -> str:
+        update = tab.lanes_edited("nano", {"lanes": lanes})
+        assert update["choices"] == [*presets] + [OWN_LANES] * (update["value"] == OWN_LANES)
+        return update["value"]
+
+    for name, lanes in presets.items():
+        as_sent = [lane.model_dump(mode="json", exclude_none=True) for lane in lanes]
+        assert named(as_sent) == name
+        assert tab.restore("form:" + json.dumps({"lanes": as_sent}))[preset]["value"] == name
+        assert named([*as_sent, as_sent[0]]) == OWN_LANES
+    for wrong in (None, "x", [], [{"model": "nano"}], [{"model": "nano", "strategy": "ar", "block_size": "many"}]):
+        assert named(wrong) == OWN_LANES
+    assert tab.editor not in tab.choose(OWN_LANES, "nano")
 
 
 @pytest.mark.parametrize("model", ["nano", OPENS_ON])

@@ -188,6 +188,7 @@ def test_a_model_is_uploaded_to_the_hub_after_a_question(
 def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None:
     steps = page.locator(".step h3").filter(visible=True)
     assert steps.all_inner_texts() == ["1 Model", "2 Data", "3 Check", "4 Train"]
+    expect(page.locator("#job-need")).to_contain_text("steps of")  # the estimate is there from the beginning
     file = tmp_path / "own.jsonl"
     file.write_text('{"frage": "What is <b>it</b>?", "antwort": "It is a word."}\n' * 20)
     with page.expect_file_chooser() as chooser:

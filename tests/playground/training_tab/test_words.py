@@ -1,11 +1,13 @@
 """Errors of the form name its fields, where those of the command line name options."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from playground.training_tab.form import JobForm
-from playground.training_tab.words import refused
+from playground.training_tab.words import choice, head, refused
 from tests.playground.training_tab.forms import filled
 from training.errors import RunError
+from training.jobs import Jobs
 
 
 def test_what_a_recipe_still_needs_is_named_as_the_fields_of_the_form(form: JobForm) -> None:
@@ -27,3 +29,13 @@ def test_an_upload_and_a_setting_have_the_names_that_a_visitor_knows(form: JobFo
     assert "Line 1 of own.jsonl is not JSON: Expecting" in said
     assert "1 cannot be used; &#x27;Share of unusable rows to allow&#x27; allows 1 %." in said
     assert "data.jsonl is gone" in refused(RunError("data.jsonl is gone."))
+
+
+def test_the_reason_of_a_failed_job_has_no_path_of_the_server(form: JobForm, jobs: Jobs) -> None:
+    uploads = form.access.uploads
+    reason = f"{uploads / 'f00d' / 'own.jsonl'} is empty."
+    job = replace(form.submit(*filled()), state="failed", reason=reason)
+    assert choice(job, uploads).endswith("· own.jsonl is empty.")
+    shown = head(job, (), None, uploads)
+    assert "own.jsonl is empty." in shown
+    assert str(jobs.home) not in shown
