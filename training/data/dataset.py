@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from tqdm import tqdm
 
 from nbdiff_engine.errors import brief, brief_text
 from training.data.bad_rows import BadRows
@@ -28,6 +29,8 @@ from training.failure_kind import FailureKind
 logger = logging.getLogger(__name__)
 
 ENDLESS = 2**31  # documents of a source that generates them on demand
+_BATCH = 1000  # rows that are checked at once
+_SOON = 5.0  # seconds; checks that end before show no progress bar
 _TRIED = 100  # first documents, of which one must be usable
 _LISTED = 8  # names of columns in a line of the log
 _CACHED_BYTES = 2**28  # of the encoded documents that a RowSource keeps: about 60 million tokens
@@ -272,10 +275,15 @@ def _unread(conversation: Conversation | None, layout: Format, encoder: Encoder)
 
 
 def _batches(rows: Dataset, name: str) -> Iterator[dict[str, list]]:
-    try:
-        yield from rows.iter(batch_size=1000)
-    except UnicodeDecodeError as error:  # the JSON reader stores bytes without a check
-        raise DataError(f"{name} contains a row that is not UTF-8 text; save the data as UTF-8.") from error
+    """The rows, with a progress bar if they take long and this process logs its progress."""
+    silent = not logger.isEnabledFor(logging.INFO)
+    with tqdm(total=len(rows), unit="row", unit_scale=True, desc=name, delay=_SOON, disable=silent) as bar:
+        try:
+            for batch in rows.iter(batch_size=_BATCH):
+                yield batch
+                bar.update(_BATCH)
+        except UnicodeDecodeError as error:  # the JSON reader stores bytes without a check
+            raise DataError(f"{name} contains a row that is not UTF-8 text; save the data as UTF-8.") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ file are separated by blank lines.
 import csv
 import glob
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,11 @@ from training.data.zip_files import SAVED, unzipped
 from training.errors import DataError
 from training.failure_kind import FailureKind
 
+logger = logging.getLogger(__name__)
+
 _KNOWN = f"{', '.join(READERS)} (also with {' or '.join(PACKED)})"
 _KNOWN_FILES = f"{_KNOWN}, or a {ZIP} of them"
+_LARGE = 10**9  # bytes; reading more takes longer than some seconds
 _NO_DATA = ("license", "licence", "readme", "notice", "copying", "changelog", "dataset_info", "dataset_infos")
 
 
@@ -122,6 +126,9 @@ def _from_files(files: list[Path], shown: list[Path], settings: DataSettings) ->
 
 
 def _loaded(reader: str, files: list[Path], settings: DataSettings) -> datasets.Dataset:
+    size = sum(path.stat().st_size for path in files)
+    if size > _LARGE:
+        logger.info("%s: %.1f GB are read into the cache, unless they are there already", settings.source, size / 1e9)
     with _quiet_datasets():
         return datasets.load_dataset(
             reader,

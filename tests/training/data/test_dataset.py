@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.encoders import CHATML, conversation, encoder_with, turns_of, written
 from training.data import dataset as dataset_module
+from training.data import sources
 from training.data.data_settings import DataSettings
 from training.data.dataset import ENDLESS, CorpusSource, open_source
 from training.data.held_out_split import split
@@ -43,6 +44,18 @@ def test_a_document_does_not_change_and_a_wrong_index_raises_an_error(tmp_path, 
     for index in (3, -1):
         with pytest.raises(IndexError):
             train[index]
+
+
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_the_process_that_logs_shows_the_progress_of_much_data(tmp_path, encoder, caplog, capsys, monkeypatch, level):
+    monkeypatch.setattr(dataset_module, "_SOON", 0)
+    monkeypatch.setattr(sources, "_LARGE", 100)
+    source = written(tmp_path / "a.jsonl", [{"text": f"text {number}"} for number in range(50)])
+    with caplog.at_level(level):
+        open_source(DataSettings.of(source=source), encoder)
+    shown = level == "INFO"
+    assert ("a.jsonl: 0.0 GB are read into the cache" in caplog.text) == shown
+    assert ("a.jsonl: " in capsys.readouterr().err) == shown
 
 
 def test_rows_with_the_same_prompt_are_in_the_same_part(tmp_path, encoder):
