@@ -9,6 +9,7 @@ tokens, and the names that the placeholders replace as text.
 import re
 import threading
 from collections.abc import Iterable
+from functools import cached_property
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
@@ -18,6 +19,7 @@ from nbdiff_engine.errors import PromptError, brief
 # template treats them as spaces or tags. The mark itself, if a text contains it, is replaced as the name number 0.
 _MARK = "\U0010fffd"
 _FIRST = 0x100000
+_LEAST_CHARACTERS = 64
 
 # `encode` switches the tokenizer, which the threads of the page share, between two modes.
 _one_at_a_time = threading.RLock()
@@ -41,6 +43,11 @@ class ControlTokens:
         self._not_text = ids - unknown
         by_length = sorted(self._names, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, by_length)))
+
+    @cached_property
+    def most_characters(self) -> int:
+        """The most characters of a text that one token stands for, with a margin for what a normaliser removes."""
+        return max(_LEAST_CHARACTERS, *map(len, self.tokenizer.get_vocab()))
 
     @property
     def ids(self) -> frozenset[int]:

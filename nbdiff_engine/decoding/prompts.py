@@ -137,6 +137,7 @@ def encode(
     mark = control.escape if control_tokens else control.mark
     if isinstance(prompt, str):
         require_text(prompt)
+        _require_possible(model, [prompt])
     if isinstance(prompt, str) and (raw or not tokenizer.chat_template):
         if template_arguments:
             raise PromptError("The prompt is plain text, and template_arguments are for a template; leave them out.")
@@ -144,6 +145,7 @@ def encode(
         ids = control.encode(marked, add_special_tokens=True)
     else:
         turns = read_turns([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+        _require_possible(model, [turn["content"] for turn in turns])
         marked = render(model.name, tokenizer, turns, template_arguments, mark)
         # The template writes all special tokens, except the BOS of the families in `families.py` that need one.
         ids = control.encode(marked)
@@ -158,6 +160,17 @@ def _tokenizer(model: BlockModel):
     if model.tokenizer is None:
         raise PromptError(f"{model.name} has no tokenizer; give the prompt as a list of token ids.")
     return model.tokenizer
+
+
+def _require_possible(model: BlockModel, texts: Sequence[str]) -> None:
+    """Raises PromptError for texts that no encoding fits into the context. To encode them first could take minutes."""
+    most = model.context_length * control_tokens_of(model).most_characters
+    length = sum(map(len, texts))
+    if length > most:
+        raise PromptError(
+            f"The prompt is {length:,} characters long; {model.name} has a context of {model.context_length} tokens, "
+            f"into which at most {most:,} characters fit."
+        )
 
 
 def _check(model: BlockModel, ids: list[int]) -> None:

@@ -319,7 +319,7 @@ class DecodeSettings(BaseModel):
     def _findable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             if not text:
-                raise ValueError("a stop string is empty; leave it out instead")
+                raise SettingError.of("stop", "''", "a stop string has at least one character; leave it out")
             if not is_text(text):
                 raise ValueError(
                     f"the stop string {brief(text)} is not valid text: it contains half of a surrogate pair"

@@ -6,7 +6,7 @@ An error about one setting has "nbdiff" beside "error": {"field", "value", "rule
 from typing import Any
 
 from nbdiff_engine.errors import NBDiffError, PromptError, first_problem
-from nbdiff_engine.serving.scheduler import RequestQueueFullError
+from nbdiff_engine.serving.scheduler import RequestQueueFullError, ServerStoppedError
 
 
 class ApiError(Exception):
@@ -30,6 +30,8 @@ class ApiError(Exception):
             return error
         if isinstance(error, RequestQueueFullError):
             return cls(429, str(error), "rate_limit_error", code="queue_full")
+        if isinstance(error, ServerStoppedError):
+            return cls(503, str(error), "server_error", code="server_stopped")
         if isinstance(error, NBDiffError):
             code = "invalid_prompt" if isinstance(error, PromptError) else None
             param = ".".join(map(str, error.field)) or None

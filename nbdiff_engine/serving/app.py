@@ -16,11 +16,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.errors import NBDiffError, SettingError, brief
 from nbdiff_engine.generate import DecodeJob, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.serving.api_errors import ApiError
 from nbdiff_engine.serving.asking import Asking, checked
+from nbdiff_engine.serving.body_limit import BodyLimit
 from nbdiff_engine.serving.replies import HttpReply, trace_head
 from nbdiff_engine.serving.request_fields import ChatBody, CompletionBody
 from nbdiff_engine.serving.scheduler import Scheduler, SchedulerLimits
@@ -55,6 +56,7 @@ def make_app(
 
     app = FastAPI(title="NBDiff", summary=f"Block-diffusion decoding of {served}.", lifespan=lifespan)
     app.state.scheduler = scheduler
+    app.add_middleware(BodyLimit)
 
     def require_key(request: Request) -> None:
         if api_key is None:
@@ -68,7 +70,11 @@ def make_app(
     def require_model(asked: str) -> None:
         if asked != served:
             raise ApiError(
-                404, f"This server has the model {served!r}.", "invalid_request_error", "model", "model_not_found"
+                404,
+                f"There is no model {brief(asked)} here; this server has {served!r}.",
+                "invalid_request_error",
+                "model",
+                "model_not_found",
             )
 
     key = [Depends(require_key)]
@@ -85,12 +91,19 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def body_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = ApiError.of_body(error.errors())
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind.lower() == "application/json":
+            found = ApiError.of_body(error.errors())
+        else:
+            given = f"has the Content-Type {kind!r}" if kind else "has no Content-Type"
+            found = ApiError(415, f"The request {given}; send application/json.", "invalid_request_error")
         return JSONResponse(found.body, found.status)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path}: {error.detail}."
+        if error.status_code == 400:  # of the parser, which knows no reason
+            message = "The body of the request cannot be read as JSON in UTF-8."
         return JSONResponse(ApiError(error.status_code, message, "invalid_request_error").body, error.status_code)
 
     @app.get("/health")
@@ -114,6 +127,9 @@ def make_app(
         request: Request, body: ChatBody | CompletionBody, makes: list[Callable[[], DecodeJob]]
     ) -> Response:
         require_model(body.model)
+        if len(makes) > scheduler.limits.queue:
+            waiting = scheduler.limits.queue
+            raise ApiError.of(SettingError.of("prompt", f"a list of {len(makes)}", f"give at most {waiting} at once"))
         chat = isinstance(body, ChatBody)
         reply = HttpReply(served, chat, body.stream_mode == "denoise", chat and body.uses_tools)
         asking = Asking(scheduler, metrics, reply, body.n, body.prefix_cache)
@@ -211,12 +227,13 @@ class _Stream(StreamingResponse):
 
 
 async def _events(asking: Asking, first: list[dict[str, Any]], usage: bool) -> AsyncIterator[str]:
-    """The chunks as server-sent events."""
+    """The chunks as server-sent events. usage: whether a last one has it; then the others have a null in its place."""
+    empty = {"usage": None} if usage else {}
     for chunk in first:
-        yield _event(chunk)
+        yield _event(chunk | empty)
     try:
         async for chunk in asking.chunks():
-            yield _event(chunk)
+            yield _event(chunk | empty)
     except Exception as error:  # the status line is sent already
         yield _event(ApiError.of(error).body)
         return

@@ -177,7 +177,8 @@ class RemoteServer:
         else:
             route, body["messages"] = "/v1/chat/completions", prompt
         limit = settings.pop("max_new_tokens", None)
-        body |= settings | ({} if limit is None else {"max_tokens": limit})
+        # A server draws a seed for a request without one; lanes that are compared need the same.
+        body |= {"seed": DecodeSettings().seed} | settings | ({} if limit is None else {"max_tokens": limit})
         found = self._json("POST", f"{route}/check", body)
         with self.understood():
             return RemoteJob(self, route, body, model, found["data"][0])

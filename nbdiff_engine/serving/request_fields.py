@@ -3,6 +3,7 @@
 A field that is not declared here is refused by name. The settings of decoding are checked by DecodeSettings alone.
 """
 
+import secrets
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
@@ -28,7 +29,7 @@ _Settings = create_model(
 class StreamOptions(BaseModel):
     """Options of a stream. include_usage: a last chunk has the usage of the request."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
 
@@ -36,13 +37,17 @@ class StreamOptions(BaseModel):
 class _Body(_Settings):
     """What both routes take."""
 
+    model_config = ConfigDict(strict=True)
+
     own: ClassVar[tuple[str, ...]] = tuple(_Settings.model_fields)
 
-    model: str
+    model: Annotated[str, Field(description="the name of this server's model, as /v1/models lists it")]
     max_tokens: Annotated[int | None, Field(ge=1, description="maximum length of the answer, in tokens")] = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="answers to the prompt")] = 1
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+    stream: Annotated[bool, Field(description="server-sent events, one for each forward that adds text")] = False
+    stream_options: Annotated[
+        StreamOptions | None, Field(description="include_usage: a last chunk has the usage of the request")
+    ] = None
     stream_mode: Annotated[
         Literal["tokens", "denoise"],
         Field(description="denoise: a chunk for each forward, with its event (docs/trace-format.md)"),
@@ -52,6 +57,12 @@ class _Body(_Settings):
         Field(description="false: read the whole prompt, and keep nothing of it for later requests"),
     ] = True
     user: Annotated[str | None, Field(description="a name for the caller; it is not stored")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """A field that is null counts as not given: clients send null for what their caller left out."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _stream_fields(self) -> "_Body":
@@ -64,6 +75,7 @@ class _Body(_Settings):
     def decode_settings(self, most_tokens: int) -> dict[str, Any]:
         """The decode settings. most_tokens: of an answer, if the request does not say."""
         given = {name: value for name in self.own if (value := getattr(self, name)) is not None}
+        given.setdefault("seed", secrets.randbelow(2**31))  # who asks twice wants two samples
         if isinstance(bias := given.get("logit_bias"), dict):
             given["logit_bias"] = _bias(bias)
         return given | {
@@ -81,10 +93,13 @@ class _Body(_Settings):
 class ChatBody(_Body):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[
+        list[dict[str, Any]],
+        Field(min_length=1, description="the conversation, for the chat template; a content is text or text parts"),
+    ]
     max_completion_tokens: Annotated[int | None, Field(ge=1, description="the newer name of max_tokens")] = None
-    logprobs: bool = False
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    logprobs: Annotated[bool, Field(description="the log-probability of each token of the answer")] = False
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20, description="also those of the most likely tokens")] = None
     tools: Annotated[
         list[dict[str, Any]] | None,
         Field(description="passed to the chat template; calls in the answer are looked for"),
@@ -133,8 +148,21 @@ class ChatBody(_Body):
 class CompletionBody(_Body):
     """The body of POST /v1/completions."""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
-    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    prompt: Annotated[
+        str | list[int] | list[str] | list[list[int]],
+        Field(description="plain text, token ids, or a list of either; the chat template is not used"),
+    ]
+    logprobs: Annotated[
+        int | None, Field(ge=0, le=20, description="the log-probabilities of each token and of the most likely ones")
+    ] = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_of_the_forms(cls, given: Any) -> Any:
+        texts = isinstance(given, str) or (isinstance(given, list) and all(isinstance(each, str) for each in given))
+        if texts or _are_ids(given) or (isinstance(given, list) and all(map(_are_ids, given))):
+            return given
+        raise SettingError.of("prompt", brief(given), "it must be text, a list of token ids, or a list of either")
 
     @property
     def most_logprobs(self) -> int | None:
@@ -146,6 +174,10 @@ class CompletionBody(_Body):
         if isinstance(self.prompt, str) or not self.prompt or isinstance(self.prompt[0], int):
             return [self.prompt]
         return list(self.prompt)
+
+
+def _are_ids(given: Any) -> bool:
+    return isinstance(given, list) and all(type(each) is int for each in given)
 
 
 def _bias(given: dict[Any, Any]) -> dict[Any, Any]:

@@ -29,6 +29,10 @@ class RequestQueueFullError(NBDiffError):
     """The server has as many waiting requests as it allows."""
 
 
+class ServerStoppedError(NBDiffError):
+    """The server is being stopped."""
+
+
 class DecodingError(RuntimeError):
     """A forward failed; the log of the server has the reason."""
 
@@ -80,11 +84,18 @@ class Scheduler:
         self._active: list[Request] = []  # with rows that run
         self._slot_bytes = 0
         self._batch = self._new_batch()
+        self._stopped = False
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="decoding", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def stop(self) -> None:
+        """End all requests with ServerStoppedError, the running ones after the current forward; refuse further ones."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Cancel all requests and end the thread. Returns after the current forward."""
@@ -104,12 +115,14 @@ class Scheduler:
         """Put a request into the queue. make: checks it and encodes its prompt, on the decoding thread. copies: 0 only
         checks it. shares_prefixes: whether its rows use the prefix cache.
 
-        Raises RequestQueueFullError.
+        Raises RequestQueueFullError, or ServerStoppedError.
         """
         with self._changed:
+            if self._stopped:
+                raise _stopped()
             if self.waiting >= self.limits.queue:
-                waiting = f"{self.waiting} requests are waiting"
-                raise RequestQueueFullError(f"This server is busy: {waiting}; try again later.")
+                waiting = "one request is" if self.waiting == 1 else f"{self.waiting} requests are"
+                raise RequestQueueFullError(f"This server is busy: {waiting} waiting; try again later.")
             request = Request(make, copies, deliver, shares_prefixes)
             self._new.append(request)
             self._changed.notify_all()
@@ -149,6 +162,8 @@ class Scheduler:
     def _work(self) -> None:
         while self._wait():
             try:
+                if self._stopped:
+                    self._end_all()
                 self._remove_cancelled()
                 self._prepare()
                 self._admit()
@@ -251,6 +266,18 @@ class Scheduler:
             request.running.clear()
             self._deliver(request, DecodingError("Decoding failed; the log of the server has the reason."))
 
+    def _end_all(self) -> None:
+        """End all requests, because the server is being stopped."""
+        with self._changed:
+            ended = dict.fromkeys([*self._active, *self._ready, *self._new])
+            self._new.clear()
+        self._ready.clear()
+        self._active = []
+        self._batch = self._new_batch()
+        for request in ended:
+            request.running.clear()
+            self._deliver(request, _stopped())
+
     def _deliver(self, request: Request, what: Delivery) -> None:
         if request.cancelled:
             return
@@ -259,3 +286,7 @@ class Scheduler:
         except Exception:  # the reader does not exist any more, for example its event loop is closed
             logger.debug("a request has no reader any more", exc_info=True)
             request.cancelled = True
+
+
+def _stopped() -> ServerStoppedError:
+    return ServerStoppedError("This server is being stopped; ask again later.")

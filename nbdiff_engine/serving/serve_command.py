@@ -63,20 +63,31 @@ def serve_command(
         str | None,
         typer.Option(help=f"host:port of that cluster's head, auto, or local. Default: ${ADDRESS_VARIABLE}."),
     ] = None,
-    replicas: Annotated[str, typer.Option(help="On Ray: a number, or MIN:MAX, between which the load decides.")] = "1",
-    replica_cpus: Annotated[float, typer.Option(min=0.01, help="On Ray: CPUs of a replica.")] = 1.0,
+    replicas: Annotated[
+        str | None, typer.Option(help="On Ray: a number, or MIN:MAX, between which the load decides. Default: 1.")
+    ] = None,
+    replica_cpus: Annotated[float | None, typer.Option(min=0.01, help="On Ray: CPUs of a replica. Default: 1.")] = None,
     replica_gpus: Annotated[
         float | None, typer.Option(min=0, help="On Ray: GPUs of a replica. Default: 1 if the cluster has any, else 0.")
     ] = None,
 ) -> None:
     """Serve a model to OpenAI clients: /v1/chat/completions, /v1/completions, /v1/models, /metrics, /docs."""
     # Imported here: the other commands need no web server.
-    import uvicorn
-
     from nbdiff_engine.serving.app import make_app
     from nbdiff_engine.serving.scheduler import SchedulerLimits
+    from nbdiff_engine.serving.stopping import run_server
 
     api_key = api_key or None
+    if served_name == "":
+        raise NBDiffError("--served-name is empty; give a name, or leave it out.")
+    of_ray = {
+        "--ray-address": ray_address,
+        "--replicas": replicas,
+        "--replica-cpus": replica_cpus,
+        "--replica-gpus": replica_gpus,
+    }
+    if not ray and (given := next((name for name, value in of_ray.items() if value is not None), None)):
+        raise NBDiffError(f"{given} is for a server on Ray; add --ray, or leave it out.")
     if api_key is None and not is_loopback(host):
         raise NBDiffError(f"Others can reach {host}; set {KEY_VARIABLE} to a key, or use --host 127.0.0.1.")
     how = {"dtype": dtype, "device": device, "quantization": quantization, "device_map": device_map}
@@ -84,7 +95,7 @@ def serve_command(
     if ray:
         from nbdiff_engine.serving.on_ray import ReplicaModel, Replicas, serve_on_ray
 
-        wanted = Replicas.of(replicas, replica_cpus, replica_gpus)
+        wanted = Replicas.of(replicas or "1", replica_cpus or 1.0, replica_gpus)
         how |= {"model": model, "base": base, "adapter": adapter}
         serve_on_ray(ReplicaModel(how, served_name, api_key, limits, max_tokens), wanted, ray_address, host, port)
         return
@@ -94,9 +105,10 @@ def serve_command(
         choose_threads(loaded)
         app = make_app(loaded, served_name, api_key, limits, max_tokens)
         address = f"[{host}]" if ":" in host else host
+        listening.listen()  # who reads the next line may connect
         print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run([listening])
+        run_server(app, listening)
 
 
 def is_loopback(host: str) -> bool:

@@ -105,7 +105,7 @@ def test_the_error_for_a_bad_value_is_this_sentence(settings, sentence):
         ({"strategy": "magic"}, "strategy is 'magic'; choose one of ar, block_diffusion, self_speculative"),
         ({"unmasking": "magic"}, "unmasking is 'magic'; choose one of confidence, factor, margin, top_k"),
         ({"block_size": 8, "sub_block_size": 9}, "sub_block_size is 9; it must be at most the block size, 8"),
-        ({"stop": ""}, "a stop string is empty"),
+        ({"stop": ""}, "a stop string has at least one character"),
         ({"block_size": "wide"}, "block_size is 'wide'"),
         ({"blocksize": 8}, "'blocksize' is not known here"),
         ({"temperature": 1e39}, "temperature is 1e+39; it must be 0 (greedy) or from 0.001 to 100"),
@@ -113,7 +113,7 @@ def test_the_error_for_a_bad_value_is_this_sentence(settings, sentence):
         ({"block_size": True}, "block_size is True"),
         ({"seed": 10**5000}, "seed is a number of thousands of digits"),
         ({"block_size": "9" * 5000}, "block_size is '999"),
-        ({"stop": {""}}, "a stop string is empty"),
+        ({"stop": {""}}, "a stop string has at least one character"),
         ({"stop": "\ud800"}, "is not valid text"),
     ],
 )

@@ -87,6 +87,20 @@ def test_several_choices_are_the_rows_of_a_batch(client, nano):
     assert len({each.text for each in outputs}) > 1
 
 
+def test_without_a_seed_each_request_is_sampled_anew(client, nano):
+    sampled = {"temperature": 2.0, "messages": [{"role": "user", "content": "Tell me a short story about a fox."}]}
+    texts = {ask(client, **sampled)["choices"][0]["message"]["content"] for _ in range(4)}
+    assert len(texts) > 1
+    same = {ask(client, **sampled, seed=3)["choices"][0]["message"]["content"] for _ in range(2)}
+    assert len(same) == 1
+
+
+def test_a_stream_with_usage_has_a_null_in_its_place_before(client):
+    *before, last = chunks(client, stream_options={"include_usage": True})
+    assert {part["usage"] for part in before} == {None}
+    assert last["usage"]["completion_tokens"] > 1
+
+
 def test_a_stop_string_is_cut_off_whole_and_in_a_stream(client, nano):
     whole = nb.generate(nano, QUESTION, max_new_tokens=32, strategy="ar").text
     stop = whole[6:9]

@@ -50,7 +50,7 @@ def test_the_openai_client_gets_answers_streams_and_errors(address, expected, na
     assert older.choices[0].text == nb.generate(nano, "The capital of Peru is", raw=True, max_new_tokens=8).text
     with pytest.raises(openai.BadRequestError, match="'service_tier' is not supported"):
         client.chat.completions.create(model="nano", messages=USER, service_tier="flex")
-    with pytest.raises(openai.NotFoundError, match="has the model 'nano'"):
+    with pytest.raises(openai.NotFoundError, match="this server has 'nano'"):
         client.chat.completions.create(model="gpt-4", messages=USER)
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0).models.list()

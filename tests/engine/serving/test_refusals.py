@@ -1,9 +1,13 @@
 """What a server refuses: by name, in the shape of OpenAI's API, and never by ignoring it."""
 
+import json
+
 import pytest
 from fastapi.testclient import TestClient
 
 from nbdiff_engine.errors import NBDiffError
+from nbdiff_engine.serving import body_limit
+from nbdiff_engine.serving.scheduler import SchedulerLimits
 from nbdiff_engine.serving.serve_command import is_loopback, listen, serve_command
 from tests.engine.serving.servers import QUESTION, nano_app
 
@@ -35,7 +39,12 @@ REFUSED = [
     ({"messages": []}, 400, "messages", "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of type 'text' only", None),
     ({"messages": [{"role": "user", "content": "word " * 4000}]}, 400, "tokens long", None),
-    ({"model": "gpt-4"}, 404, "This server has the model 'nano'.", "model"),
+    ({"messages": [{"role": "user", "content": "word " * 40_000}]}, 400, "is 200,000 characters long", None),
+    ({"model": "gpt-4"}, 404, "There is no model 'gpt-4' here; this server has 'nano'.", "model"),
+    ({"max_tokens": "8"}, 400, "max_tokens is '8'; it must be a whole number", "max_tokens"),
+    ({"n": True}, 400, "n is True; it must be a whole number", "n"),
+    ({"stream": "yes"}, 400, "stream is 'yes'; it must be true or false", "stream"),
+    ({"stop": ""}, 400, "stop is ''; a stop string has at least one character", "stop"),
 ]
 
 
@@ -51,6 +60,47 @@ def test_a_request_is_refused_in_one_sentence(client, fields, status, message, p
     assert "\n" not in error["message"]
 
 
+def test_a_field_that_is_null_is_not_given(client):
+    nulls = dict.fromkeys(("n", "stream", "stream_options", "stream_mode", "logprobs", "prefix_cache", "seed", "stop"))
+    assert client.post(CHAT, json={**BODY, **nulls, "max_tokens": 2}).status_code == 200
+    assert client.post(CHAT, json={**BODY, "messages": None}).json()["error"]["message"] == "'messages' is missing."
+
+
+@pytest.mark.parametrize("prompt", [5, {"a": 1}, [1, "a"], ["a", [9]], [True], [["5"]], [[1], 2]])
+def test_a_prompt_has_one_of_four_forms(client, prompt):
+    refused = client.post("/v1/completions", json={"model": "nano", "prompt": prompt})
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert error["message"].endswith("it must be text, a list of token ids, or a list of either.")
+    assert error["param"] == "prompt"
+
+
+def test_more_prompts_than_may_wait_are_refused_for_good(nano):
+    with TestClient(nano_app(nano, limits=SchedulerLimits(queue=2))) as client:
+        refused = client.post("/v1/completions", json={"model": "nano", "prompt": ["a"] * 3})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"] == "prompt is a list of 3; give at most 2 at once."
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_body_of_another_type_is_named(client, kind):
+    body = json.dumps(BODY).encode()
+    refused = client.post(CHAT, content=body, headers={} if kind is None else {"content-type": kind})
+    assert refused.status_code == 415
+    given = "has no Content-Type" if kind is None else f"has the Content-Type '{kind}'"
+    assert refused.json()["error"]["message"] == f"The request {given}; send application/json."
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_is_too_large_is_not_read(client, monkeypatch, declared):
+    monkeypatch.setattr(body_limit, "MOST_BYTES", 1000)
+    body = json.dumps({**BODY, "user": "x" * 2000}).encode()
+    content = body if declared else iter([body[:900], body[900:]])
+    refused = client.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert refused.status_code == 413
+    assert "is larger than 32 MB, the most that this server reads" in refused.json()["error"]["message"]
+
+
 def test_an_error_about_a_setting_has_its_parts(client):
     refused = client.post(CHAT, json={**BODY, "stop_token_ids": [1, -1]}).json()
     assert refused["nbdiff"] == {"field": ["stop_token_ids"], "value": "", "rule": "has -1; a token id is at least 0"}
@@ -58,7 +108,7 @@ def test_an_error_about_a_setting_has_its_parts(client):
 
 
 def test_what_is_no_request_is_refused(client):
-    for content in (b"{", b"[]", b'"text"'):
+    for content in (b"{", b"[]", b'"text"', b'{"model": "\xff"}'):
         response = client.post(CHAT, content=content, headers={"content-type": "application/json"})
         assert response.status_code == 400
         assert "body of the request" in response.json()["error"]["message"]
@@ -79,6 +129,14 @@ def test_a_key_is_needed_where_one_is_set(nano):
             assert client.post(CHAT, json=BODY, headers=headers).status_code == 401
         assert client.get("/v1/models", headers={"authorization": "Bearer secret"}).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+def test_options_that_do_not_apply_are_refused_before_a_model_is_loaded():
+    for option, value in (("replicas", "4"), ("replica_cpus", 2.0), ("replica_gpus", 0.0), ("ray_address", "auto")):
+        with pytest.raises(NBDiffError, match=f"--{option.replace('_', '-')} is for a server on Ray; add --ray"):
+            serve_command("no such model", **{option: value})
+    with pytest.raises(NBDiffError, match="--served-name is empty"):
+        serve_command("no such model", served_name="")
 
 
 def test_an_address_that_others_reach_needs_a_key():
