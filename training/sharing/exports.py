@@ -11,7 +11,7 @@ from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.lora_folders import base_of_adapter
 from training.errors import RunError
-from training.sharing.export_card import CARD, write_card
+from training.sharing.export_card import CARD, check_licence, write_card
 from training.sharing.export_source import Source
 from training.sharing.export_target import publish_export
 from training.sharing.gguf_converter import OUTTYPES, convert, find_converter
@@ -52,6 +52,7 @@ def write_export(source: Source, form: str, output: Path, options: Options) -> E
         form = "hf"
     elif options.merged:
         raise RunError(f"--merged is for --to adapter; --to {form} always merges. Leave it out.")
+    check_licence(options.licence)
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = output / f"{source.name}-{form}"
     if form == "adapter":
