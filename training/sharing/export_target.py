@@ -47,5 +47,5 @@ def _require_export_or_nothing(path: Path) -> None:
     elif has_manifest(path):
         return
     else:
-        what = "is a folder without the manifest.json of one"
-    raise RunError(f"{path} {what} and no export, so it is not replaced; move it away, or choose another --output.")
+        what = "is a folder without an export's manifest.json"
+    raise RunError(f"{path} {what}, so an export does not replace it; move it away, or choose another --output.")

@@ -36,7 +36,7 @@ def test_a_folder_that_no_export_has_written_is_not_replaced(tmp_path, name, man
     (folder / "important.txt").write_text("keep")
     if manifest is not None:
         (folder / "manifest.json").write_text(manifest)
-    with pytest.raises(RunError, match=rf"{name} is a folder without the manifest\.json of one and no export"):
+    with pytest.raises(RunError, match=rf"{name} is a folder without an export's manifest\.json, so"):
         publish_export(tmp_path / "nano-hf", not_written)
     assert (folder / "important.txt").read_text() == "keep"
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -52,7 +52,7 @@ def test_a_file_or_a_link_is_refused_and_later_exports_work(tmp_path, name, kind
         path.symlink_to(other)
     if kind == "link":
         publish_export(other, writer("keep"))
-    with pytest.raises(RunError, match=rf"{name} is a (file|link) and no export, so it is not replaced; move it away"):
+    with pytest.raises(RunError, match=rf"{name} is a (file|link), so an export does not replace it; move it away"):
         publish_export(tmp_path / "nano-hf", not_written)
     assert path.is_symlink() or path.read_text() == "keep"
     path.unlink()

@@ -153,7 +153,7 @@ def test_a_converter_that_fails_leaves_nothing(runs, tmp_path, ending, message):
 def test_nothing_is_converted_where_something_else_is(tmp_path):
     (tmp_path / "nano-gguf").mkdir()
     options = Options(converter=converter(tmp_path, "raise AssertionError"))
-    with pytest.raises(RunError, match="nano-gguf is a folder without the manifest"):
+    with pytest.raises(RunError, match="nano-gguf is a folder without an export's"):
         write_export(find_source("nano"), "gguf", tmp_path, options)
 
 
