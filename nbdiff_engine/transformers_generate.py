@@ -8,29 +8,52 @@ used as it is: its layers are not rearranged, so `nbdiff_engine.load` decodes fa
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation import GenerateDecoderOnlyOutput, LogitsProcessorList, StoppingCriteriaList
 
 from nbdiff_engine.decoding.checkpoint_defaults import defaults_of
 from nbdiff_engine.decoding.live_text import LiveText
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
-from nbdiff_engine.errors import SettingError
+from nbdiff_engine.errors import SettingError, brief
 from nbdiff_engine.generate import DecodeJob, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.network_check import check_network
 from nbdiff_engine.model.rope import fix_rope_per_row, original_length_of
 from nbdiff_engine.model.spec import DiffusionSpec
 
-# Settings whose names `generate` of transformers has itself (length, sampling, penalties, stop strings), or that change
-# no token of its result.
+# Settings whose names `generate` of transformers has itself: length, sampling, penalties.
 _OF_TRANSFORMERS = SETTING_FIELDS.keys() & vars(GenerationConfig()).keys()
-_NOT_HERE = {"settings", "trace", "logprobs", "stop", "stop_token_ids", "ignore_eos"}
-OPTIONS = tuple(name for name in SETTING_FIELDS if name not in _OF_TRANSFORMERS | _NOT_HERE)
+# Settings that transformers has by another name, or that change no token of its result, with what to do.
+_NOT_HERE = {
+    "stop": "stop strings are given as stop_strings",
+    "stop_token_ids": "the tokens that end an answer are those of eos_token_id",
+    "ignore_eos": "the tokens that end an answer are those of eos_token_id",
+    "settings": "sampling and penalties are always those of the generation config",
+    "logprobs": "nbdiff_engine.generate returns them",
+    "trace": "nbdiff_engine.generate returns it",
+}
+OPTIONS = tuple(name for name in SETTING_FIELDS if name not in _OF_TRANSFORMERS | _NOT_HERE.keys())
+
+# Entries of the generation config that choose a cache or a way of decoding, which this engine chooses itself, with the
+# values that change nothing.
+_OWN_HERE: dict[str, tuple[Any, ...]] = {
+    "use_cache": (True,),
+    "cache_implementation": (),
+    "cache_config": (),
+    "max_cache_len": (),
+    "low_memory": (False,),
+    "prompt_lookup_num_tokens": (),
+    "assistant_early_exit": (),
+    "speculation_type": (),
+    "use_mtp": (False,),
+    "prefill_chunk_size": (),
+    "compile_config": (),
+}
 
 # What transformers makes of entries of the generation config that are read from the config itself.
 _KNOWN = {
@@ -42,7 +65,7 @@ _KNOWN = {
     "MaxLengthCriteria",
     "EosTokenCriteria",
 }
-_ATTRIBUTE = "_nbdiff_block_model"  # of a network: its BlockModel
+_ATTRIBUTE = "_nbdiff_block_model"  # of a network: its BlockModel, and the state of the weights that it was made of
 
 
 class Streamer(Protocol):
@@ -61,21 +84,31 @@ def custom_generate(
     stopping_criteria: StoppingCriteriaList | None = None,
     generation_config: GenerationConfig | None = None,
     stream_to: Streamer | None = None,
+    stop_strings: str | Sequence[str] | None = None,
+    stop_tokenizer: PreTrainedTokenizerBase | None = None,
     **options: Any,
 ) -> Tensor | GenerateDecoderOnlyOutput:
     """Token ids [B, L + N] of prompts and answers, N of the longest answer; shorter ones are padded on the right.
 
     input_ids: [B, L], padded on the left. options: OPTIONS, which are fields of DecodeSettings such as `strategy` and
     `block_size`; what transformers passes beside them is not used. Without `seed`, the seed of sampling comes from
-    torch's random generator. stream_to: receives the prompt and then the answer of a single prompt. It is not named
-    `streamer`, because transformers 5.24 does not pass that to a callable.
+    torch's random generator. stream_to: receives the prompt and then the answer of a single prompt. stop_tokenizer: the
+    tokenizer in whose text stop_strings are looked for. They are not named `streamer` and `tokenizer`, because
+    transformers 5.24 does not pass these to a callable.
 
     Raises SettingError with one sentence for a request that this engine does not have, and for a network that it cannot
     run.
     """
     config = generation_config or model.generation_config
-    own = _block_model(model)
     _refuse_what_is_not_here(config, [*(logits_processor or ()), *(stopping_criteria or ())], input_ids, stream_to)
+    _refuse_options(model, config, options)
+    if stop_strings and stop_tokenizer is None:
+        raise SettingError(
+            f"stop_strings is {brief(stop_strings)}, and its tokenizer is missing; give it as stop_tokenizer, because "
+            "transformers does not pass on what is given as tokenizer."
+        )
+    own = _block_model(model)
+    own.tokenizer = stop_tokenizer
     settings = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
     defaults = defaults_of(config)
     if defaults.unsupported:
@@ -92,7 +125,7 @@ def custom_generate(
         ignore_eos=True,  # the tokens that end an answer are those of the call
         stop_token_ids=torch.as_tensor(ends, dtype=torch.long).flatten().tolist(),
         trace=False,
-        **settings,
+        **settings | ({"stop": stop_strings} if stop_strings else {}),
     )
     answers = _streamed(job, stream_to) if stream_to is not None else [each.token_ids for each in job.outputs()]
     sequences = torch.cat([input_ids, _padded(answers, config, input_ids)], dim=1)
@@ -103,16 +136,19 @@ def custom_generate(
 custom_generate.__signature__ = inspect.Signature(
     [
         *(each for each in inspect.signature(custom_generate).parameters.values() if each.name != "options"),
-        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in OPTIONS),
+        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in (*OPTIONS, *_NOT_HERE)),
         inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD),
     ]
 )
 
 
 def _block_model(network: PreTrainedModel) -> BlockModel:
-    """The network as a BlockModel, made once. Raises SettingError or CheckpointError for one that cannot be decoded."""
-    if hasattr(network, _ATTRIBUTE):
-        return getattr(network, _ATTRIBUTE)
+    """The network as a BlockModel, made once and again when its weights have changed. Raises SettingError or
+    CheckpointError for one that cannot be decoded."""
+    state = _state_of_weights(network)
+    known, of_state = getattr(network, _ATTRIBUTE, (None, None))
+    if known is not None and of_state == state:
+        return known
     name = network.config.name_or_path or type(network).__name__
     attention = network.config._attn_implementation
     if attention not in ("sdpa", "eager"):
@@ -125,8 +161,17 @@ def _block_model(network: PreTrainedModel) -> BlockModel:
     fix_rope_per_row(network, name)  # raises for other frequencies that depend on the length
     model = BlockModel(network, None, DiffusionSpec.from_config(network.config.to_dict(), name), name)
     check_network(model)
-    setattr(network, _ATTRIBUTE, model)
+    setattr(network, _ATTRIBUTE, (model, state))
     return model
+
+
+def _state_of_weights(network: PreTrainedModel) -> tuple[object, ...]:
+    """What a BlockModel keeps of a network: its dtype, its device, and the values of its head, which it may copy."""
+    weight = getattr(network.get_output_embeddings(), "weight", None)
+    if weight is None:
+        return network.dtype, network.device
+    version = None if weight.is_inference() else weight._version  # grows with every change in place
+    return network.dtype, network.device, weight.dtype, weight.data_ptr(), version
 
 
 def _refuse_what_is_not_here(
@@ -146,6 +191,20 @@ def _refuse_what_is_not_here(
             raise SettingError(f"{name} is set, which this engine does not return; leave it out.")
     if stream_to is not None and len(input_ids) != 1:
         raise SettingError(f"stream_to takes one prompt, but there are {len(input_ids)}; call generate for each.")
+
+
+def _refuse_options(model: PreTrainedModel, config: GenerationConfig, options: Mapping[str, Any]) -> None:
+    """Raise SettingError for an option that has no effect here. What the checkpoint's own generation config says of
+    caches is no wish of the caller."""
+    for name, instead in _NOT_HERE.items():
+        if options.get(name) is not None:
+            raise SettingError(f"{name} is {brief(options[name])}, which has no effect here: {instead}; leave it out.")
+    for name, neutral in _OWN_HERE.items():
+        value = getattr(config, name, None)
+        if value is not None and value not in neutral and value != getattr(model.generation_config, name, None):
+            raise SettingError(f"{name} is {brief(value)}, which this engine does not have; leave it out.")
+    if getattr(options.get("cache"), "_is_user_defined", False):
+        raise SettingError("A cache is given, but this engine has its own; leave it out.")
 
 
 def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:

@@ -1,8 +1,17 @@
 """`custom_generate` in `generate` of transformers: its tokens, its streamers, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, StopStringCriteria, TextDiffusionStreamer, TextStreamer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    StopStringCriteria,
+    TextDiffusionStreamer,
+    TextStreamer,
+)
 
 import nbdiff_engine as nb
 from nbdiff_engine import SettingError
@@ -113,6 +122,68 @@ def test_what_the_engine_does_not_have_is_refused(nano, one):
     two = {name: torch.cat([each, each]) for name, each in one.items()}
     assert "padding_side='left'" in refused(attention_mask=torch.tensor([[1] * (one["input_ids"].shape[1] - 1) + [0]]))
     assert "stream_to takes one prompt" in refused(**two, stream_to=TextStreamer(tokenizer))
+
+
+def test_options_without_an_effect_are_refused_by_name(nano, one):
+    network, tokenizer = nano
+
+    def refused(**options) -> str:
+        with pytest.raises(SettingError) as error:
+            network.generate(**{**one, "max_new_tokens": 4, "custom_generate": nb.custom_generate, **options})
+        return str(error.value)
+
+    assert refused(stop=["a"]).startswith("stop is ['a'], which has no effect here: stop strings are given as")
+    assert "stop_token_ids is [3], which has no effect here: the tokens" in refused(stop_token_ids=[3])
+    assert "ignore_eos is True" in refused(ignore_eos=True)
+    assert "settings is 'checkpoint'" in refused(settings="checkpoint")
+    assert "logprobs is 0" in refused(logprobs=0)
+    assert "trace is True" in refused(trace=True)
+    assert refused(use_cache=False) == "use_cache is False, which this engine does not have; leave it out."
+    assert "cache_implementation is 'static'" in refused(cache_implementation="static")
+    assert "low_memory is True" in refused(low_memory=True)
+    assert "prompt_lookup_num_tokens is 3" in refused(prompt_lookup_num_tokens=3)
+    assert "A cache is given" in refused(cache=DynamicCache(config=network.config))
+    assert "stop_strings is ['a'], and its tokenizer is missing" in refused(stop_strings=["a"], tokenizer=tokenizer)
+
+
+def test_a_cache_that_the_checkpoint_names_is_no_wish_of_the_caller(nano, one, monkeypatch):
+    network, _ = nano
+    how = {"max_new_tokens": 4, "custom_generate": nb.custom_generate}
+    expected = network.generate(**one, **how)
+    monkeypatch.setattr(network.generation_config, "use_cache", False)
+    assert torch.equal(network.generate(**one, **how), expected)
+
+
+@pytest.mark.parametrize("strategy", ["ar", "block_diffusion"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_stop_strings_end_the_answer_as_in_transformers(nano, one, strategy, streamed):
+    network, tokenizer = nano
+    how = {"max_new_tokens": 30, "do_sample": False, "stop_strings": ["Peru is", "never"]}
+    expected = network.generate(**one, **how, tokenizer=tokenizer)
+    assert tokenizer.decode(expected[0]).endswith("Peru is")
+    to = TextStreamer(tokenizer) if streamed else None
+    how |= {"custom_generate": nb.custom_generate, "strategy": strategy, "stream_to": to}
+    assert torch.equal(network.generate(**one, **how, stop_tokenizer=tokenizer), expected)
+    del how["stop_strings"]
+    assert network.generate(**one, **how).shape[1] > expected.shape[1]
+
+
+@pytest.mark.parametrize("change", ["float32", "float16", "head"])
+def test_a_network_that_changed_after_a_call_is_decoded_as_it_is_now(change):
+    network = tiny_model("llama").network.to(torch.bfloat16)
+    fresh = copy.deepcopy(network)
+    ids = torch.tensor([[5, 9, 12, 7]])
+    how = {"max_new_tokens": 8, "do_sample": False, "custom_generate": nb.custom_generate, "strategy": "ar"}
+    before = network.generate(ids, **how)
+    for each in (network, fresh):
+        if change == "head":
+            with torch.no_grad():
+                each.get_output_embeddings().weight.neg_()
+        else:
+            each.to(getattr(torch, change))
+    after = network.generate(ids, **how)
+    assert torch.equal(after, fresh.generate(ids, **how))
+    assert change != "head" or not torch.equal(after, before)
 
 
 def test_a_network_with_other_attention_is_refused():

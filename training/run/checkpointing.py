@@ -8,7 +8,9 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from training.run.shards import OPTIMIZER, StoredTensors
 OPTIMIZER_FILE = "optimizer.safetensors"
 _NAME = re.compile(r"step-(\d{8})")
 _UNFINISHED = ".unfinished"
+RETIRED = ".retired"  # the end of the name of an older folder, from the moment when it is replaced
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -92,23 +95,26 @@ class CheckpointStore:
 def publish(target: Path, write: Callable[[Path], None]) -> None:
     """Create the folder `target` with what `write` puts into it, complete or not at all. An older one is replaced.
 
-    Raises OSError if the file system does; the unfinished folder is removed then.
+    Its files get the mode that the umask gives: safetensors writes files that only their owner can read. Raises OSError
+    if the file system does; the unfinished folder is removed then.
     """
     unfinished = target.with_name(target.name + _UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    _remove(unfinished)
     try:
         unfinished.mkdir(parents=True)
         write(unfinished)
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
-        for path in [*files, write_manifest(unfinished, files)]:
+        manifest = write_manifest(unfinished, files)
+        _share_mode(manifest, files)
+        for path in [*files, manifest]:
             _sync(path)
         _sync(unfinished)
-        if target.exists():
-            retired = target.with_name(target.name + ".retired")
-            shutil.rmtree(retired, ignore_errors=True)
+        if os.path.lexists(target):
+            retired = target.with_name(target.name + RETIRED)
+            _remove(retired)
             target.rename(retired)
             unfinished.rename(target)
-            shutil.rmtree(retired, ignore_errors=True)
+            _remove(retired)
         else:
             unfinished.rename(target)
         _sync(target.parent)
@@ -121,11 +127,29 @@ def publish(target: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def _share_mode(new: Path, files: Iterable[Path]) -> None:
+    """Give files the mode of one that was just created, which is what the umask gives. A file system without modes is
+    left as it is."""
+    mode = stat.S_IMODE(new.stat().st_mode)
+    with suppress(OSError):
+        for path in files:
+            path.chmod(mode)
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary folders that interrupted saves left in a run's folder."""
-    for pattern in (f"*{_UNFINISHED}", "*.retired"):
+    for pattern in (f"*{_UNFINISHED}", f"*{RETIRED}"):
         for path in folder.rglob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a file or a link, whose target stays. What cannot be removed is left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,15 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest as `write_manifest` writes it, also if its files have changed since then."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return bool(files) and all("sha256" in facts for facts in files.values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
 def write_manifest(folder: Path, files: Iterable[Path]) -> Path:
     """Write the manifest of these files of a folder, and return its path. Raises OSError if it cannot be written."""
     facts = {path.relative_to(folder).as_posix(): facts_of(path) for path in files}

@@ -1,11 +1,13 @@
 """The model card of an export, by huggingface_hub's ModelCard: base, data and licence, and what the export did."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
 import nbdiff_engine as nb
+from nbdiff_engine.errors import brief
 from nbdiff_engine.model.hub_checkpoints import HUB_ID
 from nbdiff_engine.model.lora_folders import base_of_adapter
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
@@ -23,6 +25,7 @@ from training.sharing.servers import Server
 
 CARD = "README.md"
 TAG = "block-diffusion"
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*", re.IGNORECASE)
 
 
 def write_card(
@@ -50,6 +53,13 @@ def write_card(
         card.save(file)
     except ValueError as error:
         raise RunError(f"The model card of {source.given} is not valid: {error}") from error
+
+
+def check_licence(licence: str | None) -> None:
+    """Raise RunError for a licence that the hub has no name for, such as an empty one."""
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        must_be = "give its name as the hub has it, such as mit or apache-2.0, or leave it out"
+        raise RunError.of("--licence", brief(licence), must_be)
 
 
 def _own_card(file: Path) -> ModelCard | None:

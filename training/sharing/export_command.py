@@ -9,7 +9,9 @@ python -m training export runs/mine --check
 `nbdiff export` is the same command.
 """
 
+import shlex
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +53,9 @@ OutputOption = Annotated[Path | None, typer.Option(help="Write the export into a
 CheckOption = Annotated[bool, typer.Option("--check", help="Only say which servers can load it, and how.")]
 MergedOption = Annotated[bool, typer.Option("--merged", help="With adapter: write the base with the adapter merged.")]
 ConverterOption = Annotated[Path | None, typer.Option(help="llama.cpp's convert_hf_to_gguf.py. Default: on PATH.")]
-OuttypeOption = Annotated[str, typer.Option(help="Values of a GGUF file: auto, f32, f16, bf16 or q8_0.")]
+OuttypeOption = Annotated[
+    str | None, typer.Option(help="Values of a GGUF file: auto, f32, f16, bf16 or q8_0. Default: auto.")
+]
 RepoOption = Annotated[str | None, typer.Option(help="With hub: owner/name. The token is the variable HF_TOKEN.")]
 FormOption = Annotated[Form | None, typer.Option("--as", help="With hub: what is uploaded. Default: as without --to.")]
 PublicOption = Annotated[bool, typer.Option("--public", help="With hub: anyone can read it. Default: only its owner.")]
@@ -67,7 +71,7 @@ def export(
     check: CheckOption = False,
     merged: MergedOption = False,
     converter: ConverterOption = None,
-    outtype: OuttypeOption = "auto",
+    outtype: OuttypeOption = None,
     repo: RepoOption = None,
     form: FormOption = None,
     public: PublicOption = False,
@@ -80,19 +84,28 @@ def export(
     from training.sharing.export_source import find_source
     from training.sharing.exports import Options, write_export
 
-    if not check and output is None:
-        raise RunError("Give --output, the folder to write to, or --check.")
-    if form is not None and to is not Target.hub:
-        raise RunError(f"--as {form} says what --to hub uploads; leave it out, or give --to hub.")
-    source = find_source(run, step)
-    if check and output is None:
-        print(servers.shown(servers.servers_for(_folder_to_check(source))))
+    if check:
+        others = {"--to": to, "--step": step, "--output": output, "--merged": merged, "--licence": licence}
+        others |= {"--converter": converter, "--outtype": outtype, "--repo": repo, "--as": form}
+        others |= {"--public": public, "--yes": yes}
+        _refuse(others, "does not apply to --check, which writes nothing; leave one of them out.")
+        print(servers.shown(servers.servers_for(_folder_to_check(find_source(run)))))
         return
+    if output is None:
+        raise RunError("Give --output, the folder to write to, or --check.")
+    if to is not Target.hub:
+        hub_only = {"--repo": repo, "--as": form, "--public": public, "--yes": yes}
+        _refuse(hub_only, "is for --to hub; leave it out, or give --to hub.")
+    source = find_source(run, step)
     own = Form.adapter if source.kind == "draft" else Form.hf
     chosen = (form or own) if to is Target.hub else own if to is None else Form(to)
+    if chosen is not Form.gguf:
+        gguf_only = {"--converter": converter, "--outtype": outtype}
+        _refuse(gguf_only, "is for a GGUF file; leave it out, or give --to gguf (with --to hub: --as gguf).")
     if to is Target.hub:  # refused before anything is written
         hub_upload.planned(repo, output, not public)
-    done = write_export(source, str(chosen), output, Options(merged, converter, outtype, licence, to is Target.hub))
+    options = Options(merged, converter, outtype or "auto", licence, to is Target.hub)
+    done = write_export(source, str(chosen), output, options)
     print(done.folder)
     for sentence in done.facts:
         print(f"  {sentence}")
@@ -106,10 +119,27 @@ def export(
         print(hub_upload.send(upload))
 
 
-def _folder_to_check(source: "Source") -> Path:
-    from training.run.exporting import final_of
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise RunError for the first of these options that is given."""
+    from nbdiff_engine.errors import brief_text
+    from training.errors import RunError
 
-    return source.folder or final_of(source.run)
+    for name, value in options.items():
+        if value is not None and value is not False:
+            given = name if value is True else f"{name} {shlex.quote(str(value))}"
+            raise RunError(f"{brief_text(given)} {why}")
+
+
+def _folder_to_check(source: "Source") -> Path:
+    """Raises RunError for a run that is not finished: its checkpoints are not what a server loads."""
+    from training.errors import RunError
+
+    if source.folder is None:
+        raise RunError(
+            f"The run {source.run.name} is not finished, so there is nothing to check yet; export its newest "
+            "checkpoint with --output, which says the same."
+        )
+    return source.folder
 
 
 def _agreed(upload: object) -> bool:

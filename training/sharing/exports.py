@@ -11,9 +11,9 @@ from nbdiff_engine.model.checkpoint_folders import bundled_models
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
 from nbdiff_engine.model.lora_folders import base_of_adapter
 from training.errors import RunError
-from training.run.checkpointing import publish
-from training.sharing.export_card import CARD, write_card
+from training.sharing.export_card import CARD, check_licence, write_card
 from training.sharing.export_source import Source
+from training.sharing.export_target import publish_export
 from training.sharing.gguf_converter import OUTTYPES, convert, find_converter
 from training.sharing.servers import Server, servers_for
 from training.sharing.stock_check import check_stock
@@ -52,6 +52,7 @@ def write_export(source: Source, form: str, output: Path, options: Options) -> E
         form = "hf"
     elif options.merged:
         raise RunError(f"--merged is for --to adapter; --to {form} always merges. Leave it out.")
+    check_licence(options.licence)
     transformers_logging.disable_progress_bar()  # of loading and saving weights
     folder = output / f"{source.name}-{form}"
     if form == "adapter":
@@ -116,14 +117,10 @@ def _gguf(source: Source, folder: Path, options: Options) -> Export:
             facts.append(f"Converted to GGUF ({options.outtype}) by llama.cpp's {converter.name}; it decodes as AR.")
             write_card(unfinished, source, facts, (), "gguf", options.licence)
 
-        write_model(source, model, after)
-
         def write(unfinished: Path) -> None:
+            write_model(source, model, after)
             convert(model, unfinished / f"{source.name}-{options.outtype}.gguf", options.outtype, converter)
             (unfinished / CARD).write_bytes((model / CARD).read_bytes())
 
-        try:
-            publish(folder, write)
-        except OSError as error:
-            raise RunError(f"The export cannot be written to {folder}: {error.strerror or error}.") from error
+        publish_export(folder, write)
     return Export(folder, tuple(facts), ())

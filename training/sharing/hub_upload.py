@@ -33,8 +33,10 @@ class Upload:
 
 def planned(repo: str | None, folder: Path, private: bool) -> Upload:
     """The upload, checked before anything is written or sent. Raises RunError."""
-    if repo is None or not HUB_ID.fullmatch(repo):
-        must_be = "give the owner and the name of the repository, such as you/my-model"
+    must_be = "give the owner and the name of the repository, such as you/my-model"
+    if repo is None:
+        raise RunError.of("--repo", "", f"is missing; {must_be}")
+    if not HUB_ID.fullmatch(repo):
         raise RunError.of("--repo", brief(repo), must_be)
     token_of(os.environ)
     return Upload(repo, folder, private)

@@ -12,10 +12,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbdiff_engine as nb
 from nbdiff_engine.model.checkpoint_folders import bundled_models, read_json
 from nbdiff_engine.model.draft_spec import DraftSpec, is_draft_adapter
-from nbdiff_engine.model.lora_folders import beside_adapter
+from nbdiff_engine.model.lora_folders import ADAPTER_SPEC, beside_adapter
 from nbdiff_engine.model.packaged_models import PACKAGED_MODELS
+from nbdiff_engine.model.spec import CONFIG_KEY, DiffusionSpec
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, is_adapter
 from training.errors import RunError
 from training.sharing.writing import FOR_SERVERS
@@ -51,17 +53,33 @@ def servers_for(folder: Path, shown_as: str | None = None) -> list[Server]:
 
 
 def _for_model(folder: Path, path: str) -> list[Server]:
+    spec = nb.describe(folder).spec
+    own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {path}", _strategies(spec))
+    if spec is not None and not spec.commits_as_ar:
+        why = "it is no AR model, and they would decode it wrongly"
+        return [own, Server("SGLang", None, why), Server("vLLM", None, why)]
     return [
-        Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {path}", "any strategy"),
+        own,
         Server("SGLang", f"python -m sglang.launch_server --model-path {path}", "decodes as AR"),
         Server("vLLM", f"vllm serve {path}", "decodes as AR"),
     ]
 
 
+def _strategies(spec: DiffusionSpec | None) -> str:
+    if spec is None:
+        return "AR only; it is not adapted to block diffusion"
+    return "any strategy" if spec.commits_as_ar else "block_diffusion only"
+
+
 def _for_lora(folder: Path, path: str) -> list[Server]:
     config = read_json(folder, ADAPTER_CONFIG)
     base = shlex.quote(named_for_servers(beside_adapter(folder, str(config.get("base_model_name_or_path")))))
-    own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {path}", "any strategy; merged when read")
+    # Without a spec of its own it has that of its base, which may not be on this machine.
+    about = "as its base"
+    if (folder / ADAPTER_SPEC).is_file():
+        fields = {CONFIG_KEY: read_json(folder, ADAPTER_SPEC)}
+        about = _strategies(DiffusionSpec.from_config(fields, str(folder)))
+    own = Server(ENGINE, f"python -m nbdiff_engine generate PROMPT --model {path}", f"{about}; merged when read")
     if not (folder / FOR_SERVERS).is_dir():
         why = f"export it with --to adapter first, which writes its matrices alone to {FOR_SERVERS}/"
         return [own, Server("SGLang", None, why), Server("vLLM", None, why)]

@@ -11,17 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import nbdiff_engine as nb
-from nbdiff_engine.errors import brief_text
 from nbdiff_engine.model.checkpoint_folders import read_json
 from nbdiff_engine.model.gguf_files import CONVERTED_FROM
 from nbdiff_engine.model.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from nbdiff_engine.model.weight_options import stored_quantization
 from training.errors import RunError
 from training.model.base import load_base
-from training.run.checkpointing import publish
 from training.run.exporting import write_checkpoint, write_lora
 from training.run.manifest import MANIFEST
 from training.sharing.export_source import Source
+from training.sharing.export_target import publish_export
 
 FOR_SERVERS = "for-servers"  # in an adapter's folder: the LoRA matrices alone
 _NOT_SHARED = (MANIFEST, CONVERTED_FROM)  # of this project's own folders
@@ -114,12 +113,4 @@ def _publish(folder: Path, write: Callable[[Path], None], after: Callable[[Path]
         write(unfinished)
         after(unfinished)
 
-    try:
-        publish(folder, both)
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{error.filename or 'A file'} disappeared during the export; if the run continues, export its newest "
-            "checkpoint."
-        ) from error
-    except OSError as error:
-        raise RunError(f"The export cannot be written to {folder}: {brief_text(str(error), 160)}.") from error
+    publish_export(folder, both)

@@ -24,7 +24,7 @@ def test_a_model_is_uploaded_after_what_would_leave_was_shown(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for repo, sentence in (
         ("no owner", "Repository: &#x27;no owner&#x27; is"),
-        (None, "Repository: None is"),
+        (None, "Repository: it is missing; give the owner"),
         ("me/mine", "HF_TOKEN"),
     ):
         *_, refusal = hub.asked(job.id, "final", repo, False)

@@ -45,6 +45,31 @@ def test_publishing_again_replaces_the_folder(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["final"]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_has_the_mode_of_the_umask(tmp_path, umask):
+    def write(folder):
+        writer()(folder)
+        save_file({"a": torch.ones(1)}, folder / "part" / "model.safetensors")  # written as 0600
+
+    before = os.umask(umask)
+    try:
+        publish(tmp_path / "final", write)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "final").rglob("*") if path.is_file()}
+    assert modes == dict.fromkeys(("model.bin", "state.json", "model.safetensors", MANIFEST), 0o666 & ~umask)
+
+
+def test_a_link_in_place_of_the_folder_is_replaced_and_its_target_stays(tmp_path):
+    publish(tmp_path / "elsewhere", writer("old"))
+    (tmp_path / "final").symlink_to(tmp_path / "elsewhere")
+    for text in ("new", "newer"):
+        publish(tmp_path / "final", writer(text))
+        assert (tmp_path / "final" / "model.bin").read_text() == text
+    assert (tmp_path / "elsewhere" / "model.bin").read_text() == "old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "final"]
+
+
 @pytest.mark.parametrize("damage", ["shorter", "other", "gone", "no manifest", "half a manifest"])
 def test_a_damaged_checkpoint_is_ignored(tmp_path, damage):
     store = CheckpointStore(tmp_path, keep=3)

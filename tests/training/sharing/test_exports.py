@@ -57,6 +57,8 @@ def test_a_finished_run_is_a_model_for_plain_transformers_with_a_card(runs, tmp_
     assert "## This export" in card.text
     assert str(tmp_path) not in card.content
     assert [each.name for each in done.servers if each.line] == ["nbdiff_engine", "SGLang", "vLLM"]
+    modes = {path.stat().st_mode for path in done.folder.iterdir()}
+    assert len(modes) == 1  # those of safetensors too
 
 
 def test_a_checkpoint_is_exported_with_a_card_of_its_own(runs, tmp_path):
@@ -148,6 +150,13 @@ def test_a_converter_that_fails_leaves_nothing(runs, tmp_path, ending, message):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_nothing_is_converted_where_something_else_is(tmp_path):
+    (tmp_path / "nano-gguf").mkdir()
+    options = Options(converter=converter(tmp_path, "raise AssertionError"))
+    with pytest.raises(RunError, match="nano-gguf is a folder without an export's"):
+        write_export(find_source("nano"), "gguf", tmp_path, options)
+
+
 def test_without_a_converter_one_sentence_says_what_to_do(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RunError, match=r"not on PATH; get llama\.cpp and give the file with --converter"):
@@ -182,6 +191,38 @@ def test_an_upload_sends_the_folder_with_the_token_of_the_environment(runs, tmp_
 def test_an_adapter_whose_base_is_a_folder_of_this_machine_is_not_uploaded(runs, tmp_path):
     with pytest.raises(RunError, match="names its base by a folder of this machine"):
         write_export(find_source(str(runs / "lora")), "adapter", tmp_path, Options(leaves=True))
+
+
+@pytest.mark.parametrize("licence", ["", " ", "mit\nextra: 1", "a licence of mine"])
+def test_a_licence_without_a_name_of_the_hub_is_refused(tmp_path, licence):
+    with pytest.raises(RunError, match=r"--licence is .*; give its name as the hub has it, such as mit"):
+        write_export(find_source("nano"), "hf", tmp_path, Options(licence=licence))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--check", "--output", "new"], "--output new does not apply to --check, which writes nothing"),
+        (["--check", "--to", "hf"], "--to hf does not apply to --check"),
+        (["--check", "--step", "1"], "--step 1 does not apply to --check"),
+        (["--check", "--merged"], "--merged does not apply to --check"),
+        (["--check", "--licence", ""], "--licence '' does not apply to --check"),
+        (["--output", "new", "--repo", "you/it"], "--repo you/it is for --to hub; leave it out, or give --to hub."),
+        (["--to", "hf", "--output", "new", "--as", "gguf"], "--as gguf is for --to hub"),
+        (["--to", "hf", "--output", "new", "--public"], "--public is for --to hub"),
+        (["--to", "gguf", "--output", "new", "--yes"], "--yes is for --to hub"),
+        (["--output", "new", "--outtype", "auto"], "--outtype auto is for a GGUF file; leave it out"),
+        (["--to", "hub", "--output", "new", "--converter", "it.py"], "--converter it.py is for a GGUF file"),
+        (["--to", "hub", "--output", "new"], "--repo is missing; give the owner and the name of the repository"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_refused_by_name(run, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("export", "nano", *options)
+    assert code == 2
+    assert message in err
+    assert not any(tmp_path.iterdir())
 
 
 def test_both_command_lines_export_and_ask_before_an_upload(runs, tmp_path):

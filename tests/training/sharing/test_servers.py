@@ -63,6 +63,35 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         servers_for(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("block_diffusion", "strategies", "as_ar"),
+    [
+        (None, "AR only; it is not adapted to block diffusion", True),
+        ({"mask_token_id": 1}, "any strategy", True),
+        ({"mask_token_id": 1, "context": "block_causal"}, "block_diffusion only", False),
+    ],
+)
+def test_a_model_is_said_to_decode_by_the_strategies_that_its_spec_allows(tmp_path, block_diffusion, strategies, as_ar):
+    folder = write_base(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {} if block_diffusion is None else {"block_diffusion": block_diffusion}
+    (folder / "config.json").write_text(json.dumps(config))
+    own, *others = servers_for(folder)
+    assert own.about == strategies
+    assert [each.line is not None for each in others] == [as_ar, as_ar]
+
+
+@pytest.mark.parametrize(
+    ("spec", "strategies"), [(None, "as its base; merged when read"), ({"mask_token_id": 1}, "any strategy; merged")]
+)
+def test_a_lora_is_said_to_decode_by_the_strategies_of_its_own_spec(tmp_path, spec, strategies):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base", "r": 8}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    if spec is not None:
+        (tmp_path / "block_diffusion.json").write_text(json.dumps(spec))
+    assert strategies in servers_for(tmp_path)[0].about
+
+
 def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
     base, data = write_base(tmp_path / "base"), small_data(tmp_path / "data.jsonl")
     recipe = small_recipe(
@@ -75,7 +104,7 @@ def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
         saving={"save_every": 1, "eval_every": 0},
     )
     start(recipe, tmp_path / "run", resume=False)
-    code, out, _ = run("export", str(tmp_path / "run"), "--step", "1", "--output", str(tmp_path / "out"), "--check")
+    code, out, _ = run("export", str(tmp_path / "run"), "--step", "1", "--output", str(tmp_path / "out"))
     assert code == 0
     folder = tmp_path / "out" / "run-step-00000001-adapter"
     assert out.splitlines()[0] == str(folder)
@@ -88,6 +117,10 @@ def test_the_command_exports_a_checkpoint_and_checks_it(tmp_path, run):
     code, out, _ = run("export", str(tmp_path / "run"), "--check")
     assert code == 0
     assert str(tmp_path / "run" / "final") in out
+    (tmp_path / "run" / "final").rename(tmp_path / "moved")
+    code, _, err = run("export", str(tmp_path / "run"), "--check")
+    assert code == 2
+    assert "The run run is not finished, so there is nothing to check yet" in err
     code, _, err = run("export", str(tmp_path / "run"))
     assert code == 2
     assert "Give --output, the folder to write to, or --check." in err
