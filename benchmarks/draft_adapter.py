@@ -1,6 +1,7 @@
 """A draft adapter on the 200 held-out chat prompts: tokens equal to the base's, tokens per forward, speed, by kind.
 
     python benchmarks/draft_adapter.py --adapter smollm2-drafts
+    python benchmarks/draft_adapter.py --adapter smollm2-drafts --kinds chat code --per-kind 12
     python benchmarks/draft_adapter.py --model path/to/base --adapter path/to/adapter --per-kind 4 --dtypes float32
 
 One stream: each prompt alone, greedy, prefill included. AR of the same engine and self-speculation with the adapter
@@ -33,6 +34,7 @@ def main() -> None:
     parser.set_defaults(model="smollm2")
     parser.add_argument("--adapter", required=True, help="folder of the draft adapter, or the name of a bundled one")
     parser.add_argument("--per-kind", type=at_least(1), default=40, help="prompts of each kind")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="kinds of prompts; default: all")
     parser.add_argument("--max-new-tokens", type=at_least(2), default=128)
     parser.add_argument(
         "--stock-per-kind", type=at_least(1), default=8, help="prompts of each kind for the second race"
@@ -43,6 +45,9 @@ def main() -> None:
     by_kind: dict[str, list[str]] = {}
     for kind, prompt in held_out_prompts():
         by_kind.setdefault(kind, []).append(prompt)
+    if unknown := set(options.kinds or ()) - by_kind.keys():
+        raise SettingError(f"--kinds has {min(unknown)!r}; choose from {', '.join(by_kind)}.")
+    by_kind = {kind: prompts for kind, prompts in by_kind.items() if kind in (options.kinds or by_kind)}
     most = min(map(len, by_kind.values()))
     options.stock_per_kind = min(options.stock_per_kind, options.per_kind)
     if options.per_kind > most:

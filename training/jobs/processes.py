@@ -29,6 +29,11 @@ class Identity:
         started = _started(pid)
         return None if started is None else cls(pid, started, boot_id())
 
+    @classmethod
+    def of_ended(cls, pid: int) -> "Identity":
+        """A process that had this pid and has ended; a later one with the pid is not taken for it."""
+        return cls(pid, -1.0, boot_id())
+
     @property
     def alive(self) -> bool:
         """Whether this process, and not a later one with its pid, is still running."""

@@ -166,9 +166,8 @@ class Supervisor:
                 start_new_session=True,
             )
         _spawned.append(runner)
-        identity = Identity.of(runner.pid)
-        if identity is None:
-            raise OSError("its runner ended immediately")
+        # One that has ended already is found later, as one that ends after this, and started again.
+        identity = Identity.of(runner.pid) or Identity.of_ended(runner.pid)
         return {
             "token": token,
             "runner_pid": identity.pid,

@@ -19,9 +19,10 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Lanes</title></head><body><main id="lanes">@html@</main>
 <script>
 const props = { value: @value@ };
-(function (element, props, watch) {
+const triggered = [];
+(function (element, props, watch, trigger) {
 @js@
-})(document.getElementById("lanes"), props, () => {});
+})(document.getElementById("lanes"), props, () => {}, (name) => triggered.push(name));
 </script></body></html>
 """
 LANE = {"model": "nano", "strategy": "block_diffusion", "block_size": 16}
@@ -98,6 +99,7 @@ def test_a_new_setting_of_any_kind_gets_a_control_and_is_sent(browser: Browser, 
         page.get_by_label("table").press("Tab")
         sent = {"penalty": 1.5, "fast": True, "order": "right", "words": ["a", "b"], "table": ["13=-5", "7=2"]}
         assert lanes_of(page) == [{**LANE, **sent}]
+        assert page.evaluate("triggered") == ["edited"] * len(sent)  # the list of presets follows
 
 
 def test_a_setting_is_removed_when_the_policy_or_strategy_does_not_use_it(browser: Browser, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.training.jobs.conftest import (
     until,
 )
 from training.jobs import JobError, Jobs
+from training.jobs.processes import Identity
 
 
 def states_of(jobs: Jobs, job) -> list[str]:
@@ -317,6 +318,15 @@ def test_a_job_whose_runner_fails_before_the_trainer_starts_is_tried_3_times(job
     job = jobs.submit(spec(3))
     assert "3 times" in in_state(jobs, job, "failed").reason
     assert states_of(jobs, job).count("starting") == 3
+    monkeypatch.undo()
+
+
+def test_a_runner_that_has_ended_before_it_is_looked_at_is_started_again(jobs, home, monkeypatch):
+    monkeypatch.setattr("training.jobs.supervisor.environment", lambda: {**os.environ, "PYTHONHOME": "/nosuch"})
+    monkeypatch.setattr("training.jobs.supervisor.Identity.of", lambda pid: None)  # as on a busy machine
+    job = jobs.submit(spec(3))
+    assert "3 times" in in_state(jobs, job, "failed").reason
+    assert not Identity.of_ended(os.getpid()).alive
     monkeypatch.undo()
 
 
