@@ -11,7 +11,7 @@ import gradio as gr
 from nbdiff_engine import NBDiffError, SettingError
 from playground.model_cards import Card, cards
 from playground.options import ServerOptions
-from playground.page_words import say
+from playground.page_words import counted, say
 from playground.race.lanes import guarded_warm_up
 from playground.server.following import replies
 from playground.server.found_models import FoundModel, FoundModels
@@ -132,7 +132,7 @@ class ModelsTab:
             refused = next((frame.sentence for frame in frames if isinstance(frame, Refused)), refused)
             seconds = int(time.monotonic() - began)
             if reply.state == "queued":
-                words = f"Waiting for {reply.ahead} run{'s' * (reply.ahead != 1)} before it."
+                words = f"Waiting for {counted(reply.ahead, 'run')} before it."
             else:
                 words = "Decoding a first answer" if name else "Reading the weights"
                 words += f", {seconds} s." if seconds else "."

@@ -186,9 +186,9 @@ def _use_in_decode_tab(
     models_tab: ModelsTab, loaded: LoadedModels, options: ServerOptions, decoding: DecodeTab, tabs: gr.Tabs
 ) -> None:
     """When the Models tab names a model for a lane, add that lane and show the Decode tab."""
-    editor, stage = decoding.editor, decoding.stage
+    editor, stage, opening = decoding.editor, decoding.stage, decoding.opening
 
-    def shown(chosen: Chosen | None, lanes: Any, on_stage: Any) -> dict:
+    def shown(chosen: Chosen | None, lanes: Any, on_stage: Any, model: Any) -> dict:
         if chosen is None:
             return gr.skip()
         try:
@@ -196,10 +196,11 @@ def _use_in_decode_tab(
         except NBDiffError as error:
             return models_tab.refuse(chosen.name, str(error))
         said = f"{chosen.name} is in lane {len(added['lanes'])} of the form; Run decodes with it too."
-        return {editor: added, tabs: gr.update(selected="decode"), stage: noted(on_stage, said)}
+        preset = decoding.lanes_edited(model, added)
+        return {editor: added, opening.preset: preset, tabs: gr.update(selected="decode"), stage: noted(on_stage, said)}
 
-    outputs = [editor, tabs, stage, *models_tab.said]
-    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage], outputs, **QUIET)
+    outputs = [editor, opening.preset, tabs, stage, *models_tab.said]
+    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage, opening.model], outputs, **QUIET)
 
 
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:

@@ -50,6 +50,11 @@ def say(words: str, error: bool = False) -> str:
     return f'<p class="said{" error" if error else ""}" role="{role}">{html.escape(words)}</p>'
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, such as "1 run" or "2 runs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def bytes_in_words(size: float) -> str:
     """A number of bytes, such as "1.2 GB", "269 MB" or "43 kB"."""
     if size < 1e6:

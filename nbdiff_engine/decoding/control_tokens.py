@@ -19,7 +19,7 @@ from nbdiff_engine.errors import PromptError, brief
 # template treats them as spaces or tags. The mark itself, if a text contains it, is replaced as the name number 0.
 _MARK = "\U0010fffd"
 _FIRST = 0x100000
-_LEAST_CHARACTERS = 64
+LONG_TOKEN = 64  # characters
 
 # `encode` switches the tokenizer, which the threads of the page share, between two modes.
 _one_at_a_time = threading.RLock()
@@ -46,8 +46,8 @@ class ControlTokens:
 
     @cached_property
     def most_characters(self) -> int:
-        """The most characters of a text that one token stands for, with a margin for what a normaliser removes."""
-        return max(_LEAST_CHARACTERS, *map(len, self.tokenizer.get_vocab()))
+        """The most characters that one token stands for; at least LONG_TOKEN, as a normaliser may remove some."""
+        return max(LONG_TOKEN, max(map(len, self.tokenizer.get_vocab())))
 
     @property
     def ids(self) -> frozenset[int]:

@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from nbdiff_engine.decoding.chat import read_turns, render, require_text
-from nbdiff_engine.decoding.control_tokens import ControlTokens
+from nbdiff_engine.decoding.control_tokens import LONG_TOKEN, ControlTokens
 from nbdiff_engine.errors import PromptError, brief
 from nbdiff_engine.model.block_model import BlockModel
 
@@ -164,8 +164,10 @@ def _tokenizer(model: BlockModel):
 
 def _require_possible(model: BlockModel, texts: Sequence[str]) -> None:
     """Raises PromptError for texts that no encoding fits into the context. To encode them first could take minutes."""
-    most = model.context_length * control_tokens_of(model).most_characters
     length = sum(map(len, texts))
+    if length <= model.context_length * LONG_TOKEN:
+        return  # most prompts; nothing of the vocabulary is read for them
+    most = model.context_length * control_tokens_of(model).most_characters
     if length > most:
         raise PromptError(
             f"The prompt is {length:,} characters long; {model.name} has a context of {model.context_length} tokens, "

@@ -32,6 +32,9 @@ class RequestQueueFullError(NBDiffError):
 class ServerStoppedError(NBDiffError):
     """The server is being stopped."""
 
+    def __init__(self) -> None:
+        super().__init__("This server is being stopped; ask again later.")
+
 
 class DecodingError(RuntimeError):
     """A forward failed; the log of the server has the reason."""
@@ -119,7 +122,7 @@ class Scheduler:
         """
         with self._changed:
             if self._stopped:
-                raise _stopped()
+                raise ServerStoppedError
             if self.waiting >= self.limits.queue:
                 waiting = "one request is" if self.waiting == 1 else f"{self.waiting} requests are"
                 raise RequestQueueFullError(f"This server is busy: {waiting} waiting; try again later.")
@@ -259,24 +262,24 @@ class Scheduler:
 
     def _fail(self) -> None:
         """End all rows of the batch with an error."""
-        failed, self._active = self._active, []
-        self._batch = self._new_batch()
-        self._ready = deque(each for each in self._ready if each not in failed)
-        for request in failed:
-            request.running.clear()
-            self._deliver(request, DecodingError("Decoding failed; the log of the server has the reason."))
+        self._end(self._active, DecodingError("Decoding failed; the log of the server has the reason."))
 
     def _end_all(self) -> None:
         """End all requests, because the server is being stopped."""
         with self._changed:
-            ended = dict.fromkeys([*self._active, *self._ready, *self._new])
+            new = list(self._new)
             self._new.clear()
-        self._ready.clear()
+        waiting = [each for each in self._ready if each not in self._active]
+        self._end([*self._active, *waiting, *new], ServerStoppedError())
+
+    def _end(self, requests: list[Request], error: Exception) -> None:
+        """End requests with an error, those that run among them."""
         self._active = []
         self._batch = self._new_batch()
-        for request in ended:
+        self._ready = deque(each for each in self._ready if each not in requests)
+        for request in requests:
             request.running.clear()
-            self._deliver(request, _stopped())
+            self._deliver(request, error)
 
     def _deliver(self, request: Request, what: Delivery) -> None:
         if request.cancelled:
@@ -286,7 +289,3 @@ class Scheduler:
         except Exception:  # the reader does not exist any more, for example its event loop is closed
             logger.debug("a request has no reader any more", exc_info=True)
             request.cancelled = True
-
-
-def _stopped() -> ServerStoppedError:
-    return ServerStoppedError("This server is being stopped; ask again later.")

@@ -95,7 +95,7 @@ def serve_command(
     if ray:
         from nbdiff_engine.serving.on_ray import ReplicaModel, Replicas, serve_on_ray
 
-        wanted = Replicas.of(replicas or "1", replica_cpus or 1.0, replica_gpus)
+        wanted = Replicas.of("1" if replicas is None else replicas, replica_cpus or 1.0, replica_gpus)
         how |= {"model": model, "base": base, "adapter": adapter}
         serve_on_ray(ReplicaModel(how, served_name, api_key, limits, max_tokens), wanted, ray_address, host, port)
         return

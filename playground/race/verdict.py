@@ -12,6 +12,7 @@ from typing import Any
 from nbdiff_engine.decoding.settings import SETTING_FIELDS
 from nbdiff_engine.trace.metrics import Metrics
 from nbdiff_engine.trace.trace_file import Trace
+from playground.page_words import counted
 from playground.race.forward_times import Forward, forwards_of, mean_width, same_work, time_of
 from playground.race.frames import Summary, race_of
 from playground.race.race_file import Race
@@ -141,5 +142,4 @@ def _agree(lanes: list[Entry]) -> bool:
 
 
 def _forwards(lane: Entry) -> str:
-    count = lane.metrics.decode_forwards
-    return f"{count} forward{'' if count == 1 else 's'}"
+    return counted(lane.metrics.decode_forwards, "forward")

@@ -8,6 +8,7 @@ from typing import Any
 from nbdiff_engine import NBDiffError
 from nbdiff_engine.tasks import Problem
 from nbdiff_engine.tasks.problem_file import read_problems
+from playground.page_words import counted
 
 MOST_KEPT = 16  # uploads; the oldest is dropped
 KEY = "own:"  # begins the value of an upload in the form
@@ -27,7 +28,7 @@ class OwnProblems:
         file = Path(str(path))
         problems = read_problems(file, file.name)
         key = KEY + secrets.token_hex(6)
-        label = f"{file.name} ({len(problems)} problem{'' if len(problems) == 1 else 's'})"
+        label = f"{file.name} ({counted(len(problems), 'problem')})"
         self._kept[key] = (label, problems)
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbdiff_engine.evaluation.table import or_dash
+from playground.page_words import counted
 from playground.race.run_spec import LaneSpec
 from playground.server.worker import Frame, Reply
 from playground.sweep.sweep import SweepSetting
@@ -64,7 +65,7 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
     done = sum(isinstance(frame, SweepAnswer) for frame in log)
     total, note = under_way.total, under_way.note
     if reply.state == "queued":
-        return status_line(f"Queued: {reply.ahead} run{'s' * (reply.ahead != 1)} before this one.", 0, total, note)
+        return status_line(f"Queued: {counted(reply.ahead, 'run')} before this one.", 0, total, note)
     if reply.state == "running":
         words = f"{done} of {total} answers"
         if log:
@@ -73,7 +74,7 @@ def progress_html(reply: Reply, log: Sequence[Frame], under_way: UnderWay) -> st
             words = f"Warming up: {words}" if warming else f"{words}; now {under_way.names[newest.setting]}"
         return status_line(words, done, total, note)
     if reply.state == "finished":
-        return status_line(f"Done: {total} answer{'' if total == 1 else 's'}.", total, total, note)
+        return status_line(f"Done: {counted(total, 'answer')}.", total, total, note)
     message = f"{reply.message} {done} of {total} answers are in the table." if done else reply.message
     return status_line(message, done, total, note, error=reply.state == "failed")
 
@@ -138,7 +139,7 @@ def how_little(rows: Sequence[TableRow]) -> str:
     right = round(row.accuracy * row.n)
     width = max(each.accuracy_high - each.accuracy_low for each in judged)
     return (
-        f"{row.n} problem{'' if row.n == 1 else 's'} say little: {right} of {row.n} right means an accuracy between "
+        f"{counted(row.n, 'problem')} say little: {right} of {row.n} right means an accuracy between "
         f"{row.accuracy_low:.0%} and {row.accuracy_high:.0%} (95 % interval). Two settings that differ by less than "
         f"about {100 * width / 2:.0f} points cannot be distinguished; take {MANY} problems or more."
     )

@@ -20,6 +20,7 @@ from tests.playground.visiting import (
     lane_form,
     lanes,
     opened,
+    preset,
     run,
     until_finished,
 )
@@ -227,6 +228,7 @@ def test_models_are_cards_that_load_go_into_a_lane_and_start_a_training_job(page
     expect(card.get_by_role("status")).to_have_text("nano-ar is unloaded.")  # where one looks
     page.get_by_role("button", name="Use in a lane: nano-ar").click()  # loads it first
     expect(page.locator("#lanes fieldset")).to_have_count(4)
+    expect(preset(page)).to_have_value("Own lanes")
     expect(page.get_by_role("tab", name="Decode")).to_have_attribute("aria-selected", "true")
     expect(page.locator("[data-note]")).to_have_text("nano-ar is in lane 4 of the form; Run decodes with it too.")
     # An AR model keeps its diffusion options in view, with the reason and the way to change it.

@@ -76,8 +76,8 @@ def opened(browser: Browser, server: Server, at: str = "", **context: object) ->
     page.locator("[data-lanes] > *:visible").first.wait_for()  # on a phone, one lane at a time
     try:
         yield page
-        assert outside == []
-        assert console_errors == []
+        assert outside == [], outside
+        assert console_errors == [], console_errors
     finally:
         page.close()
 

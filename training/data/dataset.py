@@ -281,7 +281,7 @@ def _batches(rows: Dataset, name: str) -> Iterator[dict[str, list]]:
         try:
             for batch in rows.iter(batch_size=_BATCH):
                 yield batch
-                bar.update(_BATCH)
+                bar.update(len(next(iter(batch.values()))))
         except UnicodeDecodeError as error:  # the JSON reader stores bytes without a check
             raise DataError(f"{name} contains a row that is not UTF-8 text; save the data as UTF-8.") from error
 

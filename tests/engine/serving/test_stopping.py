@@ -24,7 +24,9 @@ BODY = {
 def test_answers_that_run_when_a_server_is_stopped_end_with_an_error(nano, monkeypatch):
     monkeypatch.setattr(stopping, "PATIENCE", 0.3)
     with listen("127.0.0.1", 0) as sock:
-        server = stopping._Server(uvicorn.Config(nano_app(nano), log_level="warning", timeout_graceful_shutdown=60))
+        sock.listen()  # as the command does: the first request may come before the server has started
+        app = nano_app(nano)
+        server = stopping._Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=60))
         running = threading.Thread(target=server.run, args=([sock],))
         running.start()
         address = f"http://127.0.0.1:{sock.getsockname()[1]}/v1/chat/completions"
@@ -40,7 +42,9 @@ def test_answers_that_run_when_a_server_is_stopped_end_with_an_error(nano, monke
                 streamed.append(line)
                 if len(streamed) == 1:
                     asking.start()
-                    time.sleep(0.2)
+                    end = time.monotonic() + 60
+                    while app.state.scheduler.running < 2 * BODY["n"] and time.monotonic() < end:
+                        time.sleep(0.01)
                     server.should_exit = True
         asking.join(60)
         running.join(60)
