@@ -1,7 +1,9 @@
-"""An event of a list that comes only with another choice.
+"""An event of a list that comes once for each other choice.
 
 Gradio 6.31 sends the event `input` of a gr.Dropdown also when the list is closed without a choice and when it loses the
-focus. A handler that fills a form from the choice would then discard what a visitor has changed in the form.
+focus, so twice for a choice by click. A handler that fills a form from the choice would then discard what a visitor has
+changed in the form, also between the two events. The event `blur` comes once each time the list is closed, after the
+choice is set.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +23,7 @@ def on_new_choice(
 
     def handled(known: Any, now: Any, *given: Any) -> Any:
         # The hidden field holds text, and "" for no choice.
-        if str(known or "") == str(now or ""):
-            return gr.skip()
-        return {**handler(now, *given), before: now}
+        return gr.skip() if str(known or "") == str(now or "") else handler(now, *given)
 
     handled.__name__ = handler.__name__
-    return chosen.input(handled, [before, chosen, *inputs], [*outputs, before], **options)
+    return chosen.blur(handled, [before, chosen, *inputs], outputs, **options)

@@ -14,31 +14,31 @@ _OWN = ("conversation", "messages", "tokenize", "add_generation_prompt", "contin
 
 def read_turns(turns: Sequence[Any]) -> list[dict[str, Any]]:
     """The turns, with a content of text parts as one string: the texts, one to a line. Raises PromptError."""
-    return [_read_turn(turn) for turn in turns]
+    return [_read_turn(f"Message {number}", turn) for number, turn in enumerate(turns, 1)]
 
 
-def _read_turn(turn: Any) -> dict[str, Any]:
+def _read_turn(name: str, turn: Any) -> dict[str, Any]:
     known = turn if isinstance(turn, Mapping) else {}
     content = known.get("content")
     if isinstance(content, (list, tuple)):
-        content = "\n".join(_text_of_part(part) for part in content)
+        content = "\n".join(_text_of_part(name, part) for part in content)
     elif content is None and known.get("tool_calls"):
         content = ""
     if not isinstance(known.get("role"), str) or not isinstance(content, str):
         raise PromptError(
-            "A conversation is a list of {'role': ..., 'content': ...} dicts, both strings; a content may also be a "
-            "list of text parts."
+            f"{name} is {brief(turn)}; a message is {{'role': ..., 'content': ...}}, both strings, and a content may "
+            "also be a list of text parts."
         )
-    require_text(content)
+    require_text(content, name)
     return {**known, "content": content}
 
 
-def _text_of_part(part: Any) -> str:
+def _text_of_part(name: str, part: Any) -> str:
     if not isinstance(part, Mapping) or part.get("type") != "text":
         kind = part.get("type") if isinstance(part, Mapping) else part
-        raise PromptError(f"A message has a part of type {brief(kind)}; this engine reads parts of type 'text' only.")
+        raise PromptError(f"{name} has a part of type {brief(kind)}; this engine reads parts of type 'text' only.")
     if not isinstance(part.get("text"), str):
-        raise PromptError(f"A text part has the text {brief(part.get('text'))}; give a string.")
+        raise PromptError(f"{name} has a text part with the text {brief(part.get('text'))}; give a string.")
     return part["text"]
 
 
@@ -96,7 +96,7 @@ def each_text(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def require_text(text: str) -> None:
-    """Raise PromptError for a str that is not valid Unicode text."""
+def require_text(text: str, name: str = "The prompt") -> None:
+    """Raise PromptError for a str that is not valid Unicode text. name: what it is, for the message."""
     if not is_text(text):
-        raise PromptError("The prompt is not valid text: it contains half of a surrogate pair.")
+        raise PromptError(f"{name} is not valid text: it contains half of a surrogate pair.")

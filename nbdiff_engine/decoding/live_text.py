@@ -1,5 +1,6 @@
 """The text of one answer while its tokens become final, event by event."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from nbdiff_engine.decoding.answer_text import AnswerText
@@ -25,6 +26,15 @@ class LiveText:
         self.canvas = Canvas(committed)
         self.over = False
         self._waiting, self._shown = "", 0  # _waiting: the text after `_shown` characters
+        self._starts: list[int] = []  # the characters of the answer before each token
+        self._ended = False
+
+    @property
+    def shown_tokens(self) -> int:
+        """How many of `tokens` are in the text that `add` has returned, as a whole or with a part of their text."""
+        if self._ended and (self._written is None or self._written.cut is None):
+            return len(self.tokens)
+        return bisect_left(self._starts, self._shown)
 
     def add(self, event: DecodeEvent) -> str:
         """Advance by one event of the row: the text that is certain now and was not before."""
@@ -36,11 +46,13 @@ class LiveText:
             self.tokens.append(token)
             self.over = token in self._plan.end_token_ids
             if written is not None:
+                self._starts.append(written.length)
                 self._waiting += written.add(token)
                 self.over |= written.cut is not None
+        self._ended = isinstance(event, Finish)
         if written is None:
             return ""
-        if isinstance(event, Finish):
+        if self._ended:
             self._waiting += written.end()
             certain = written.length if written.cut is None else written.cut
         else:

@@ -73,19 +73,19 @@ class Choice:
         return piece
 
     def logprobs(self, whole: bool = False) -> dict[str, Any] | None:
-        """The log-probabilities of the tokens that became final since the last call, or of the whole answer; None if
-        they are not asked for, or no token became final.
+        """The log-probabilities of the tokens whose text was given out since the last call, or of the whole answer;
+        None if they are not asked for, or there is no such token.
 
-        Tokens that end the answer are left out: they have no text.
+        Tokens without text are left out: those that end the answer, and those of a stop string.
         """
         if self._job.plan.settings.logprobs is None:
             return None
         texts, tokens = self._job.plan.texts, self._live.tokens
         if whole:
             self._reported = self._offset = 0
-        first, self._reported = self._reported, len(tokens)
+        first, self._reported = self._reported, self._live.shown_tokens
         own = []
-        for position in range(first, len(tokens)):
+        for position in range(first, self._reported):
             fixed = self._fixed.get(position)
             if (
                 tokens[position] not in self._job.plan.end_token_ids

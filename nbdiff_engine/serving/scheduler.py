@@ -6,6 +6,7 @@ the request gave, on the decoding thread: that function must return at once.
 """
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from nbdiff_engine.decoding.batch import RunningBatch
 from nbdiff_engine.decoding.prefix_cache import PrefixCache
 from nbdiff_engine.decoding.row import AnswerRow
-from nbdiff_engine.errors import NBDiffError, PromptError
-from nbdiff_engine.generate import DecodeJob
+from nbdiff_engine.errors import NBDiffError, PromptError, SettingError
+from nbdiff_engine.generate import DecodeJob, prepare
 from nbdiff_engine.model.block_model import BlockModel
 from nbdiff_engine.model.kv_cache import SlotCache
 from nbdiff_engine.trace.events import DecodeEvent
@@ -90,6 +91,17 @@ class Scheduler:
         self._stopped = False
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="decoding", daemon=True)
+
+    def require_room(self, tokens: int) -> None:
+        """Raise SettingError if the cache cannot hold the shortest prompt with an answer of up to `tokens` tokens. Call
+        it before `start`."""
+        job = prepare(self.model, [self._any_token()], max_new_tokens=tokens)
+        needed = math.ceil(self._bytes([AnswerRow(0, job.prompts[0], job.plan)]) / 1e6)
+        if needed * 10**6 > self.limits.cache_bytes:
+            raise SettingError(
+                f"An answer of up to {tokens} tokens needs {needed} MB of keys and values, and --cache-mb is "
+                f"{self.limits.cache_bytes / 1e6:.0f}; give at least {needed}, or fewer --max-tokens."
+            )
 
     def start(self) -> None:
         self._thread.start()
@@ -238,9 +250,12 @@ class Scheduler:
         """The most bytes of keys and values that these rows can take."""
         if not self._slot_bytes:
             session = self.model.open(1, 64)
-            session.prefill([[next(token for token in range(64) if token not in self.model.never_predicted)]])
+            session.prefill([[self._any_token()]])
             self._slot_bytes = session.cache.held_bytes // session.cache.capacity
         return self._slot_bytes * SlotCache.most_slots(len(rows), self._batch.room(rows))
+
+    def _any_token(self) -> int:
+        return next(token for token in range(64) if token not in self.model.never_predicted)
 
     def _check_size(self, row: AnswerRow) -> None:
         needed = self._bytes([row])

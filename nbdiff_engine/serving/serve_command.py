@@ -104,6 +104,7 @@ def serve_command(
         loaded = load(model, base=base, adapter=adapter, **how)
         choose_threads(loaded)
         app = make_app(loaded, served_name, api_key, limits, max_tokens)
+        app.state.scheduler.require_room(max_tokens)
         address = f"[{host}]" if ":" in host else host
         listening.listen()  # who reads the next line may connect
         print(f"{served_name or loaded.name} on http://{address}:{listening.getsockname()[1]}/v1", flush=True)

@@ -203,6 +203,18 @@ def test_a_list_that_is_closed_without_a_choice_changes_no_lane(page: Page) -> N
     expect(lane_form(page, 1).locator("[data-field=block_size]")).to_have_value("7")
 
 
+def test_a_choice_of_a_preset_is_sent_once_so_that_it_replaces_no_later_edit(page: Page) -> None:
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    preset(page).click()
+    page.get_by_role("option", name="Policies").click()
+    expect(page.locator("#lanes fieldset")).to_have_count(5)
+    set_lane(page, 1, "block_size", "7")
+    expect(preset(page)).to_have_value("Own lanes")  # an answer to a second event would have come before this one
+    assert sum('"Policies"' in each for each in sent) == 1
+    expect(lane_form(page, 1).locator("[data-field=block_size]")).to_have_value("7")
+
+
 def test_the_preset_has_the_name_of_the_lanes_in_the_form(page: Page) -> None:
     expect(preset(page)).to_have_value("All strategies")
     set_lane(page, 1, "block_size", "7")

@@ -141,13 +141,14 @@ def test_a_content_may_be_a_list_of_text_parts():
     [
         ({"type": "image_url", "image_url": {"url": "x"}}, "a part of type 'image_url'"),
         ("text", "a part of type 'text'"),
-        ({"type": "text", "text": 5}, "has the text 5"),
+        ({"type": "text", "text": 5}, "a text part with the text 5"),
         ({"type": "text", "text": "a\ud800"}, "surrogate"),
     ],
 )
 def test_other_parts_are_refused_by_name(part, sentence):
     with pytest.raises(PromptError) as caught:
-        read_turns([{"role": "user", "content": [part]}])
+        read_turns([{"role": "user", "content": "Hi"}, {"role": "user", "content": [part]}])
+    assert str(caught.value).startswith("Message 2 ")
     assert sentence in str(caught.value)
 
 

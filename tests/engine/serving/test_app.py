@@ -111,6 +111,27 @@ def test_a_stop_string_is_cut_off_whole_and_in_a_stream(client, nano):
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == expected
 
 
+@pytest.mark.parametrize("strategy", ["ar", "self_speculative"])
+def test_log_probabilities_end_where_a_stop_string_cuts_the_text(client, nano, strategy):
+    output = nb.generate(nano, QUESTION, max_new_tokens=32, strategy=strategy)
+    end = len(output.text) // 2
+    asked = {"strategy": strategy, "stop": output.text[end:], "logprobs": True}
+    found = ask(client, **asked)["choices"][0]
+    named = found["logprobs"]["content"]
+    assert found["message"]["content"] == output.text[:end]
+    # The last token may begin before the stop string and end in it.
+    assert "".join(each["token"] for each in named[:-1]).strip() in output.text[:end]
+    assert len("".join(each["token"] for each in named).strip()) >= end
+    parts = [part["choices"][0] for part in chunks(client, **asked)]
+    assert [each for part in parts if part["logprobs"] for each in part["logprobs"]["content"]] == named
+    shown = ""
+    count = 0
+    for part in parts:
+        shown += part["delta"].get("content") or ""
+        count += len((part["logprobs"] or {"content": []})["content"])
+        assert len("".join(each["token"] for each in named[: max(count - 1, 0)]).strip()) <= len(shown)
+
+
 def test_log_probabilities_are_those_of_generate_whole_and_in_a_stream(client, nano):
     output = nb.generate(nano, QUESTION, max_new_tokens=32, strategy="ar", logprobs=2)
     kept = [logs for token, logs in zip(output.token_ids, output.logprobs) if token not in nano.eos_token_ids]

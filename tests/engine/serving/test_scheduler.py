@@ -118,6 +118,16 @@ def test_rows_are_admitted_by_the_memory_that_they_may_need(llama):
     small.close()
 
 
+def test_a_cache_that_no_answer_fits_is_refused_at_the_start(llama):
+    Scheduler(llama).require_room(512)
+    with pytest.raises(nb.SettingError, match=r"--cache-mb is 0; give at least \d+, or fewer --max-tokens"):
+        Scheduler(llama, SchedulerLimits(cache_bytes=10**5)).require_room(512)
+    with pytest.raises(nb.SettingError) as caught:
+        Scheduler(llama, SchedulerLimits(cache_bytes=1)).require_room(512)
+    enough = int(str(caught.value).partition("at least ")[2].partition(",")[0])
+    Scheduler(llama, SchedulerLimits(cache_bytes=enough * 10**6)).require_room(512)
+
+
 def test_a_forward_that_fails_ends_its_requests_and_no_later_one(scheduler, monkeypatch):
     def failing(*args):
         raise MemoryError
