@@ -90,12 +90,10 @@ class BlockSizesTab:
             self.upload = gr.UploadButton(
                 "Upload problems", file_types=[".jsonl"], size="md", min_width=180, elem_id="sweep-upload"
             )
+            # Without limits of its own: Gradio answers a value outside of them with a traceback.
             most = self.options.max_problems
-            self.problems = gr.Slider(1, most, value=min(8, most), step=1, label="Problems", min_width=220)
-            most = self.options.max_new_tokens
-            self.limit = gr.Number(
-                min(96, most), minimum=1, maximum=most, precision=0, label="Max new tokens", min_width=120
-            )
+            self.problems = gr.Number(min(8, most), label=f"Problems (at most {most})", min_width=150)
+            self.limit = gr.Number(min(96, self.options.max_new_tokens), label="Max new tokens", min_width=120)
         self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=8, visible=False, placeholder="Write a prompt.")
         choices = [("1 = AR" if size == 1 else str(size), size) for size in BLOCK_SIZES]
         self.sizes = gr.CheckboxGroup(choices, value=self._sizes(names[0] if names else None), label="Block sizes")
