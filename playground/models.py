@@ -142,8 +142,9 @@ class ModelsTab:
         if refused or not name:
             yield self._say(card, refused or (reply.message if reply else "") or "It was not loaded.", error=True)
             return
-        done = {**self._say(card, f"{name} is loaded."), self.changed: secrets.token_hex(4)}
-        yield {**done, self.for_lane: Chosen.of(name)} if for_lane else done
+        # What follows for_lane sets `changed`: otherwise both would change the lanes at once.
+        after = {self.for_lane: Chosen.of(name)} if for_lane else {self.changed: secrets.token_hex(4)}
+        yield {**self._say(card, f"{name} is loaded."), **after}
 
     def _frames(self, load: Load) -> Iterator[Frame]:
         """Load and warm up a model. An error becomes a frame."""

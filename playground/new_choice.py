@@ -26,4 +26,5 @@ def on_new_choice(
         return gr.skip() if str(known or "") == str(now or "") else handler(now, *given)
 
     handled.__name__ = handler.__name__
-    return chosen.blur(handled, [before, chosen, *inputs], outputs, **options)
+    # By default Gradio drops an event that comes before the one before it has ended; here that may be the choice.
+    return chosen.blur(handled, [before, chosen, *inputs], outputs, **{**options, "trigger_mode": "multiple"})

@@ -200,7 +200,9 @@ def _use_in_decode_tab(
         return {editor: added, opening.preset: preset, tabs: gr.update(selected="decode"), stage: noted(on_stage, said)}
 
     outputs = [editor, opening.preset, tabs, stage, *models_tab.said]
-    models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage, opening.model], outputs, **QUIET)
+    added = models_tab.for_lane.change(shown, [models_tab.for_lane, editor, stage, opening.model], outputs, **QUIET)
+    # Only an event in the queue of Gradio triggers the `change` of a state that it sets.
+    added.then(lambda: secrets.token_hex(4), None, models_tab.changed, **{**QUIET, "queue": True})
 
 
 def _adapt_in_training_tab(training: TrainingTab, models_tab: ModelsTab, editor: gr.HTML, tabs: gr.Tabs) -> None:

@@ -1,7 +1,7 @@
 """The cost of a forward by its width: measured once per model and machine, and kept in the user's cache.
 
 A measurement on a busy machine can be wrong. So the forwards of later answers are timed, and if those of different
-widths contradict it, the next answer measures again.
+widths contradict it, the next answer measures again. So it does if drafts seem too expensive to be ever tried.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ _ROUNDS = (5, 40)  # at least, at most
 _SECONDS = 1.0  # no further round begins after them
 _WINDOW, _LONGEST_WINDOW = 128, 8192  # forwards that are compared with a measurement
 _ENOUGH = 4  # of them, of one width
+_UNTRIED = 8  # windows without noise rows: a cost that is too high keeps drafts from being tried, and from being timed
 _CONTRADICTION = 1.5  # the ratio of two widths' costs, as timed and as measured
 
 
@@ -71,19 +72,22 @@ class ForwardTimes:
 
     def __init__(self) -> None:
         self._last: deque[tuple[int, float, bool]] = deque(maxlen=_WINDOW)  # tokens, seconds, noise
-        self._window, self._count = _WINDOW, 0
+        self._window, self._count, self._drafted = _WINDOW, 0, False
 
     def observe(self, tokens: int, seconds: float, noise: bool = True) -> None:
         """Note a forward of one row, with the probabilities of all its tokens. noise: whether it has noise rows."""
         if tokens <= WIDTHS[-1]:
             self._last.append((tokens, seconds, noise))
             self._count += 1
+            self._drafted |= noise
 
     def contradict(self, cost: WidthCost) -> bool:
-        """Whether the forwards of two kinds differ from this cost by more than a half. A kind is a width, with or
-        without noise rows."""
+        """Whether the forwards of two kinds differ from this cost by more than a half, or none of many had noise rows.
+        A kind is a width, with or without noise rows."""
         if self._count < self._window:
             return False
+        if not self._drafted and self._count >= _UNTRIED * self._window:
+            return True
         units: dict[tuple[int, bool], list[float]] = {}  # seconds of a forward of one token
         for tokens, seconds, noise in self._last:
             expected = cost(tokens) if noise else cost.without_noise(tokens)
@@ -93,7 +97,7 @@ class ForwardTimes:
 
     def restart(self) -> None:
         self._last.clear()
-        self._window, self._count = min(2 * self._window, _LONGEST_WINDOW), 0
+        self._window, self._count, self._drafted = min(2 * self._window, _LONGEST_WINDOW), 0, False
 
 
 _known: WeakKeyDictionary[BlockModel, WidthCost] = WeakKeyDictionary()

@@ -36,6 +36,7 @@ from playground.server.remote_models import RemoteModels
 from playground.server.transport import transport
 from playground.server.worker import QueueFullError, Worker
 
+_PROMPTS = 1000  # of how many runs the prompt is known
 RAW, IGNORE_EOS, KEEP = SWITCHES = ("No chat template", "Ignore end-of-text", "Chat: keep turns")
 
 _SHOW_LINK = """(link) => {
@@ -61,6 +62,7 @@ class DecodeTab:
         self.worker = worker
         self.options = options
         self.opening = OpeningChoice(openings(loaded))
+        self._prompts: dict[str, str] = {}  # of the last runs, by run
 
     # -- layout ------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class DecodeTab:
                 )
         self.on_stage = gr.State(recorded)  # the race whose figures are shown; a fork adds a lane to it
         self.figures = DecodeFigures(self.on_stage)
-        self.run_prompt = gr.State("")  # the prompt of the current run
+        self.newest = gr.State("")  # the run that this page has started last
         self._wire(blocks)
         return self.editor
 
@@ -126,19 +128,23 @@ class DecodeTab:
             [self.run_button.click, self.prompt.submit],
             self.start,
             [stage, *form],
-            [stage, self.stop_button, self.run_prompt],
+            [stage, self.stop_button, self.newest],
             **QUIET,
         )
         self.stop_button.click(self.stop, stage, None, **QUIET)
         opening = self.opening
         on_new_choice(opening.preset, self.choose, [opening.model], [self.editor], **QUIET)
-        self.editor.edited(self.lanes_edited, [opening.model, self.editor], opening.preset, **QUIET)
+        # By default Gradio drops an event that comes before the one before it has ended.
+        self.editor.edited(
+            self.lanes_edited, [opening.model, self.editor], opening.preset, trigger_mode="always_last", **QUIET
+        )
         filled = [self.prompt, self.editor, self.limit, *opening.outputs, stage, self.on_stage]
         opened = opening.model.input(self.open_on, [opening.model, self.prompt], [*filled, self.stop_button], **QUIET)
         ended = stage.ended(
             self.ended,
-            [stage, self.on_stage, self.run_prompt, self.switches, chat.turns, self.prompt],
+            [stage, self.on_stage, self.newest, self.switches, chat.turns, self.prompt],
             [self.stop_button, self.on_stage, *chat.outputs, self.prompt],
+            trigger_mode="multiple",
             **QUIET,
         )
         gr.on(
@@ -149,8 +155,8 @@ class DecodeTab:
             js=KEEP_FORM,
             api_visibility="private",
         )
-        stage.resumed(self.resumed, None, [self.stop_button, self.run_prompt], **QUIET)
-        stage.fork(self.fork, stage, [stage, self.stop_button], **QUIET)
+        stage.resumed(self.resumed, None, [self.stop_button, self.newest], **QUIET)
+        stage.fork(self.fork, stage, [stage, self.stop_button, self.newest], **QUIET)
         picked = chat.list.picked(self.show_turn, chat.turns, [stage, self.on_stage, *chat.outputs], **QUIET)
         chat.clear.click(lambda: chat.shown([]), None, chat.outputs, **QUIET)
         imported = stage.imported(self.imported, stage, [stage, self.on_stage], **QUIET)
@@ -169,7 +175,7 @@ class DecodeTab:
             [*filled, self.switches, self.opened],
             js=READ_OPENING,
             **QUIET,
-        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.run_prompt], **QUIET)
+        ).then(self.start_opened, [self.opened, stage, *form], [stage, self.stop_button, self.newest], **QUIET)
 
     def opens(self, asked: gr.State, tabs: gr.Tabs) -> None:
         """When another tab asks for a prompt with lanes, fill the form, show this tab and run.
@@ -181,7 +187,7 @@ class DecodeTab:
         asked.change(partial(self.fill, tabs), asked, filled, **QUIET).then(
             lambda asked, *form: gr.skip() if asked is None else self.start(*form),
             [asked, *form],
-            [self.stage, self.stop_button, self.run_prompt],
+            [self.stage, self.stop_button, self.newest],
             **QUIET,
         )
 
@@ -191,10 +197,9 @@ class DecodeTab:
         """Put a run into the queue. After an error, which is shown in one sentence, the run on the stage continues."""
         try:
             request = check(self.loaded, _spec(prompt, *fields), self.options)
-            value = self._submit(request, title=prompt)
+            return self._submit(request, prompt, title=prompt)
         except (NBDiffError, QueueFullError) as error:
             return {self.stage: refused(shown, error)}
-        return {self.stage: value, self.stop_button: gr.update(interactive=True), self.run_prompt: prompt}
 
     def fork(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Continue a changed trace in a new lane beside those on the stage."""
@@ -204,14 +209,17 @@ class DecodeTab:
             request = check_fork(self.loaded, data, self.options)
             keep = data.get("lanes")
             keep = keep if isinstance(keep, int) and 0 <= keep < 200 else stage.keep + len(stage.lanes)
-            value = self._submit(request, keep=keep)
+            return self._submit(request, self._prompts.get(stage.run or "", ""), keep=keep)
         except (NBDiffError, QueueFullError, TypeError, ValueError) as error:
             return {self.stage: refused(shown, error)}
-        return {self.stage: value, self.stop_button: gr.update(interactive=True)}
 
-    def _submit(self, run: CheckedRun, title: str = "", keep: int = 0) -> dict[str, Any]:
+    def _submit(self, run: CheckedRun, prompt: str, title: str = "", keep: int = 0) -> dict[Any, Any]:
         run_id = self.worker.submit(run.parts, summary)
-        return stage_message(run=run_id, lanes=run.titles, note=run.note, title=title, keep=keep)
+        self._prompts[run_id] = prompt
+        while len(self._prompts) > _PROMPTS:
+            del self._prompts[next(iter(self._prompts))]
+        value = stage_message(run=run_id, lanes=run.titles, note=run.note, title=title, keep=keep)
+        return {self.stage: value, self.stop_button: gr.update(interactive=True), self.newest: run_id}
 
     def stop(self, shown: Any) -> None:
         """Stop the run on the stage."""
@@ -219,14 +227,14 @@ class DecodeTab:
             self.worker.stop(run_id)
 
     def ended(
-        self, shown: Any, before: Race | None, prompt: str, switches: Any, so_far: list[KeptTurn], typed: Any
+        self, shown: Any, before: Race | None, newest: str, switches: Any, so_far: list[KeptTurn], typed: Any
     ) -> dict[Any, Any]:
         """A run has ended: keep its race and its turn, and disable Stop, unless a new run has started."""
         stage = shown_on_stage(shown)
-        live = stage.run is not None and self.worker.is_live(stage.run)
-        stop = {self.stop_button: gr.update(interactive=live)}
-        if live or stage.run is None:  # without a run, the race was loaded, not decoded
+        stop = {self.stop_button: gr.update(interactive=self.worker.is_live(newest))}
+        if stage.run is None or self.worker.is_live(stage.run):  # without a run, the race was loaded, not decoded
             return stop
+        prompt = self._prompts.get(stage.run, "")
         done = race_of(self.worker.log(stage.run), prompt)
         if stage.keep and before is not None:  # a fork: it belongs to the turn that is on the stage
             return {**stop, self.on_stage: dataclasses.replace(done, lanes=(*before.lanes[: stage.keep], *done.lanes))}
@@ -239,9 +247,8 @@ class DecodeTab:
     def resumed(self, event: gr.EventData) -> dict[Any, Any]:
         """A page was loaded again during a run."""
         data = event._data if isinstance(event._data, dict) else {}
-        title, run = data.get("title"), data.get("run")
-        live = isinstance(run, str) and self.worker.is_live(run)
-        return {self.stop_button: gr.update(interactive=live), self.run_prompt: title if isinstance(title, str) else ""}
+        run = data.get("run") if isinstance(data.get("run"), str) else ""
+        return {self.stop_button: gr.update(interactive=self.worker.is_live(run)), self.newest: run}
 
     def imported(self, shown: Any, event: gr.EventData) -> dict[Any, Any]:
         """Keep a race that the page has read from a file."""

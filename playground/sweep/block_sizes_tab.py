@@ -293,7 +293,7 @@ class BlockSizesTab:
         if under_way is None:
             return {self.timer: gr.Timer(active=False)}
         reply = self.worker.poll(under_way.run, under_way.viewer, 0)
-        self.worker.hold(under_way.run, under_way.viewer, RELOAD_SECONDS)
+        self.worker.hold(under_way.run, under_way.viewer, max(RELOAD_SECONDS, self.options.lease_seconds))
         log = [each.frame for each in self.worker.log(under_way.run)]
         if reply.state == "unknown" and under_way.run in self._kept:  # it ended long ago
             log = self._kept[under_way.run][1]

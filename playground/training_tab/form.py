@@ -153,17 +153,17 @@ class JobForm:
         last = {"trigger_mode": "always_last", **QUIET}  # Gradio drops what is typed before the event before has ended
         # The length is given in one way, so an entry in one field empties the other.
         for used, other in ((parts.max_steps, parts.epochs), (parts.epochs, parts.max_steps)):
-            changes.append(used.input(_emptied, used, other, **last).then(self.described, form, described, **QUIET))
+            changes.append(used.input(_emptied, used, other, **last).then(self.described, form, described, **last))
         own = (parts.preset, parts.max_steps, parts.epochs, parts.quantization, parts.name)
         edited = [each.input for each in form if each not in own]
         changes.append(gr.on([*edited, parts.quantization.input], self.described, form, described, **last))
         chosen = on_new_choice(
-            parts.preset, self.choose, [parts.base, *self.kept], [*form, self.growth, self.said], **last
+            parts.preset, self.choose, [parts.base, *self.kept], [*form, self.growth, self.said], **QUIET
         )
-        changes.append(chosen.then(self.described, form, described, **QUIET))
+        changes.append(chosen.then(self.described, form, described, **last))
         needed = [self.need, self.preview_shown]
         for change in changes:
-            change.then(self.needed, form, needed, **QUIET)
+            change.then(self.needed, form, needed, **last)
         parts.name.input(lambda: "", None, self.said, **last)
         ticked = self.trackers.wire(self._field("saving.trackers"), self.said)
         ticked.then(self.described_quietly, form, [self.growth, self.command], **QUIET)

@@ -52,9 +52,10 @@ def hold_forwards(gate: Path) -> None:
     run = Session.run
 
     def permitted() -> bool:
-        if not gate.exists():
+        try:
+            permit = next(gate.iterdir(), None)
+        except FileNotFoundError:  # it is open
             return True
-        permit = next(gate.glob("*"), None)
         if permit is None:
             return False
         permit.unlink(missing_ok=True)

@@ -105,6 +105,10 @@ def serving(
     """
     if not {"--model", "--server"}.intersection(arguments) and not as_users:
         arguments = ("--model", "nano", *arguments)
+    # A tab of a busy browser may poll late, and its run would be stopped.
+    for option, seconds in (("--lease-seconds", "120"), ("--wall-seconds", "600")):
+        if option not in arguments and not as_users:
+            arguments = (*arguments, option, seconds)
     for _ in range(STARTS):
         server = _start(folder / "server.log", app, arguments, environment, new)
         try:

@@ -88,6 +88,7 @@ def test_the_fields_of_decode(page: Page, server: Server) -> None:
     until_finished(page)
 
 
+@pytest.mark.timeout(1800)
 def test_the_fields_of_training(page: Page, server: Server) -> None:
     page.get_by_role("tab", name="Training", exact=True).click()
     page.get_by_role("button", name="All settings").click()

@@ -119,7 +119,7 @@ class Following:
 
     def _asked(self, question: Any) -> Any:
         """The answer of the cluster. Asks again until the patience is over. Raises ClusterLost."""
-        since = time.monotonic()
+        since = None  # the time of the first failure: one slow refusal does not use up the patience
         while True:
             try:
                 return question()
@@ -129,6 +129,7 @@ class Following:
                         f"the Ray cluster at {self.cluster.address} was started again and does not know the run; its "
                         "checkpoints are kept, resume it to continue"
                     ) from error
+                since = since or time.monotonic()
                 if time.monotonic() - since > self.patience:
                     raise ClusterLost(
                         f"the Ray cluster at {self.cluster.address} did not answer for {self.patience:g} s; the run's "

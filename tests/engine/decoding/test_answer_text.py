@@ -120,9 +120,9 @@ def test_a_long_answer_takes_a_time_in_proportion_to_its_length():
     ids = ids_of(tokenizer, TEXTS["chinese"] * 40)
 
     def seconds(count):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         written(tokenizer, ids[:count])
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     seconds(100)
     short, long = (min(seconds(count) for _ in range(3)) for count in (400, 3200))

@@ -118,6 +118,21 @@ def test_forwards_of_two_widths_show_a_wrong_measurement():
         assert not same.contradict(BUSY)
 
 
+def test_a_cost_at_which_drafts_are_never_tried_is_measured_again():
+    times = ForwardTimes()
+    for _ in range(1023):
+        times.observe(1, 0.01, noise=False)
+    assert not times.contradict(TRUE)
+    times.observe(1, 0.01, noise=False)
+    assert times.contradict(TRUE)
+    times.restart()  # now it takes twice as many forwards
+    for _ in range(2047):
+        times.observe(1, 0.01, noise=False)
+    assert not times.contradict(TRUE)
+    times.observe(8, 0.01 * TRUE(8), noise=True)
+    assert not times.contradict(TRUE)
+
+
 def test_a_contradicted_measurement_is_made_again_and_kept(home, monkeypatch):
     made = []
     monkeypatch.setattr(width_costs, "_measured", lambda model: made.append(model) or (BUSY, BUSY, TRUE)[len(made) - 1])

@@ -70,7 +70,7 @@ def test_a_full_queue_refuses_one_more(scheduler):
 
 
 def test_a_cancelled_request_frees_its_rows_for_the_next(scheduler):
-    long = Caller(scheduler, tokens=200, copies=2)
+    long = Caller(scheduler, tokens=240, copies=2)
     scheduler.start()
     assert long.begun.wait(60)
     scheduler.cancel(long.request)
@@ -144,7 +144,7 @@ def test_a_forward_that_fails_ends_its_requests_and_no_later_one(scheduler, monk
 
 
 def test_closing_ends_the_thread_while_answers_run(scheduler):
-    caller = Caller(scheduler, tokens=200)
+    caller = Caller(scheduler, tokens=240)
     scheduler.start()
     assert caller.begun.wait(60)
     scheduler.close()

@@ -21,7 +21,7 @@ from playground.race.verdict import summary
 from playground.server.following import outcome
 from playground.server.loaded_models import LoadedModels
 from playground.server.remote_models import RemoteModels
-from playground.server.worker import Worker
+from playground.server.worker import Limits, Worker
 from tests.engine.serving.servers import QUESTION, nano_app, served, stand_in
 
 LANES = [
@@ -47,7 +47,7 @@ def remote(local: LoadedModels) -> Iterator[RemoteModels]:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker()
+    worker = Worker(Limits(lease_seconds=120))
     worker.start()
     yield worker
     worker.close()

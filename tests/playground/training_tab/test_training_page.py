@@ -144,6 +144,8 @@ def test_runs_are_compared_in_plots_and_in_a_table(page: Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     for name in names:
         page.get_by_label("Search runs").fill(name)
+        (other,) = names.keys() - {name}
+        expect(page.locator("#compare-table-of-runs")).not_to_contain_text(other)  # the search is answered
         page.locator("#compare-table-of-runs").get_by_role("gridcell", name=name).click()
         expect(page.locator("#compare-runs")).to_contain_text(name)
     plots = page.locator("#compared .js-plotly-plot")
@@ -191,7 +193,7 @@ def test_a_model_is_uploaded_to_the_hub_after_a_question(
 
 def test_own_data_is_looked_at_and_previewed(page: Page, tmp_path: Path) -> None:
     steps = page.locator(".step h3").filter(visible=True)
-    assert steps.all_inner_texts() == ["1 Model", "2 Data", "3 Check", "4 Train"]
+    expect(steps).to_have_text(["1 Model", "2 Data", "3 Check", "4 Train"])
     expect(page.locator("#job-need")).to_contain_text("steps of")  # the estimate is there from the beginning
     file = tmp_path / "own.jsonl"
     file.write_text('{"frage": "What is <b>it</b>?", "antwort": "It is a word."}\n' * 20)

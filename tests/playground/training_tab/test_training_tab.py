@@ -342,6 +342,7 @@ def test_the_figures_of_a_running_job_are_not_drawn_at_each_tick(form: JobForm, 
     job = form.submit(*filled())
     try:
         until(lambda: jobs.get(job.id).step == 20)
+        until(lambda: jobs.checkpoints(job.id))  # what it writes last before it waits
         clock = [0.0]
         watch = Watch(jobs, clock=lambda: clock[0])
         with gr.Blocks():

@@ -14,7 +14,7 @@ from training.jobs.cluster_file import RayCluster
 def jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("NBDIFF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NBDIFF_JOB_TRAINER", str(STAND_IN))
-    monkeypatch.setenv("NBDIFF_RAY_PATIENCE", "3")
+    monkeypatch.setenv("NBDIFF_RAY_PATIENCE", "30")
     yield Jobs(tmp_path / "home", grace=120)
     end_all(tmp_path / "home")
 
@@ -66,14 +66,15 @@ def check_a_life(jobs, cluster):
     lost = ended(jobs, second)
     assert lost.state == states.LOST
     assert lost.reason == (
-        f"the Ray cluster at {cluster.jobs} did not answer for 3 s; the run's checkpoints are kept, resume it when "
+        f"the Ray cluster at {cluster.jobs} did not answer for 30 s; the run's checkpoints are kept, resume it when "
         "the cluster runs again"
     )
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there_loses_the_job_and_nothing_else(jobs, ray_environment):
+def test_a_cluster_that_is_not_there_loses_the_job_and_nothing_else(jobs, ray_environment, monkeypatch):
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    monkeypatch.setenv("NBDIFF_RAY_PATIENCE", "3")
     job = jobs.submit(spec(8), "nowhere", RayCluster("http://127.0.0.1:1")).id
     lost = ended(jobs, job)
     assert lost.state == states.LOST
