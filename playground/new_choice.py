@@ -27,4 +27,4 @@ def on_new_choice(
 
     handled.__name__ = handler.__name__
     # By default Gradio drops an event that comes before the one before it has ended; here that may be the choice.
-    return chosen.blur(handled, [before, chosen, *inputs], outputs, **{**options, "trigger_mode": "multiple"})
+    return chosen.blur(handled, [before, chosen, *inputs], outputs, **{"trigger_mode": "multiple", **options})

@@ -14,7 +14,8 @@ _OWN = ("conversation", "messages", "tokenize", "add_generation_prompt", "contin
 
 def read_turns(turns: Sequence[Any]) -> list[dict[str, Any]]:
     """The turns, with a content of text parts as one string: the texts, one to a line. Raises PromptError."""
-    return [_read_turn(f"Message {number}", turn) for number, turn in enumerate(turns, 1)]
+    alone = len(turns) == 1
+    return [_read_turn("The prompt" if alone else f"Message {number}", turn) for number, turn in enumerate(turns, 1)]
 
 
 def _read_turn(name: str, turn: Any) -> dict[str, Any]:
