@@ -21,8 +21,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The playground as `python app.py` starts it, with longer leases: on a busy machine a tab may poll late."""
-    with serving(tmp_path_factory.mktemp("server"), "--lease-seconds", "120", "--wall-seconds", "600") as server:
+    """The playground as `python app.py` starts it, with longer leases."""
+    with serving(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 

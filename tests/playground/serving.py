@@ -107,7 +107,7 @@ def serving(
         arguments = ("--model", "nano", *arguments)
     # A tab of a busy browser may poll late, and its run would be stopped.
     for option, seconds in (("--lease-seconds", "120"), ("--wall-seconds", "600")):
-        if option not in arguments and not as_users:
+        if option not in arguments:
             arguments = (*arguments, option, seconds)
     for _ in range(STARTS):
         server = _start(folder / "server.log", app, arguments, environment, new)

@@ -161,7 +161,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Se
     proxy = {"HTTP_PROXY": "http://proxy.invalid:3128", "HTTPS_PROXY": "http://proxy.invalid:3128"}
     folder = tmp_path_factory.mktemp("server")
     with serving(
-        *(folder, "--max-prompt-chars", "2000", "--lease-seconds", "120"),
+        *(folder, "--max-prompt-chars", "2000"),
         app=PATCHED_APP,
         new=True,
         NBDIFF_TEST_CALLS=str(calls),

@@ -16,8 +16,7 @@ pytestmark = [
 
 
 def test_smollm2_is_on_stage_before_it_is_loaded_and_then_runs(browser: Browser, tmp_path: Path) -> None:
-    limits = ("--lease-seconds", "120", "--wall-seconds", "600")
-    with serving(tmp_path, *limits, as_users=True) as server, opened(browser, server) as page:
+    with serving(tmp_path, as_users=True) as server, opened(browser, server) as page:
         ar, drafted = (page.get_by_role("region", name=name, exact=True) for name in ("AR", "Self-speculation"))
         expect(page.locator("[data-replaying]")).to_contain_text("Recorded")
         expect(page.locator("#about-model")).to_contain_text("For block diffusion, choose nano")

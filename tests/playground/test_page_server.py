@@ -20,7 +20,7 @@ def test_a_race_at_a_server_shows_the_tokens_of_the_model_here(browser: Browser,
     expected = [nb.generate(model, STORY, max_new_tokens=24, **each) for each in settings]
     with (
         served(nano_app(model, api_key="secret")) as address,
-        serving(tmp_path, "--server", address, "--lease-seconds", "120", NBDIFF_API_KEY="secret") as server,
+        serving(tmp_path, "--server", address, NBDIFF_API_KEY="secret") as server,
         opened(browser, server) as page,
     ):
         run(page, STORY, max_new_tokens="24")

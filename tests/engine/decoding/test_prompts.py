@@ -36,7 +36,7 @@ def test_a_conversation_keeps_its_turns(golden_model):
         ([{"role": "user"}], "both strings"),
         (
             [{"role": "user", "content": "a"}, 5],
-            "Message 2 is 5; a message is {'role':",
+            "Message 2 is 5; a message is {'role': ..., 'content': ...}, both strings",
         ),
         ([{"role": "user", "content": "a"}, "b"], "both strings"),
         ([{"role": "user", "content": "a\ud800"}], "surrogate"),

@@ -58,5 +58,6 @@ def test_a_job_continues_when_its_server_is_killed_and_its_model_decodes_in_a_la
         expect(page.locator("#lanes fieldset")).to_have_count(2, timeout=MINUTES)
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("[data-status]")).to_have_text("Finished.", timeout=MINUTES)
+        expect(page.locator("[data-replaying]")).not_to_contain_text("Recorded")
         expect(page.locator("[data-lanes]")).to_contain_text("smoke, blocks of 16")
         page.close()
